@@ -17,12 +17,18 @@ interface Ban {
   readonly except: readonly string[];
 }
 
+/** Constants of the machine: reading them is no input. */
+const MACHINE_CONSTANTS: readonly string[] = ["arch", "platform", "version", "versions", "features"];
+
 const CLOCK = "a clock given as parameter (src/runtime/clock.ts)";
 const RANDOM = "a seeded source given as parameter (src/runtime/random.ts)";
 const TIMERS = "a scheduler given as parameter (src/runtime/scheduler.ts)";
 
 export const BANNED: readonly Ban[] = [
-  { name: "Date", instead: CLOCK, except: ["src/runtime/clock.ts"] },
+  // Dates are values; only the forms that read the clock are banned.
+  { name: "Date.now", instead: CLOCK, except: ["src/runtime/clock.ts"] },
+  { name: "new Date()", instead: CLOCK, except: ["src/runtime/clock.ts"] },
+  { name: "Date()", instead: CLOCK, except: ["src/runtime/clock.ts"] },
   { name: "performance", instead: CLOCK, except: ["src/runtime/clock.ts"] },
   { name: "Math.random", instead: RANDOM, except: ["src/runtime/random.ts"] },
   { name: "crypto", instead: RANDOM, except: ["src/runtime/random.ts"] },
@@ -110,12 +116,21 @@ function globalsOf(source: Source, local: ReadonlySet<string>): { name: string; 
     uses.push({ name, line: lineAt(source.text, node.start) });
   };
   walk(source.program, (node, parent, key) => {
-    if (node.type === "Identifier" && isReference(parent, key) && !local.has(node.name)) add(node.name, node);
+    if (node.type === "Identifier" && isReference(parent, key) && !local.has(node.name)) {
+      const member = parent?.type === "MemberExpression" && key === "object" ? memberName(parent) : undefined;
+      if (node.name !== "process" || !MACHINE_CONSTANTS.includes(member ?? "")) add(node.name, node);
+      if (node.name === "Date" && key === "callee") addDate(parent, add);
+    }
     if (node.type !== "MemberExpression" || node.object.type !== "Identifier" || local.has(node.object.name)) return;
     const member = memberName(node);
     if (member !== undefined) add(node.object.name === "globalThis" ? member : `${node.object.name}.${member}`, node);
   });
   return uses;
+}
+
+function addDate(call: Node | undefined, add: (name: string, node: Node) => void): void {
+  if (call?.type === "CallExpression") add("Date()", call);
+  if (call?.type === "NewExpression" && call.arguments.length === 0) add("new Date()", call);
 }
 
 function memberName(node: Node & { type: "MemberExpression" }): string | undefined {
@@ -126,7 +141,8 @@ function memberName(node: Node & { type: "MemberExpression" }): string | undefin
 
 /** Whether an identifier in that place reads a variable, rather than naming a key, a member, a label or a type. */
 function isReference(parent: Node | undefined, key: string): boolean {
-  switch (parent?.type) {
+  if (parent === undefined) return false;
+  switch (parent.type) {
     case "MemberExpression":
       return key === "object" || parent.computed;
     case "Property":
@@ -137,7 +153,6 @@ function isReference(parent: Node | undefined, key: string): boolean {
       return key !== "key" || parent.computed;
     case "TSClassImplements":
     case "TSInterfaceHeritage":
-    case undefined:
       return false;
     default:
       return !parent.type.startsWith("TS") || key === "expression";

@@ -22,6 +22,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/sim/": 9,
   "src/cli/": 10,
   "src/cluster.ts": 10,
+  "src/cluster-options.ts": 10,
   "src/index.ts": 10,
   "src/testing.ts": 10,
 };
