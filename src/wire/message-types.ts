@@ -1,1 +1,77 @@
-export {};
+/**
+ * The one table of message types: number, name, reply, idempotence, plane.
+ *
+ * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
+ * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor.
+ */
+import { ShardloomError } from "../errors.ts";
+
+/** Which plane handles a message: shards (`data`) or the event loop (`control`). */
+export type MessagePlane = "data" | "control";
+
+/** One row of the table. */
+export interface MessageTypeInfo {
+  /** Wire number, `0..0xFFFF`. */
+  readonly id: number;
+  /** Whether exactly one reply (a result or a typed error) ends every request of this type. */
+  readonly reply: boolean;
+  /** Whether the same request may be applied twice with the effect of one. */
+  readonly idempotent: boolean;
+  readonly plane: MessagePlane;
+}
+
+/** Every message type of the runtime, by name. */
+export const MESSAGE_TYPES = {
+  "runtime.ping": { id: 0x0001, reply: true, idempotent: true, plane: "data" },
+  "vector.open": { id: 0x0101, reply: true, idempotent: true, plane: "data" },
+  "vector.drop": { id: 0x0102, reply: true, idempotent: true, plane: "data" },
+  "vector.upsert": { id: 0x0103, reply: true, idempotent: true, plane: "data" },
+  "vector.get": { id: 0x0104, reply: true, idempotent: true, plane: "data" },
+  "vector.delete": { id: 0x0105, reply: true, idempotent: true, plane: "data" },
+  "vector.count": { id: 0x0106, reply: true, idempotent: true, plane: "data" },
+  "vector.search": { id: 0x0107, reply: true, idempotent: true, plane: "data" },
+  "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data" },
+  "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data" },
+  "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data" },
+} as const satisfies Record<string, MessageTypeInfo>;
+
+/** The name of a message type. */
+export type MessageTypeName = keyof typeof MESSAGE_TYPES;
+
+export const RUNTIME_PING: number = MESSAGE_TYPES["runtime.ping"].id;
+export const VECTOR_OPEN: number = MESSAGE_TYPES["vector.open"].id;
+export const VECTOR_DROP: number = MESSAGE_TYPES["vector.drop"].id;
+export const VECTOR_UPSERT: number = MESSAGE_TYPES["vector.upsert"].id;
+export const VECTOR_GET: number = MESSAGE_TYPES["vector.get"].id;
+export const VECTOR_DELETE: number = MESSAGE_TYPES["vector.delete"].id;
+export const VECTOR_COUNT: number = MESSAGE_TYPES["vector.count"].id;
+export const VECTOR_SEARCH: number = MESSAGE_TYPES["vector.search"].id;
+export const VECTOR_STATUS: number = MESSAGE_TYPES["vector.status"].id;
+export const ACTOR_ASK: number = MESSAGE_TYPES["actor.ask"].id;
+export const ACTOR_TELL: number = MESSAGE_TYPES["actor.tell"].id;
+
+const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
+  Object.entries(MESSAGE_TYPES).map(([name, info]) => [info.id, name as MessageTypeName]),
+);
+
+/** The name of a wire number, or its hexadecimal form when it is unknown. */
+export function messageTypeName(id: number): string {
+  return NAMES.get(id) ?? `0x${id.toString(16).padStart(4, "0")}`;
+}
+
+/**
+ * Refuses to start a process that can send what it cannot handle.
+ *
+ * @throws {ShardloomError} `ERR_UNKNOWN_MESSAGE` naming every data-plane type without a handler.
+ */
+export function assertHandled(handled: ReadonlySet<number>): void {
+  const missing = Object.entries(MESSAGE_TYPES)
+    .filter(([, info]) => info.plane === "data" && !handled.has(info.id))
+    .map(([name]) => name);
+  if (missing.length === 0) return;
+  throw new ShardloomError(
+    "ERR_UNKNOWN_MESSAGE",
+    `Cannot start shard as every message type must have a handler: current gaps are ${missing.join(", ")}`,
+    { details: { missing } },
+  );
+}
