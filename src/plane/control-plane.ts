@@ -248,7 +248,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const { scheduler, startTimeoutMs } = this.#options;
     let timer: Timer | undefined;
     const expired = new Promise<never>((_, reject) => {
-      timer = scheduler.after(startTimeoutMs, () =>
+      timer = scheduler.timer(startTimeoutMs, () =>
         reject(new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } })),
       );
     });
@@ -296,7 +296,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       return;
     }
     const backoffMs = recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
-    scheduler.after(backoffMs, () => {
+    scheduler.timer(backoffMs, () => {
       if (!this.#closing) this.#respawn(shard, incarnation + 1, lostAtMs);
     });
   }
@@ -326,7 +326,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   }
 
   #watch(): void {
-    this.#monitor = this.#options.scheduler.after(this.#checkMs, () => {
+    this.#monitor = this.#options.scheduler.timer(this.#checkMs, () => {
       for (const worker of this.#workers) this.#check(worker);
       if (!this.#closing) this.#watch();
     });
@@ -389,7 +389,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     );
     let timer: Timer | undefined;
     const expired = new Promise<void>((resolve) => {
-      timer = this.#options.scheduler.after(timeoutMs, resolve);
+      timer = this.#options.scheduler.timer(timeoutMs, resolve);
     });
     await Promise.race([all, expired]);
     timer?.cancel();

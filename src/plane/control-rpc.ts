@@ -10,7 +10,7 @@
 import * as Comlink from "comlink";
 import type { MessagePort } from "node:worker_threads";
 import { ShardloomError } from "../errors.ts";
-import { decodeError, encodeError } from "../wire/error-codec.ts";
+import { decodeErrorAt, encodeError } from "../wire/error-codec.ts";
 
 type AsyncMethods<T> = {
   readonly [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: A) => Promise<Awaited<R>> : never;
@@ -66,7 +66,7 @@ export function connectControl<T>(port: MessagePort, afterPost: () => void): Con
         act();
       };
       served.call(method, args).then(
-        (outcome) => settle(() => (outcome.ok ? resolve(outcome.value) : reject(decodeError(outcome.error)))),
+        (outcome) => settle(() => (outcome.ok ? resolve(outcome.value) : reject(decodeErrorAt(outcome.error, 0, outcome.error.length)))),
         (error: unknown) => settle(() => reject(ShardloomError.from(error))),
       );
       afterPost();

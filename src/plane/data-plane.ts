@@ -13,7 +13,7 @@ import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import type { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
 import type { Requester } from "../routing/requester.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { Scheduler, Timer } from "../runtime/scheduler.ts";
+import { nextTurn, type Scheduler, type Timer } from "../runtime/scheduler.ts";
 import type { WorkerBlock } from "./worker-block.ts";
 
 /** Messages taken from one ring before the next ring has its turn. */
@@ -99,7 +99,7 @@ export class DataPlane {
   readonly dirty: () => void = () => {
     if (this.#inLoop || this.#flushScheduled) return;
     this.#flushScheduled = true;
-    this.#options.scheduler.microtask(this.#flushLater);
+    this.#options.scheduler.defer(this.#flushLater);
   };
 
   /** Lets the loop end once its rings are empty and nothing is in flight. */
@@ -121,7 +121,7 @@ export class DataPlane {
       if (block.retired) return "retired";
       const turnDue = clock.nowMs() - lastTurnMs > TURN_LIMIT_MS;
       if (turnDue || (pendingAsync() > 0 && work > 0)) {
-        await scheduler.nextTurn();
+        await nextTurn(scheduler);
         lastTurnMs = clock.nowMs();
         continue;
       }
@@ -157,14 +157,14 @@ export class DataPlane {
     const ticket = block.bell.prepareWait();
     if (this.#pollable() || this.#stopping || block.retired) {
       block.bell.cancelWait();
-      await scheduler.nextTurn();
+      await nextTurn(scheduler);
       return true;
     }
     block.heartbeat.enter(HEARTBEAT.IDLE, clock.nowMs());
     if (pendingAsync() > 0 || openResources()) {
       const woken = block.bell.waitAsync(ticket);
       if (woken === undefined) {
-        await scheduler.nextTurn();
+        await nextTurn(scheduler);
         return true;
       }
       this.#watchDeadlines();
@@ -174,7 +174,7 @@ export class DataPlane {
     }
     block.bell.wait(ticket, PARK_SLICE_MS);
     if (this.#pollable()) return false;
-    await scheduler.nextTurn();
+    await nextTurn(scheduler);
     return true;
   }
 
@@ -186,7 +186,7 @@ export class DataPlane {
     }
     if (earliest === Number.POSITIVE_INFINITY) return;
     const { clock, scheduler, block } = this.#options;
-    this.#timer = scheduler.after(Math.max(0, earliest - clock.nowMs()), () => block.bell.ring());
+    this.#timer = scheduler.timer(Math.max(0, earliest - clock.nowMs()), () => block.bell.ring());
   }
 
   #pollable(): boolean {

@@ -71,7 +71,7 @@ export class ReplyPump {
       scheduler.turn(this.#run);
       return;
     }
-    scheduler.microtask(this.#run);
+    scheduler.defer(this.#run);
   };
 
   /** Stops watching; the caller has failed what was open. */
@@ -143,7 +143,7 @@ export class ReplyPump {
     }
     this.#timer?.cancel();
     this.#timerAtMs = earliest;
-    this.#timer = this.#options.scheduler.after(Math.max(0, earliest - this.#options.clock.nowMs()), () => this.#expire());
+    this.#timer = this.#options.scheduler.timer(Math.max(0, earliest - this.#options.clock.nowMs()), () => this.#expire());
   }
 
   #expire(): void {

@@ -13,10 +13,21 @@ import { type Clock, createManualClock } from "./clock.ts";
 /** Takes a scheduled callback back; harmless when it has already run. */
 export type Cancel = () => void;
 
+/** A timer that may also stop keeping the process alive. */
+export interface Timer {
+  cancel(): void;
+  ref(): void;
+  unref(): void;
+}
+
 /** Runs callbacks later, on the thread that asked. */
 export interface Scheduler {
   /** Runs the callback when the current stack has unwound, before any timer. */
   defer(callback: () => void): void;
+  /** Runs the callback after the event loop has turned once: timers, I/O and messages that are due come first. */
+  turn(callback: () => void): void;
+  /** Like {@link Scheduler.after}, for callers that need to say whether the process should wait for it. */
+  timer(delayMs: number, callback: () => void): Timer;
   /**
    * Runs the callback once after a delay.
    *
@@ -31,11 +42,23 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
 /** The platform's scheduler. Its timers keep the process alive: they stand for open work. */
 export const systemScheduler: Scheduler = {
   defer: (callback) => queueMicrotask(callback),
+  turn: (callback) => {
+    setImmediate(callback);
+  },
+  timer: (delayMs, callback) => {
+    const timer = setTimeout(callback, Math.min(delayMs, LONGEST_DELAY_MS));
+    return { cancel: () => clearTimeout(timer), ref: () => timer.ref(), unref: () => timer.unref() };
+  },
   after: (delayMs, callback) => {
     const timer = setTimeout(callback, Math.min(delayMs, LONGEST_DELAY_MS));
     return () => clearTimeout(timer);
   },
 };
+
+/** Resolves after the event loop has turned once. */
+export function nextTurn(scheduler: Scheduler): Promise<void> {
+  return new Promise((resolve) => scheduler.turn(resolve));
+}
 
 /** A clock and a scheduler that move together, and only when told. */
 export interface VirtualTime {
@@ -49,7 +72,7 @@ export interface VirtualTime {
   pending(): number;
 }
 
-interface Timer {
+interface Entry {
   readonly atMs: number;
   readonly order: number;
   readonly callback: () => void;
@@ -58,19 +81,26 @@ interface Timer {
 /** Creates a virtual clock and scheduler, starting at `startMs`. */
 export function createVirtualTime(startMs = 0): VirtualTime {
   const clock = createManualClock(startMs);
-  const timers: Timer[] = []; // sorted: the next one is last
+  const timers: Entry[] = []; // sorted: the next one is last
   let order = 0;
 
   const scheduler: Scheduler = {
     defer: (callback) => queueMicrotask(callback),
     after: (delayMs, callback) => {
       if (!(delayMs >= 0)) throw invalidArgument("schedule", "delayMs", "a number ≥ 0", delayMs);
-      const timer: Timer = { atMs: clock.nowMs() + delayMs, order: order++, callback };
+      const timer: Entry = { atMs: clock.nowMs() + delayMs, order: order++, callback };
       timers.splice(insertionIndex(timers, timer), 0, timer);
       return () => {
         const index = timers.indexOf(timer);
         if (index >= 0) timers.splice(index, 1);
       };
+    },
+    turn: (callback) => {
+      scheduler.after(0, callback);
+    },
+    timer: (delayMs, callback) => {
+      const cancel = scheduler.after(delayMs, callback);
+      return { cancel, ref: () => undefined, unref: () => undefined };
     },
   };
 
@@ -95,9 +125,9 @@ export function createVirtualTime(startMs = 0): VirtualTime {
 }
 
 /** Index at which a timer keeps the list sorted by time, then order, descending. */
-function insertionIndex(timers: readonly Timer[], timer: Timer): number {
+function insertionIndex(timers: readonly Entry[], timer: Entry): number {
   let index = timers.length;
-  while (index > 0 && (timers[index - 1] as Timer).atMs <= timer.atMs) index--;
+  while (index > 0 && (timers[index - 1] as Entry).atMs <= timer.atMs) index--;
   return index;
 }
 

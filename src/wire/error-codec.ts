@@ -9,6 +9,7 @@
 
 import { describeValue, ERROR_CODES, type ErrorCode, ShardloomError } from "../errors.ts";
 import { findUnencodable } from "./encodable.ts";
+import { createValueCodec } from "./value-codec.ts";
 
 /** An error as a plain value. `code` is present only for a ShardloomError. */
 export interface ErrorValue {
@@ -56,6 +57,22 @@ export function errorFromValue(value: unknown): ShardloomError {
     ...(value.cause !== undefined && { cause: causeFromValue(value.cause, MAX_CAUSES) }),
   });
   return withStack(error, value.stack);
+}
+
+const codec = createValueCodec();
+
+/** An error as bytes, for the body of an error reply; stacks travel, as the reader is another thread of this process. */
+export function encodeError(error: unknown): Uint8Array {
+  return codec.encode(errorToValue(error, { stack: true }));
+}
+
+/** The error in a byte range; bytes that hold none give an `ERR_CORRUPT` of their own. */
+export function decodeErrorAt(bytes: Uint8Array, byteOffset: number, byteLength: number): ShardloomError {
+  try {
+    return errorFromValue(codec.decode(bytes, byteOffset, byteLength));
+  } catch (error) {
+    return ShardloomError.from(error, "ERR_CORRUPT");
+  }
 }
 
 function toValue(error: Error, stack: boolean, causesLeft: number): ErrorValue {
