@@ -52,6 +52,11 @@ export class Coordinator {
     return Array.from({ length: this.snapshot.shards }, (_, shard) => shard);
   }
 
+  /** The time on which deadlines are made. */
+  nowMs(): number {
+    return this.#options.clock.nowMs();
+  }
+
   /** The absolute deadline of a call that begins now. */
   deadlineAtMs(options: CallOptions | undefined): number {
     const timeoutMs = options?.timeoutMs ?? this.#options.requestTimeoutMs;

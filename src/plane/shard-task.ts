@@ -64,9 +64,7 @@ export interface ShardStats {
   readonly shard: number;
   readonly incarnation: number;
   readonly actors: Readonly<Record<string, unknown>>;
-  readonly requests: { readonly handled: number; readonly failed: number; readonly expired: number; readonly cancelled: number };
-  /** Sampled wait between sending and handling, microseconds. */
-  readonly queueWait: { readonly samples: number; readonly meanUs: number; readonly maxUs: number };
+  readonly requests: { readonly handled: number; readonly failed: number; readonly expired: number; readonly corrupt: number };
   readonly heapUsedBytes: number;
 }
 

@@ -111,7 +111,7 @@ export class ReplyPump {
     if (this.#armed || this.#scheduled) return;
     const { bell } = this.#options;
     const ticket = bell.prepareWait();
-    if (this.#hasReply()) {
+    if (this.#hasReply() || this.#madeRoom()) {
       bell.cancelWait();
       this.kick();
       return;
@@ -126,6 +126,13 @@ export class ReplyPump {
       this.#armed = false;
       this.#turn();
     });
+  }
+
+  /** The second look after announcing: room may have been made between the refusal and the announcement. */
+  #madeRoom(): boolean {
+    let sent = 0;
+    for (const requester of this.#requesters) sent += requester.sendQueued();
+    return sent > 0;
   }
 
   #watchDeadlines(pending: number): void {

@@ -199,8 +199,19 @@ export class Requester {
   /** Settles replies that have arrived and sends queued requests that now have credit. @returns replies handled */
   drain(limit: number): number {
     const handled = this.#bridge.drainReplies(this.#onReply, limit);
-    if (this.#queue.length > 0) this.#sendQueued();
+    if (this.#queue.length > 0) this.sendQueued();
     return handled < 0 ? 0 : handled;
+  }
+
+  /** Sends queued requests for which there is credit again. @returns how many left the queue */
+  sendQueued(): number {
+    let sent = 0;
+    for (const pending of this.#queue) {
+      if (pending.state !== "settled" && !this.#trySend(pending)) break;
+      sent++;
+    }
+    if (sent > 0) this.#queue.splice(0, sent);
+    return sent;
   }
 
   /** Ends a request with `error` now; its slot is free at once and the peer skips it when it has not started. */
@@ -313,15 +324,6 @@ export class Requester {
       nowUs % 0x1_0000_0000 | 0,
       pending.payload.byteLength,
     );
-  }
-
-  #sendQueued(): void {
-    let sent = 0;
-    for (const pending of this.#queue) {
-      if (pending.state !== "settled" && !this.#trySend(pending)) break;
-      sent++;
-    }
-    if (sent > 0) this.#queue.splice(0, sent);
   }
 
   #settleReply(type: number, offset: number, length: number, slot: number, sequence: number): void {
