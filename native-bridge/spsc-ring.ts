@@ -327,7 +327,8 @@ export class RingConsumer {
           lengthBytes >>> 0 > maxPayloadBytes || // also negative ones
           word !== typeWord(type, lengthBytes, head) ||
           size > ((tail - head) | 0) ||
-          index + size > mask + 1
+          index + size > mask + 1 ||
+          (type === PADDING_TYPE && index + size !== mask + 1)
         ) {
           Atomics.or(i32, this.#stateIndex, STATE_POISONED); // publishes the poison
           break;
