@@ -112,11 +112,16 @@ export class DataPlane {
   async run(): Promise<"stopped" | "retired"> {
     const { clock, block, scheduler, background, pendingAsync, spin } = this.#options;
     let lastTurnMs = clock.nowMs();
+    let waiting = false;
     for (;;) {
       if (block.retired) return "retired";
       const nowMs = clock.nowMs();
       block.heartbeat.enter(HEARTBEAT.JS, nowMs);
       const work = this.#duty(nowMs);
+      if (waiting && work > 0) {
+        waiting = false;
+        spin.woke();
+      }
       const more = work > 0 || background(BACKGROUND_BUDGET_MS);
       if (block.retired) return "retired";
       const turnDue = clock.nowMs() - lastTurnMs > TURN_LIMIT_MS;
@@ -125,7 +130,8 @@ export class DataPlane {
         lastTurnMs = clock.nowMs();
         continue;
       }
-      if (more || spin.spin(this.#hasWork)) continue;
+      if (more || (!waiting && spin.spin(this.#hasWork))) continue;
+      waiting = true;
       if (this.#stopping && pendingAsync() === 0 && !this.#pollable()) return "stopped";
       if (await this.#park()) lastTurnMs = clock.nowMs();
     }

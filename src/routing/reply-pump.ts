@@ -35,6 +35,8 @@ export class ReplyPump {
   readonly #requesters: Set<Requester> = new Set();
   #scheduled = false;
   #armed = false;
+  /** A wait for replies is open that spinning did not end. */
+  #waiting = false;
   #chainStartMs = -1;
   #timer: Timer | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
@@ -84,11 +86,18 @@ export class ReplyPump {
   #turn(): void {
     this.#scheduled = false;
     if (this.#closed) return;
+    const { spin } = this.#options;
     this.#flush();
-    let pending = this.#drain();
-    while (pending > 0 && !this.#scheduled && this.#options.spin.spin(this.#hasReply)) {
-      pending = this.#drain();
+    if (this.#waiting && this.#hasReply()) {
+      this.#waiting = false;
+      spin.woke();
     }
+    let pending = this.#drain();
+    while (pending > 0 && !this.#waiting && !this.#scheduled) {
+      if (spin.spin(this.#hasReply)) pending = this.#drain();
+      else this.#waiting = true;
+    }
+    if (pending === 0) this.#waiting = false;
     this.#flush();
     this.#watchDeadlines(pending);
     if (pending > 0) this.#park();
