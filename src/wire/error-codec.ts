@@ -40,11 +40,17 @@ const BUILT_IN: Readonly<Record<string, ErrorConstructor>> = { Error, EvalError,
 
 /** Turns anything thrown into a plain value. */
 export function errorToValue(error: unknown, options: ErrorCodecOptions = {}): ErrorValue {
-  return toValue(ShardloomError.is(error) ? error : ShardloomError.from(error), options.stack === true, MAX_CAUSES);
+  const thrown = error instanceof Error ? error : new Error(describeValue(error));
+  const wrapped = ShardloomError.is(thrown) ? thrown : ShardloomError.from(thrown);
+  return toValue(wrapped, options.stack === true, MAX_CAUSES);
 }
 
 /** Turns a plain value, also a malformed one, back into an error. */
 export function errorFromValue(value: unknown): ShardloomError {
+  return fromValue(value, MAX_CAUSES);
+}
+
+function fromValue(value: unknown, causesLeft: number): ShardloomError {
   if (!isErrorValue(value)) {
     return new ShardloomError("ERR_INTERNAL", `Cannot read an error as it must be an error value: current value is ${describeValue(value)}`);
   }
@@ -54,7 +60,7 @@ export function errorFromValue(value: unknown): ShardloomError {
   const error = new ShardloomError(code, value.message, {
     details: known || value.code === undefined ? details : { ...details, remoteCode: value.code },
     ...(typeof value.retryable === "boolean" && { retryable: value.retryable }),
-    ...(value.cause !== undefined && { cause: causeFromValue(value.cause, MAX_CAUSES) }),
+    ...(value.cause !== undefined && causesLeft > 0 && { cause: causeFromValue(value.cause, causesLeft - 1) }),
   });
   return withStack(error, value.stack);
 }
@@ -88,7 +94,7 @@ function toValue(error: Error, stack: boolean, causesLeft: number): ErrorValue {
 
 function causeFromValue(value: unknown, causesLeft: number): unknown {
   if (!isErrorValue(value)) return typeof value === "object" && value !== null && "value" in value ? value.value : undefined;
-  if (value.code !== undefined) return causesLeft > 0 ? errorFromValue(value) : undefined;
+  if (value.code !== undefined) return fromValue(value, causesLeft);
   const constructor = Object.hasOwn(BUILT_IN, value.name) ? (BUILT_IN[value.name] as ErrorConstructor) : Error;
   const cause = value.cause === undefined || causesLeft === 0 ? undefined : causeFromValue(value.cause, causesLeft - 1);
   const error = new constructor(value.message, cause === undefined ? undefined : { cause });
@@ -141,6 +147,6 @@ function sizeOf(value: unknown, budget: number): number {
 }
 
 function clip(text: unknown): string {
-  const string = String(text);
+  const string = typeof text === "string" ? text : describeValue(text);
   return string.length > MAX_TEXT_LENGTH ? `${string.slice(0, MAX_TEXT_LENGTH - 3)}...` : string;
 }
