@@ -60,6 +60,16 @@ export interface ShardCounters {
   corrupt: number;
 }
 
+/** One object for all requests; refilled before each handler call. */
+interface MutableRequest {
+  bytes: Uint8Array;
+  i32: Int32Array;
+  f32: Float32Array;
+  f64: Float64Array;
+  offset: number;
+  length: number;
+}
+
 interface OpenAsk {
   readonly server: BridgeServer;
   readonly slot: number;
@@ -72,7 +82,14 @@ export class Shard {
   readonly #options: ShardOptions;
   readonly #handlers: Map<number, EngineHandler> = new Map();
   readonly #reply: RingReply;
-  readonly #request = { bytes: new Uint8Array(), i32: new Int32Array(), f32: new Float32Array(), f64: new Float64Array(), offset: 0, length: 0 };
+  readonly #request: MutableRequest = {
+    bytes: new Uint8Array(),
+    i32: new Int32Array(),
+    f32: new Float32Array(),
+    f64: new Float64Array(),
+    offset: 0,
+    length: 0,
+  };
   readonly #asks: Map<number, OpenAsk> = new Map();
   readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
   readonly #sink: ReplySink;
