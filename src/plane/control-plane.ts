@@ -281,7 +281,10 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#replace(worker, error);
   }
 
-  /** Fails what the worker held and brings its shard back on a new one. */
+  /**
+   * Fails what the worker held and brings its shard back on a new one: at once the first time, so that requests that follow
+   * only wait, and with growing pauses when it keeps dying, during which they fail.
+   */
   #replace(worker: Worker, error: ShardloomError): void {
     const { clock, scheduler } = this.#options;
     const { shard, incarnation } = worker;
@@ -295,7 +298,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.emit("worker-down", { shard, error });
       return;
     }
-    const backoffMs = recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
+    if (recent.length === 1) {
+      this.#respawn(shard, incarnation + 1, lostAtMs);
+      return;
+    }
+    const backoffMs = Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
     scheduler.timer(backoffMs, () => {
       if (!this.#closing) this.#respawn(shard, incarnation + 1, lostAtMs);
     });
