@@ -125,7 +125,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     }
     const blocks = Array.from({ length: shards }, () => new WorkerBlock(createWorkerBlock()));
     for (let shard = 0; shard < shards; shard++) {
-      this.#workers.push(this.#spawn(shard, 1, blocks[shard] as WorkerBlock, blocks));
+      this.#workers.push(this.#spawn(shard, 1, blocks[shard] as WorkerBlock, blocks, 0));
     }
     const ready = await Promise.all(this.#workers.map((worker) => this.#whenReady(worker)));
     this.#watch();
@@ -192,8 +192,9 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     await this.#host.close();
   }
 
-  #spawn(shard: number, incarnation: number, block: WorkerBlock, blocks: readonly WorkerBlock[]): Worker {
-    const { options, channel } = { options: this.#options, channel: new MessageChannel() };
+  #spawn(shard: number, incarnation: number, block: WorkerBlock, blocks: readonly WorkerBlock[], delayMs: number): Worker {
+    const options = this.#options;
+    const channel = new MessageChannel();
     const clients = [...this.#clients.values()].map((client) => {
       const bridge = createBridge(options.bridge);
       client.attach(shard, bridge, block.memory);
@@ -213,7 +214,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       actorUrls: options.actorUrls,
       recover: options.recover(shard),
     };
-    const running = this.#host.run(task, [channel.port2]);
+    const pause = delayMs === 0 ? undefined : new Promise<void>((resolve) => options.scheduler.timer(delayMs, resolve));
+    const running = this.#host.run(task, [channel.port2], pause);
     const control = connectControl<ShardControl>(channel.port1, () => block.bell.ring());
     const worker: Worker = {
       shard,
@@ -282,11 +284,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   }
 
   /**
-   * Fails what the worker held and brings its shard back on a new one: at once the first time, so that requests that follow
-   * only wait, and with growing pauses when it keeps dying, during which they fail.
+   * Fails what the worker held and brings its shard back on a new one: at once the first time, after growing pauses when it
+   * keeps dying. Requests that follow wait in the new worker's rings until it serves or their deadline passes.
    */
   #replace(worker: Worker, error: ShardloomError): void {
-    const { clock, scheduler } = this.#options;
+    const { clock } = this.#options;
     const { shard, incarnation } = worker;
     const lostAtMs = clock.nowMs();
     for (const client of this.#clients.values()) client.lose(shard, error);
@@ -298,24 +300,18 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.emit("worker-down", { shard, error });
       return;
     }
-    if (recent.length === 1) {
-      this.#respawn(shard, incarnation + 1, lostAtMs);
-      return;
-    }
-    const backoffMs = Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
-    scheduler.timer(backoffMs, () => {
-      if (!this.#closing) this.#respawn(shard, incarnation + 1, lostAtMs);
-    });
+    const delayMs = recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
+    this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
 
-  #respawn(shard: number, incarnation: number, lostAtMs: number): void {
+  #respawn(shard: number, incarnation: number, lostAtMs: number, delayMs: number): void {
     const block = new WorkerBlock(createWorkerBlock());
     for (let peer = 0; peer < this.#workers.length; peer++) {
       (this.#mesh[shard] as SharedArrayBuffer[])[peer] = createBridge(this.#options.mesh);
       (this.#mesh[peer] as SharedArrayBuffer[])[shard] = createBridge(this.#options.mesh);
     }
     const blocks = this.#workers.map((worker, index) => (index === shard ? block : worker.block));
-    const worker = this.#spawn(shard, incarnation, block, blocks);
+    const worker = this.#spawn(shard, incarnation, block, blocks, delayMs);
     this.#workers[shard] = worker;
     for (const peer of this.#workers) {
       if (peer === worker || (peer.state !== "up" && peer.state !== "starting")) continue;

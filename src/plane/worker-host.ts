@@ -47,11 +47,11 @@ export class WorkerHost {
     this.#pool.on("error", () => undefined);
   }
 
-  /** Starts the perpetual task of one worker. */
-  run(task: unknown, transferList: readonly Transferable[]): RunningWorker {
+  /** Starts the perpetual task of one worker, once `after` has resolved. */
+  run(task: unknown, transferList: readonly Transferable[], after?: Promise<void>): RunningWorker {
     const abort = new AbortController();
-    const done = this.#pool.run(task, { signal: abort.signal, transferList: [...transferList] as never });
-    return { done, terminate: () => abort.abort() };
+    const start = (): Promise<unknown> => this.#pool.run(task, { signal: abort.signal, transferList: [...transferList] as never });
+    return { done: after === undefined ? start() : after.then(start), terminate: () => abort.abort() };
   }
 
   /** Ends the idle threads. All tasks must have settled. */
