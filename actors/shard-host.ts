@@ -21,7 +21,7 @@ import { WorkerBlock } from "../src/plane/worker-block.ts";
 import { Requester } from "../src/routing/requester.ts";
 import { systemClock } from "../src/runtime/clock.ts";
 import { systemRandom } from "../src/runtime/random.ts";
-import { systemScheduler } from "../src/runtime/scheduler.ts";
+import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
 import { createValueCodec } from "../src/wire/value-codec.ts";
 import { ActorRouter, type ActorTable } from "./actor-router.ts";
@@ -99,6 +99,7 @@ class ShardHost {
       await this.#stop;
       return "stopped";
     }
+    await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
     const ending = await (this.#plane as DataPlane).run();
     if (ending === "stopped") await this.#actors?.close({ timeoutMs: REQUEST_TIMEOUT_MS });
     engine.close();

@@ -338,8 +338,9 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** One look at one worker. Quiet checks are counted, not timed, so that a control plane that was itself asleep accuses nobody. */
   #check(worker: Worker): void {
-    if (worker.state !== "up") return;
     const beat = worker.block.heartbeat.read();
+    // A starting worker has no beat until it runs its loop, and may serve, and hang, before its "ready" has arrived.
+    if (worker.state !== "up" && (worker.state !== "starting" || beat.beats === 0)) return;
     if (beat.beats !== worker.beats) {
       worker.beats = beat.beats;
       worker.quietChecks = 0;
