@@ -28,7 +28,7 @@ import { ActorRouter, type ActorTable } from "./actor-router.ts";
 import { Coordinator } from "./coordinator.ts";
 import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
-import { createVectorEngine, type RecoveredCollection, type VectorEngine } from "./vector/vector-engine.ts";
+import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
 const REQUEST_TIMEOUT_MS = 5_000;
 const SPIN_LIMIT_US = 50;
@@ -90,9 +90,9 @@ class ShardHost {
       const definitions = await loadActors(this.#task.actorUrls);
       const arena = new Arena(this.#task.memory);
       kernels = new Kernels(this.#task.kernels, arena);
-      engine = createVectorEngine(this.#engineContext(arena, kernels), { recover: this.#recoverTasks() });
+      engine = createVectorEngine(this.#engineContext(arena, kernels), this.#recovery());
       this.#compose(definitions, engine);
-      const recovered = engine.recovered.map(({ collectionId, root }) => ({ engine: "vector", collection: collectionId, state: root }));
+      const recovered = [...engine.roots()].map(([collection, state]) => ({ engine: "vector", collection, state }));
       this.#becomeReady({ actors: tableOf(definitions), recovered });
     } catch (error) {
       this.#refuse(error);
@@ -136,8 +136,11 @@ class ShardHost {
     throw new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot go on as shard ${this.#task.shard} has been given to another worker`);
   }
 
-  #recoverTasks(): RecoveredCollection[] {
-    return this.#task.recover.filter((entry) => entry.engine === "vector").map((entry) => entry.state as RecoveredCollection);
+  /** What a successor takes over; the first worker of a shard has nothing to. */
+  #recovery(): VectorRecovery | undefined {
+    if (this.#task.incarnation === 1) return undefined;
+    const collections = this.#task.recover.filter((entry) => entry.engine === "vector").map((entry) => entry.state);
+    return { collections: collections as VectorRecovery["collections"] };
   }
 
   #compose(definitions: readonly AnyActorDefinition[], engine: VectorEngine): void {

@@ -8,7 +8,7 @@ import { EventEmitter } from "node:events";
 import { ActorRouter } from "../actors/actor-router.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
-import type { VectorCollection } from "../actors/vector/vector-collection.ts";
+import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 import { Arena, createArena } from "../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../native-bridge/kernels.ts";

@@ -20,7 +20,7 @@ export type {
   VectorCollection,
   VectorDocument,
   VectorHit,
-} from "../actors/vector/vector-collection.ts";
+} from "../actors/vector/client-collection.ts";
 export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";

@@ -15,8 +15,8 @@ import { ownerOf, vshardOfId } from "../../src/topology/snapshot.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
 import type { Coordinator } from "../coordinator.ts";
-import { VectorCollection } from "./vector-collection.ts";
-import type { RecoveredCollection } from "./vector-engine.ts";
+import { VectorCollection } from "./client-collection.ts";
+import type { VectorRecovery } from "./vector-engine.ts";
 import { assertSameOptions, type ResolvedVectorOptions, resolveVectorOptions, type VectorCollectionOptions } from "./vector-options.ts";
 import { VectorReader } from "./vector-reader.ts";
 import { readOpenReply } from "./vector-replies.ts";
@@ -102,7 +102,7 @@ export class VectorCatalog {
     return [...this.#open.values()].flatMap(({ collectionId, options, roots }) => {
       const root = roots[shard];
       if (root === undefined) return [];
-      const state: RecoveredCollection = { collectionId, options, rootAddress: root.address };
+      const state: VectorRecovery["collections"][number] = { collectionId, options, rootAddress: root.address };
       return [{ engine: "vector", collection: collectionId, state }];
     });
   }
