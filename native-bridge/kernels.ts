@@ -24,6 +24,9 @@ export interface KernelArena {
   readonly memory: WebAssembly.Memory;
   allocate(byteLength: number): number;
   free(byteOffset: number, byteLength: number): void;
+  /** A range that a successor of a dead thread with the same number gets back. Only used when an owner is given. */
+  allocateScratch?(owner: number, byteLength: number): number;
+  freeScratch?(owner: number): boolean;
 }
 
 /** What a scan may be told besides its query. */
@@ -92,6 +95,7 @@ export function compileKernels(): WebAssembly.Module {
 /** One thread's kernels. Not shared: the scratch range has one user. */
 export class Kernels {
   readonly #arena: KernelArena;
+  readonly #owner: number | undefined;
   readonly #exports: KernelExports;
   readonly #i32: Int32Array;
   readonly #f32: Float32Array;
@@ -104,10 +108,12 @@ export class Kernels {
 
   /**
    * @param scratchBytes Initial scratch; it grows by itself for a large k.
+   * @param owner Number of the thread; when given, its successor under the same number takes the scratch over instead of leaking it.
    * @throws {ShardloomError} `ERR_OUT_OF_MEMORY` from the arena.
    */
-  constructor(module: WebAssembly.Module, arena: KernelArena, scratchBytes: number = DEFAULT_SCRATCH_BYTES) {
+  constructor(module: WebAssembly.Module, arena: KernelArena, scratchBytes: number = DEFAULT_SCRATCH_BYTES, owner?: number) {
     this.#arena = arena;
+    this.#owner = arena.allocateScratch === undefined || arena.freeScratch === undefined ? undefined : owner;
     const buffer = arena.memory.buffer;
     this.#i32 = new Int32Array(buffer);
     this.#f32 = new Float32Array(buffer);
@@ -116,7 +122,7 @@ export class Kernels {
     const instance = new WebAssembly.Instance(module, { env: { memory: arena.memory } });
     this.#exports = instance.exports as unknown as KernelExports;
     this.#scratchBytes = Math.max(1024, scratchBytes);
-    this.#scratchOffset = arena.allocate(this.#scratchBytes);
+    this.#scratchOffset = this.#allocate(this.#scratchBytes);
     this.#word = this.#scratchOffset >>> 2;
   }
 
@@ -225,17 +231,24 @@ export class Kernels {
 
   /** Gives the scratch range back. The instance must not be used after. */
   close(): void {
-    if (this.#scratchBytes > 0) this.#arena.free(this.#scratchOffset, this.#scratchBytes);
+    if (this.#scratchBytes === 0) return;
+    if (this.#owner !== undefined) this.#arena.freeScratch?.(this.#owner);
+    else this.#arena.free(this.#scratchOffset, this.#scratchBytes);
     this.#scratchBytes = 0;
   }
 
   #reserve(byteLength: number): void {
     if (byteLength <= this.#scratchBytes) return;
     const grown = Math.max(byteLength, this.#scratchBytes * 2);
-    const offset = this.#arena.allocate(grown);
-    this.#arena.free(this.#scratchOffset, this.#scratchBytes);
+    const offset = this.#allocate(grown); // under an owner this frees the old range first, which nothing reads any more
+    if (this.#owner === undefined) this.#arena.free(this.#scratchOffset, this.#scratchBytes);
     this.#scratchOffset = offset;
     this.#scratchBytes = grown;
     this.#word = offset >>> 2;
+  }
+
+  #allocate(byteLength: number): number {
+    if (this.#owner === undefined) return this.#arena.allocate(byteLength);
+    return this.#arena.allocateScratch?.(this.#owner, byteLength) as number;
   }
 }

@@ -355,6 +355,8 @@ export function scanCells(scan: usize, cells: usize, stride: usize, from: i32, t
   const skipMask = load<i32>(scan, SCAN_SKIP_MASK);
   for (let start = from; start < to; start += BLOCK_ROWS) {
     const end = min<i32>(to, start + BLOCK_ROWS);
+    const firstRow = <u32>(rowBase + start);
+    if (bitmap != 0 && (firstRow & 15) == 0 && load<u16>(bitmap + <usize>(firstRow >> 3)) == 0) continue; // none of 16 rows
     let entry = scan + SCAN_BLOCK;
     let any = false;
     for (let r = start; r < end; r++, entry += BLOCK_ENTRY) {
