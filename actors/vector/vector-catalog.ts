@@ -11,7 +11,7 @@ import { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import type { Payload } from "../../src/routing/requester.ts";
-import { ownerOf, vshardOfId } from "../../src/topology/snapshot.ts";
+import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
 import type { Coordinator } from "../coordinator.ts";
@@ -153,13 +153,10 @@ export class VectorCatalog {
 
   #reader(entry: Entry): VectorReader {
     const { coordinator, arena, kernels } = this.#parts;
-    entry.reader ??= new VectorReader({
-      arena,
-      verbs: new Verbs(arena),
-      kernels,
-      options: entry.options,
-      roots: entry.roots,
-      shardOf: (id) => ownerOf(coordinator.snapshot, vshardOfId(coordinator.snapshot, id)),
+    const { snapshot } = coordinator;
+    entry.reader ??= new VectorReader(arena, new Verbs(arena), kernels, {
+      roots: () => entry.roots,
+      shardOf: (hash) => ownerOf(snapshot, vshardOfHash(snapshot, hash)),
     });
     return entry.reader;
   }
