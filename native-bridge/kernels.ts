@@ -73,6 +73,7 @@ interface KernelExports {
   inverseNorm(element: number, a: number, dimensions: number): number;
   scanCells(scan: number, cells: number, stride: number, from: number, to: number, rowBase: number): void;
   offerCell(scan: number, cell: number, row: number): number;
+  scoreCell(scan: number, cell: number): number;
   sortHits(scan: number): number;
 }
 
@@ -199,6 +200,11 @@ export class Kernels {
   /** Offers one cell. 1: offered, 0: free or skipped, -1: unread. The bitmap is not consulted. */
   offerCell(cell: number, row: number): number {
     return this.#exports.offerCell(this.#scratchOffset, cell, row);
+  }
+
+  /** Distance of the scan's query to one cell, not validated: for callers that hold the cell or validate it themselves. */
+  scoreCell(cell: number): number {
+    return this.#exports.scoreCell(this.#scratchOffset, cell);
   }
 
   /** Sorts the hits, best first; from here `hitDistance` and `hitRow` are valid until the next `beginScan`. */

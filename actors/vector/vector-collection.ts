@@ -87,14 +87,14 @@ export class VectorCollection {
 
   /** After `store.put`: the row's vector is new. */
   onPut(row: number, replaced: boolean): void {
-    if (replaced && this.#index !== undefined && !this.#pending.has(row)) this.#index.remove(row);
+    if (replaced && !this.#pending.has(row)) this.#unindex(row);
     this.#pending.add(row);
     this.filters.onWrite(row);
   }
 
   remove(row: number): void {
-    if (this.#pending.has(row)) this.#pending.delete(row);
-    else this.#index?.remove(row);
+    if (!this.#pending.has(row)) this.#unindex(row);
+    this.#pending.delete(row);
     this.store.remove(row);
     this.filters.onWrite(row);
   }
@@ -216,6 +216,16 @@ export class VectorCollection {
   /** usearch gets private memory only. */
   #privateCopy(query: Float32Array): Float32Array {
     return query.buffer instanceof SharedArrayBuffer ? query.slice() : query;
+  }
+
+  /** Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it. */
+  #unindex(row: number): void {
+    try {
+      this.#index?.remove(row);
+    } catch {
+      this.#index = undefined;
+      for (let other = 0; other < this.store.rowsUsed; other++) if (this.store.recordOf(other) !== 0) this.#pending.add(other);
+    }
   }
 
   #indexBatch(): void {

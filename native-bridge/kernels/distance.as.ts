@@ -61,9 +61,7 @@ function foldF32(v: v128): f64 {
 // @ts-ignore: decorator
 @inline
 function foldI32(v: v128): f64 {
-  return (
-    <f64>i32x4.extract_lane(v, 0) + <f64>i32x4.extract_lane(v, 1) + <f64>i32x4.extract_lane(v, 2) + <f64>i32x4.extract_lane(v, 3)
-  );
+  return <f64>i32x4.extract_lane(v, 0) + <f64>i32x4.extract_lane(v, 1) + <f64>i32x4.extract_lane(v, 2) + <f64>i32x4.extract_lane(v, 3);
 }
 
 // @ts-ignore: decorator
@@ -224,12 +222,9 @@ function distanceWithNorms(metric: i32, element: i32, a: usize, b: usize, dimens
 
 /** Distance of two vectors at byte offsets of the memory. Smaller is closer for every metric. */
 export function distance(metric: i32, element: i32, a: usize, b: usize, dimensions: i32): f64 {
-  let normA: f32 = 0;
-  let normB: f32 = 0;
-  if (metric == METRIC_COSINE) {
-    normA = inverseNorm(element, a, dimensions);
-    normB = inverseNorm(element, b, dimensions);
-  }
+  let normA: f32 = 0, normB: f32 = 0;
+  if (metric == METRIC_COSINE) normA = inverseNorm(element, a, dimensions);
+  if (metric == METRIC_COSINE) normB = inverseNorm(element, b, dimensions);
   return distanceWithNorms(metric, element, a, b, dimensions, normA, normB);
 }
 
@@ -324,6 +319,11 @@ function rowDistance(scan: usize, cell: usize): f64 {
     load<f32>(cell, CELL_USER4),
     load<f32>(scan, SCAN_QUERY_INVERSE_NORM),
   );
+}
+
+/** Distance of the scan's query to one row, without looking at its version: the caller validates. */
+export function scoreCell(scan: usize, cell: usize): f64 {
+  return rowDistance(scan, cell);
 }
 
 /** One row alone, retried a bounded number of times. 1: offered, 0: free or skipped, -1: unread, because it was being written. */
