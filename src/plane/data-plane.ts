@@ -4,7 +4,8 @@
  * Invariant: the loop parks only after it has announced itself on its doorbell and found every ring empty, so no
  * message published before or after is missed. It parks in `Atomics.waitAsync` while there is open asynchronous work
  * (handlers in flight, timers, sockets), as only then may the event loop have something to run, and otherwise in slices of
- * `Atomics.wait` of at most {@link PARK_SLICE_MS}, each followed by one turn of the event loop for control messages.
+ * `Atomics.wait` of at most {@link PARK_SLICE_MS}, each followed by one turn of the event loop for control messages. After
+ * {@link PARK_SLICES} slices without work it parks in `Atomics.waitAsync` too, where an idle worker uses no CPU.
  *
  * Thread: everything here runs on the worker's own thread.
  */
@@ -22,6 +23,8 @@ const DRAIN_LIMIT = 64;
 const TURN_LIMIT_MS = 5;
 /** Longest sleep in `Atomics.wait`; control messages wait at most this long. */
 const PARK_SLICE_MS = 20;
+/** Slices without work after which a worker parks in `Atomics.waitAsync`: a timed wake-up costs some 100 us of CPU each. */
+const PARK_SLICES = 5;
 /** Background work (indexing) done between two looks at the rings. */
 const BACKGROUND_BUDGET_MS = 4;
 
@@ -70,6 +73,7 @@ export class DataPlane {
   #stopping = false;
   #inLoop = false;
   #flushScheduled = false;
+  #idleSlices = 0;
   #timer: Timer | undefined;
   readonly #hasWork: () => boolean = () => this.#pollable();
   readonly #flushLater: () => void = () => {
@@ -118,6 +122,7 @@ export class DataPlane {
       const nowMs = clock.nowMs();
       block.heartbeat.enter(HEARTBEAT.JS, nowMs);
       const work = this.#duty(nowMs);
+      if (work > 0) this.#idleSlices = 0;
       if (waiting && work > 0) {
         waiting = false;
         spin.woke();
@@ -167,7 +172,7 @@ export class DataPlane {
       return true;
     }
     block.heartbeat.enter(HEARTBEAT.IDLE, clock.nowMs());
-    if (pendingAsync() > 0 || openResources()) {
+    if (this.#idleSlices >= PARK_SLICES || pendingAsync() > 0 || openResources()) {
       const woken = block.bell.waitAsync(ticket);
       if (woken === undefined) {
         await nextTurn(scheduler);
@@ -178,6 +183,7 @@ export class DataPlane {
       this.#timer?.cancel();
       return true;
     }
+    this.#idleSlices++;
     block.bell.wait(ticket, PARK_SLICE_MS);
     if (this.#pollable()) return false;
     await nextTurn(scheduler);
