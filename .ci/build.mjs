@@ -14,7 +14,7 @@ const kernels = join(root, "native-bridge/kernels");
 const compiledKernels = join(root, "dist/native-bridge/kernels");
 
 removeOrphans("dist");
-run(join(root, "node_modules/typescript/bin/tsc"), ["-p", "tsconfig.json"]);
+for (const project of ["tsconfig.json", "test/tsconfig.json"]) run(join(root, "node_modules/typescript/bin/tsc"), ["-p", project]);
 if (existsSync(join(kernels, "build.mjs")) && kernelsAreStale()) run(join(kernels, "build.mjs"), []);
 
 function run(script, args) {

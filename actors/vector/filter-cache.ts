@@ -1,0 +1,120 @@
+/**
+ * Recently used filters of a shard, compiled, and, once one was evaluated over all rows, with the set of rows that match.
+ *
+ * Invariant: a set in the cache is exact at every moment: each write evaluates the cached filters on the new payload.
+ * A filter that was not used during many writes loses its place, so a bulk load does not pay for it for long.
+ */
+import { decodePayload, filterFromBytes, type Predicate } from "./filter.ts";
+import { idLengthOf } from "./id-codec.ts";
+import { RowBitmap } from "./row-bitmap.ts";
+import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
+import type { VectorStore } from "./vector-store.ts";
+
+/** Filters kept; each may hold one bit per row. */
+export const MAX_CACHED_FILTERS = 8;
+/** Writes after which an unused filter is dropped. */
+const WRITES_WITHOUT_USE = 4096;
+const SAMPLE_ROWS = 256;
+
+export interface CachedFilter {
+  readonly predicate: Predicate;
+  /** Rows that match; undefined until somebody needed all of them. */
+  rows: RowBitmap | undefined;
+  writesSinceUse: number;
+}
+
+export class FilterCache {
+  readonly #store: VectorStore;
+  /** In order of use, the least recent first. */
+  readonly #entries: Map<string, CachedFilter> = new Map();
+
+  constructor(store: VectorStore) {
+    this.#store = store;
+  }
+
+  /** @throws {ShardloomError} when the bytes are no filter. */
+  get(bytes: Uint8Array): CachedFilter {
+    const key = Buffer.from(bytes).toString("latin1");
+    const found = this.#entries.get(key);
+    const entry: CachedFilter = found ?? { predicate: filterFromBytes(bytes), rows: undefined, writesSinceUse: 0 };
+    entry.writesSinceUse = 0;
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    if (this.#entries.size > MAX_CACHED_FILTERS) this.#evict(this.#entries.keys().next().value as string);
+    return entry;
+  }
+
+  /** All rows that match, evaluated now or kept up to date since. */
+  rowsOf(entry: CachedFilter): RowBitmap {
+    if (entry.rows !== undefined) return entry.rows;
+    const rows = new RowBitmap(this.#store.root, this.#store.rowsUsed);
+    for (let row = 0; row < this.#store.rowsUsed; row++) {
+      if (this.matches(entry, row)) rows.add(row);
+    }
+    entry.rows = rows;
+    return rows;
+  }
+
+  /** Whether a used row matches. Free rows never do. */
+  matches(entry: CachedFilter, row: number): boolean {
+    const record = this.#store.recordOf(row);
+    return record !== 0 && entry.predicate(payloadOf(this.#store, record));
+  }
+
+  /** Share of the rows that match, from an evenly spaced sample; exact when all are known. */
+  selectivity(entry: CachedFilter): number {
+    if (entry.rows !== undefined) return entry.rows.count / Math.max(1, this.#store.count);
+    let seen = 0;
+    let matching = 0;
+    const step = Math.max(1, Math.floor(this.#store.rowsUsed / SAMPLE_ROWS));
+    for (let row = step >> 1; row < this.#store.rowsUsed; row += step) {
+      if (this.#store.recordOf(row) === 0) continue;
+      seen++;
+      if (this.matches(entry, row)) matching++;
+    }
+    return seen === 0 ? 0 : matching / seen;
+  }
+
+  /** Makes room before a batch is written. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`. */
+  reserve(rows: number): void {
+    for (const entry of this.#entries.values()) entry.rows?.ensure(rows);
+  }
+
+  /** A row was written or removed. */
+  onWrite(row: number): void {
+    if (this.#entries.size === 0) return;
+    const record = this.#store.recordOf(row);
+    let payload: unknown;
+    let decoded = false;
+    for (const [key, entry] of this.#entries) {
+      if (++entry.writesSinceUse > WRITES_WITHOUT_USE) this.#evict(key);
+      if (entry.rows === undefined) continue;
+      if (!decoded && record !== 0) payload = payloadOf(this.#store, record);
+      decoded = true;
+      entry.rows.set(row, record !== 0 && entry.predicate(payload));
+    }
+  }
+
+  free(): void {
+    for (const key of [...this.#entries.keys()]) this.#evict(key);
+  }
+
+  #evict(key: string): void {
+    const entry = this.#entries.get(key);
+    entry?.rows?.free();
+    if (entry !== undefined) entry.rows = undefined;
+    this.#entries.delete(key);
+  }
+}
+
+/** The decoded payload of a record. Bytes that are no msgpack count as no payload: one bad document must not fail a search. */
+function payloadOf(store: VectorStore, record: number): unknown {
+  const { bytes, u32 } = store.root.arena;
+  const word = record >>> 2;
+  const start = record + RECORD_HEADER_BYTES + idLengthOf(u32[word + RECORD_ID_WORD] as number);
+  try {
+    return decodePayload(bytes, start, u32[word + RECORD_PAYLOAD_BYTES] as number);
+  } catch {
+    return undefined; // see above
+  }
+}

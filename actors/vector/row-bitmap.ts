@@ -1,0 +1,98 @@
+/**
+ * A set of rows as a bitmap in the arena, where the scan kernel reads it.
+ *
+ * Invariant: bits at and above the rows ever added are 0, and the bitmap covers every row below `ensure`'s argument.
+ * Owner thread only. The block is on the root's list of auxiliary blocks, so a successor frees it after a crash.
+ */
+import type { CollectionRoot } from "./collection-root.ts";
+
+const MIN_BYTES = 512;
+
+export class RowBitmap {
+  readonly #root: CollectionRoot;
+  #block: { index: number; address: number };
+  #byteLength: number;
+  #count = 0;
+
+  constructor(root: CollectionRoot, rows = 0) {
+    this.#root = root;
+    this.#byteLength = bytesFor(rows);
+    this.#block = root.allocateAuxiliary(this.#byteLength);
+  }
+
+  /** Byte offset of the bitmap; changes when it grows. */
+  get address(): number {
+    return this.#block.address;
+  }
+
+  /** Rows in the set. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Makes room for rows below `rows`. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`. */
+  ensure(rows: number): void {
+    const byteLength = bytesFor(rows);
+    if (byteLength <= this.#byteLength) return;
+    const block = this.#root.allocateAuxiliary(byteLength);
+    this.#root.arena.bytes.copyWithin(block.address, this.#block.address, this.#block.address + this.#byteLength);
+    this.#root.freeAuxiliary(this.#block.index);
+    this.#block = block;
+    this.#byteLength = byteLength;
+  }
+
+  has(row: number): boolean {
+    return (((this.#root.arena.u32[this.#word(row)] as number) >>> (row & 31)) & 1) === 1;
+  }
+
+  add(row: number): void {
+    if (this.has(row)) return;
+    const { i32 } = this.#root.arena;
+    const word = this.#word(row);
+    i32[word] = (i32[word] as number) | (1 << (row & 31));
+    this.#count++;
+  }
+
+  delete(row: number): void {
+    if (!this.has(row)) return;
+    const { i32 } = this.#root.arena;
+    const word = this.#word(row);
+    i32[word] = (i32[word] as number) & ~(1 << (row & 31));
+    this.#count--;
+  }
+
+  /** Adds or deletes. */
+  set(row: number, member: boolean): void {
+    if (member) this.add(row);
+    else this.delete(row);
+  }
+
+  /** The smallest member at or above `row`, or −1. */
+  next(row: number): number {
+    const { u32 } = this.#root.arena;
+    const first = this.#block.address >>> 2;
+    const end = this.#byteLength >>> 2;
+    let index = row >>> 5;
+    if (index >= end) return -1;
+    let bits = (u32[first + index] as number) & (-1 << (row & 31));
+    while (bits === 0) {
+      if (++index >= end) return -1;
+      bits = u32[first + index] as number;
+    }
+    return index * 32 + (31 - Math.clz32(bits & -bits));
+  }
+
+  free(): void {
+    this.#root.freeAuxiliary(this.#block.index);
+  }
+
+  #word(row: number): number {
+    return (this.#block.address >>> 2) + (row >>> 5);
+  }
+}
+
+function bytesFor(rows: number): number {
+  let bytes = MIN_BYTES;
+  while (bytes * 8 < rows) bytes *= 2;
+  return bytes;
+}

@@ -1,0 +1,107 @@
+/**
+ * What a one-sided reader knows of one shard's part of a collection: its root, decoded and cached.
+ *
+ * Invariant: a view is used only after its `structure` word was read again through the root's key and found unchanged, so
+ * chunks and directory it names are the current ones, or became old during the operation, which then validates.
+ */
+import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { STATUS } from "../../native-bridge/status.ts";
+import type { Verbs } from "../../native-bridge/verbs.ts";
+import {
+  chunkOfRow, firstRowOf, ROOT_BASE_SHIFT, ROOT_BYTES, ROOT_DIMENSIONS, ROOT_DIRECTORY, ROOT_DOUBLINGS, ROOT_MAGIC, ROOT_MAGIC_WORD,
+  ROOT_METRIC, ROOT_ROW_CHUNKS, ROOT_ROW_TABLE, ROOT_ROWS_USED, ROOT_STRIDE, ROOT_STRUCTURE, type RowGeometry, DIRECTORY_SLOT_WORDS,
+} from "./vector-layout.ts";
+
+/** Reference that is filled again and again. */
+export interface MutableRef {
+  address: number;
+  rkey: number;
+  length: number;
+}
+
+export class ShardView {
+  root: RegionRef | undefined;
+  dimensions = 0;
+  metric = 0;
+  geometry: RowGeometry = { stride: 64, baseShift: 2, doublings: 0 };
+  directory = 0;
+  directorySlots = 0;
+  readonly chunkAddresses: number[] = [];
+  readonly chunkRkeys: number[] = [];
+  #structure = 0;
+  readonly #verbs: Verbs;
+  readonly #bytes: Uint8Array = new Uint8Array(ROOT_BYTES);
+  readonly #u32: Uint32Array = new Uint32Array(this.#bytes.buffer);
+  readonly #f64: Float64Array = new Float64Array(this.#bytes.buffer);
+  readonly #word: Uint32Array = new Uint32Array(2);
+  readonly #wordBytes: Uint8Array = new Uint8Array(this.#word.buffer);
+
+  constructor(verbs: Verbs) {
+    this.#verbs = verbs;
+  }
+
+  /** Makes the view current. @returns A status; INVALID_RKEY also while the shard has no root. */
+  refresh(root: RegionRef | undefined): number {
+    if (root === undefined) return STATUS.INVALID_RKEY;
+    if (this.root?.rkey === root.rkey && this.structureNow() === this.#structure) return STATUS.SUCCESS;
+    const status = this.#verbs.read(root, this.#bytes);
+    if (status !== STATUS.SUCCESS) return status;
+    const word = (index: number): number => this.#u32[CELL_HEADER_BYTES / 4 + index] as number;
+    if (word(ROOT_MAGIC_WORD) !== ROOT_MAGIC) return STATUS.INVALID_RKEY;
+    this.root = root;
+    this.#structure = word(ROOT_STRUCTURE);
+    this.dimensions = word(ROOT_DIMENSIONS);
+    this.metric = word(ROOT_METRIC);
+    this.geometry = { stride: word(ROOT_STRIDE), baseShift: word(ROOT_BASE_SHIFT), doublings: word(ROOT_DOUBLINGS) };
+    this.directory = word(ROOT_DIRECTORY);
+    this.directorySlots = this.directory === 0 ? 0 : word(ROOT_DIRECTORY + 1) / (DIRECTORY_SLOT_WORDS * 4);
+    const chunks = word(ROOT_ROW_CHUNKS);
+    this.chunkAddresses.length = this.chunkRkeys.length = chunks;
+    for (let chunk = 0; chunk < chunks; chunk++) {
+      const entry = ROOT_ROW_TABLE + chunk * 4;
+      this.chunkAddresses[chunk] = word(entry);
+      this.chunkRkeys[chunk] = this.#f64[(CELL_HEADER_BYTES / 4 + entry + 2) >>> 1] as number;
+    }
+    return STATUS.SUCCESS;
+  }
+
+  /** Whether the tables are still those of the view. */
+  isCurrent(): boolean {
+    return this.structureNow() === this.#structure;
+  }
+
+  /** The structure word now, or −1 when the root cannot be read. */
+  structureNow(): number {
+    return this.#rootWord(ROOT_STRUCTURE);
+  }
+
+  /** Rows at or above this were never used; −1 when the root cannot be read. */
+  rowsUsedNow(): number {
+    return this.#rootWord(ROOT_ROWS_USED);
+  }
+
+  /** Puts the cell of a row in `ref`. False when the view has no such row. */
+  cellRef(row: number, ref: MutableRef): boolean {
+    if (row < 0) return false;
+    const chunk = chunkOfRow(this.geometry, row);
+    const address = this.chunkAddresses[chunk];
+    if (address === undefined) return false;
+    ref.address = address + (row - firstRowOf(this.geometry, chunk)) * this.geometry.stride;
+    ref.rkey = this.chunkRkeys[chunk] as number;
+    ref.length = this.geometry.stride;
+    return true;
+  }
+
+  /** Whether a chunk's key still opens it: what was read from it in between was not freed or repaired meanwhile. */
+  chunkAlive(chunk: number): boolean {
+    return this.#verbs.readAt(this.chunkAddresses[chunk] as number, this.chunkRkeys[chunk] as number, 0, this.#wordBytes, 0) === STATUS.SUCCESS;
+  }
+
+  #rootWord(index: number): number {
+    const { root } = this;
+    if (root === undefined) return -1;
+    const status = this.#verbs.readAt(root.address + CELL_HEADER_BYTES + index * 4, root.rkey, 4, this.#wordBytes, 0);
+    return status === STATUS.SUCCESS ? (this.#word[0] as number) : -1;
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * One upsert request: checked whole, then written.
+ *
+ * Invariant: `read` changes nothing and takes all memory; `write` cannot fail. Within a batch an id may occur once.
+ */
+import { describeValue, ShardloomError } from "../../src/errors.ts";
+import type { EngineRequest } from "../engine.ts";
+import { idLengthOf, readId, sameIdBytes } from "./id-codec.ts";
+import type { VectorCollection } from "./vector-collection.ts";
+import { recordBytes } from "./vector-layout.ts";
+import { UpsertCursor } from "./vector-requests.ts";
+
+export class UpsertBatch {
+  /** Version of the first item; item i has this plus i. */
+  firstVersion = 0;
+  readonly #cursor: UpsertCursor = new UpsertCursor();
+  #request!: EngineRequest;
+  #collection!: VectorCollection;
+  /** Row of each item, −1 = new. */
+  readonly #rows: number[] = [];
+  readonly #idOffsets: number[] = [];
+  readonly #idWords: number[] = [];
+  /** Last item with this id hash, and for each item the one before it. */
+  readonly #byHash: Map<number, number> = new Map();
+  readonly #previous: number[] = [];
+
+  get count(): number {
+    return this.#cursor.count;
+  }
+
+  /** @throws {ShardloomError} for the first thing that is wrong with the batch, with the offending value. */
+  read(request: EngineRequest, find: (collectionId: number) => VectorCollection): void {
+    const cursor = this.#cursor.open(request);
+    const collection = find(cursor.collectionId);
+    const { store } = collection;
+    if (cursor.dimensions !== store.dimensions) {
+      throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot upsert as vectors must have ${store.dimensions} components: current value is ${cursor.dimensions}`, {
+        details: { expected: store.dimensions, value: cursor.dimensions },
+      });
+    }
+    this.#request = request;
+    this.#collection = collection;
+    this.#rows.length = this.#idOffsets.length = this.#idWords.length = this.#previous.length = 0;
+    this.#byHash.clear();
+    let newRows = 0;
+    let heapBytes = 0;
+    for (let item = 0; cursor.next(); item++) {
+      this.#checkFinite(item);
+      this.#checkDuplicate(item);
+      const row = store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
+      if (row < 0) newRows++;
+      this.#rows.push(row);
+      heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
+    }
+    if (this.count === 0) return;
+    collection.reserve(newRows);
+    store.reserve(newRows, heapBytes);
+  }
+
+  /** @returns How many ids were new. */
+  write(): number {
+    const cursor = this.#cursor.rewind();
+    const { store } = this.#collection;
+    let inserted = 0;
+    this.firstVersion = store.lastVersion + 1;
+    for (let item = 0; cursor.next(); item++) {
+      const row = store.put(
+        this.#rows[item] as number, this.#request, cursor.vectorOffset, cursor.idOffset, cursor.idWord, cursor.payloadOffset,
+        cursor.payloadBytes, cursor.hash, cursor.vshard,
+      );
+      this.#collection.onPut(row, store.replaced);
+      if (!store.replaced) inserted++;
+    }
+    return inserted;
+  }
+
+  #checkFinite(item: number): void {
+    const { f32 } = this.#request;
+    const first = this.#cursor.vectorOffset >>> 2;
+    const end = first + this.#cursor.dimensions;
+    let sum = 0;
+    for (let i = first; i < end; i++) sum += (f32[i] as number) * 0; // 0 unless one of them is not finite
+    if (sum === 0) return;
+    for (let i = first; i < end; i++) {
+      const value = f32[i] as number;
+      if (Number.isFinite(value)) continue;
+      throw new ShardloomError("ERR_NOT_FINITE", `Cannot upsert as component ${i - first} of item ${item} must be finite: current value is ${value}`, {
+        details: { item, component: i - first, value: String(value), id: this.#id() },
+      });
+    }
+  }
+
+  #checkDuplicate(item: number): void {
+    const { hash, idOffset, idWord } = this.#cursor;
+    const { bytes } = this.#request;
+    let other = this.#byHash.get(hash) ?? -1;
+    this.#previous.push(other);
+    for (; other >= 0; other = this.#previous[other] as number) {
+      if (this.#idWords[other] !== idWord || !sameIdBytes(bytes, this.#idOffsets[other] as number, bytes, idOffset, idLengthOf(idWord))) continue;
+      const id = this.#id();
+      throw new ShardloomError("ERR_DUPLICATE_ID", `Cannot upsert as an id may occur once in a batch: current value is ${describeValue(id)}`, {
+        details: { id, first: other, second: item },
+      });
+    }
+    this.#byHash.set(hash, item);
+    this.#idOffsets.push(idOffset);
+    this.#idWords.push(idWord);
+  }
+
+  #id(): string | number {
+    return readId(this.#request.bytes, this.#cursor.idOffset, this.#cursor.idWord);
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * The vector engine of one shard: message handlers over its collections.
+ *
+ * Invariant: a request is checked whole (shape, finiteness, duplicates, memory) before the first byte of a collection
+ * changes, and nothing can fail after that, so no bad request leaves anything partly written. An upsert is acknowledged when
+ * its rows are in registered regions; the index follows in `background`.
+ */
+import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
+import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
+import {
+  VECTOR_COUNT, VECTOR_DELETE, VECTOR_DROP, VECTOR_GET, VECTOR_OPEN, VECTOR_SEARCH, VECTOR_STATUS, VECTOR_UPSERT,
+} from "../../src/wire/message-types.ts";
+import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
+import { UpsertBatch } from "./upsert-batch.ts";
+import { SearchResult, VectorCollection } from "./vector-collection.ts";
+import { assertSameOptions, type ResolvedVectorOptions, resolveVectorOptions, type VectorCollectionOptions } from "./vector-options.ts";
+import {
+  COUNT_REPLY_BYTES, deleteReplyBytes, OPEN_REPLY_BYTES, STATUS_REPLY_BYTES, UPSERT_REPLY_BYTES, writeDeleteReply, writeOpenReply,
+  writeStatusReply, writeUpsertReply,
+} from "./vector-replies.ts";
+import { IdsCursor, readFilterRequest, readOpenRequest, readSearchRequest, SEARCH_EXACT, type SearchRequest } from "./vector-requests.ts";
+import { VectorStore } from "./vector-store.ts";
+import { writeGetReply, writeSearchReply } from "./vector-reply-writer.ts";
+
+/** Most hits of one query. */
+export const MAX_K = 65_536;
+
+/** What a dead worker's collections were; with it a successor takes them over. */
+export interface VectorRecovery {
+  readonly collections: readonly { readonly collectionId: number; readonly options: VectorCollectionOptions; readonly rootAddress: number }[];
+  /** What `RegionTable.adopt` returned for the dead owner. @default the engine adopts the regions of its own `workerIndex` */
+  readonly adopted?: readonly AdoptedRegion[];
+}
+
+/** The vector engine and the recovered roots, to be published to one-sided readers. */
+export interface VectorEngine extends Engine {
+  /** Root reference of every open collection, by collection id. */
+  roots(): ReadonlyMap<number, { readonly address: number; readonly rkey: number; readonly length: number }>;
+}
+
+/**
+ * Creates the engine of one shard, on that shard's thread.
+ *
+ * @param recover Collections of the dead worker that this one replaces; none is lost, each under a new key.
+ * @throws {ShardloomError} `ERR_CORRUPT` when a root address holds no root of that collection.
+ */
+export function createVectorEngine(context: EngineContext, recover?: VectorRecovery): VectorEngine {
+  const collections = new Map<number, VectorCollection>();
+  if (recover !== undefined) recoverCollections(context, recover, collections);
+  const find = (collectionId: number): VectorCollection => {
+    const found = collections.get(collectionId);
+    if (found !== undefined) return found;
+    throw new ShardloomError("ERR_UNKNOWN_COLLECTION", `Cannot find collection as it must be open on this shard: current value is ${collectionId}`, {
+      details: { collectionId },
+    });
+  };
+  const ids = new IdsCursor();
+  const batch = new UpsertBatch();
+
+  const handlers = new Map<number, EngineHandler>([
+    [VECTOR_OPEN, (request, reply) => {
+      const { collectionId, options } = readOpenRequest(request);
+      const collection = collections.get(collectionId) ?? create(context, collectionId, options);
+      assertSameOptions(collection.options, options);
+      collections.set(collectionId, collection);
+      reply.claim(OPEN_REPLY_BYTES);
+      writeOpenReply(reply, reply.offset, { root: collection.store.root.ref, rows: collection.store.count });
+    }],
+    [VECTOR_DROP, (request, reply) => {
+      const { collectionId } = readFilterRequest(request);
+      const collection = collections.get(collectionId);
+      collections.delete(collectionId);
+      collection?.free();
+      collection?.store.drop();
+      reply.claim(COUNT_REPLY_BYTES);
+      reply.f64[reply.offset >>> 3] = collection === undefined ? 0 : 1;
+    }],
+    [VECTOR_UPSERT, (request, reply) => {
+      batch.read(request, find);
+      const inserted = batch.write();
+      reply.claim(UPSERT_REPLY_BYTES);
+      writeUpsertReply(reply, reply.offset, batch.count, inserted, batch.firstVersion);
+    }],
+    [VECTOR_GET, (request, reply) => {
+      ids.open(request);
+      const { store } = find(ids.collectionId);
+      const rows = new Int32Array(ids.count);
+      for (let i = 0; ids.next(); i++) rows[i] = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+      writeGetReply(store, rows, ids.flags, reply);
+    }],
+    [VECTOR_DELETE, (request, reply) => deleteIds(find, ids, request, reply)],
+    [VECTOR_COUNT, (request, reply) => {
+      const { collectionId, filter } = readFilterRequest(request);
+      const count = find(collectionId).count(filter);
+      reply.claim(COUNT_REPLY_BYTES);
+      reply.f64[reply.offset >>> 3] = count;
+    }],
+    [VECTOR_SEARCH, (request, reply) => {
+      const search = readSearchRequest(request);
+      const collection = find(search.collectionId);
+      checkSearch(search, collection.options.dimensions);
+      runSearch(collection, search, search.queryCount, reply);
+    }],
+    [VECTOR_STATUS, (request, reply) => {
+      const collection = find(readFilterRequest(request).collectionId);
+      const { store } = collection;
+      reply.claim(STATUS_REPLY_BYTES);
+      writeStatusReply(reply, reply.offset, {
+        rows: store.count,
+        indexed: collection.indexed,
+        unindexed: collection.unindexed,
+        lastVersion: store.lastVersion,
+        vectorBytes: store.vectorBytes,
+        heapBytes: store.heap.totalBytes,
+        heapLiveBytes: store.heap.liveBytes,
+        directorySlots: store.directory.slots,
+      });
+    }],
+  ]);
+
+  return {
+    handlers,
+    background(budgetMs) {
+      let more = false;
+      const share = budgetMs / Math.max(1, collections.size);
+      for (const collection of collections.values()) more = runBackground(collection, share) || more;
+      return more;
+    },
+    roots: () => new Map([...collections].map(([id, collection]) => [id, collection.store.root.ref])),
+    close() {
+      for (const collection of collections.values()) collection.free();
+      collections.clear();
+    },
+  };
+}
+
+function create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorCollection {
+  return new VectorCollection(context, collectionId, options, VectorStore.create(context, collectionId, options));
+}
+
+function recoverCollections(context: EngineContext, recover: VectorRecovery, collections: Map<number, VectorCollection>): void {
+  const { workerIndex, regions } = context;
+  const adopted = new Map((recover.adopted ?? regions.adopt(workerIndex, workerIndex)).map((region) => [region.address, region]));
+  for (const { collectionId, options, rootAddress } of recover.collections) {
+    const resolved = resolveVectorOptions(options);
+    const store = VectorStore.recover(context, collectionId, resolved, rootAddress, adopted);
+    collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
+  }
+}
+
+/** A full arena stops indexing and compaction, not the shard: both are tried again in the next slice. */
+function runBackground(collection: VectorCollection, budgetMs: number): boolean {
+  try {
+    return collection.background(budgetMs);
+  } catch (error) {
+    if (ShardloomError.is(error) && error.retryable) return false;
+    throw error;
+  }
+}
+
+function deleteIds(find: (collectionId: number) => VectorCollection, ids: IdsCursor, request: EngineRequest, reply: EngineReply): void {
+  const collection = find(ids.open(request).collectionId);
+  while (ids.next()); // checks every id before the first is removed
+  const found = new Uint8Array(ids.open(request).count);
+  let deleted = 0;
+  for (let i = 0; ids.next(); i++) {
+    const row = collection.store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+    if (row < 0) continue;
+    collection.remove(row);
+    found[i] = 1;
+    deleted++;
+  }
+  reply.claim(deleteReplyBytes(found.length));
+  writeDeleteReply(reply, reply.offset, found.length, deleted, found);
+}
+
+function checkSearch(search: SearchRequest & { queryCount: number }, dimensions: number): void {
+  const { k, ef, queryCount } = search;
+  if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
+  if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
+  if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  if (search.dimensions !== dimensions) {
+    throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`, {
+      details: { expected: dimensions, value: search.dimensions },
+    });
+  }
+  for (let i = 0; i < search.queries.length; i++) {
+    const value = search.queries[i] as number;
+    if (Number.isFinite(value)) continue;
+    throw new ShardloomError("ERR_NOT_FINITE", `Cannot search as component ${i % dimensions} of the query must be finite: current value is ${describeValue(value)}`, {
+      details: { query: Math.floor(i / dimensions), component: i % dimensions, value: String(value) },
+    });
+  }
+}
+
+function runSearch(collection: VectorCollection, search: SearchRequest, queryCount: number, reply: EngineReply): void {
+  const { dimensions, k, ef, flags, filter } = search;
+  const result = new SearchResult();
+  const counts = new Int32Array(queryCount);
+  const plans = new Int32Array(queryCount);
+  const scored = new Int32Array(queryCount);
+  for (let query = 0; query < queryCount; query++) {
+    const vector = search.queries.subarray(query * dimensions, (query + 1) * dimensions);
+    counts[query] = collection.search(vector, k, ef, (flags & SEARCH_EXACT) !== 0, filter, result);
+    plans[query] = collection.lastPlan;
+    scored[query] = collection.lastScored;
+  }
+  writeSearchReply(collection.store, result, counts, plans, scored, flags, reply);
+}

@@ -1,0 +1,220 @@
+/**
+ * Fixed binary layouts of the replies of a vector shard, both directions: the shard writes in place, the coordinator reads.
+ *
+ * ```
+ *  open    f64 root address | root rkey | root length | rows
+ *  upsert  i32 count | inserted, f64 first version (item i of the request has first + i)
+ *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
+ *  count   f64 matching rows
+ *  status  f64[8], see VectorShardStatus
+ *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
+ *          [f32[dimensions]], payload, padding to 8
+ *  search  i32 queries | flags | dimensions | 0, then per query: i32 hits | plan | scored | 0, then hits:
+ *          f64 score | f64 version | i32 idWord | payloadBytes, [f32[dimensions]], id, payload, padding to 8
+ * ```
+ * Vector and payload are there only as the flags say. Readers copy everything out: reply memory is valid in the drain only.
+ */
+import { ShardloomError } from "../../src/errors.ts";
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import type { WireMemory } from "../engine.ts";
+import { idLengthOf, readId, type VectorId } from "./id-codec.ts";
+import { INCLUDE } from "./vector-requests.ts";
+
+export const OPEN_REPLY_BYTES = 32;
+export const UPSERT_REPLY_BYTES = 16;
+export const COUNT_REPLY_BYTES = 8;
+export const STATUS_REPLY_BYTES = 64;
+export const GET_HEADER = 16;
+export const GET_ENTRY_HEADER = 16;
+export const SEARCH_REPLY_HEADER = 16;
+export const SEARCH_QUERY_HEADER = 16;
+export const SEARCH_HIT_HEADER = 24;
+
+/** How a shard answered a query. */
+export const PLAN = { SCAN: 0, INDEX: 1, FILTERED_SCAN: 2, FILTERED_INDEX: 3 } as const;
+
+export interface OpenReply {
+  readonly root: RegionRef;
+  readonly rows: number;
+}
+export interface UpsertReply {
+  readonly count: number;
+  /** How many of the ids were new. */
+  readonly inserted: number;
+  readonly firstVersion: number;
+}
+export interface DeleteReply {
+  readonly deleted: number;
+  /** Per id of the request. */
+  readonly found: readonly boolean[];
+}
+export interface VectorShardStatus {
+  readonly rows: number;
+  /** Rows in the index; the others are scanned exactly. */
+  readonly indexed: number;
+  /** Rows waiting for the index; 0 also while the shard is small enough to be scanned. */
+  readonly unindexed: number;
+  readonly lastVersion: number;
+  readonly vectorBytes: number;
+  readonly heapBytes: number;
+  readonly heapLiveBytes: number;
+  readonly directorySlots: number;
+}
+/** A document as a shard returns it. Vector and payload are copies, present when asked for. */
+export interface StoredVector {
+  /** Row sequence of the shard: grows with every write. */
+  readonly version: number;
+  readonly vector?: Float32Array;
+  /** msgpack bytes; absent also when the document has none. */
+  readonly payload?: Uint8Array;
+}
+export interface SearchHit extends StoredVector {
+  /** Distance; smaller is closer. */
+  readonly score: number;
+  readonly id: VectorId;
+}
+export interface QueryHits {
+  /** Ascending by (score, row). */
+  readonly hits: readonly SearchHit[];
+  /** One of {@link PLAN}. */
+  readonly plan: number;
+  /** Exact distances that the shard computed. */
+  readonly scored: number;
+}
+
+export function readOpenReply(m: WireMemory, offset: number): OpenReply {
+  const at = offset >>> 3;
+  const root = { address: m.f64[at] as number, rkey: m.f64[at + 1] as number, length: m.f64[at + 2] as number };
+  return { root, rows: m.f64[at + 3] as number };
+}
+
+export function writeOpenReply(m: WireMemory, offset: number, reply: OpenReply): void {
+  m.f64.set([reply.root.address, reply.root.rkey, reply.root.length, reply.rows], offset >>> 3);
+}
+
+export function readUpsertReply(m: WireMemory, offset: number): UpsertReply {
+  const w = offset >>> 2;
+  return { count: m.i32[w] as number, inserted: m.i32[w + 1] as number, firstVersion: m.f64[(offset >>> 3) + 1] as number };
+}
+
+export function writeUpsertReply(m: WireMemory, offset: number, count: number, inserted: number, firstVersion: number): void {
+  m.i32[offset >>> 2] = count;
+  m.i32[(offset >>> 2) + 1] = inserted;
+  m.f64[(offset >>> 3) + 1] = firstVersion;
+}
+
+export function deleteReplyBytes(count: number): number {
+  return 8 + ((count + 7) & ~7);
+}
+
+export function writeDeleteReply(m: WireMemory, offset: number, count: number, deleted: number, found: Uint8Array): void {
+  m.i32[offset >>> 2] = count;
+  m.i32[(offset >>> 2) + 1] = deleted;
+  for (let i = 0; i < count; i++) m.bytes[offset + 8 + i] = found[i] as number;
+}
+
+export function readDeleteReply(m: WireMemory, offset: number): DeleteReply {
+  const count = m.i32[offset >>> 2] as number;
+  const found = Array.from({ length: count }, (_, i) => m.bytes[offset + 8 + i] === 1);
+  return { deleted: m.i32[(offset >>> 2) + 1] as number, found };
+}
+
+export function readCountReply(m: WireMemory, offset: number): number {
+  return m.f64[offset >>> 3] as number;
+}
+
+export function writeStatusReply(m: WireMemory, offset: number, s: VectorShardStatus): void {
+  m.f64.set(
+    [s.rows, s.indexed, s.unindexed, s.lastVersion, s.vectorBytes, s.heapBytes, s.heapLiveBytes, s.directorySlots],
+    offset >>> 3,
+  );
+}
+
+export function readStatusReply(m: WireMemory, offset: number): VectorShardStatus {
+  const value = (index: number): number => m.f64[(offset >>> 3) + index] as number;
+  return {
+    rows: value(0),
+    indexed: value(1),
+    unindexed: value(2),
+    lastVersion: value(3),
+    vectorBytes: value(4),
+    heapBytes: value(5),
+    heapLiveBytes: value(6),
+    directorySlots: value(7),
+  };
+}
+
+/** One entry per id of the request, in its order; undefined where the id is unknown. */
+export function readGetReply(m: WireMemory, offset: number, length: number): (StoredVector | undefined)[] {
+  const w = offset >>> 2;
+  const count = m.i32[w] as number;
+  const dimensions = (m.i32[w + 1] as number) & INCLUDE.VECTOR ? (m.i32[w + 2] as number) : 0;
+  const entries: (StoredVector | undefined)[] = [];
+  let at = offset + GET_HEADER;
+  for (let i = 0; i < count; i++) {
+    const payloadBytes = m.i32[(at >>> 2) + 3] as number;
+    const end = at + GET_ENTRY_HEADER + dimensions * 4 + payloadBytes;
+    checkEnd("get", end, offset + length);
+    const found = m.i32[(at >>> 2) + 2] === 1;
+    if (found) {
+      const vectorAt = at + GET_ENTRY_HEADER;
+      entries.push(copyStored(m, m.f64[at >>> 3] as number, vectorAt, dimensions, vectorAt + dimensions * 4, payloadBytes));
+    } else entries.push(undefined);
+    at = found ? (end + 7) & ~7 : at + GET_ENTRY_HEADER;
+  }
+  return entries;
+}
+
+/** Decodes a search reply: one entry per query of the request. */
+export function readSearchReply(m: WireMemory, offset: number, length: number): QueryHits[] {
+  const w = offset >>> 2;
+  const queries = m.i32[w] as number;
+  const dimensions = (m.i32[w + 1] as number) & INCLUDE.VECTOR ? (m.i32[w + 2] as number) : 0;
+  const results: QueryHits[] = [];
+  let at = offset + SEARCH_REPLY_HEADER;
+  for (let query = 0; query < queries; query++) {
+    checkEnd("search", at + SEARCH_QUERY_HEADER, offset + length);
+    const count = m.i32[at >>> 2] as number;
+    const plan = m.i32[(at >>> 2) + 1] as number;
+    const scored = m.i32[(at >>> 2) + 2] as number;
+    const hits: SearchHit[] = [];
+    at += SEARCH_QUERY_HEADER;
+    for (let hit = 0; hit < count; hit++) {
+      checkEnd("search", at + SEARCH_HIT_HEADER, offset + length);
+      const score = m.f64[at >>> 3] as number;
+      const idWord = m.i32[(at >>> 2) + 4] as number;
+      const payloadBytes = m.i32[(at >>> 2) + 5] as number;
+      const vectorAt = at + SEARCH_HIT_HEADER;
+      const idAt = vectorAt + dimensions * 4;
+      const payloadAt = idAt + idLengthOf(idWord);
+      checkEnd("search", payloadAt + payloadBytes, offset + length);
+      const stored = copyStored(m, m.f64[(at >>> 3) + 1] as number, vectorAt, dimensions, payloadAt, payloadBytes);
+      hits.push({ score, id: readId(m.bytes, idAt, idWord), ...stored });
+      at = (payloadAt + payloadBytes + 7) & ~7;
+    }
+    results.push({ hits, plan, scored });
+  }
+  return results;
+}
+
+function copyStored(
+  m: WireMemory,
+  version: number,
+  vectorAt: number,
+  dimensions: number,
+  payloadAt: number,
+  payloadBytes: number,
+): StoredVector {
+  return {
+    version,
+    ...(dimensions > 0 ? { vector: m.f32.slice(vectorAt >>> 2, (vectorAt >>> 2) + dimensions) } : {}),
+    ...(payloadBytes > 0 ? { payload: m.bytes.slice(payloadAt, payloadAt + payloadBytes) } : {}),
+  };
+}
+
+function checkEnd(kind: string, end: number, limit: number): void {
+  if (end <= limit) return;
+  throw new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} reply as its parts must fit its record: current overrun is ${end - limit}`, {
+    details: { kind, overrun: end - limit },
+  });
+}

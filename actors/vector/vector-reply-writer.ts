@@ -1,0 +1,103 @@
+/**
+ * Writes replies that carry documents straight from the rows into the reply's place; layouts in vector-replies.ts.
+ *
+ * Invariant: the claimed length equals what is written, byte for byte, so sizes and writing are computed the same way.
+ */
+import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
+import type { EngineReply } from "../engine.ts";
+import { idLengthOf } from "./id-codec.ts";
+import type { SearchResult } from "./vector-collection.ts";
+import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
+import { GET_ENTRY_HEADER, GET_HEADER, SEARCH_HIT_HEADER, SEARCH_QUERY_HEADER, SEARCH_REPLY_HEADER } from "./vector-replies.ts";
+import { INCLUDE } from "./vector-requests.ts";
+import type { VectorStore } from "./vector-store.ts";
+
+/** @param rows Row of each id asked for; −1 = unknown. */
+export function writeGetReply(store: VectorStore, rows: Int32Array, flags: number, reply: EngineReply): void {
+  const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
+  let length = GET_HEADER;
+  for (const row of rows) length += GET_ENTRY_HEADER + (row < 0 ? 0 : align(vectorBytes + payloadBytes(store, row, flags)));
+  reply.claim(length);
+  const { i32, f64 } = reply;
+  i32.set([rows.length, flags, store.dimensions, 0], reply.offset >>> 2);
+  let at = reply.offset + GET_HEADER;
+  for (const row of rows) {
+    const payload = row < 0 ? 0 : payloadBytes(store, row, flags);
+    f64[at >>> 3] = row < 0 ? 0 : store.versionOf(row);
+    i32[(at >>> 2) + 2] = row < 0 ? 0 : 1;
+    i32[(at >>> 2) + 3] = payload;
+    at += GET_ENTRY_HEADER;
+    if (row < 0) continue;
+    if (vectorBytes > 0) copyVector(store, row, reply, at);
+    copyRecordPart(store, row, false, payload, reply, at + vectorBytes);
+    at += align(vectorBytes + payload);
+  }
+}
+
+export function writeSearchReply(
+  store: VectorStore,
+  result: SearchResult,
+  counts: Int32Array,
+  plans: Int32Array,
+  scored: Int32Array,
+  flags: number,
+  reply: EngineReply,
+): void {
+  const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
+  let length = SEARCH_REPLY_HEADER + counts.length * SEARCH_QUERY_HEADER;
+  for (let i = 0; i < result.count; i++) {
+    const row = result.rows[i] as number;
+    length += SEARCH_HIT_HEADER + align(vectorBytes + idBytes(store, row) + payloadBytes(store, row, flags));
+  }
+  reply.claim(length);
+  const { i32, f64 } = reply;
+  i32.set([counts.length, flags, store.dimensions, 0], reply.offset >>> 2);
+  let at = reply.offset + SEARCH_REPLY_HEADER;
+  let hit = 0;
+  for (let query = 0; query < counts.length; query++) {
+    i32[at >>> 2] = counts[query] as number;
+    i32[(at >>> 2) + 1] = plans[query] as number;
+    i32[(at >>> 2) + 2] = scored[query] as number;
+    i32[(at >>> 2) + 3] = 0;
+    at += SEARCH_QUERY_HEADER;
+    for (const end = hit + (counts[query] as number); hit < end; hit++) {
+      const row = result.rows[hit] as number;
+      const id = idBytes(store, row);
+      const payload = payloadBytes(store, row, flags);
+      f64[at >>> 3] = result.scores[hit] as number;
+      f64[(at >>> 3) + 1] = store.versionOf(row);
+      i32[(at >>> 2) + 4] = store.root.arena.i32[(store.recordOf(row) >>> 2) + RECORD_ID_WORD] as number;
+      i32[(at >>> 2) + 5] = payload;
+      at += SEARCH_HIT_HEADER;
+      if (vectorBytes > 0) copyVector(store, row, reply, at);
+      copyRecordPart(store, row, true, id, reply, at + vectorBytes);
+      copyRecordPart(store, row, false, payload, reply, at + vectorBytes + id);
+      at += align(vectorBytes + id + payload);
+    }
+  }
+}
+
+function align(bytes: number): number {
+  return (bytes + 7) & ~7;
+}
+
+function idBytes(store: VectorStore, row: number): number {
+  return idLengthOf(store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_ID_WORD] as number);
+}
+
+function payloadBytes(store: VectorStore, row: number, flags: number): number {
+  return flags & INCLUDE.PAYLOAD ? (store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_PAYLOAD_BYTES] as number) : 0;
+}
+
+function copyVector(store: VectorStore, row: number, reply: EngineReply, at: number): void {
+  const first = (store.cellOf(row) + CELL_HEADER_BYTES) >>> 2;
+  reply.f32.set(store.root.arena.f32.subarray(first, first + store.dimensions), at >>> 2);
+}
+
+/** Copies the id (`isId`) or the payload of a row's record. */
+function copyRecordPart(store: VectorStore, row: number, isId: boolean, length: number, reply: EngineReply, at: number): void {
+  if (length === 0) return;
+  const { bytes } = store.root.arena;
+  const from = store.recordOf(row) + RECORD_HEADER_BYTES + (isId ? 0 : idBytes(store, row));
+  for (let i = 0; i < length; i++) reply.bytes[at + i] = bytes[from + i] as number;
+}

@@ -1,0 +1,398 @@
+/**
+ * The rows of one shard's part of a collection, in registered regions that outlive the worker.
+ *
+ * Invariant: once `put` returned, the row is readable by any thread and survives this thread's death at any later point.
+ * A new row is unfinished while its cell is odd and is freed by recovery; an update is first written whole to the shadow,
+ * from which recovery finishes it; so an acknowledged value is only ever replaced by a newer one.
+ * `reserve` takes all memory of a batch beforehand: `put` and `remove` cannot fail. Addresses of rows never move.
+ * Owner thread only, except through vector-reader.ts.
+ */
+import { beginWrite, bumpIncarnation, endWrite } from "../../native-bridge/cell.ts";
+import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
+import { ELEMENT } from "../../native-bridge/kernels.ts";
+import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
+import { ShardloomError } from "../../src/errors.ts";
+import type { EngineContext } from "../engine.ts";
+import { type Chunk, CollectionRoot } from "./collection-root.ts";
+import { Directory, type DirectoryEntries } from "./directory.ts";
+import { idLengthOf, sameIdBytes } from "./id-codec.ts";
+import { RecordHeap } from "./record-heap.ts";
+import {
+  chunkOfRow, firstRowOf, MAX_ROW_CHUNKS, RECORD_HASH, RECORD_HEADER_BYTES, RECORD_ID_WORD, ROOT_LIVE,
+  ROOT_ROW_CHUNKS, ROOT_ROW_TABLE, ROOT_ROWS_USED, ROOT_SEQUENCE_BLOCK, type RowGeometry, rowGeometry, rowsInChunk, SEQUENCE_BLOCK, SHADOW, SHADOW_HEADER_BYTES,
+} from "./vector-layout.ts";
+import { metricCode, type ResolvedVectorOptions } from "./vector-options.ts";
+
+const TWO_32 = 2 ** 32;
+/** Words of the shadow. */
+const S_STATE = 0;
+const S_ROW = 1;
+const S_RECORD = 2;
+const S_NORM = 6;
+
+export class VectorStore {
+  readonly root: CollectionRoot;
+  readonly heap: RecordHeap;
+  readonly directory: Directory;
+  readonly dimensions: number;
+  readonly metric: number;
+  readonly geometry: RowGeometry;
+  /** Set by `put`: whether the last one replaced an acknowledged row. */
+  replaced = false;
+  readonly #context: EngineContext;
+  readonly #chunks: Chunk[] = [];
+  #capacity = 0;
+  #freeRows: number[] = [];
+  #rowsUsed = 0;
+  #live = 0;
+  /** Sequence of the last write. */
+  #sequence = 0;
+  #compactionRow = 0;
+
+  private constructor(context: EngineContext, options: ResolvedVectorOptions, root: CollectionRoot) {
+    this.#context = context;
+    this.root = root;
+    this.geometry = root.geometry;
+    this.heap = new RecordHeap(root);
+    this.directory = new Directory(root);
+    this.dimensions = options.dimensions;
+    this.metric = metricCode(options.metric);
+  }
+
+  static create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorStore {
+    const { arena, regions } = context;
+    const { dimensions } = options;
+    const root = CollectionRoot.create(arena, regions, collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    return new VectorStore(context, options, root);
+  }
+
+  /**
+   * Takes over what a dead worker left: finishes the update it was in, frees rows and records it had not finished, and
+   * rebuilds the directory. Cost: one pass over the rows.
+   *
+   * @param adopted All regions that were taken over from the dead worker, by address; others' are ignored.
+   */
+  static recover(
+    context: EngineContext,
+    collectionId: number,
+    options: ResolvedVectorOptions,
+    rootAddress: number,
+    adopted: ReadonlyMap<number, AdoptedRegion>,
+  ): VectorStore {
+    const { arena, regions } = context;
+    const { dimensions } = options;
+    const region = adopted.get(rootAddress);
+    const root = CollectionRoot.adopt(arena, regions, region, collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    const store = new VectorStore(context, options, root);
+    store.#recover(adopted);
+    return store;
+  }
+
+  get count(): number {
+    return this.#live;
+  }
+
+  /** Rows at or above this were never used. */
+  get rowsUsed(): number {
+    return this.#rowsUsed;
+  }
+
+  get lastVersion(): number {
+    return this.#sequence;
+  }
+
+  get vectorBytes(): number {
+    return this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+  }
+
+  /** Byte offset of a row's cell. */
+  cellOf(row: number): number {
+    const chunk = chunkOfRow(this.geometry, row);
+    return (this.#chunks[chunk] as Chunk).address + (row - firstRowOf(this.geometry, chunk)) * this.geometry.stride;
+  }
+
+  /** Byte offset of a row's record; 0 = the row is free. */
+  recordOf(row: number): number {
+    return this.root.arena.u32[(this.cellOf(row) >>> 2) + USER0] as number;
+  }
+
+  versionOf(row: number): number {
+    const word = this.cellOf(row) >>> 2;
+    return (this.root.arena.u32[word + USER2] as number) * TWO_32 + (this.root.arena.u32[word + USER1] as number);
+  }
+
+  /** The row of an id, given as bytes with their hash, or −1. */
+  find(hash: number, bytes: Uint8Array, idOffset: number, idWord: number): number {
+    const { arena } = this.root;
+    for (let probe = this.directory.seek(hash, 0); probe >= 0; probe = this.directory.seek(hash, probe + 1)) {
+      const row = this.directory.rowAt(hash, probe);
+      const record = this.recordOf(row);
+      if (record === 0 || arena.i32[(record >>> 2) + RECORD_ID_WORD] !== idWord) continue;
+      if (sameIdBytes(arena.bytes, record + RECORD_HEADER_BYTES, bytes, idOffset, idLengthOf(idWord))) return row;
+    }
+    return -1;
+  }
+
+  /** Takes all memory that a batch needs: rows, records, directory. Throws before anything is written. */
+  reserve(newRows: number, recordBytesTotal: number): void {
+    while (this.#freeRows.length + this.#capacity - this.#rowsUsed < newRows) this.#addChunk();
+    this.heap.reserve(recordBytesTotal);
+    this.directory.reserve(newRows, this.#live, this.#entries);
+  }
+
+  /**
+   * Writes one document into reserved space: a new row, or over `row` when that is not −1.
+   *
+   * @param source Views of the memory that vector, id and payload are in, by byte offset.
+   * @returns The row.
+   */
+  put(
+    row: number,
+    source: { readonly bytes: Uint8Array; readonly f32: Float32Array },
+    vectorOffset: number,
+    idOffset: number,
+    idWord: number,
+    payloadOffset: number,
+    payloadBytes: number,
+    hash: number,
+    vshard: number,
+  ): number {
+    const record = this.heap.append(source.bytes, idOffset, idWord, payloadOffset, payloadBytes, hash);
+    const first = vectorOffset >>> 2;
+    const vector = source.f32.subarray(first, first + this.dimensions);
+    this.#nextVersion();
+    this.replaced = row >= 0;
+    if (row >= 0) {
+      this.#update(row, record, vector, vshard);
+      return row;
+    }
+    const fresh = this.#takeRow();
+    const cell = this.cellOf(fresh);
+    const { i32 } = this.root.arena;
+    beginWrite(i32, cell);
+    bumpIncarnation(i32, cell);
+    this.root.arena.f32.set(vector, (cell + CELL_HEADER_BYTES) >>> 2);
+    this.#writeHeader(cell >>> 2, record, vshard, this.#norm(cell + CELL_HEADER_BYTES));
+    endWrite(i32, cell);
+    this.directory.insert(hash, fresh);
+    this.root.store(ROOT_LIVE, ++this.#live);
+    return fresh;
+  }
+
+  /** Frees a row. Readers see it gone at once. */
+  remove(row: number): void {
+    const { i32 } = this.root.arena;
+    const cell = this.cellOf(row);
+    const record = this.recordOf(row);
+    const hash = this.root.arena.u32[(record >>> 2) + RECORD_HASH] as number;
+    beginWrite(i32, cell);
+    i32[(cell >>> 2) + USER0] = 0;
+    endWrite(i32, cell);
+    this.directory.remove(hash, row);
+    this.heap.release(record);
+    this.#freeRows.push(row);
+    this.root.store(ROOT_LIVE, --this.#live);
+    this.#nextVersion();
+  }
+
+  /** Offers every used row, or those of the kernels' bitmap, to the scan that was begun. */
+  scan(): void {
+    const { kernels } = this.#context;
+    for (let chunk = 0; chunk < this.#chunks.length; chunk++) {
+      const first = firstRowOf(this.geometry, chunk);
+      const rows = Math.min(rowsInChunk(this.geometry, chunk), this.#rowsUsed - first);
+      if (rows <= 0) return;
+      kernels.scanCells((this.#chunks[chunk] as Chunk).address, this.geometry.stride, 0, rows, first);
+    }
+  }
+
+  /** One slice of compaction of the records; true when more is left. */
+  compact(deadlineMs: number): boolean {
+    if (!this.heap.needsCompaction()) return false;
+    if (!this.heap.compacting) {
+      this.heap.startCompaction();
+      this.#compactionRow = 0;
+    }
+    while (this.#compactionRow < this.#rowsUsed) {
+      const end = Math.min(this.#rowsUsed, this.#compactionRow + 64);
+      for (; this.#compactionRow < end; this.#compactionRow++) this.#moveRecord(this.#compactionRow);
+      if (this.#context.nowMs() >= deadlineMs) break;
+    }
+    if (this.#compactionRow < this.#rowsUsed) return true;
+    this.heap.endCompaction();
+    return false;
+  }
+
+  /** Deregisters and frees everything; the collection is gone. */
+  drop(): void {
+    this.heap.free();
+    this.directory.free();
+    for (const [index, chunk] of this.#chunks.entries()) {
+      this.root.writeEntry(ROOT_ROW_TABLE, index, undefined);
+      this.root.freeChunk(chunk);
+    }
+    this.#chunks.length = 0;
+    this.root.free();
+  }
+
+  readonly #entries: DirectoryEntries = (insert) => {
+    for (let row = 0; row < this.#rowsUsed; row++) {
+      const record = this.recordOf(row);
+      if (record !== 0) insert(this.root.arena.u32[(record >>> 2) + RECORD_HASH] as number, row);
+    }
+  };
+
+  #addChunk(): void {
+    const index = this.#chunks.length;
+    if (index === MAX_ROW_CHUNKS) {
+      throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot store vectors as a collection's shard holds at most ${MAX_ROW_CHUNKS} row chunks`);
+    }
+    const rows = rowsInChunk(this.geometry, index);
+    const chunk = this.root.allocateChunk(rows * this.geometry.stride, this.geometry.stride);
+    const countWord = this.root.word(ROOT_ROW_CHUNKS);
+    this.root.writeEntry(ROOT_ROW_TABLE, index, chunk, (u32) => {
+      u32[countWord] = index + 1;
+    });
+    this.#chunks.push(chunk);
+    this.#capacity += rows;
+  }
+
+  #takeRow(): number {
+    const reused = this.#freeRows.pop();
+    if (reused !== undefined) return reused;
+    const row = this.#rowsUsed++;
+    this.root.store(ROOT_ROWS_USED, this.#rowsUsed); // before the row is written: recovery looks at it
+    return row;
+  }
+
+  #update(row: number, record: number, vector: Float32Array, vshard: number): void {
+    const { arena, shadow } = this.root;
+    const word = shadow >>> 2;
+    const previous = this.recordOf(row);
+    arena.f32.set(vector, (shadow + SHADOW_HEADER_BYTES) >>> 2);
+    arena.i32[word + S_ROW] = row;
+    this.#writeShadowHeader(word, record, vshard, this.#norm(shadow + SHADOW_HEADER_BYTES));
+    Atomics.store(arena.i32, word + S_STATE, SHADOW.UPDATE); // from here a crash ends in the new value
+    const cell = this.cellOf(row);
+    beginWrite(arena.i32, cell);
+    this.#copyFromShadow(cell);
+    endWrite(arena.i32, cell);
+    Atomics.store(arena.i32, word + S_STATE, SHADOW.EMPTY);
+    this.heap.release(previous);
+  }
+
+  #moveRecord(row: number): void {
+    const from = this.recordOf(row);
+    if (from === 0 || !this.heap.isVictim(from)) return;
+    const to = this.heap.copy(from);
+    const { i32 } = this.root.arena;
+    const word = this.root.shadow >>> 2;
+    const cell = this.cellOf(row);
+    i32[word + S_ROW] = row;
+    i32[word + S_RECORD] = to;
+    Atomics.store(i32, word + S_STATE, SHADOW.REPOINT); // from here a crash ends in the new address
+    beginWrite(i32, cell);
+    i32[(cell >>> 2) + USER0] = to;
+    endWrite(i32, cell);
+    Atomics.store(i32, word + S_STATE, SHADOW.EMPTY);
+    this.heap.release(from);
+  }
+
+  #nextVersion(): void {
+    this.#sequence++;
+    if (this.#sequence % SEQUENCE_BLOCK === 1) this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
+  }
+
+  #norm(vectorOffset: number): number {
+    return this.#context.kernels.inverseNorm(ELEMENT.F32, vectorOffset, this.dimensions);
+  }
+
+  #writeHeader(cellWord: number, record: number, vshard: number, norm: number): void {
+    const { i32, f32 } = this.root.arena;
+    i32[cellWord + USER0] = record;
+    i32[cellWord + USER1] = this.#sequence | 0;
+    i32[cellWord + USER2] = Math.floor(this.#sequence / TWO_32);
+    i32[cellWord + USER3] = vshard;
+    f32[cellWord + USER4] = norm;
+  }
+
+  /** The shadow's words from S_RECORD on are the user words of the row. */
+  #writeShadowHeader(word: number, record: number, vshard: number, norm: number): void {
+    const { i32, f32 } = this.root.arena;
+    i32[word + S_RECORD] = record;
+    i32[word + S_RECORD + 1] = this.#sequence | 0;
+    i32[word + S_RECORD + 2] = Math.floor(this.#sequence / TWO_32);
+    i32[word + S_RECORD + 3] = vshard;
+    f32[word + S_NORM] = norm;
+  }
+
+  #copyFromShadow(cell: number): void {
+    const { bytes, i32 } = this.root.arena;
+    const { shadow } = this.root;
+    for (let user = 0; user < 5; user++) i32[(cell >>> 2) + USER0 + user] = i32[(shadow >>> 2) + S_RECORD + user] as number;
+    const from = shadow + SHADOW_HEADER_BYTES;
+    bytes.copyWithin(cell + CELL_HEADER_BYTES, from, from + this.dimensions * 4);
+  }
+
+  #recover(adopted: ReadonlyMap<number, AdoptedRegion>): void {
+    const { root, geometry } = this;
+    const rkeyAt = new Map([...adopted].map(([address, region]) => [address, region.rkey]));
+    const torn = new Set<number>();
+    for (let index = 0; index < root.get(ROOT_ROW_CHUNKS); index++) {
+      const chunk = root.readEntry(ROOT_ROW_TABLE, index);
+      const region = chunk && adopted.get(chunk.address);
+      if (chunk === undefined || region === undefined) {
+        throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as row chunk ${index} must be a region of the dead worker`);
+      }
+      chunk.rkey = region.rkey;
+      root.writeEntry(ROOT_ROW_TABLE, index, chunk);
+      this.#chunks.push(chunk);
+      this.#capacity += rowsInChunk(geometry, index);
+      for (const cell of region.tornCells) torn.add(cell);
+    }
+    this.#rowsUsed = Math.min(root.rowsUsed, this.#capacity);
+    this.heap.adopt(rkeyAt);
+    this.directory.adopt(rkeyAt);
+    this.#finishShadow(torn);
+    this.#freeRows = [];
+    this.#live = 0;
+    for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row, torn);
+    this.heap.endAdopt();
+    root.store(ROOT_LIVE, this.#live);
+    this.#sequence = Math.max(this.#sequence, root.get(ROOT_SEQUENCE_BLOCK) * SEQUENCE_BLOCK);
+    this.directory.reserve(0, this.#live, this.#entries);
+  }
+
+  /** Does again what the dead worker announced in the shadow; doing it twice is harmless. */
+  #finishShadow(torn: Set<number>): void {
+    const { arena, shadow } = this.root;
+    const word = shadow >>> 2;
+    const state = arena.i32[word + S_STATE];
+    if (state === SHADOW.EMPTY) return;
+    const cell = this.cellOf(arena.u32[word + S_ROW] as number);
+    torn.delete(cell);
+    beginWrite(arena.i32, cell);
+    if (state === SHADOW.UPDATE) this.#copyFromShadow(cell);
+    else arena.i32[(cell >>> 2) + USER0] = arena.i32[word + S_RECORD] as number;
+    endWrite(arena.i32, cell);
+    Atomics.store(arena.i32, word + S_STATE, SHADOW.EMPTY);
+  }
+
+  #recoverRow(row: number, torn: ReadonlySet<number>): void {
+    const { i32 } = this.root.arena;
+    const cell = this.cellOf(row);
+    const record = this.recordOf(row);
+    const whole = record !== 0 && !torn.has(cell) && this.heap.adoptRecord(record);
+    if (whole) {
+      this.#live++;
+      this.#sequence = Math.max(this.#sequence, this.versionOf(row));
+      return;
+    }
+    if (record !== 0) {
+      beginWrite(i32, cell);
+      i32[(cell >>> 2) + USER0] = 0;
+      endWrite(i32, cell);
+    }
+    this.#freeRows.push(row);
+  }
+}
