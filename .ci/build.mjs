@@ -1,5 +1,5 @@
 /**
- * Compiles everything into `dist`: TypeScript (incremental), then the WASM kernels.
+ * Compiles everything into `dist`: TypeScript (incremental), the WASM kernels, then (without `--no-tests`) the tests.
  *
  * Invariant: after it returns, `dist` holds exactly what the sources say. Compiled files whose source is gone are
  * deleted, or a removed test would go on running; kernels are compiled again only when a source of theirs is newer.
@@ -14,8 +14,13 @@ const kernels = join(root, "native-bridge/kernels");
 const compiledKernels = join(root, "dist/native-bridge/kernels");
 
 removeOrphans("dist");
-for (const project of ["tsconfig.json", "test/tsconfig.json"]) run(join(root, "node_modules/typescript/bin/tsc"), ["-p", project]);
+compile("tsconfig.json");
 if (existsSync(join(kernels, "build.mjs")) && kernelsAreStale()) run(join(kernels, "build.mjs"), []);
+if (!process.argv.includes("--no-tests")) compile("test/tsconfig.json");
+
+function compile(project) {
+  run(join(root, "node_modules/typescript/bin/tsc"), ["-p", project]);
+}
 
 function run(script, args) {
   const { status, signal, error } = spawnSync(process.execPath, [script, ...args], { cwd: root, stdio: "inherit" });

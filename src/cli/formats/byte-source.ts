@@ -33,6 +33,8 @@ export class ByteSource implements AsyncDisposable {
     this.#stream = compressed
       ? pipeline(this.#file, createGunzip({ chunkSize: BLOCK_BYTES }), () => undefined)
       : this.#file;
+    // A block that is being decoded while the source is closed may still fail; nobody waits for it any more.
+    this.#stream.on("error", () => undefined);
     this.#blocks = this.#stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
   }
 
