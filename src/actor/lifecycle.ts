@@ -6,7 +6,7 @@
  * Source: Orleans' activation lifecycle, Pekko's supervision. Divergence: queued messages survive a restart.
  */
 
-import { ShardloomError } from "../errors.ts";
+import type { ShardloomError } from "../errors.ts";
 import type { Random } from "../runtime/random.ts";
 import { type Activation, NO_STATE } from "./activation.ts";
 import type { Directive } from "./actor-options.ts";
@@ -14,6 +14,7 @@ import type { TurnHost } from "./context.ts";
 import type { StopReason } from "./define-actor.ts";
 import type { ActorCounters, DeadLetterReason } from "./delivery.ts";
 import type { MailboxEntry } from "./mailbox.ts";
+import { restartBudgetSpent, stoppedOnDemand } from "./refusals.ts";
 import { transition } from "./supervision.ts";
 
 /** What the lifecycle needs of its system. */
@@ -106,8 +107,7 @@ export class Lifecycle {
 
   /** Ends an idle activation for good: what waits is refused. */
   stop(activation: Activation): void {
-    const { name } = activation.type.definition;
-    this.dropWaiting(activation, "stopped", () => new ShardloomError("ERR_UNAVAILABLE", `Actor ${name} was stopped`));
+    this.dropWaiting(activation, "stopped", () => stoppedOnDemand(activation));
     this.#runStopHook(activation, "stopped", () => this.#leave(activation));
   }
 
@@ -233,15 +233,6 @@ export class Lifecycle {
       (error: unknown) => end(() => failed(error)),
     );
   }
-}
-
-/** The error of whoever asks an actor that has been stopped. */
-export function restartBudgetSpent(activation: Activation): ShardloomError {
-  const { name, options } = activation.type.definition;
-  const { maxRestarts, withinMs } = options.restart;
-  return new ShardloomError("ERR_RESTART_BUDGET", `Actor ${name} is stopped as it failed more than ${maxRestarts} times within ${withinMs} ms`, {
-    details: { actorName: name, key: activation.key, maxRestarts, withinMs },
-  });
 }
 
 /** Whether a value must be awaited. */

@@ -123,7 +123,7 @@ class MsgpackValueCodec implements ValueCodec {
   }
 
   decode(bytes: Uint8Array, byteOffset: number = 0, byteLength: number = bytes.length - byteOffset): unknown {
-    if (!(byteLength > 0) || byteOffset < 0 || byteOffset + byteLength > bytes.length) {
+    if (!(byteLength > 0 && byteOffset >= 0 && byteOffset + byteLength <= bytes.length)) {
       throw new ShardloomError("ERR_CORRUPT", `Cannot decode value as its range must lie within ${bytes.length} bytes: current value is ${describeValue(byteOffset)} + ${describeValue(byteLength)}`);
     }
     // A private copy: msgpackr hangs a property on the array it reads, which would change the hidden class of a ring's

@@ -63,7 +63,7 @@ describe("an actor", () => {
   it("runs a synchronous handler within deliver", () => {
     const { system } = createTestRunner([counter]);
     const values: unknown[] = [];
-    const sink = { value: (_sender: number, token: number, value: unknown) => void values.push([token, value]), error: expect.unreachable };
+    const sink = { value: (_sender: number, token: number, value: unknown) => void values.push([token, value]), error: () => expect.unreachable() };
     system.deliver({ actorName: "counter", key: "a", handler: "add", message: 7, ask: true, deadlineAtMs: 0, senderId: 1, requestToken: 9 }, sink);
     expect(values).toEqual([[9, 7]]);
     expect(system.pendingAsync()).toBe(0);
@@ -202,7 +202,7 @@ describe("limits", () => {
   it("refuses bytes that are no value, before anything runs", () => {
     const { system } = createTestRunner([counter]);
     const errors: ShardloomError[] = [];
-    const sink = { value: expect.unreachable, error: (_s: number, _t: number, error: ShardloomError) => void errors.push(error) };
+    const sink = { value: () => expect.unreachable(), error: (_s: number, _t: number, error: ShardloomError) => void errors.push(error) };
     const bytes = new Uint8Array([0xdd, 0xff, 0xff, 0xff, 0xff]);
     system.deliver({ actorName: "counter", key: "a", handler: "add", bytes, ask: true, deadlineAtMs: 0, senderId: 1, requestToken: 1 }, sink);
     expect(errors.map(({ code }) => code)).toEqual(["ERR_CORRUPT"]);
