@@ -10,6 +10,7 @@ import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { Gather, type Gathered, type PartialPolicy } from "../src/routing/gather.ts";
 import type { Payload, PendingRequest, ReplyFrame, Requester } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
+import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import { PRIORITY } from "../src/wire/envelope-layout.ts";
 
@@ -30,6 +31,7 @@ export interface ScatterOptions extends CallOptions {
 /** What a coordinator works with. */
 export interface CoordinatorOptions {
   readonly clock: Clock;
+  readonly scheduler: Scheduler;
   readonly snapshot: TopologySnapshot;
   readonly requester: (shard: number) => Requester;
   readonly requestTimeoutMs: number;
@@ -55,6 +57,11 @@ export class Coordinator {
   /** The time on which deadlines are made. */
   nowMs(): number {
     return this.#options.clock.nowMs();
+  }
+
+  /** Resolves after a while. */
+  pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.#options.scheduler.timer(delayMs, resolve));
   }
 
   /** The absolute deadline of a call that begins now. */

@@ -89,7 +89,7 @@ class ShardHost {
     try {
       const definitions = await loadActors(this.#task.actorUrls);
       const arena = new Arena(this.#task.memory);
-      kernels = new Kernels(this.#task.kernels, arena);
+      kernels = new Kernels(this.#task.kernels, arena, undefined, this.#task.shard);
       engine = createVectorEngine(this.#engineContext(arena, kernels), this.#recovery());
       this.#compose(definitions, engine);
       const recovered = [...engine.roots()].map(([collection, state]) => ({ engine: "vector", collection, state }));
@@ -149,6 +149,7 @@ class ShardHost {
     const table = tableOf(definitions);
     const coordinator = new Coordinator({
       clock: systemClock,
+      scheduler: systemScheduler,
       snapshot,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
       requester: (target) => this.#requesters.get(target) as Requester,

@@ -25,7 +25,7 @@ import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
-import { createSnapshot, type TopologySnapshot } from "./topology/snapshot.ts";
+import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
 /** Lifecycle events of a cluster. */
@@ -81,7 +81,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const memory = createArena({ capacityBytes: options.memoryBytes });
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
-    this.#kernels = new Kernels(kernels, this.#arena);
+    this.#kernels = new Kernels(kernels, this.#arena, undefined, MAIN_OWNER);
     this.#regions = new RegionTable(this.#arena, MAIN_OWNER, () => systemRandom.u32(), () => systemClock.nowMs());
     this.#client = new ClientPlane({
       name: "main",
@@ -92,6 +92,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     });
     this.#coordinator = new Coordinator({
       clock: systemClock,
+      scheduler: systemScheduler,
       snapshot: this.topology,
       requester: (shard) => this.#client.requester(shard),
       requestTimeoutMs: options.requestTimeoutMs,
@@ -146,6 +147,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const router = this.#router as ActorRouter;
     router.assertKnown(definition.name);
     return createActorRef(definition, key, router);
+  }
+
+  /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */
+  shardOfActor(definition: AnyActorDefinition, key: string): number {
+    return ownerOf(this.topology, vshardOfActor(this.topology, definition.name, key));
+  }
+
+  /** The shard that owns the documents with an id, in every collection. */
+  shardOfId(id: string | number): number {
+    return ownerOf(this.topology, vshardOfId(this.topology, id));
   }
 
   /** One-sided access to any registered region, from this thread. */

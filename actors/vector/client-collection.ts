@@ -78,6 +78,11 @@ export interface UpsertOptions extends CallOptions {
   readonly onProgress?: (progress: LoadProgress) => void;
 }
 
+/** Options of {@link VectorCollection.indexed}. */
+export interface IndexedOptions extends CallOptions {
+  readonly onProgress?: (progress: { readonly rows: number; readonly indexed: number }) => void;
+}
+
 /** Options of {@link VectorCollection.get}. */
 export interface GetOptions extends CallOptions {
   /** @default true */
@@ -120,6 +125,8 @@ export interface VectorCollectionParts {
 }
 
 const DEFAULT_BATCH = 512;
+/** Pause between two looks at the index. */
+const INDEX_POLL_MS = 25;
 /** Batches of an iterable that may be unacknowledged at once. */
 const BATCHES_IN_FLIGHT = 4;
 
@@ -191,6 +198,29 @@ export class VectorCollection {
   /** Rows, index progress and memory of every shard, in shard order. */
   async status(options: CallOptions = {}): Promise<VectorShardStatus[]> {
     return this.#everyShard(VECTOR_STATUS, options, (frame) => readStatusReply(frame, frame.offset));
+  }
+
+  /**
+   * Resolves when every stored document is in its shard's index, or its shard is small enough to be scanned. Searches are
+   * exact for documents that wait for the index, only slower.
+   */
+  async indexed(options: IndexedOptions = {}): Promise<void> {
+    const { coordinator } = this.#parts;
+    const deadlineAtMs = coordinator.deadlineAtMs(options);
+    for (;;) {
+      const timeoutMs = Math.max(1, deadlineAtMs - coordinator.nowMs());
+      const shards = await this.status({ timeoutMs, ...(options.signal === undefined ? {} : { signal: options.signal }) });
+      const rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
+      const unindexed = shards.reduce((sum, shard) => sum + shard.unindexed, 0);
+      options.onProgress?.({ rows, indexed: rows - unindexed });
+      if (unindexed === 0) return;
+      if (coordinator.nowMs() + INDEX_POLL_MS > deadlineAtMs) {
+        throw new ShardloomError("ERR_TIMEOUT", `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it`, {
+          details: { rows, unindexed },
+        });
+      }
+      await coordinator.pause(INDEX_POLL_MS);
+    }
   }
 
   /** The nearest documents to a vector, in the total order (score, id). */

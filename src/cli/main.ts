@@ -7,9 +7,10 @@
  */
 import { readFileSync } from "node:fs";
 import type { Command } from "./command.ts";
+import { demo } from "./demo.ts";
 import { runProgram } from "./program.ts";
 
-const COMMANDS: readonly Command[] = [];
+const COMMANDS: readonly Command[] = [demo];
 
 const controller = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());

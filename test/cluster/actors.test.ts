@@ -28,9 +28,9 @@ describe("actors on real workers", () => {
   it("asks over the mesh between every pair of shards", async () => {
     for (const from of [0, 1]) {
       for (const to of [0, 1]) {
-        const target = await keyOnShard(cluster, "counter", to);
+        const target = keyOnShard(cluster, counter, to);
         const before = await cluster.actor(counter, target).read();
-        const key = await keyOnShard(cluster, "relay", from);
+        const key = keyOnShard(cluster, relay, from);
         expect(await cluster.actor(relay, key).addTo({ key: target, amount: 7 })).toBe(before + 7);
       }
     }
@@ -38,13 +38,13 @@ describe("actors on real workers", () => {
 
   it("keeps the order of tells over the mesh", async () => {
     const values = Array.from({ length: 2_000 }, (_, at) => at);
-    const relayKey = await keyOnShard(cluster, "relay", 0);
-    const target = await keyOnShard(cluster, "counter", 1);
+    const relayKey = keyOnShard(cluster, relay, 0);
+    const target = keyOnShard(cluster, counter, 1);
     expect(await cluster.actor(relay, relayKey).burst({ key: target, values })).toEqual(values);
   });
 
   it("fails an ask at its deadline, and starts nothing whose deadline has passed", async () => {
-    const key = await keyOnShard(cluster, "saboteur", 0);
+    const key = keyOnShard(cluster, saboteur, 0);
     const ref = cluster.actor(saboteur, key);
     const before = await ref.calls();
     const blocked = ref.block(200, { timeoutMs: 50 });
@@ -70,9 +70,9 @@ describe("actors on real workers", () => {
   });
 
   it("serves other actors of the shard while a handler awaits", async () => {
-    const key = await keyOnShard(cluster, "saboteur", 1);
+    const key = keyOnShard(cluster, saboteur, 1);
     const sleeping = cluster.actor(saboteur, key).sleep(300, { timeoutMs: 5_000 });
-    const other = await keyOnShard(cluster, "counter", 1);
+    const other = keyOnShard(cluster, counter, 1);
     const started = performance.now();
     await cluster.actor(counter, other).read();
     expect(performance.now() - started).toBeLessThan(200);

@@ -21,8 +21,8 @@ describe("a worker that dies", () => {
   ])("%s: its requests fail typed within 2 s and its shard comes back", async (_, sabotage, code) => {
     const cluster = await startTestCluster({ maxHandlerMs: 1_000 });
     try {
-      const key = await keyOnShard(cluster, "saboteur", 1);
-      const survivor = await keyOnShard(cluster, "counter", 0);
+      const key = keyOnShard(cluster, saboteur, 1);
+      const survivor = keyOnShard(cluster, counter, 0);
       await cluster.actor(counter, survivor).add(1);
       await cluster.actor(saboteur, key).calls();
       const restarted = new Promise<{ shard: number }>((resolve) => cluster.once("worker-restarted", resolve));
@@ -39,7 +39,7 @@ describe("a worker that dies", () => {
   it("runs out of memory: noticed, and its shard comes back", async () => {
     const cluster = await startTestCluster({ maxHeapMb: 64, maxHandlerMs: 20_000 });
     try {
-      const key = await keyOnShard(cluster, "saboteur", 0);
+      const key = keyOnShard(cluster, saboteur, 0);
       await expect(cluster.actor(saboteur, key).eatMemory({ timeoutMs: 20_000 } as never)).rejects.toMatchObject({
         code: "ERR_WORKER_LOST",
         details: { reason: "ERR_WORKER_OUT_OF_MEMORY" },
@@ -54,11 +54,11 @@ describe("a worker that dies", () => {
     const { relay } = await import("../support/actors.ts");
     const cluster = await startTestCluster();
     try {
-      const relayKey = await keyOnShard(cluster, "relay", 0);
-      const target = await keyOnShard(cluster, "counter", 1);
+      const relayKey = keyOnShard(cluster, relay, 0);
+      const target = keyOnShard(cluster, counter, 1);
       expect(await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 })).toBe(1);
       const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
-      await cluster.actor(saboteur, await keyOnShard(cluster, "saboteur", 1)).exit(1).catch(() => undefined);
+      await cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).exit(1).catch(() => undefined);
       await restarted;
       await eventually("the relay reaches the new worker", async () => {
         const answer = await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 }, { timeoutMs: 500 }).catch(() => undefined);
@@ -85,7 +85,7 @@ describe("a worker that dies", () => {
         await docs.delete(doomed);
         for (const id of doomed) expected.delete(id);
         const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
-        await cluster.actor(saboteur, await keyOnShard(cluster, "saboteur", round % 2)).exit(1).catch(() => undefined);
+        await cluster.actor(saboteur, keyOnShard(cluster, saboteur, round % 2)).exit(1).catch(() => undefined);
         await restarted;
         expect(await docs.count(), `seed ${seed}`).toBe(expected.size);
         const ids = [...expected.keys()];
@@ -109,7 +109,7 @@ describe("a worker that dies", () => {
   it("gives up a shard whose worker keeps dying, and says so", async () => {
     const cluster = await startTestCluster();
     try {
-      const key = await keyOnShard(cluster, "saboteur", 0);
+      const key = keyOnShard(cluster, saboteur, 0);
       const down = new Promise<{ shard: number; error: ShardloomError }>((resolve) => cluster.once("worker-down", resolve));
       let gone = false;
       void down.then(() => {
@@ -118,7 +118,7 @@ describe("a worker that dies", () => {
       while (!gone) await cluster.actor(saboteur, key).exit(1, { timeoutMs: 10_000 }).catch(() => undefined);
       expect(await down).toMatchObject({ shard: 0 });
       await expect(cluster.actor(saboteur, key).calls()).rejects.toMatchObject({ code: "ERR_WORKER_LOST" });
-      const other = await keyOnShard(cluster, "saboteur", 1);
+      const other = keyOnShard(cluster, saboteur, 1);
       expect(await cluster.actor(saboteur, other).calls()).toBe(1);
     } finally {
       await cluster.close();
@@ -132,7 +132,7 @@ describe("a busy worker", () => {
     try {
       let lost = 0;
       cluster.on("worker-lost", () => lost++);
-      const key = await keyOnShard(cluster, "saboteur", 0);
+      const key = keyOnShard(cluster, saboteur, 0);
       const blocking = cluster.actor(saboteur, key).block(800);
       await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
       expect(await blocking).toBe("done");
@@ -147,7 +147,7 @@ describe("a busy worker", () => {
     try {
       const docs = await cluster.vectors("docs", { dimensions: 8, metric: "l2" });
       await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: new Float32Array(8).fill(id) })));
-      const keys = await Promise.all([0, 1].map((shard) => keyOnShard(cluster, "saboteur", shard)));
+      const keys = [0, 1].map((shard) => keyOnShard(cluster, saboteur, shard));
       const blocked = keys.map((key) => cluster.actor(saboteur, key).block(400));
       await expect(docs.get(1, { timeoutMs: 50 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
       const reader = cluster.reader();

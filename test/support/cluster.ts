@@ -1,4 +1,5 @@
 /** What the cluster tests share: a small cluster, its actors, and waiting with a deadline instead of sleeping. */
+import type { AnyActorDefinition } from "../../src/actor/define-actor.ts";
 import { Cluster, type ClusterOptions } from "../../src/index.ts";
 
 /** The compiled module of `actors.ts`. */
@@ -19,11 +20,8 @@ export async function eventually(what: string, condition: () => boolean | Promis
 }
 
 /** A key of an actor that lives on the given shard. */
-export async function keyOnShard(cluster: Cluster, actorName: string, shard: number): Promise<string> {
-  const { ownerOf, vshardOfActor } = await import("../../src/topology/snapshot.ts");
-  for (let at = 0; ; at++) {
-    if (ownerOf(cluster.topology, vshardOfActor(cluster.topology, actorName, `key-${at}`)) === shard) return `key-${at}`;
-  }
+export function keyOnShard(cluster: Cluster, definition: AnyActorDefinition, shard: number): string {
+  for (let at = 0; ; at++) if (cluster.shardOfActor(definition, `key-${at}`) === shard) return `key-${at}`;
 }
 
 /** A uniform vector. */
