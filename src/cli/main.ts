@@ -8,9 +8,11 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "./command.ts";
 import { demo } from "./demo.ts";
+import { info } from "./info.ts";
+import { load } from "./load.ts";
 import { runProgram } from "./program.ts";
 
-const COMMANDS: readonly Command[] = [demo];
+const COMMANDS: readonly Command[] = [demo, load, info];
 
 const controller = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());
