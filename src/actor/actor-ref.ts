@@ -7,7 +7,7 @@
  */
 
 import { invalidArgument } from "../errors.ts";
-import type { AnyActorDefinition, ActorDefinition } from "./define-actor.ts";
+import type { ActorDefinition, AnyActorDefinition } from "./define-actor.ts";
 
 /** Limits on one ask. */
 export interface AskOptions {
@@ -20,7 +20,13 @@ export interface AskOptions {
 /** How references reach actors. One per thread, made by the plane; tests make their own. */
 export interface ActorSend {
   /** Sends and resolves with the answer, or rejects with a ShardloomError. */
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown>;
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown>;
   /** Sends; resolves when the message was accepted for delivery, rejects with `ERR_OVERLOADED` when it was not. */
   tell(actorName: string, key: string, handler: string, message: unknown): Promise<void>;
 }
@@ -153,6 +159,10 @@ function makeTellClass(definition: AnyActorDefinition): RefClass {
 /** A refusal nobody awaits is not an unhandled rejection; whoever awaits the promise still gets it, and it is counted. */
 function ignoreRefusal(): void {}
 
-function defineMethod(prototype: object, name: string, method: (this: Address, ...parameters: never[]) => unknown): void {
+function defineMethod(
+  prototype: object,
+  name: string,
+  method: (this: Address, ...parameters: never[]) => unknown,
+): void {
   Object.defineProperty(prototype, name, { value: method, configurable: true, writable: true });
 }

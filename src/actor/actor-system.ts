@@ -18,7 +18,13 @@ import { createValueCodec, type ValueCodec } from "../wire/value-codec.ts";
 import { Activation, ActorType } from "./activation.ts";
 import type { ActorSend } from "./actor-ref.ts";
 import { type AnyActorDefinition, type Handler, isActorDefinition } from "./define-actor.ts";
-import { type ActorCounters, createActorCounters, type DeadLetterReason, type Delivery, type ReplySink } from "./delivery.ts";
+import {
+  type ActorCounters,
+  createActorCounters,
+  type DeadLetterReason,
+  type Delivery,
+  type ReplySink,
+} from "./delivery.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { Mailbox, MailboxEntry, type SystemMessage } from "./mailbox.ts";
 import { cancelled, closed, expired, overloaded, restartBudgetSpent, unknownTarget } from "./refusals.ts";
@@ -238,7 +244,8 @@ class System implements ActorSystem {
 
   #refuse(delivery: Delivery, sink: ReplySink, type: ActorType | undefined): void {
     if (this.#closed !== undefined) this.#turns.refuse(delivery, sink, "closed", closed());
-    else if (type === undefined) this.#turns.refuse(delivery, sink, "no-actor", unknownTarget(delivery.actorName, undefined));
+    else if (type === undefined)
+      this.#turns.refuse(delivery, sink, "no-actor", unknownTarget(delivery.actorName, undefined));
     else this.#turns.refuse(delivery, sink, "no-handler", unknownTarget(delivery.actorName, delivery.handler));
   }
 

@@ -100,14 +100,24 @@ class TurnSend implements ActorSend {
     this.#send = send;
   }
 
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown> {
     const { turn, type } = this.#activation;
     if (turn === undefined) return this.#send.ask(actorName, key, handler, message, options);
     if (key === this.#activation.key && actorName === type.definition.name) {
       return Promise.reject(
-        new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot ask ${actorName} as an actor must not wait for itself: current value is ${JSON.stringify(key)}`, {
-          details: { actorName, key, handler },
-        }),
+        new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot ask ${actorName} as an actor must not wait for itself: current value is ${JSON.stringify(key)}`,
+          {
+            details: { actorName, key, handler },
+          },
+        ),
       );
     }
     if (turn.deadlineAtMs === 0) return this.#send.ask(actorName, key, handler, message, options);

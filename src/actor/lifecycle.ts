@@ -67,7 +67,12 @@ export class Lifecycle {
       this.depth--;
     }
     if (opening === undefined) this.#started(activation);
-    else this.#track(opening, () => this.#started(activation), (error) => this.fail(activation, error, "restart", true));
+    else
+      this.#track(
+        opening,
+        () => this.#started(activation),
+        (error) => this.fail(activation, error, "restart", true),
+      );
   }
 
   /** Says that an activation was used, for the order in which idle ones go. */
@@ -78,7 +83,12 @@ export class Lifecycle {
   }
 
   /** Takes the consequences of a failure. The message at fault has had its outcome. */
-  fail(activation: Activation, error: unknown, directive: Exclude<Directive, "resume">, atStart: boolean = false): void {
+  fail(
+    activation: Activation,
+    error: unknown,
+    directive: Exclude<Directive, "resume">,
+    atStart: boolean = false,
+  ): void {
     const policy = activation.type.definition.options.restart;
     const atMs = this.#host.clock.nowMs();
     const event =

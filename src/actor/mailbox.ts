@@ -7,10 +7,10 @@
  * Source: protoactor-go `actor/mailbox.go` (system queue before user queue). Divergence: single thread, so no atomics.
  */
 
-import type { ReplySink } from "./delivery.ts";
-import type { Handler } from "./define-actor.ts";
-import type { Activation } from "./activation.ts";
 import type { Cancel } from "../runtime/scheduler.ts";
+import type { Activation } from "./activation.ts";
+import type { Handler } from "./define-actor.ts";
+import type { ReplySink } from "./delivery.ts";
 import { RingQueue } from "./ring-queue.ts";
 
 /** One message, from acceptance until its outcome. */

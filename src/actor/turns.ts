@@ -32,7 +32,9 @@ export interface TurnsOptions {
   readonly codec: ValueCodec;
   readonly tally: ActorCounters;
   readonly onEscalation?: ((actorName: string, key: string, error: unknown) => void) | undefined;
-  readonly onDeadLetter?: ((reason: DeadLetterReason, actorName: string, key: string, handler: string) => void) | undefined;
+  readonly onDeadLetter?:
+    | ((reason: DeadLetterReason, actorName: string, key: string, handler: string) => void)
+    | undefined;
 }
 
 /** Messages that one actor may run before others get their turn. */
@@ -111,11 +113,20 @@ export class Turns implements LifecycleHost {
    * @returns false when it cannot be decoded; it has been refused then
    */
   // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  fill(entry: MailboxEntry, activation: Activation, handler: Handler<any>, delivery: Delivery, sink: ReplySink): boolean {
+  fill(
+    entry: MailboxEntry,
+    activation: Activation,
+    handler: Handler<any>,
+    delivery: Delivery,
+    sink: ReplySink,
+  ): boolean {
     let { message } = delivery;
     if (delivery.bytes !== undefined) {
       try {
-        message = delivery.byteLength === 0 ? undefined : this.#options.codec.decode(delivery.bytes, delivery.byteOffset, delivery.byteLength);
+        message =
+          delivery.byteLength === 0
+            ? undefined
+            : this.#options.codec.decode(delivery.bytes, delivery.byteOffset, delivery.byteLength);
       } catch (error) {
         this.refuse(delivery, sink, "corrupt", ShardloomError.from(error, "ERR_CORRUPT"));
         return false;
@@ -141,7 +152,12 @@ export class Turns implements LifecycleHost {
     let result: unknown;
     this.lifecycle.depth++;
     try {
-      result = entry.run.call(activation.type.definition.spec.handlers, activation.state, entry.message, activation.context);
+      result = entry.run.call(
+        activation.type.definition.spec.handlers,
+        activation.state,
+        entry.message,
+        activation.context,
+      );
     } catch (error) {
       this.lifecycle.depth--;
       this.#failTurn(activation, entry, error);
