@@ -5,6 +5,7 @@
  * is reserved before the first write of a batch, so appending cannot fail.
  * Divergence from a log: nothing is read back in order; after a crash the rows say which records live.
  */
+import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Chunk, CollectionRoot } from "./collection-root.ts";
 import { idLengthOf } from "./id-codec.ts";
@@ -46,7 +47,7 @@ export class RecordHeap {
   reserve(byteLength: number): void {
     const current = this.#current;
     if (current !== undefined && this.#cursor + byteLength <= current.address + current.length) return;
-    const grown = Math.min(LARGEST_CHUNK_BYTES, Math.max(FIRST_CHUNK_BYTES, this.totalBytes));
+    const grown = Math.min(LARGEST_CHUNK_BYTES, Math.max(FIRST_CHUNK_BYTES, this.liveBytes));
     this.#open(Math.max(grown, byteLength));
   }
 
@@ -108,13 +109,10 @@ export class RecordHeap {
   }
 
   /** After a crash: finds the chunks, without their contents. */
-  adopt(rkeyAt: ReadonlyMap<number, number>): void {
+  adopt(adopted: ReadonlyMap<number, AdoptedRegion>): void {
     for (let slot = 0; slot < MAX_HEAP_CHUNKS; slot++) {
-      const chunk = this.#root.readEntry(ROOT_HEAP_TABLE, slot);
-      if (chunk === undefined) continue;
-      chunk.rkey = rkeyAt.get(chunk.address) ?? chunk.rkey;
-      this.#root.writeEntry(ROOT_HEAP_TABLE, slot, chunk);
-      this.#chunks.push({ ...chunk, slot, live: 0 });
+      const chunk = this.#root.adoptEntry(ROOT_HEAP_TABLE, slot, 0, adopted);
+      if (chunk !== undefined) this.#chunks.push({ ...chunk, slot, live: 0 });
     }
   }
 
@@ -134,13 +132,6 @@ export class RecordHeap {
   endAdopt(): void {
     for (const chunk of this.#chunks) if (chunk.live === 0) this.#free(chunk);
     this.#chunks = this.#chunks.filter((chunk) => chunk.live > 0);
-  }
-
-  free(): void {
-    for (const chunk of [...this.#chunks, ...this.#victims]) this.#free(chunk);
-    this.#chunks = [];
-    this.#victims = [];
-    this.#current = undefined;
   }
 
   #open(byteLength: number): void {

@@ -144,7 +144,7 @@ function recoverCollections(context: EngineContext, recover: VectorRecovery, col
   for (const { collectionId, options, rootAddress } of recover.collections) {
     const resolved = resolveVectorOptions(options);
     const store = VectorStore.recover(context, collectionId, resolved, rootAddress, adopted);
-    collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
+    if (store !== undefined) collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
   }
 }
 

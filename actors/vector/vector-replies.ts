@@ -152,15 +152,19 @@ export function readGetReply(m: WireMemory, offset: number, length: number): (St
   const entries: (StoredVector | undefined)[] = [];
   let at = offset + GET_HEADER;
   for (let i = 0; i < count; i++) {
-    const payloadBytes = m.i32[(at >>> 2) + 3] as number;
-    const end = at + GET_ENTRY_HEADER + dimensions * 4 + payloadBytes;
-    checkEnd("get", end, offset + length);
+    checkEnd("get", at + GET_ENTRY_HEADER, offset + length);
     const found = m.i32[(at >>> 2) + 2] === 1;
-    if (found) {
-      const vectorAt = at + GET_ENTRY_HEADER;
-      entries.push(copyStored(m, m.f64[at >>> 3] as number, vectorAt, dimensions, vectorAt + dimensions * 4, payloadBytes));
-    } else entries.push(undefined);
-    at = found ? (end + 7) & ~7 : at + GET_ENTRY_HEADER;
+    const version = m.f64[at >>> 3] as number;
+    const payloadBytes = m.i32[(at >>> 2) + 3] as number;
+    at += GET_ENTRY_HEADER;
+    if (!found) {
+      entries.push(undefined);
+      continue;
+    }
+    const end = at + dimensions * 4 + payloadBytes;
+    checkEnd("get", end, offset + length);
+    entries.push(copyStored(m, version, at, dimensions, at + dimensions * 4, payloadBytes));
+    at = (end + 7) & ~7;
   }
   return entries;
 }

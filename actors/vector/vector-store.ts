@@ -2,12 +2,12 @@
  * The rows of one shard's part of a collection, in registered regions that outlive the worker.
  *
  * Invariant: once `put` returned, the row is readable by any thread and survives this thread's death at any later point.
- * A new row is unfinished while its cell is odd and is freed by recovery; an update is first written whole to the shadow,
- * from which recovery finishes it; so an acknowledged value is only ever replaced by a newer one.
+ * The record address is written last and cleared first, so a row that has one is whole, and one that has none is free; an
+ * update is first written whole to the shadow, from which recovery finishes it. Recovery may die and be repeated.
  * `reserve` takes all memory of a batch beforehand: `put` and `remove` cannot fail. Addresses of rows never move.
  * Owner thread only, except through vector-reader.ts.
  */
-import { beginWrite, bumpIncarnation, endWrite } from "../../native-bridge/cell.ts";
+import { beginWrite, bumpIncarnation, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../native-bridge/kernels.ts";
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
@@ -71,6 +71,7 @@ export class VectorStore {
    * rebuilds the directory. Cost: one pass over the rows.
    *
    * @param adopted All regions that were taken over from the dead worker, by address; others' are ignored.
+   * @returns Undefined when the worker died while it dropped the collection.
    */
   static recover(
     context: EngineContext,
@@ -78,11 +79,14 @@ export class VectorStore {
     options: ResolvedVectorOptions,
     rootAddress: number,
     adopted: ReadonlyMap<number, AdoptedRegion>,
-  ): VectorStore {
+  ): VectorStore | undefined {
     const { arena, regions } = context;
     const { dimensions } = options;
-    const region = adopted.get(rootAddress);
-    const root = CollectionRoot.adopt(arena, regions, region, collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    const root = CollectionRoot.adopt(arena, regions, rootAddress, adopted.get(rootAddress), collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    if (root.dropped) {
+      root.finishDrop(adopted);
+      return undefined;
+    }
     const store = new VectorStore(context, options, root);
     store.#recover(adopted);
     return store;
@@ -225,14 +229,8 @@ export class VectorStore {
 
   /** Deregisters and frees everything; the collection is gone. */
   drop(): void {
-    this.heap.free();
-    this.directory.free();
-    for (const [index, chunk] of this.#chunks.entries()) {
-      this.root.writeEntry(ROOT_ROW_TABLE, index, undefined);
-      this.root.freeChunk(chunk);
-    }
+    this.root.drop();
     this.#chunks.length = 0;
-    this.root.free();
   }
 
   readonly #entries: DirectoryEntries = (insert) => {
@@ -309,11 +307,11 @@ export class VectorStore {
 
   #writeHeader(cellWord: number, record: number, vshard: number, norm: number): void {
     const { i32, f32 } = this.root.arena;
-    i32[cellWord + USER0] = record;
     i32[cellWord + USER1] = this.#sequence | 0;
     i32[cellWord + USER2] = Math.floor(this.#sequence / TWO_32);
     i32[cellWord + USER3] = vshard;
     f32[cellWord + USER4] = norm;
+    Atomics.store(i32, cellWord + USER0, record); // last: from here the row is whole
   }
 
   /** The shadow's words from S_RECORD on are the user words of the row. */
@@ -336,27 +334,17 @@ export class VectorStore {
 
   #recover(adopted: ReadonlyMap<number, AdoptedRegion>): void {
     const { root, geometry } = this;
-    const rkeyAt = new Map([...adopted].map(([address, region]) => [address, region.rkey]));
-    const torn = new Set<number>();
     for (let index = 0; index < root.get(ROOT_ROW_CHUNKS); index++) {
-      const chunk = root.readEntry(ROOT_ROW_TABLE, index);
-      const region = chunk && adopted.get(chunk.address);
-      if (chunk === undefined || region === undefined) {
-        throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as row chunk ${index} must be a region of the dead worker`);
-      }
-      chunk.rkey = region.rkey;
-      root.writeEntry(ROOT_ROW_TABLE, index, chunk);
+      const chunk = root.adoptEntry(ROOT_ROW_TABLE, index, geometry.stride, adopted);
+      if (chunk === undefined) throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as row chunk ${index} must be in its root`);
       this.#chunks.push(chunk);
       this.#capacity += rowsInChunk(geometry, index);
-      for (const cell of region.tornCells) torn.add(cell);
     }
     this.#rowsUsed = Math.min(root.rowsUsed, this.#capacity);
-    this.heap.adopt(rkeyAt);
-    this.directory.adopt(rkeyAt);
-    this.#finishShadow(torn);
-    this.#freeRows = [];
-    this.#live = 0;
-    for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row, torn);
+    this.heap.adopt(adopted);
+    this.directory.adopt(adopted);
+    this.#finishShadow();
+    for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row);
     this.heap.endAdopt();
     root.store(ROOT_LIVE, this.#live);
     this.#sequence = Math.max(this.#sequence, root.get(ROOT_SEQUENCE_BLOCK) * SEQUENCE_BLOCK);
@@ -364,35 +352,32 @@ export class VectorStore {
   }
 
   /** Does again what the dead worker announced in the shadow; doing it twice is harmless. */
-  #finishShadow(torn: Set<number>): void {
+  #finishShadow(): void {
     const { arena, shadow } = this.root;
     const word = shadow >>> 2;
     const state = arena.i32[word + S_STATE];
     if (state === SHADOW.EMPTY) return;
     const cell = this.cellOf(arena.u32[word + S_ROW] as number);
-    torn.delete(cell);
-    beginWrite(arena.i32, cell);
+    if (!isOdd(arena.i32, cell)) beginWrite(arena.i32, cell);
     if (state === SHADOW.UPDATE) this.#copyFromShadow(cell);
     else arena.i32[(cell >>> 2) + USER0] = arena.i32[word + S_RECORD] as number;
     endWrite(arena.i32, cell);
     Atomics.store(arena.i32, word + S_STATE, SHADOW.EMPTY);
   }
 
-  #recoverRow(row: number, torn: ReadonlySet<number>): void {
+  #recoverRow(row: number): void {
     const { i32 } = this.root.arena;
     const cell = this.cellOf(row);
     const record = this.recordOf(row);
-    const whole = record !== 0 && !torn.has(cell) && this.heap.adoptRecord(record);
-    if (whole) {
-      this.#live++;
-      this.#sequence = Math.max(this.#sequence, this.versionOf(row));
+    if (isOdd(i32, cell)) endWrite(i32, cell); // whole or free, see the invariant
+    if (record === 0) {
+      this.#freeRows.push(row);
       return;
     }
-    if (record !== 0) {
-      beginWrite(i32, cell);
-      i32[(cell >>> 2) + USER0] = 0;
-      endWrite(i32, cell);
+    if (!this.heap.adoptRecord(record)) {
+      throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as the record of row ${row} must lie in its heap: current value is ${record}`);
     }
-    this.#freeRows.push(row);
+    this.#live++;
+    this.#sequence = Math.max(this.#sequence, this.versionOf(row));
   }
 }
