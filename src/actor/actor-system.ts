@@ -17,7 +17,7 @@ import type { Scheduler } from "../runtime/scheduler.ts";
 import { createValueCodec, type ValueCodec } from "../wire/value-codec.ts";
 import { Activation, ActorType } from "./activation.ts";
 import type { ActorSend } from "./actor-ref.ts";
-import { type AnyActorDefinition, type Handler, isActorDefinition } from "./define-actor.ts";
+import { type AnyActorDefinition, type AnyHandler, isActorDefinition } from "./define-actor.ts";
 import {
   type ActorCounters,
   createActorCounters,
@@ -129,10 +129,12 @@ class System implements ActorSystem {
     const type = this.#types.get(delivery.actorName);
     const handler = type?.handlers.get(delivery.handler);
     if (this.#closed !== undefined || type === undefined || handler === undefined) {
-      return this.#refuse(delivery, sink, type);
+      this.#refuse(delivery, sink, type);
+      return;
     }
     if (delivery.deadlineAtMs !== 0 && this.#clock.nowMs() >= delivery.deadlineAtMs) {
-      return turns.refuse(delivery, sink, "expired", expired(delivery.handler));
+      turns.refuse(delivery, sink, "expired", expired(delivery.handler));
+      return;
     }
     const activation = type.activations.get(delivery.key) ?? this.#activate(type, delivery.key);
     const { mailbox } = activation;
@@ -224,10 +226,12 @@ class System implements ActorSystem {
     return activation;
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  #enqueue(activation: Activation, handler: Handler<any>, delivery: Delivery, sink: ReplySink): void {
+  #enqueue(activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): void {
     const turns = this.#turns;
-    if (activation.phase === "stopped") return turns.refuse(delivery, sink, "stopped", restartBudgetSpent(activation));
+    if (activation.phase === "stopped") {
+      turns.refuse(delivery, sink, "stopped", restartBudgetSpent(activation));
+      return;
+    }
     const { mailboxCapacity } = activation.type.definition.options;
     activation.mailbox ??= new Mailbox(mailboxCapacity);
     if (activation.mailbox.size >= mailboxCapacity) {

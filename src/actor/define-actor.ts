@@ -19,6 +19,10 @@ import type { ActorContext } from "./context.ts";
 // biome-ignore lint/suspicious/noExplicitAny: the message type is inferred from each handler, and only `any` admits them all.
 export type Handler<S> = (state: S, message: any, context: ActorContext) => unknown;
 
+/** Any handler, where its state does not matter. */
+// biome-ignore lint/suspicious/noExplicitAny: a handler is contravariant in its state; only `any` stands for all of them.
+export type AnyHandler = Handler<any>;
+
 /** Handlers by message name. */
 export type Handlers<S> = Readonly<Record<string, Handler<S>>>;
 

@@ -62,7 +62,7 @@ export class Lifecycle {
         if (isThenable(started)) opening = started;
       }
     } catch (error) {
-      opening = Promise.reject(error);
+      opening = rejected(error); // never at once: a start that fails at once must not recurse
     } finally {
       this.depth--;
     }
@@ -224,7 +224,10 @@ export class Lifecycle {
     } finally {
       this.depth--;
     }
-    if (!isThenable(result)) return done();
+    if (!isThenable(result)) {
+      done();
+      return;
+    }
     this.#track(result, done, () => {
       this.#host.tally.hookFailures++;
       done();
@@ -243,6 +246,11 @@ export class Lifecycle {
       (error: unknown) => end(() => failed(error)),
     );
   }
+}
+
+/** What user code threw, as a promise; it need not be an Error. */
+async function rejected(error: unknown): Promise<never> {
+  throw error;
 }
 
 /** Whether a value must be awaited. */

@@ -9,7 +9,7 @@
 
 import type { Cancel } from "../runtime/scheduler.ts";
 import type { Activation } from "./activation.ts";
-import type { Handler } from "./define-actor.ts";
+import type { AnyHandler } from "./define-actor.ts";
 import type { ReplySink } from "./delivery.ts";
 import { RingQueue } from "./ring-queue.ts";
 
@@ -17,8 +17,7 @@ import { RingQueue } from "./ring-queue.ts";
 export class MailboxEntry {
   activation!: Activation;
   handler = "";
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  run!: Handler<any>;
+  run!: AnyHandler;
   message: unknown = undefined;
   ask = false;
   /** Absolute, on the system's clock; 0 is none. */

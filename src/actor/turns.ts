@@ -16,7 +16,7 @@ import type { Activation } from "./activation.ts";
 import type { Directive } from "./actor-options.ts";
 import type { ActorSend } from "./actor-ref.ts";
 import { AskIndex } from "./ask-index.ts";
-import type { Handler } from "./define-actor.ts";
+import type { AnyHandler } from "./define-actor.ts";
 import type { ActorCounters, DeadLetterReason, Delivery, ReplySink } from "./delivery.ts";
 import { isThenable, Lifecycle, type LifecycleHost } from "./lifecycle.ts";
 import { MailboxEntry } from "./mailbox.ts";
@@ -112,14 +112,7 @@ export class Turns implements LifecycleHost {
    *
    * @returns false when it cannot be decoded; it has been refused then
    */
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  fill(
-    entry: MailboxEntry,
-    activation: Activation,
-    handler: Handler<any>,
-    delivery: Delivery,
-    sink: ReplySink,
-  ): boolean {
+  fill(entry: MailboxEntry, activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): boolean {
     let { message } = delivery;
     if (delivery.bytes !== undefined) {
       try {

@@ -114,9 +114,9 @@ function causeFromValue(value: unknown, causesLeft: number): unknown {
   if (!isErrorValue(value))
     return typeof value === "object" && value !== null && "value" in value ? value.value : undefined;
   if (value.code !== undefined) return fromValue(value, causesLeft);
-  const constructor = Object.hasOwn(BUILT_IN, value.name) ? (BUILT_IN[value.name] as ErrorConstructor) : Error;
+  const ErrorClass = Object.hasOwn(BUILT_IN, value.name) ? (BUILT_IN[value.name] as ErrorConstructor) : Error;
   const cause = value.cause === undefined || causesLeft === 0 ? undefined : causeFromValue(value.cause, causesLeft - 1);
-  const error = new constructor(value.message, cause === undefined ? undefined : { cause });
+  const error = new ErrorClass(value.message, cause === undefined ? undefined : { cause });
   if (error.name !== value.name) Object.defineProperty(error, "name", { value: value.name, configurable: true });
   return withStack(error, value.stack);
 }

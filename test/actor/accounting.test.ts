@@ -94,8 +94,8 @@ async function play(steps: readonly Step[], closeTimeoutMs: number) {
         throw Object.assign(new Error("refused"), { expected: true });
       },
     },
-    onPassivate: ({}, { key: own }) => (own === "c" ? wait(1) : undefined),
-    onStop: ({}, { key: own }) => (own === "a" ? wait(1) : undefined),
+    onPassivate: (_state, { key: own }) => (own === "c" ? wait(1) : undefined),
+    onStop: (_state, { key: own }) => (own === "a" ? wait(1) : undefined),
     options: {
       mailboxCapacity: 3,
       idleAfterMs: 10,

@@ -39,7 +39,7 @@ function gated() {
       async untilAborted(_state, _message: undefined, context) {
         log.push("in");
         await new Promise((_resolve, reject) =>
-          context.signal.addEventListener("abort", () => reject(context.signal.reason)),
+          context.signal.addEventListener("abort", () => reject(context.signal.reason as Error)),
         );
       },
     },
