@@ -292,6 +292,10 @@ class RingReply implements EngineReply {
     return this.#server.replyOffset + ENVELOPE_BYTES;
   }
 
+  get limitBytes(): number {
+    return this.#server.maxReplyBytes - ENVELOPE_BYTES;
+  }
+
   begin(server: BridgeServer, type: number, slot: number, sequence: number, flags: number): void {
     this.#server = server;
     this.#type = type;

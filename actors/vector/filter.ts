@@ -156,8 +156,11 @@ function fieldOf(payload: unknown, path: readonly string[]): unknown {
   return value;
 }
 
+/** A Map, a date or a class instance has no own fields to look at and would match everything. */
 function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }
 
 function isScalar(value: unknown): value is FilterScalar {

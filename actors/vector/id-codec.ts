@@ -16,6 +16,7 @@ export const MAX_ID_BYTES = 4096;
 const LENGTH_MASK = 0xffffff;
 const KIND_SHIFT = 24;
 const SHORT_ASCII = 24;
+const LONE_SURROGATE = /\p{Surrogate}/u;
 
 const float = new Float64Array(1);
 const floatBytes = new Uint8Array(float.buffer);
@@ -48,6 +49,8 @@ export function idWordOf(id: VectorId): number {
   if (typeof id === "string") {
     const length = Buffer.byteLength(id, "utf8");
     if (length < 1 || length > MAX_ID_BYTES) throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
+    // Lone surrogates all have the same UTF-8 bytes, so that two such ids would be one.
+    if (length !== id.length && LONE_SURROGATE.test(id)) throw invalidArgument("use id", "id", "well-formed Unicode", id);
     return length;
   }
   if (typeof id === "number" && Number.isFinite(id)) return 8 | (ID_NUMBER << KIND_SHIFT);

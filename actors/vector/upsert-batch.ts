@@ -1,7 +1,8 @@
 /**
  * One upsert request: checked whole, then written.
  *
- * Invariant: `read` changes nothing and takes all memory; `write` cannot fail. Within a batch an id may occur once.
+ * Invariant: `read` changes nothing and takes all memory; `write` cannot fail. Within a batch an id may occur once. Memory that
+ * a reserve-only request took stays the shard's, for the writes that follow.
  */
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest } from "../engine.ts";
@@ -13,6 +14,9 @@ import { UpsertCursor } from "./vector-requests.ts";
 export class UpsertBatch {
   /** Version of the first item; item i has this plus i. */
   firstVersion = 0;
+  /** New ids, and bytes of records, of what was read. */
+  newRows = 0;
+  heapBytes = 0;
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
   #collection!: VectorCollection;
@@ -26,6 +30,11 @@ export class UpsertBatch {
 
   get count(): number {
     return this.#cursor.count;
+  }
+
+  /** Whether the request only reserves memory. */
+  get reserveOnly(): boolean {
+    return this.#cursor.reserve !== undefined;
   }
 
   /** @throws {ShardloomError} for the first thing that is wrong with the batch, with the offending value. */
@@ -42,19 +51,21 @@ export class UpsertBatch {
     this.#collection = collection;
     this.#rows.length = this.#idOffsets.length = this.#idWords.length = this.#previous.length = 0;
     this.#byHash.clear();
-    let newRows = 0;
-    let heapBytes = 0;
+    this.newRows = 0;
+    this.heapBytes = 0;
     for (let item = 0; cursor.next(); item++) {
       this.#checkFinite(item);
       this.#checkDuplicate(item);
       const row = store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
-      if (row < 0) newRows++;
+      if (row < 0) this.newRows++;
       this.#rows.push(row);
-      heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
+      this.heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
     }
     if (this.count === 0) return;
-    collection.reserve(newRows);
-    store.reserve(newRows, heapBytes);
+    const before = cursor.reserve;
+    const rows = this.newRows + (before?.rows ?? 0);
+    collection.reserve(rows);
+    store.reserve(rows, this.heapBytes + (before?.bytes ?? 0));
   }
 
   /** @returns How many ids were new. */

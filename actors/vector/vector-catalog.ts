@@ -45,6 +45,7 @@ export class VectorCatalog {
   readonly #parts: VectorCatalogOptions;
   readonly #entries: Map<string, Promise<Entry>> = new Map();
   readonly #open: Map<string, Entry> = new Map();
+  readonly #reservations: { tail: Promise<unknown> } = { tail: Promise.resolve() };
   #nextId = 1;
 
   constructor(parts: VectorCatalogOptions) {
@@ -80,6 +81,8 @@ export class VectorCatalog {
       collectionId: entry.collectionId,
       options: entry.options,
       coordinator: this.#parts.coordinator,
+      arena: this.#parts.arena,
+      reservations: this.#reservations,
       reader: () => this.#reader(entry),
       assertOpen: () => this.#assertEntry(name, entry),
     });

@@ -77,9 +77,10 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
     }],
     [VECTOR_UPSERT, (request, reply) => {
       batch.read(request, find);
-      const inserted = batch.write();
+      const { reserveOnly } = batch;
+      const inserted = reserveOnly ? batch.newRows : batch.write();
       reply.claim(UPSERT_REPLY_BYTES);
-      writeUpsertReply(reply, reply.offset, batch.count, inserted, batch.firstVersion);
+      writeUpsertReply(reply, reply.offset, batch.count, inserted, reserveOnly ? batch.heapBytes : batch.firstVersion);
     }],
     [VECTOR_GET, (request, reply) => {
       ids.open(request);
@@ -174,11 +175,12 @@ function deleteIds(find: (collectionId: number) => VectorCollection, ids: IdsCur
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
 }
 
-function checkSearch(search: SearchRequest & { queryCount: number }, dimensions: number): void {
-  const { k, ef, queryCount } = search;
+function checkSearch(search: SearchRequest & { queryCount: number; skip: number }, dimensions: number): void {
+  const { k, ef, queryCount, skip } = search;
   if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
   if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
   if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  if (skip < 0 || skip > k || (skip > 0 && queryCount > 1)) throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
   if (search.dimensions !== dimensions) {
     throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`, {
       details: { expected: dimensions, value: search.dimensions },
@@ -193,8 +195,8 @@ function checkSearch(search: SearchRequest & { queryCount: number }, dimensions:
   }
 }
 
-function runSearch(collection: VectorCollection, search: SearchRequest, queryCount: number, reply: EngineReply): void {
-  const { dimensions, k, ef, flags, filter } = search;
+function runSearch(collection: VectorCollection, search: SearchRequest & { skip: number }, queryCount: number, reply: EngineReply): void {
+  const { dimensions, k, ef, flags, filter, skip } = search;
   const result = new SearchResult();
   const counts = new Int32Array(queryCount);
   const plans = new Int32Array(queryCount);
@@ -205,5 +207,5 @@ function runSearch(collection: VectorCollection, search: SearchRequest, queryCou
     plans[query] = collection.lastPlan;
     scored[query] = collection.lastScored;
   }
-  writeSearchReply(collection.store, result, counts, plans, scored, flags, reply);
+  writeSearchReply(collection.store, result, { counts, plans, scored, flags, skip }, reply);
 }

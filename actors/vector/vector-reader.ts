@@ -14,6 +14,7 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS, statusName } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { compareIds } from "../../src/routing/merge.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { idLengthOf, idWordOf, isIdWord, MAX_ID_BYTES, readId, sameIdBytes, type VectorId, writeId } from "./id-codec.ts";
 import { type MutableRef, ShardView } from "./shard-view.ts";
@@ -161,14 +162,7 @@ export class VectorReader {
     if (rowsUsed < 0) return STATUS.REGION_REVOKED;
     this.#unread = 0;
     if (rowsUsed === 0) return STATUS.SUCCESS;
-    kernels.beginScan(view.metric, ELEMENT.F32, query, Math.min(k, rowsUsed));
-    for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) {
-      const first = firstRowOf(view.geometry, chunk);
-      const rows = Math.min(rowsInChunk(view.geometry, chunk), rowsUsed - first);
-      if (rows > 0) kernels.scanCells(view.chunkAddresses[chunk] as number, view.geometry.stride, 0, rows, first);
-    }
-    this.#readUnread(kernels, view);
-    const count = kernels.endScan();
+    const count = this.#rankRows(kernels, view, query, k, rowsUsed);
     const rows = Array.from({ length: count }, (_, hit) => kernels.hitRow(hit));
     let lost = false;
     for (const row of rows) {
@@ -178,6 +172,21 @@ export class VectorReader {
     }
     for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) if (!view.chunkAlive(chunk)) return STATUS.REGION_REVOKED;
     return lost ? STATUS.RETRY_EXCEEDED : STATUS.SUCCESS; // a hit that was deleted meanwhile: scan again
+  }
+
+  /** Scans until the heap holds every row of the score at place k: those are then told apart by id. @returns hits in the heap */
+  #rankRows(kernels: Kernels, view: ShardView, query: Float32Array, k: number, rowsUsed: number): number {
+    for (let kept = Math.min(k, rowsUsed) + 1; ; kept = Math.min(2 * kept, rowsUsed + 1)) {
+      kernels.beginScan(view.metric, ELEMENT.F32, query, kept);
+      for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) {
+        const first = firstRowOf(view.geometry, chunk);
+        const rows = Math.min(rowsInChunk(view.geometry, chunk), rowsUsed - first);
+        if (rows > 0) kernels.scanCells(view.chunkAddresses[chunk] as number, view.geometry.stride, 0, rows, first);
+      }
+      this.#readUnread(kernels, view);
+      const count = kernels.endScan();
+      if (count < kept || kernels.hitDistance(k - 1) !== kernels.hitDistance(count - 1)) return count;
+    }
   }
 
   /** Tries the rows again that were being written. */
@@ -295,12 +304,6 @@ export class VectorReader {
     }
     return view;
   }
-}
-
-/** Total order of ids: numbers before strings, each in its own order. */
-export function compareIds(a: VectorId, b: VectorId): number {
-  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function accessError(action: string, status: number): ShardloomError {

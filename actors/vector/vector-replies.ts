@@ -3,13 +3,14 @@
  *
  * ```
  *  open    f64 root address | root rkey | root length | rows
- *  upsert  i32 count | inserted, f64 first version (item i of the request has first + i)
+ *  upsert  i32 count | inserted, f64 first version (item i of the request has first + i); of a reserve-only request:
+ *          i32 count | new ids, f64 bytes of their records
  *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
  *  count   f64 matching rows
  *  status  f64[8], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
- *  search  i32 queries | flags | dimensions | 0, then per query: i32 hits | plan | scored | 0, then hits:
+ *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
  *          f64 score | f64 version | i32 idWord | payloadBytes, [f32[dimensions]], id, payload, padding to 8
  * ```
  * Vector and payload are there only as the flags say. Readers copy everything out: reply memory is valid in the drain only.
@@ -26,7 +27,7 @@ export const COUNT_REPLY_BYTES = 8;
 export const STATUS_REPLY_BYTES = 64;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
-export const SEARCH_REPLY_HEADER = 16;
+export const SEARCH_REPLY_HEADER = 24;
 export const SEARCH_QUERY_HEADER = 16;
 export const SEARCH_HIT_HEADER = 24;
 
@@ -41,6 +42,7 @@ export interface UpsertReply {
   readonly count: number;
   /** How many of the ids were new. */
   readonly inserted: number;
+  /** Bytes of records, after a reserve-only request. */
   readonly firstVersion: number;
 }
 export interface DeleteReply {
@@ -74,12 +76,16 @@ export interface SearchHit extends StoredVector {
   readonly id: VectorId;
 }
 export interface QueryHits {
-  /** Ascending by (score, row). */
+  /** In the total order (score, id). */
   readonly hits: readonly SearchHit[];
   /** One of {@link PLAN}. */
   readonly plan: number;
   /** Exact distances that the shard computed. */
   readonly scored: number;
+  /** Hits for which the reply had no room: ask again with `skip`. */
+  readonly left: number;
+  /** Last version of the shard when it answered: pages of one answer must agree in it. */
+  readonly lastVersion: number;
 }
 
 export function readOpenReply(m: WireMemory, offset: number): OpenReply {
@@ -174,6 +180,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
   const w = offset >>> 2;
   const queries = m.i32[w] as number;
   const dimensions = (m.i32[w + 1] as number) & INCLUDE.VECTOR ? (m.i32[w + 2] as number) : 0;
+  const lastVersion = m.f64[(offset >>> 3) + 2] as number;
   const results: QueryHits[] = [];
   let at = offset + SEARCH_REPLY_HEADER;
   for (let query = 0; query < queries; query++) {
@@ -181,6 +188,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
     const count = m.i32[at >>> 2] as number;
     const plan = m.i32[(at >>> 2) + 1] as number;
     const scored = m.i32[(at >>> 2) + 2] as number;
+    const left = m.i32[(at >>> 2) + 3] as number;
     const hits: SearchHit[] = [];
     at += SEARCH_QUERY_HEADER;
     for (let hit = 0; hit < count; hit++) {
@@ -192,11 +200,16 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
       const idAt = vectorAt + dimensions * 4;
       const payloadAt = idAt + idLengthOf(idWord);
       checkEnd("search", payloadAt + payloadBytes, offset + length);
-      const stored = copyStored(m, m.f64[(at >>> 3) + 1] as number, vectorAt, dimensions, payloadAt, payloadBytes);
-      hits.push({ score, id: readId(m.bytes, idAt, idWord), ...stored });
+      const id = readId(m.bytes, idAt, idWord);
+      const version = m.f64[(at >>> 3) + 1] as number;
+      hits.push(
+        dimensions === 0 && payloadBytes === 0
+          ? { score, id, version } // the common answer, without the copies of the other
+          : { score, id, ...copyStored(m, version, vectorAt, dimensions, payloadAt, payloadBytes) },
+      );
       at = (payloadAt + payloadBytes + 7) & ~7;
     }
-    results.push({ hits, plan, scored });
+    results.push({ hits, plan, scored, left, lastVersion });
   }
   return results;
 }

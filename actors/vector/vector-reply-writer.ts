@@ -34,31 +34,43 @@ export function writeGetReply(store: VectorStore, rows: Int32Array, flags: numbe
   }
 }
 
-export function writeSearchReply(
-  store: VectorStore,
-  result: SearchResult,
-  counts: Int32Array,
-  plans: Int32Array,
-  scored: Int32Array,
-  flags: number,
-  reply: EngineReply,
-): void {
+/** What a search reply tells about its queries; the hits of all of them lie back to back in a SearchResult. */
+export interface SearchReplyParts {
+  readonly counts: Int32Array;
+  readonly plans: Int32Array;
+  readonly scored: Int32Array;
+  readonly flags: number;
+  /** Hits of the only query that an earlier reply had. */
+  readonly skip: number;
+}
+
+/** Writes as many hits as one reply has room for; of a single query the rest is left for the next one. */
+export function writeSearchReply(store: VectorStore, result: SearchResult, parts: SearchReplyParts, reply: EngineReply): void {
+  const { counts, plans, scored, flags } = parts;
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = SEARCH_REPLY_HEADER + counts.length * SEARCH_QUERY_HEADER;
-  for (let i = 0; i < result.count; i++) {
+  let hit = Math.min(parts.skip, result.count);
+  let left = 0;
+  for (let i = hit; i < result.count; i++) {
     const row = result.rows[i] as number;
-    length += SEARCH_HIT_HEADER + align(vectorBytes + idBytes(store, row) + payloadBytes(store, row, flags));
+    const bytes = SEARCH_HIT_HEADER + align(vectorBytes + idBytes(store, row) + payloadBytes(store, row, flags));
+    if (length + bytes > reply.limitBytes && counts.length === 1 && i > hit) {
+      left = result.count - i;
+      break;
+    }
+    length += bytes;
   }
+  if (counts.length === 1) counts[0] = result.count - hit - left;
   reply.claim(length);
   const { i32, f64 } = reply;
   i32.set([counts.length, flags, store.dimensions, 0], reply.offset >>> 2);
+  f64[(reply.offset >>> 3) + 2] = store.lastVersion;
   let at = reply.offset + SEARCH_REPLY_HEADER;
-  let hit = 0;
   for (let query = 0; query < counts.length; query++) {
     i32[at >>> 2] = counts[query] as number;
     i32[(at >>> 2) + 1] = plans[query] as number;
     i32[(at >>> 2) + 2] = scored[query] as number;
-    i32[(at >>> 2) + 3] = 0;
+    i32[(at >>> 2) + 3] = left;
     at += SEARCH_QUERY_HEADER;
     for (const end = hit + (counts[query] as number); hit < end; hit++) {
       const row = result.rows[hit] as number;
@@ -76,6 +88,9 @@ export function writeSearchReply(
     }
   }
 }
+
+/** Bytes up to which a loop is faster than a view and a call. */
+const SHORT_COPY = 48;
 
 function align(bytes: number): number {
   return (bytes + 7) & ~7;
@@ -99,5 +114,7 @@ function copyRecordPart(store: VectorStore, row: number, isId: boolean, length: 
   if (length === 0) return;
   const { bytes } = store.root.arena;
   const from = store.recordOf(row) + RECORD_HEADER_BYTES + (isId ? 0 : idBytes(store, row));
-  for (let i = 0; i < length; i++) reply.bytes[at + i] = bytes[from + i] as number;
+  const target = reply.bytes;
+  if (length > SHORT_COPY) target.set(bytes.subarray(from, from + length), at);
+  else for (let i = 0; i < length; i++) target[at + i] = bytes[from + i] as number;
 }

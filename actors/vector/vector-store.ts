@@ -15,7 +15,7 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type Chunk, CollectionRoot } from "./collection-root.ts";
 import { Directory, type DirectoryEntries } from "./directory.ts";
-import { idLengthOf, sameIdBytes } from "./id-codec.ts";
+import { idLengthOf, readId, sameIdBytes, type VectorId } from "./id-codec.ts";
 import { RecordHeap } from "./record-heap.ts";
 import {
   chunkOfRow, firstRowOf, MAX_ROW_CHUNKS, RECORD_HASH, RECORD_HEADER_BYTES, RECORD_ID_WORD, ROOT_LIVE,
@@ -118,6 +118,13 @@ export class VectorStore {
   /** Byte offset of a row's record; 0 = the row is free. */
   recordOf(row: number): number {
     return this.root.arena.u32[(this.cellOf(row) >>> 2) + USER0] as number;
+  }
+
+  /** The id of a used row. */
+  idOf(row: number): VectorId {
+    const { bytes, i32 } = this.root.arena;
+    const record = this.recordOf(row);
+    return readId(bytes, record + RECORD_HEADER_BYTES, i32[(record >>> 2) + RECORD_ID_WORD] as number);
   }
 
   versionOf(row: number): number {

@@ -157,6 +157,7 @@ export class Bed {
 }
 
 class TestReply implements EngineReply {
+  limitBytes = 2 ** 20;
   bytes: Uint8Array = new Uint8Array(0);
   i32: Int32Array = new Int32Array(0);
   f32: Float32Array = new Float32Array(0);
