@@ -30,6 +30,12 @@ export interface SpinCounters {
   readonly preemptions: number;
 }
 
+/** What a waiting thread asks of its strategy; {@link AdaptiveSpin} is ours. */
+export interface SpinPolicy {
+  spin(predicate: () => boolean): boolean;
+  woke(): void;
+}
+
 const DEFAULT_MAX_SPIN_US = 200;
 /** Polls before the clock is read at all: covers a peer that is answering right now. */
 const FREE_POLLS = 128;
@@ -45,7 +51,7 @@ const MARGIN_LOG2 = 0.25;
 const UNKNOWN = Number.NaN;
 
 /** One per waiting thread. */
-export class AdaptiveSpin {
+export class AdaptiveSpin implements SpinPolicy {
   readonly #nowUs: () => number;
   readonly #maxSpinUs: number;
   /** Average wait in µs, outliers clipped. */
@@ -165,7 +171,7 @@ export const PARK_SLICE_MS = 20;
  *
  * @returns Whether the predicate held before `timeoutMs` was over.
  */
-export function waitUntil(predicate: () => boolean, bell: Doorbell, spin: AdaptiveSpin, nowUs: () => number, timeoutMs: number): boolean {
+export function waitUntil(predicate: () => boolean, bell: Doorbell, spin: SpinPolicy, nowUs: () => number, timeoutMs: number): boolean {
   if (spin.spin(predicate)) return true;
   const deadlineUs = nowUs() + timeoutMs * 1000;
   let held = false;

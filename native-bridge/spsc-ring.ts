@@ -301,13 +301,13 @@ export class RingConsumer {
    *
    * A handler that throws has consumed its record; the error propagates after the head is stored. Not re-entrant.
    * A header that cannot be one poisons the ring: the records before it were handled, none after it ever will be.
-   * Cost: one atomic load when the last batch is used up, one atomic store a call, no allocation.
+   * Cost: one atomic load and one atomic store a call, no allocation.
    *
    * @returns Records handled; when none: 0, or `RING_CLOSED` (closed and empty), or `RING_POISONED`.
    */
   drain(handler: RecordHandler, limit: number): number {
     const start = this.#head;
-    if (start === this.#cachedTail && !this.#refreshTail()) return this.#emptyCode();
+    if (!this.#refreshTail()) return this.#emptyCode();
     const i32 = this.i32;
     const base = this.#base;
     const mask = this.#mask;
