@@ -183,6 +183,7 @@ export class VectorCollection {
     const candidates = Math.ceil((OVER_FETCH * Math.max(limit, ef, this.options.expansionSearch)) / Math.max(share, 1e-9));
     const worthwhile = share >= LOOSE_SELECTIVITY && share * this.store.count > SCAN_PER_CANDIDATE * candidates;
     if (index !== undefined && worthwhile) {
+      if (filter.rows === undefined && filter.probes > this.store.rowsUsed) this.filters.rowsOf(filter);
       for (let wanted = candidates; wanted * 2 < index.size; wanted *= 2) {
         if (this.#tryIndex(index, query, limit, wanted, filter, out)) return;
       }
@@ -203,6 +204,7 @@ export class VectorCollection {
   }
 
   #offerMatching(row: number, filter: CachedFilter): number {
+    if (filter.rows === undefined) filter.probes++;
     const member = filter.rows === undefined ? this.filters.matches(filter, row) : filter.rows.has(row);
     if (!member) return 0;
     this.#offer(row);

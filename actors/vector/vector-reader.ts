@@ -14,8 +14,8 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS, statusName } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import { hashId } from "../../src/topology/stable-hash.ts";
-import { idLengthOf, idWordOf, isIdWord, MAX_ID_BYTES, readId, sameIdBytes, type VectorId, writeId } from "./id-codec.ts";
+import { hashBytes } from "../../src/topology/stable-hash.ts";
+import { ID_NUMBER, idKindOf, idLengthOf, idWordOf, isIdWord, MAX_ID_BYTES, readId, sameIdBytes, type VectorId, writeId } from "./id-codec.ts";
 import { type MutableRef, ShardView } from "./shard-view.ts";
 import {
   directoryWord, firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES, RECORD_TOTAL, recordBytes, rowsInChunk, seekDirectory,
@@ -211,13 +211,17 @@ export class VectorReader {
   #locate(id: VectorId, visit: (cell: number, record: number, view: ShardView) => void): number {
     const idWord = idWordOf(id);
     writeId(this.#id, 0, id, idWord);
-    const hash = hashId(id);
+    const hash = hashBytes(this.#id, 0, idLengthOf(idWord), idKindOf(idWord) === ID_NUMBER ? 1 : 0); // = hashId(id)
     const shard = this.#source.shardOf(hash);
     const view = this.#view(shard);
     let status: number = STATUS.RETRY_EXCEEDED;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const refreshed = view.refresh(this.#source.roots()[shard]);
-      if (refreshed !== STATUS.SUCCESS) return refreshed;
+      const root = this.#source.roots()[shard];
+      // A cached view is tried first: what it finds is validated by the row's own key and version, and a miss is checked.
+      if (attempt > 0 || root === undefined || view.root?.rkey !== root.rkey) {
+        const refreshed = view.refresh(root);
+        if (refreshed !== STATUS.SUCCESS) return refreshed;
+      }
       status = this.#probe(view, hash, idWord, visit);
       if (status === NOT_FOUND && view.isCurrent()) return NOT_FOUND;
       if (status === STATUS.SUCCESS || status === STATUS.RETRY_EXCEEDED) return status;

@@ -9,7 +9,7 @@
  */
 import { beginWrite, bumpIncarnation, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
-import { ELEMENT } from "../../native-bridge/kernels.ts";
+import { ELEMENT, METRIC } from "../../native-bridge/kernels.ts";
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
@@ -301,7 +301,9 @@ export class VectorStore {
     if (this.#sequence % SEQUENCE_BLOCK === 1) this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
   }
 
+  /** Only cosine needs norms; they are taken once, in float64. */
   #norm(vectorOffset: number): number {
+    if (this.metric !== METRIC.COSINE) return 0;
     return this.#context.kernels.inverseNorm(ELEMENT.F32, vectorOffset, this.dimensions);
   }
 
