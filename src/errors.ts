@@ -92,7 +92,6 @@ export class ShardloomError extends Error {
   readonly retryable: boolean;
   /** Plain values that belong to the failure. */
   readonly details: Readonly<Record<string, unknown>>;
-  readonly [BRAND] = true;
 
   constructor(code: ErrorCode, message: string, options: ShardloomErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -114,6 +113,9 @@ export class ShardloomError extends Error {
   }
 }
 
+// On the prototype: isolatedDeclarations admits no computed member in the class itself.
+Object.defineProperty(ShardloomError.prototype, BRAND, { value: true });
+
 /**
  * Makes the error for a bad argument in the house grammar:
  * *Cannot {action} as {name} must be {rule}: current value is {value}*.
@@ -132,7 +134,9 @@ export function describeValue(value: unknown): string {
   if (typeof value === "bigint") return `${value}n`;
   if (typeof value === "object" && value !== null) {
     const name: unknown = value.constructor?.name;
-    return Array.isArray(value) ? `an array of ${value.length}` : `an object of ${typeof name === "string" ? name : "no class"}`;
+    return Array.isArray(value)
+      ? `an array of ${value.length}`
+      : `an object of ${typeof name === "string" ? name : "no class"}`;
   }
   return String(value);
 }

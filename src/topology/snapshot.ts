@@ -38,7 +38,12 @@ export function createSnapshot(options: { shards: number; vshards: number; topol
 
 /** The vshard of a document id. */
 export function vshardOfId(snapshot: TopologySnapshot, id: string | number): number {
-  return hashId(id) & (snapshot.vshards - 1);
+  return vshardOfHash(snapshot, hashId(id));
+}
+
+/** The vshard of a document whose id has this `hashId`. */
+export function vshardOfHash(snapshot: TopologySnapshot, hash: number): number {
+  return hash & (snapshot.vshards - 1);
 }
 
 /** The vshard of a virtual actor. */

@@ -1,0 +1,154 @@
+/**
+ * Routes asks and tells to virtual actors: key → vshard → owning shard, in one hop and with no coordinator in between.
+ *
+ * One per thread. On a client thread every actor is remote; on a worker those of its own shard are delivered on the spot
+ * and the rest go over the mesh. Messages are encoded in both cases, so that no actor ever shares an object with
+ * another.
+ *
+ * Invariant: sender and receiver agree on actors and handlers by index, from the table that workers tell at the handshake.
+ */
+import { ShardloomError } from "../src/errors.ts";
+import type { ActorSend, AskOptions } from "../src/actor/actor-ref.ts";
+import type { ActorSystem } from "../src/actor/actor-system.ts";
+import type { ReplySink } from "../src/actor/delivery.ts";
+import type { Scheduler, Timer } from "../src/runtime/scheduler.ts";
+import { ownerOf, vshardOfActor } from "../src/topology/snapshot.ts";
+import { ActorMessage } from "../src/wire/actor-codec.ts";
+import { PRIORITY } from "../src/wire/envelope-layout.ts";
+import { ACTOR_ASK, ACTOR_TELL } from "../src/wire/message-types.ts";
+import type { ValueCodec } from "../src/wire/value-codec.ts";
+import type { Coordinator } from "./coordinator.ts";
+
+/** Registered actors in table order. */
+export type ActorTable = readonly { readonly name: string; readonly handlers: readonly string[] }[];
+
+/** The shard on this thread, when there is one. */
+export interface LocalActors {
+  readonly shard: number;
+  readonly system: ActorSystem;
+  readonly scheduler: Scheduler;
+}
+
+/** What a router needs from its thread. */
+export interface ActorRouterOptions {
+  readonly coordinator: Coordinator;
+  readonly codec: ValueCodec;
+  readonly table: ActorTable;
+  readonly local?: () => LocalActors;
+}
+
+/** Sender id of messages that this thread sends to its own actors. */
+const LOCAL_SENDER = 1;
+const EMPTY = new Uint8Array(0);
+
+/** Sends to actors wherever they live. */
+export class ActorRouter implements ActorSend {
+  readonly #options: ActorRouterOptions;
+  readonly #actors: Map<string, { index: number; handlers: Map<string, number> }> = new Map();
+  readonly #open: Map<number, LocalAsk> = new Map();
+  readonly #sink: ReplySink;
+  #token = 0;
+
+  constructor(options: ActorRouterOptions) {
+    this.#options = options;
+    for (const [index, { name, handlers }] of options.table.entries()) {
+      this.#actors.set(name, { index, handlers: new Map(handlers.map((handler, at) => [handler, at])) });
+    }
+    this.#sink = {
+      value: (_, token, value) => this.#settle(token, (ask) => ask.resolve(options.codec.decode(options.codec.encode(value)))),
+      error: (_, token, error) => this.#settle(token, (ask) => ask.reject(error)),
+    };
+  }
+
+  /** @throws {ShardloomError} `ERR_UNKNOWN_ACTOR` when no worker hosts an actor of that name. */
+  assertKnown(actorName: string): void {
+    this.#names(actorName, undefined);
+  }
+
+  // async so that every failure is a rejection
+  async ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
+    const { coordinator, codec } = this.#options;
+    const names = this.#names(actorName, handler);
+    const vshard = vshardOfActor(coordinator.snapshot, actorName, key);
+    const shard = ownerOf(coordinator.snapshot, vshard);
+    const value = message === undefined ? EMPTY : codec.encode(message);
+    const local = this.#options.local?.();
+    if (local?.shard === shard) return this.#askLocal(local, actorName, key, handler, value, options);
+    const payload = new ActorMessage(names.actor, names.handler, key, value);
+    return coordinator.ask(shard, ACTOR_ASK, vshard, payload, (frame) => codec.decode(frame.bytes, frame.offset, frame.length), options);
+  }
+
+  async tell(actorName: string, key: string, handler: string, message: unknown): Promise<void> {
+    const { coordinator, codec } = this.#options;
+    const names = this.#names(actorName, handler);
+    const vshard = vshardOfActor(coordinator.snapshot, actorName, key);
+    const shard = ownerOf(coordinator.snapshot, vshard);
+    const value = message === undefined ? EMPTY : codec.encode(message);
+    const local = this.#options.local?.();
+    if (local?.shard === shard) this.#deliver(local, actorName, key, handler, value, false, 0, 0);
+    else coordinator.requester(shard).tell(ACTOR_TELL, vshard, PRIORITY.NORMAL, new ActorMessage(names.actor, names.handler, key, value));
+  }
+
+  #names(actorName: string, handler: string | undefined): { actor: number; handler: number } {
+    const actor = this.#actors.get(actorName);
+    if (actor === undefined) {
+      const known = [...this.#actors.keys()].join(", ");
+      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot refer to actor ${JSON.stringify(actorName)} as it must be one of the cluster's actors (${known || "none"})`, {
+        details: { actorName },
+      });
+    }
+    if (handler === undefined) return { actor: actor.index, handler: 0 };
+    const index = actor.handlers.get(handler);
+    if (index === undefined) {
+      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot send to actor ${actorName} as it has no handler ${JSON.stringify(handler)}`, {
+        details: { actorName, handler },
+      });
+    }
+    return { actor: actor.index, handler: index };
+  }
+
+  #askLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array, options: AskOptions | undefined): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const signal = options?.signal;
+      if (signal?.aborted === true) throw new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal.reason });
+      const { coordinator } = this.#options;
+      const deadlineAtMs = coordinator.deadlineAtMs(options);
+      const token = ++this.#token;
+      const giveUp = (error: ShardloomError): void => {
+        local.system.cancel(LOCAL_SENDER, token);
+        this.#settle(token, (ask) => ask.reject(error));
+      };
+      const timer = local.scheduler.timer(Math.max(0, deadlineAtMs - coordinator.nowMs()), () =>
+        giveUp(new ShardloomError("ERR_TIMEOUT", `Cannot finish ${actorName}.${handler} before its deadline`, { details: { actorName, key, handler } })),
+      );
+      const listener = (): void => giveUp(new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal?.reason }));
+      signal?.addEventListener("abort", listener, { once: true });
+      const unlisten = (): void => signal?.removeEventListener("abort", listener);
+      this.#open.set(token, { resolve, reject, timer, unlisten });
+      this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token);
+    });
+  }
+
+  #deliver(local: LocalActors, actorName: string, key: string, handler: string, bytes: Uint8Array, ask: boolean, deadlineAtMs: number, requestToken: number): void {
+    local.system.deliver(
+      { actorName, key, handler, bytes, byteOffset: 0, byteLength: bytes.length, ask, deadlineAtMs, senderId: LOCAL_SENDER, requestToken },
+      this.#sink,
+    );
+  }
+
+  #settle(token: number, act: (ask: LocalAsk) => void): void {
+    const ask = this.#open.get(token);
+    if (ask === undefined) return;
+    act(ask);
+    this.#open.delete(token);
+    ask.timer.cancel();
+    ask.unlisten();
+  }
+}
+
+interface LocalAsk {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: ShardloomError) => void;
+  readonly timer: Timer;
+  readonly unlisten: () => void;
+}

@@ -1,0 +1,277 @@
+/**
+ * Composes one data-plane worker: engines, user actors, shard, duty loop, control methods.
+ *
+ * Invariant: the task ends only in an orderly way ("stopped" or "retired") or with its thread; a worker that cannot
+ * start tells why through `ready()` and waits to be stopped, so that no reason is lost.
+ */
+import { Arena } from "../native-bridge/arena.ts";
+import { BridgeClient, BridgeServer } from "../native-bridge/bridge.ts";
+import { Doorbell } from "../native-bridge/doorbell.ts";
+import { HEARTBEAT } from "../native-bridge/heartbeat.ts";
+import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
+import { Kernels } from "../native-bridge/kernels.ts";
+import { RegionTable } from "../native-bridge/region-table.ts";
+import { createActorSystem, type ActorSystem } from "../src/actor/actor-system.ts";
+import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
+import { ShardloomError } from "../src/errors.ts";
+import { serveControl } from "../src/plane/control-rpc.ts";
+import { DataPlane } from "../src/plane/data-plane.ts";
+import type { ClientTask, PeerTask, ShardControl, ShardReady, ShardStats, ShardTask } from "../src/plane/shard-task.ts";
+import { WorkerBlock } from "../src/plane/worker-block.ts";
+import { Requester } from "../src/routing/requester.ts";
+import { systemClock } from "../src/runtime/clock.ts";
+import { systemRandom } from "../src/runtime/random.ts";
+import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
+import { decodeErrorAt } from "../src/wire/error-codec.ts";
+import { createValueCodec } from "../src/wire/value-codec.ts";
+import { ActorRouter, type ActorTable } from "./actor-router.ts";
+import { Coordinator } from "./coordinator.ts";
+import type { EngineContext } from "./engine.ts";
+import { Shard } from "./shard.ts";
+import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
+
+const REQUEST_TIMEOUT_MS = 5_000;
+const SPIN_LIMIT_US = 50;
+/** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
+const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
+
+/** What only the thread's entry point can know. */
+export interface WorkerEnvironment {
+  /** Names of what the event loop holds open, as `process.getActiveResourcesInfo` gives them. */
+  readonly activeResources: () => readonly string[];
+  readonly heapUsedBytes: () => number;
+}
+
+/** Runs a worker until it is stopped or retired. */
+export async function hostShard(task: ShardTask, environment: WorkerEnvironment): Promise<string> {
+  const host = new ShardHost(task, environment);
+  serveControl(task.control, host.api);
+  try {
+    return await host.run();
+  } finally {
+    task.control.close();
+  }
+}
+
+class ShardHost {
+  readonly api: ShardControl;
+  readonly #task: ShardTask;
+  readonly #environment: WorkerEnvironment;
+  readonly #block: WorkerBlock;
+  readonly #requesters: Map<number, Requester> = new Map();
+  readonly #ready: Promise<ShardReady>;
+  #plane: DataPlane | undefined;
+  #shard: Shard | undefined;
+  #actors: ActorSystem | undefined;
+  #stopped!: () => void;
+  readonly #stop: Promise<void> = new Promise((resolve) => {
+    this.#stopped = resolve;
+  });
+  #becomeReady!: (ready: ShardReady) => void;
+  #refuse!: (error: unknown) => void;
+
+  constructor(task: ShardTask, environment: WorkerEnvironment) {
+    this.#task = task;
+    this.#environment = environment;
+    this.#block = new WorkerBlock(task.block);
+    this.#ready = new Promise((resolve, reject) => {
+      this.#becomeReady = resolve;
+      this.#refuse = reject;
+    });
+    this.#ready.catch(() => undefined); // told through ready(), whenever the control plane asks
+    this.api = {
+      ready: () => this.#ready,
+      attachPeer: (peer) => this.#attachPeer(peer),
+      attachClient: (client) => this.#attachClient(client),
+      detachClient: (client) => this.#detachClient(client),
+      stats: () => this.#stats(),
+      stop: () => {
+        this.#stopped();
+        this.#plane?.stop();
+      },
+    };
+  }
+
+  async run(): Promise<string> {
+    let engine: VectorEngine | undefined;
+    let kernels: Kernels | undefined;
+    try {
+      const definitions = await loadActors(this.#task.actorUrls);
+      const arena = new Arena(this.#task.memory);
+      kernels = new Kernels(this.#task.kernels, arena, undefined, this.#task.shard);
+      engine = createVectorEngine(this.#engineContext(arena, kernels), this.#recovery());
+      this.#compose(definitions, engine);
+      const recovered = [...engine.roots()].map(([collection, state]) => ({ engine: "vector", collection, state }));
+      this.#becomeReady({ actors: tableOf(definitions), recovered });
+    } catch (error) {
+      this.#refuse(error);
+      await this.#stop;
+      return "stopped";
+    }
+    await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
+    const ending = await (this.#plane as DataPlane).run();
+    if (ending === "stopped") await this.#actors?.close({ timeoutMs: REQUEST_TIMEOUT_MS });
+    engine.close();
+    kernels.close();
+    return ending;
+  }
+
+  #engineContext(arena: Arena, kernels: Kernels): EngineContext {
+    const { shard } = this.#task;
+    const { heartbeat } = this.#block;
+    const nowMs = (): number => systemClock.nowMs();
+    return {
+      workerIndex: shard,
+      arena,
+      regions: new RegionTable(arena, shard, () => systemRandom.u32(), nowMs),
+      kernels,
+      nowMs,
+      randomU32: () => systemRandom.u32(),
+      native: (call) => {
+        heartbeat.enter(HEARTBEAT.NATIVE, nowMs());
+        try {
+          return call();
+        } finally {
+          heartbeat.enter(HEARTBEAT.JS, nowMs());
+          this.#assertServing();
+        }
+      },
+    };
+  }
+
+  /** After a native call: a quarantined worker's shard belongs to another thread by now. */
+  #assertServing(): void {
+    if (!this.#block.retired) return;
+    throw new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot go on as shard ${this.#task.shard} has been given to another worker`);
+  }
+
+  /** What a successor takes over; the first worker of a shard has nothing to. */
+  #recovery(): VectorRecovery | undefined {
+    if (this.#task.incarnation === 1) return undefined;
+    const collections = this.#task.recover.filter((entry) => entry.engine === "vector").map((entry) => entry.state);
+    return { collections: collections as VectorRecovery["collections"] };
+  }
+
+  #compose(definitions: readonly AnyActorDefinition[], engine: VectorEngine): void {
+    const { shard, incarnation, snapshot } = this.#task;
+    const codec = createValueCodec();
+    const table = tableOf(definitions);
+    const coordinator = new Coordinator({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot,
+      requestTimeoutMs: REQUEST_TIMEOUT_MS,
+      requester: (target) => this.#requesters.get(target) as Requester,
+    });
+    const router = new ActorRouter({
+      coordinator,
+      codec,
+      table,
+      local: () => ({ shard, system: this.#actors as ActorSystem, scheduler: systemScheduler }),
+    });
+    const actors = createActorSystem({ definitions, clock: systemClock, scheduler: systemScheduler, random: systemRandom, send: router, codec });
+    this.#actors = actors;
+    this.#shard = new Shard({
+      shard,
+      incarnation,
+      snapshot,
+      clock: systemClock,
+      codec,
+      engines: [engine],
+      actors,
+      actorTable: table,
+      onDirty: () => this.#plane?.dirty(),
+    });
+    const dispatcher = this.#shard;
+    this.#plane = new DataPlane({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      block: this.#block,
+      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
+      onRequest: (server, type, offset, length, slot, sequence) => dispatcher.onRequest(server, type, offset, length, slot, sequence),
+      pendingAsync: () => actors.pendingAsync(),
+      openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
+      sweep: (nowMs) => {
+        actors.sweep(nowMs);
+      },
+      background: (budgetMs) => engine.background?.(budgetMs) ?? false,
+    });
+    for (const client of this.#task.clients) this.#attachClient(client);
+    for (const peer of this.#task.peers) this.#attachPeer(peer);
+  }
+
+  #attachPeer(peer: PeerTask): void {
+    const previous = this.#requesters.get(peer.shard);
+    const bell = new Doorbell(peer.block);
+    const nowUs = (): number => systemClock.nowUs();
+    const requester = new Requester(new BridgeClient(peer.outbound, bell, { nowUs }), {
+      clock: systemClock,
+      origin: { node: 0, shard: this.#task.shard, incarnation: this.#task.incarnation },
+      targetShard: peer.shard,
+      topologyEpoch: this.#task.snapshot.topologyEpoch,
+      decodeError: decodeErrorAt,
+      onDirty: () => this.#plane?.dirty(),
+    });
+    this.#requesters.set(peer.shard, requester);
+    this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
+    previous?.fail(new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, { details: { shard: peer.shard } }));
+  }
+
+  #attachClient(client: ClientTask): void {
+    const server = new BridgeServer(client.bridge, new Doorbell(client.block), { nowUs: () => systemClock.nowUs() });
+    this.#plane?.attach(`client:${client.client}`, { server });
+  }
+
+  #detachClient(client: string): void {
+    this.#plane?.detach(`client:${client}`);
+  }
+
+  #stats(): ShardStats {
+    const counters = this.#shard?.counters;
+    return {
+      shard: this.#task.shard,
+      incarnation: this.#task.incarnation,
+      actors: { ...this.#actors?.counters(), active: this.#actors?.activeCount() ?? 0 },
+      requests: { handled: counters?.handled ?? 0, failed: counters?.failed ?? 0, expired: counters?.expired ?? 0, corrupt: counters?.corrupt ?? 0 },
+      heapUsedBytes: this.#environment.heapUsedBytes(),
+    };
+  }
+}
+
+function tableOf(definitions: readonly AnyActorDefinition[]): ActorTable {
+  return definitions.map(({ name, handlerNames }) => ({ name, handlers: [...handlerNames] }));
+}
+
+/** Imports the modules and collects their actors, sorted by name, so that every worker has the same table. */
+async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]> {
+  const byName = new Map<string, AnyActorDefinition>();
+  for (const url of urls) {
+    const exported = await importModule(url);
+    const found = Object.values(exported).filter(isActorDefinition);
+    if (found.length === 0) {
+      throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actors as ${url} must export one made with defineActor`, { details: { url } });
+    }
+    for (const definition of found) {
+      const other = byName.get(definition.name);
+      if (other !== undefined && other !== definition) {
+        throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`, {
+          details: { url, name: definition.name },
+        });
+      }
+      byName.set(definition.name, definition);
+    }
+  }
+  return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+async function importModule(url: string): Promise<Record<string, unknown>> {
+  try {
+    return (await import(url)) as Record<string, unknown>;
+  } catch (error) {
+    throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`, {
+      details: { url },
+      cause: error,
+    });
+  }
+}
+

@@ -1,0 +1,337 @@
+/**
+ * The shard actor: checks every envelope, dispatches it by message type, and ends every ask in exactly one outcome.
+ *
+ * Invariant: a request that reaches `onRequest` gets exactly one reply, a result or a typed error, unless it is a tell;
+ * what cannot be delivered is counted. A request of another epoch, for another shard, or past its deadline never
+ * reaches a handler.
+ */
+import type { BridgeServer } from "../native-bridge/bridge.ts";
+import { ShardloomError } from "../src/errors.ts";
+import type { ActorSystem } from "../src/actor/actor-system.ts";
+import type { Delivery, ReplySink } from "../src/actor/delivery.ts";
+import type { Clock } from "../src/runtime/clock.ts";
+import type { TopologySnapshot } from "../src/topology/snapshot.ts";
+import { type ActorMessageView, readActorMessage } from "../src/wire/actor-codec.ts";
+import {
+  checkEnvelope,
+  ENVELOPE_FAULTS,
+  ENVELOPE_OK,
+  type EnvelopeOrigin,
+  envelopeType,
+  envelopeVshard,
+  envelopeWord,
+  writeEnvelope,
+} from "../src/wire/envelope.ts";
+import {
+  ENVELOPE_BYTES,
+  FLAG_ERROR,
+  FLAG_REPLY,
+  PRIORITY,
+  VSHARD_LISTED,
+  WORD_DEADLINE,
+  WORD_EPOCH,
+  WORD_SENT_AT,
+} from "../src/wire/envelope-layout.ts";
+import { encodeError } from "../src/wire/error-codec.ts";
+import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_PING } from "../src/wire/message-types.ts";
+import type { ValueCodec } from "../src/wire/value-codec.ts";
+import type { Engine, EngineHandler, EngineReply } from "./engine.ts";
+
+/** What a shard is made of. */
+export interface ShardOptions {
+  readonly shard: number;
+  readonly incarnation: number;
+  readonly snapshot: TopologySnapshot;
+  readonly clock: Clock;
+  readonly codec: ValueCodec;
+  readonly engines: readonly Engine[];
+  readonly actors: ActorSystem;
+  /** Actor and handler names by index, as agreed at the handshake. */
+  readonly actorTable: readonly { readonly name: string; readonly handlers: readonly string[] }[];
+  /** Called after a reply was written outside `onRequest`. */
+  readonly onDirty: () => void;
+}
+
+/** Counters of one shard; they only grow. */
+export interface ShardCounters {
+  handled: number;
+  failed: number;
+  expired: number;
+  corrupt: number;
+}
+
+/** One object for all requests; refilled before each handler call. */
+interface MutableRequest {
+  bytes: Uint8Array;
+  i32: Int32Array;
+  f32: Float32Array;
+  f64: Float64Array;
+  offset: number;
+  length: number;
+}
+
+interface OpenAsk {
+  readonly server: BridgeServer;
+  readonly slot: number;
+  readonly sequence: number;
+}
+
+/** Dispatches the requests of one worker. */
+export class Shard {
+  readonly counters: ShardCounters = { handled: 0, failed: 0, expired: 0, corrupt: 0 };
+  readonly #options: ShardOptions;
+  readonly #handlers: Map<number, EngineHandler> = new Map();
+  readonly #reply: RingReply;
+  readonly #request: MutableRequest = {
+    bytes: new Uint8Array(),
+    i32: new Int32Array(),
+    f32: new Float32Array(),
+    f64: new Float64Array(),
+    offset: 0,
+    length: 0,
+  };
+  readonly #asks: Map<number, OpenAsk> = new Map();
+  readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
+  readonly #sink: ReplySink;
+  #token = 0;
+
+  constructor(options: ShardOptions) {
+    this.#options = options;
+    for (const engine of options.engines) for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
+    this.#handlers.set(RUNTIME_PING, (_, reply) => reply.claim(0));
+    assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL]));
+    this.#reply = new RingReply({ node: 0, shard: options.shard, incarnation: options.incarnation }, options.snapshot.topologyEpoch);
+    this.#sink = {
+      value: (_, token, value) => this.#answerValue(token, value),
+      error: (_, token, error) => this.#answerError(token, error),
+      isCancelled: (_, token) => {
+        const ask = this.#asks.get(token);
+        return ask?.server.isCancelled(ask.slot, ask.sequence) ?? true;
+      },
+    };
+  }
+
+  /** Handles one record of a request ring. */
+  onRequest(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
+    const { i32 } = server.requests;
+    try {
+      const deadlineAtMs = this.#check(i32, type, offset, length);
+      if (type === ACTOR_ASK || type === ACTOR_TELL) {
+        this.#deliver(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence, deadlineAtMs);
+      } else {
+        this.#dispatch(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence);
+      }
+      this.counters.handled++;
+    } catch (error) {
+      this.counters.failed++;
+      if (slot >= 0) this.#fail(server, type, slot, sequence, error);
+    }
+  }
+
+  /** @returns the absolute deadline of an envelope that may be handled */
+  #check(i32: Int32Array, type: number, offset: number, length: number): number {
+    const { shard, snapshot, clock } = this.#options;
+    const fault = checkEnvelope(i32, offset, length);
+    if (fault !== ENVELOPE_OK || envelopeType(i32, offset) !== type) {
+      this.counters.corrupt++;
+      const reason = fault === ENVELOPE_OK ? "of another type than its record" : (ENVELOPE_FAULTS[fault] as string);
+      throw new ShardloomError("ERR_CORRUPT", `Cannot handle envelope as it is ${reason}`, { details: { length, fault } });
+    }
+    const epoch = envelopeWord(i32, offset, WORD_EPOCH);
+    if (epoch !== snapshot.topologyEpoch) {
+      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`, {
+        details: { topologyEpoch: snapshot.topologyEpoch, epoch },
+      });
+    }
+    const vshard = envelopeVshard(i32, offset);
+    if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard) {
+      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`, {
+        details: { shard, vshard },
+      });
+    }
+    return this.#deadline(i32, type, offset, clock);
+  }
+
+  #deadline(i32: Int32Array, type: number, offset: number, clock: Clock): number {
+    const nowUs = clock.nowUs();
+    const waitedUs = ((nowUs % 0x1_0000_0000) - envelopeWord(i32, offset, WORD_SENT_AT)) >>> 0;
+    // A sender's clock may read a few microseconds ahead of ours, which wraps to a huge wait.
+    const waitedMs = waitedUs > 0x8000_0000 ? 0 : waitedUs / 1000;
+    const remainingMs = envelopeWord(i32, offset, WORD_DEADLINE) - waitedMs;
+    if (remainingMs <= 0) {
+      this.counters.expired++;
+      throw new ShardloomError("ERR_TIMEOUT", `Cannot start ${messageTypeName(type)} as its deadline passed while it waited`, { details: { waitedMs } });
+    }
+    return nowUs / 1000 + remainingMs;
+  }
+
+  #dispatch(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
+    const handler = this.#handlers.get(type);
+    if (handler === undefined) {
+      throw new ShardloomError("ERR_UNKNOWN_MESSAGE", `Cannot handle message as type ${messageTypeName(type)} has no handler`, { details: { type } });
+    }
+    const request = this.#request;
+    const { bytes, i32, f32, f64 } = server.requests;
+    request.bytes = bytes;
+    request.i32 = i32;
+    request.f32 = f32;
+    request.f64 = f64;
+    request.offset = offset;
+    request.length = length;
+    const reply = this.#reply;
+    reply.begin(server, type, slot, sequence, FLAG_REPLY);
+    try {
+      handler(request, reply);
+    } catch (error) {
+      reply.abort();
+      throw error;
+    }
+    if (slot >= 0) reply.end();
+  }
+
+  #deliver(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number, deadlineAtMs: number): void {
+    const { bytes, i32 } = server.requests;
+    const message = this.#message;
+    if (!readActorMessage(message, bytes, i32, offset, length)) {
+      this.counters.corrupt++;
+      throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", { details: { length } });
+    }
+    const entry = this.#options.actorTable[message.actor];
+    const handler = entry?.handlers[message.handler];
+    if (entry === undefined || handler === undefined) {
+      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot deliver message as actor ${message.actor} has no handler ${message.handler}`);
+    }
+    const ask = type === ACTOR_ASK && slot >= 0;
+    const token = ask ? this.#nextToken() : 0;
+    if (ask) this.#asks.set(token, { server, slot, sequence });
+    const delivery: Delivery = {
+      actorName: entry.name,
+      key: message.key,
+      handler,
+      bytes,
+      byteOffset: message.valueOffset,
+      byteLength: message.valueLength,
+      ask,
+      deadlineAtMs: ask ? deadlineAtMs : 0,
+      senderId: 0,
+      requestToken: token,
+    };
+    this.#options.actors.deliver(delivery, this.#sink);
+  }
+
+  #nextToken(): number {
+    this.#token = (this.#token + 1) & 0x3fffffff;
+    return this.#token;
+  }
+
+  #answerValue(token: number, value: unknown): void {
+    const ask = this.#asks.get(token);
+    if (ask === undefined) return;
+    const { codec } = this.#options;
+    const reply = this.#reply;
+    const byteLength = codec.prepare(value);
+    reply.begin(ask.server, ACTOR_ASK, ask.slot, ask.sequence, FLAG_REPLY);
+    reply.claim(byteLength);
+    codec.copyPrepared(reply.bytes, reply.offset);
+    reply.end();
+    this.#asks.delete(token);
+    this.#options.onDirty();
+  }
+
+  #answerError(token: number, error: ShardloomError): void {
+    const ask = this.#asks.get(token);
+    if (ask === undefined) return;
+    this.#asks.delete(token);
+    this.#fail(ask.server, ACTOR_ASK, ask.slot, ask.sequence, error);
+    this.#options.onDirty();
+  }
+
+  #fail(server: BridgeServer, type: number, slot: number, sequence: number, error: unknown): void {
+    const reply = this.#reply;
+    const body = encodeError(error);
+    reply.begin(server, type, slot, sequence, FLAG_REPLY | FLAG_ERROR);
+    reply.claim(Math.min(body.length, server.maxReplyBytes - ENVELOPE_BYTES));
+    reply.bytes.set(body.subarray(0, server.maxReplyBytes - ENVELOPE_BYTES), reply.offset);
+    reply.end();
+  }
+}
+
+/** Writes a reply's header in place and hands the rest of the claimed record to the handler. */
+class RingReply implements EngineReply {
+  readonly #origin: EnvelopeOrigin;
+  readonly #topologyEpoch: number;
+  #server!: BridgeServer;
+  #type = 0;
+  #slot = -1;
+  #sequence = 0;
+  #flags = 0;
+  #claimed = false;
+
+  constructor(origin: EnvelopeOrigin, topologyEpoch: number) {
+    this.#origin = origin;
+    this.#topologyEpoch = topologyEpoch;
+  }
+
+  get bytes(): Uint8Array {
+    return this.#server.replyBytes;
+  }
+
+  get i32(): Int32Array {
+    return this.#server.replyI32;
+  }
+
+  get f32(): Float32Array {
+    return this.#server.replyF32;
+  }
+
+  get f64(): Float64Array {
+    return this.#server.replyF64;
+  }
+
+  get offset(): number {
+    return this.#server.replyOffset + ENVELOPE_BYTES;
+  }
+
+  begin(server: BridgeServer, type: number, slot: number, sequence: number, flags: number): void {
+    this.#server = server;
+    this.#type = type;
+    this.#slot = slot;
+    this.#sequence = sequence;
+    this.#flags = flags;
+    this.#claimed = false;
+  }
+
+  claim(lengthBytes: number): void {
+    if (this.#claimed) throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
+    const server = this.#server;
+    server.claimReply(this.#type, ENVELOPE_BYTES + lengthBytes, this.#slot, this.#sequence);
+    this.#claimed = true;
+    writeEnvelope(
+      server.replyI32,
+      server.replyOffset,
+      this.#origin,
+      this.#type,
+      this.#flags,
+      PRIORITY.NORMAL,
+      this.#sequence,
+      VSHARD_LISTED,
+      VSHARD_LISTED,
+      this.#topologyEpoch,
+      0,
+      0,
+      lengthBytes,
+    );
+  }
+
+  abort(): void {
+    if (this.#claimed) this.#server.abortReply();
+    this.#claimed = false;
+  }
+
+  /** Sends the reply; a handler that claimed nothing answers with an empty one. */
+  end(): void {
+    if (!this.#claimed) this.claim(0);
+    this.#claimed = false;
+    this.#server.commitReply();
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Options of a cluster: meaning, unit, range and default of each, filled and checked in one place.
+ */
+import { availableParallelism } from "node:os";
+import { invalidArgument } from "./errors.ts";
+
+/** What `Cluster.start` takes; every member is optional. */
+export interface ClusterOptions {
+  /** Data-plane threads, each hosting one shard actor, `1..256`. @default cores - 1, at least 2 */
+  readonly workers?: number;
+  /** Virtual shards: the unit of placement. A power of two, at least `workers`, at most 32768. @default 64 */
+  readonly vshards?: number;
+  /**
+   * Modules whose exports made with `defineActor` every worker hosts. Each must resolve to compiled JavaScript.
+   * @default none
+   */
+  readonly actors?: readonly URL[];
+  /**
+   * Shared memory reserved for regions, in bytes: a multiple of 64 KiB, 1 MiB to 4 GiB. Pages are committed when they are
+   * first touched, so a large value costs address space only. At the limit, writes fail with `ERR_OUT_OF_MEMORY`.
+   * @default 1 GiB
+   */
+  readonly memoryBytes?: number;
+  /** Deadline of calls that give none, in ms. @default 5000 */
+  readonly requestTimeoutMs?: number;
+  /** How long JavaScript may hold a worker's thread before the worker is replaced, in ms, `10..600000`. @default 1500 */
+  readonly maxHandlerMs?: number;
+  /** How long one native call may take before its thread is quarantined, in ms, `10..86400000`. @default 30000 */
+  readonly maxNativeMs?: number;
+  /** How long a worker may take to load its modules and recover, in ms. @default 30000 */
+  readonly startTimeoutMs?: number;
+  /** Bytes of each request ring from a client to a worker; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
+  readonly requestRingBytes?: number;
+  /** Bytes of each reply ring from a worker to a client; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
+  readonly replyRingBytes?: number;
+  /** Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. @default 256 KiB */
+  readonly meshRingBytes?: number;
+  /** Requests that may be unanswered between two threads, `1..4096`. More wait for credit. @default 1024 */
+  readonly creditMessages?: number;
+  /** Longest spin for a reply or a request before a thread parks, in microseconds; 0 never spins. @default 50 */
+  readonly spinLimitUs?: number;
+  /** V8 old-space limit of each worker, in MiB. @default V8's own */
+  readonly maxHeapMb?: number;
+}
+
+/** {@link ClusterOptions} with every default filled in. */
+export type ResolvedClusterOptions = Required<Omit<ClusterOptions, "maxHeapMb">> & Pick<ClusterOptions, "maxHeapMb">;
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/**
+ * Fills defaults and checks ranges and relations.
+ *
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming option, rule and value.
+ */
+export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClusterOptions {
+  const workers = options.workers ?? Math.max(2, availableParallelism() - 1);
+  const resolved: ResolvedClusterOptions = {
+    workers,
+    vshards: options.vshards ?? Math.max(64, ceilPowerOfTwo(workers)),
+    actors: options.actors ?? [],
+    memoryBytes: options.memoryBytes ?? GIB,
+    requestTimeoutMs: options.requestTimeoutMs ?? 5_000,
+    maxHandlerMs: options.maxHandlerMs ?? 1_500,
+    maxNativeMs: options.maxNativeMs ?? 30_000,
+    startTimeoutMs: options.startTimeoutMs ?? 30_000,
+    requestRingBytes: options.requestRingBytes ?? 4 * MIB,
+    replyRingBytes: options.replyRingBytes ?? 4 * MIB,
+    meshRingBytes: options.meshRingBytes ?? 256 * KIB,
+    creditMessages: options.creditMessages ?? 1024,
+    spinLimitUs: options.spinLimitUs ?? 50,
+    ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
+  };
+  refuseUnknown(options, resolved);
+  integer(resolved, "workers", 1, 256);
+  powerOfTwo(resolved, "vshards", workers, 32_768);
+  integer(resolved, "memoryBytes", MIB, 4 * GIB);
+  if (resolved.memoryBytes % (64 * KIB) !== 0) throw refuse("memoryBytes", "a multiple of 65536", resolved.memoryBytes);
+  integer(resolved, "requestTimeoutMs", 1, 2 ** 31 - 1);
+  integer(resolved, "maxHandlerMs", 10, 600_000);
+  integer(resolved, "maxNativeMs", 10, 86_400_000);
+  integer(resolved, "startTimeoutMs", 100, 86_400_000);
+  powerOfTwo(resolved, "requestRingBytes", 16 * KIB, GIB);
+  powerOfTwo(resolved, "replyRingBytes", 16 * KIB, GIB);
+  powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
+  integer(resolved, "creditMessages", 1, 4096);
+  integer(resolved, "spinLimitUs", 0, 10_000);
+  if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
+  if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
+    throw refuse("actors", "an array of URL objects", resolved.actors);
+  }
+  return resolved;
+}
+
+function refuse(name: string, rule: string, value: unknown): Error {
+  return invalidArgument("start cluster", name, rule, value);
+}
+
+function refuseUnknown(options: object, known: object): void {
+  for (const name of Object.keys(options)) {
+    if (!(name in known) && name !== "maxHeapMb") {
+      throw refuse(name, `one of the options ${Object.keys(known).join(", ")}, maxHeapMb`, name);
+    }
+  }
+}
+
+function integer<K extends string>(values: Readonly<Record<K, unknown>>, name: K, least: number, most: number): void {
+  const value: unknown = values[name];
+  if (!Number.isInteger(value) || (value as number) < least || (value as number) > most) {
+    throw refuse(name, `an integer between ${least} and ${most}`, value);
+  }
+}
+
+function powerOfTwo<K extends string>(values: Readonly<Record<K, unknown>>, name: K, least: number, most: number): void {
+  integer(values, name, least, most);
+  const value = values[name] as number;
+  if (2 ** Math.round(Math.log2(value)) !== value) throw refuse(name, "a power of two", value);
+}
+
+function ceilPowerOfTwo(value: number): number {
+  return Number.isFinite(value) && value > 1 ? 2 ** Math.ceil(Math.log2(value)) : 1;
+}

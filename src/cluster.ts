@@ -1,0 +1,255 @@
+/**
+ * `Cluster`: the composition root. Makes memory, control plane and client plane, and hands out typed handles.
+ *
+ * Invariant: whatever `start` has made, `close` unmakes, in the reverse order and at most once; after it every handle
+ * fails with `ERR_CLOSED` and nothing keeps the process alive.
+ */
+import { EventEmitter } from "node:events";
+import { ActorRouter } from "../actors/actor-router.ts";
+import { Coordinator } from "../actors/coordinator.ts";
+import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
+import type { VectorCollection } from "../actors/vector/client-collection.ts";
+import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
+import { Arena, createArena } from "../native-bridge/arena.ts";
+import { compileKernels, Kernels } from "../native-bridge/kernels.ts";
+import { RegionTable } from "../native-bridge/region-table.ts";
+import { Verbs } from "../native-bridge/verbs.ts";
+import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
+import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
+import { ShardloomError } from "./errors.ts";
+import { ClientPlane } from "./plane/client-plane.ts";
+import { ControlPlane } from "./plane/control-plane.ts";
+import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
+import type { ShardStats } from "./plane/shard-task.ts";
+import type { RequesterStats } from "./routing/requester.ts";
+import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
+import { systemScheduler } from "./runtime/scheduler.ts";
+import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
+import { createValueCodec } from "./wire/value-codec.ts";
+
+/** Lifecycle events of a cluster. */
+export interface ClusterEvents {
+  /** A worker died, hung or was quarantined; what it held failed with `error`. */
+  "worker-lost": [WorkerLost];
+  /** A replacement serves: vector collections are whole, user actors start from their initial state. */
+  "worker-restarted": [WorkerRestarted];
+  /** A shard's worker died too often and is not replaced any more. */
+  "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
+}
+
+/** How {@link Cluster.close} ends the workers. */
+export interface CloseOptions {
+  /** How long to wait for requests in flight and native calls, in ms. @default 10000 */
+  readonly timeoutMs?: number;
+  /** Terminate workers that hang in JavaScript. One inside a native call is waited for in any case. @default true */
+  readonly force?: boolean;
+}
+
+/** Counters of a whole cluster. */
+export interface ClusterInfo {
+  readonly topology: { readonly topologyEpoch: number; readonly shards: number; readonly vshards: number };
+  readonly memory: ReturnType<Arena["stats"]>;
+  readonly regions: number;
+  readonly client: RequesterStats;
+  readonly workers: readonly (ReturnType<ControlPlane["heartbeats"]>[number] & { readonly stats: ShardStats | undefined })[];
+  readonly collections: readonly string[];
+}
+
+const WORKER_URL: URL = new URL("../actors/shard.worker.js", import.meta.url);
+/** How long `info` waits for a worker's counters. */
+const STATS_TIMEOUT_MS = 500;
+/** Owner number of regions that the main thread registers. */
+const MAIN_OWNER = 0xffff;
+
+/** A running cluster on this machine. */
+export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposable {
+  readonly options: ResolvedClusterOptions;
+  readonly topology: TopologySnapshot;
+  readonly #arena: Arena;
+  readonly #kernels: Kernels;
+  readonly #regions: RegionTable;
+  readonly #client: ClientPlane;
+  readonly #control: ControlPlane;
+  readonly #coordinator: Coordinator;
+  readonly #vectors: VectorCatalog;
+  #router: ActorRouter | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(options: ResolvedClusterOptions) {
+    super();
+    this.options = options;
+    this.topology = createSnapshot({ shards: options.workers, vshards: options.vshards });
+    const memory = createArena({ capacityBytes: options.memoryBytes });
+    const kernels = compileKernels();
+    this.#arena = new Arena(memory);
+    this.#kernels = new Kernels(kernels, this.#arena, undefined, MAIN_OWNER);
+    this.#regions = new RegionTable(this.#arena, MAIN_OWNER, () => systemRandom.u32(), () => systemClock.nowMs());
+    this.#client = new ClientPlane({
+      name: "main",
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot: this.topology,
+      spinLimitUs: options.spinLimitUs,
+    });
+    this.#coordinator = new Coordinator({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot: this.topology,
+      requester: (shard) => this.#client.requester(shard),
+      requestTimeoutMs: options.requestTimeoutMs,
+    });
+    this.#vectors = new VectorCatalog({
+      coordinator: this.#coordinator,
+      arena: this.#arena,
+      kernels: this.#kernels,
+      assertOpen: () => this.#assertOpen(),
+    });
+    this.#control = this.#createControlPlane(memory, kernels);
+  }
+
+  /**
+   * Starts a cluster: memory, worker threads, actors. Resolves when every worker serves.
+   *
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_MODULE_NOT_LOADED`, `ERR_TIMEOUT`.
+   */
+  static async start(options: ClusterOptions = {}): Promise<Cluster> {
+    const cluster = new Cluster(resolveClusterOptions(options));
+    try {
+      const [first] = await cluster.#control.start(cluster.#client);
+      cluster.#router = new ActorRouter({ coordinator: cluster.#coordinator, codec: createValueCodec(), table: first?.actors ?? [] });
+    } catch (error) {
+      await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
+      throw error;
+    }
+    return cluster;
+  }
+
+  /**
+   * Opens a collection of vectors, creating it when it is new and `options` are given.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
+   */
+  vectors(name: string, options?: VectorCollectionOptions): Promise<VectorCollection> {
+    return this.#vectors.open(name, options);
+  }
+
+  /** Drops a collection and frees its regions. @returns whether it existed */
+  dropVectors(name: string): Promise<boolean> {
+    return this.#vectors.drop(name);
+  }
+
+  /**
+   * A reference to the virtual actor of a definition and a key; it is activated by its first message.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_ACTOR` when the definition's module was not given to `Cluster.start`.
+   */
+  actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
+    this.#assertOpen();
+    const router = this.#router as ActorRouter;
+    router.assertKnown(definition.name);
+    return createActorRef(definition, key, router);
+  }
+
+  /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */
+  shardOfActor(definition: AnyActorDefinition, key: string): number {
+    return ownerOf(this.topology, vshardOfActor(this.topology, definition.name, key));
+  }
+
+  /** The shard that owns the documents with an id, in every collection. */
+  shardOfId(id: string | number): number {
+    return ownerOf(this.topology, vshardOfId(this.topology, id));
+  }
+
+  /** One-sided access to any registered region, from this thread. */
+  reader(): Verbs {
+    this.#assertOpen();
+    return new Verbs(this.#arena);
+  }
+
+  /** The memory that regions lie in. */
+  get arena(): Arena {
+    return this.#arena;
+  }
+
+  /** Registers regions of this thread's own, for workers and other readers. */
+  get regions(): RegionTable {
+    return this.#regions;
+  }
+
+  /** Counters and states of everything. A worker that does not answer has no `stats`. */
+  async info(): Promise<ClusterInfo> {
+    this.#assertOpen();
+    const { topologyEpoch, shards, vshards } = this.topology;
+    const stats = await this.#control.stats(STATS_TIMEOUT_MS);
+    return {
+      topology: { topologyEpoch, shards, vshards },
+      memory: this.#arena.stats(),
+      regions: this.#regions.list().length,
+      client: this.#client.stats(),
+      workers: this.#control.heartbeats().map((beat) => ({ ...beat, stats: stats[beat.shard] })),
+      collections: this.#vectors.names(),
+    };
+  }
+
+  /** What every worker is doing, read from shared memory without a message. */
+  heartbeats(): ReturnType<ControlPlane["heartbeats"]> {
+    return this.#control.heartbeats();
+  }
+
+  /**
+   * Stops everything. Idempotent; a second call joins the first.
+   *
+   * @throws {ShardloomError} `ERR_TIMEOUT` when a worker would not stop; calling again tries again.
+   */
+  close(options: CloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#close(options.timeoutMs ?? 10_000, options.force ?? true).catch((error: unknown) => {
+      this.#closing = undefined;
+      throw error;
+    });
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(timeoutMs: number, force: boolean): Promise<void> {
+    this.#client.close();
+    await this.#control.close({ timeoutMs, force });
+    this.#kernels.close();
+  }
+
+  #createControlPlane(memory: WebAssembly.Memory, kernels: WebAssembly.Module): ControlPlane {
+    const { options } = this;
+    const { creditMessages } = options;
+    const control = new ControlPlane({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot: this.topology,
+      memory,
+      kernels,
+      workerUrl: WORKER_URL,
+      actorUrls: options.actors.map((url) => url.href),
+      bridge: { requestCapacityBytes: options.requestRingBytes, replyCapacityBytes: options.replyRingBytes, creditMessages },
+      mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
+      maxHandlerMs: options.maxHandlerMs,
+      maxNativeMs: options.maxNativeMs,
+      startTimeoutMs: options.startTimeoutMs,
+      ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
+      recover: (shard) => this.#vectors.recoverTasks(shard),
+    });
+    control.on("worker-lost", (event) => this.emit("worker-lost", event));
+    control.on("worker-down", (event) => this.emit("worker-down", event));
+    control.on("worker-restarted", (event) => {
+      this.#vectors.recovered(event.shard, event.ready.recovered);
+      this.emit("worker-restarted", event);
+    });
+    return control;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== undefined) throw new ShardloomError("ERR_CLOSED", "Cannot use cluster as it is closed");
+  }
+}

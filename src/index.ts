@@ -1,0 +1,28 @@
+/**
+ * The public entry point of `shardloom`, and its only barrel.
+ */
+export type { ActorRef, AskOptions } from "./actor/actor-ref.ts";
+export type { ActorContext } from "./actor/context.ts";
+export { type ActorDefinition, type ActorSpec, defineActor } from "./actor/define-actor.ts";
+export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from "./cluster.ts";
+export type { ClusterOptions } from "./cluster-options.ts";
+export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
+export type { Completeness, ShardOutcome } from "./routing/gather.ts";
+export type { CallOptions, ScatterOptions } from "../actors/coordinator.ts";
+export type { Metadata } from "../actors/vector/metadata-codec.ts";
+export type {
+  GetOptions,
+  LoadProgress,
+  SearchOptions,
+  SearchResult,
+  StoredDocument,
+  UpsertOptions,
+  VectorCollection,
+  VectorDocument,
+  VectorHit,
+} from "../actors/vector/client-collection.ts";
+export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
+export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
+export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
+export { RegionTable } from "../native-bridge/region-table.ts";
+export { type Completion, STATUS, statusName, Verbs, type WorkRequest } from "../native-bridge/verbs.ts";

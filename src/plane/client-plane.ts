@@ -1,0 +1,102 @@
+/**
+ * One client thread's side of the data plane: a requester per shard, one reply pump, one doorbell.
+ *
+ * Invariant: `requester(shard)` always gives the requester of the shard's current worker; when a worker is lost, its
+ * requester has failed everything it held before the next one takes its place.
+ */
+import { BridgeClient } from "../../native-bridge/bridge.ts";
+import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
+import { ShardloomError } from "../errors.ts";
+import { ReplyPump } from "../routing/reply-pump.ts";
+import { Requester, type RequesterStats } from "../routing/requester.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Scheduler } from "../runtime/scheduler.ts";
+import type { TopologySnapshot } from "../topology/snapshot.ts";
+import type { EnvelopeOrigin } from "../wire/envelope.ts";
+import { decodeErrorAt } from "../wire/error-codec.ts";
+
+/** Shard number that a client thread sends under: no shard. */
+export const CLIENT_SHARD = 0xffff;
+
+/** What a client plane needs from its thread. */
+export interface ClientPlaneOptions {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly snapshot: TopologySnapshot;
+  /** Longest spin for a reply before the thread parks, microseconds. */
+  readonly spinLimitUs: number;
+}
+
+/** The requesters of one client thread. */
+export class ClientPlane {
+  readonly name: string;
+  readonly block: SharedArrayBuffer = new SharedArrayBuffer(DOORBELL_BYTES);
+  readonly #options: ClientPlaneOptions;
+  readonly #pump: ReplyPump;
+  readonly #requesters: Requester[] = [];
+  readonly #past: RequesterStats[] = [];
+  readonly #origin: EnvelopeOrigin;
+  #closed: ShardloomError | undefined;
+
+  constructor(options: ClientPlaneOptions) {
+    const { clock, scheduler, spinLimitUs } = options;
+    this.name = options.name;
+    this.#options = options;
+    this.#origin = { node: 0, shard: CLIENT_SHARD, incarnation: 1 };
+    const spin = new AdaptiveSpin({ nowUs: () => clock.nowUs(), maxSpinUs: spinLimitUs });
+    this.#pump = new ReplyPump({ clock, scheduler, bell: new Doorbell(this.block), spin });
+  }
+
+  /** The requester of the shard's current worker. */
+  requester(shard: number): Requester {
+    if (this.#closed !== undefined) throw this.#closed;
+    return this.#requesters[shard] as Requester;
+  }
+
+  /** Connects to the worker that serves, or is about to serve, a shard. */
+  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
+    const previous = this.#requesters[shard];
+    if (previous !== undefined) this.lose(shard, new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`));
+    const { clock, snapshot } = this.#options;
+    const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
+    const requester = new Requester(client, {
+      clock,
+      origin: this.#origin,
+      targetShard: shard,
+      topologyEpoch: snapshot.topologyEpoch,
+      decodeError: decodeErrorAt,
+      onDirty: this.#pump.kick,
+    });
+    this.#requesters[shard] = requester;
+    this.#pump.add(requester);
+  }
+
+  /** Fails what the shard's worker held; requests that follow fail too, until `attach` brings the next worker. */
+  lose(shard: number, error: ShardloomError): void {
+    const requester = this.#requesters[shard];
+    if (requester === undefined || requester.lost) return;
+    this.#pump.remove(requester);
+    this.#past.push(requester.stats);
+    requester.fail(error);
+  }
+
+  /** Sums of all requesters that this thread has had. */
+  stats(): RequesterStats {
+    const sum: RequesterStats = { sent: 0, replied: 0, failed: 0, timedOut: 0, cancelled: 0, rejected: 0, late: 0, inDoubt: 0 };
+    const live = this.#requesters.filter((requester) => !requester.lost).map((requester) => requester.stats);
+    for (const stats of [...this.#past, ...live]) {
+      for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
+    }
+    return sum;
+  }
+
+  /** Fails what is open and refuses what comes. */
+  close(): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = new ShardloomError("ERR_CLOSED", "Cannot send request as the cluster is closed");
+    for (const requester of this.#requesters) requester.fail(this.#closed);
+    this.#pump.close();
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * The duty loop of one data-plane worker: drain the rings, answer, let the event loop turn when it must, park.
+ *
+ * Invariant: the loop parks only after it has announced itself on its doorbell and found every ring empty, so no
+ * message published before or after is missed. It parks in `Atomics.waitAsync` while there is open asynchronous work
+ * (handlers in flight, timers, sockets), as only then may the event loop have something to run, and otherwise in slices of
+ * `Atomics.wait` of at most {@link PARK_SLICE_MS}, each followed by one turn of the event loop for control messages. After
+ * {@link PARK_SLICES} slices without work it parks in `Atomics.waitAsync` too, where an idle worker uses no CPU.
+ *
+ * Thread: everything here runs on the worker's own thread.
+ */
+import type { BridgeServer } from "../../native-bridge/bridge.ts";
+import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
+import type { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
+import type { Requester } from "../routing/requester.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { nextTurn, type Scheduler, type Timer } from "../runtime/scheduler.ts";
+import type { WorkerBlock } from "./worker-block.ts";
+
+/** Messages taken from one ring before the next ring has its turn. */
+const DRAIN_LIMIT = 64;
+/** Longest stretch of work without a turn of the event loop. */
+const TURN_LIMIT_MS = 5;
+/** Longest sleep in `Atomics.wait`; control messages wait at most this long. */
+const PARK_SLICE_MS = 20;
+/** Slices without work after which a worker parks in `Atomics.waitAsync`: a timed wake-up costs some 100 us of CPU each. */
+const PARK_SLICES = 5;
+/** Background work (indexing) done between two looks at the rings. */
+const BACKGROUND_BUDGET_MS = 4;
+
+/** Receives one request from a ring; the memory is valid only during the call. */
+export type RequestHandler = (
+  server: BridgeServer,
+  type: number,
+  offset: number,
+  lengthBytes: number,
+  slot: number,
+  sequence: number,
+) => void;
+
+/** What the loop needs from the shard that runs on it. */
+export interface DataPlaneOptions {
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly block: WorkerBlock;
+  readonly spin: AdaptiveSpin;
+  readonly onRequest: RequestHandler;
+  /** Handlers that have been started and have not settled. */
+  readonly pendingAsync: () => number;
+  /** Whether the event loop holds timers, sockets or the like. Called only before parking. */
+  readonly openResources: () => boolean;
+  /** One bounded slice of periodic work (passivation, deadlines). */
+  readonly sweep: (nowMs: number) => void;
+  /** One slice of background work; true when more is left. */
+  readonly background: (budgetMs: number) => boolean;
+}
+
+/** Both directions between this worker and one peer. */
+export interface PeerLink {
+  /** Requests of the peer to this worker. */
+  readonly server?: BridgeServer;
+  /** Requests of this worker to the peer. */
+  readonly requester?: Requester;
+}
+
+/** The duty loop of one worker. */
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #links: Map<string, PeerLink> = new Map();
+  #servers: BridgeServer[] = [];
+  #drainers: ((type: number, offset: number, length: number, slot: number, sequence: number) => void)[] = [];
+  #requesters: Requester[] = [];
+  #stopping = false;
+  #inLoop = false;
+  #flushScheduled = false;
+  #idleSlices = 0;
+  #timer: Timer | undefined;
+  readonly #hasWork: () => boolean = () => this.#pollable();
+  readonly #flushLater: () => void = () => {
+    this.#flushScheduled = false;
+    this.#flush();
+  };
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+  }
+
+  /** Adds or replaces the link to a peer. */
+  attach(peer: string, link: PeerLink): void {
+    this.#links.set(peer, link);
+    this.#relink();
+  }
+
+  /** Forgets a peer; the caller has failed its requester. */
+  detach(peer: string): PeerLink | undefined {
+    const link = this.#links.get(peer);
+    this.#links.delete(peer);
+    this.#relink();
+    return link;
+  }
+
+  /** Replies or requests were written outside the loop (an asynchronous handler finished): they go out this turn. */
+  readonly dirty: () => void = () => {
+    if (this.#inLoop || this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    this.#options.scheduler.defer(this.#flushLater);
+  };
+
+  /** Lets the loop end once its rings are empty and nothing is in flight. */
+  stop(): void {
+    this.#stopping = true;
+    this.#options.block.bell.ring();
+  }
+
+  /** Runs until stopped or retired. @returns which of the two */
+  async run(): Promise<"stopped" | "retired"> {
+    const { clock, block, scheduler, background, pendingAsync, spin } = this.#options;
+    let lastTurnMs = clock.nowMs();
+    let waiting = false;
+    for (;;) {
+      if (block.retired) return "retired";
+      const nowMs = clock.nowMs();
+      block.heartbeat.enter(HEARTBEAT.JS, nowMs);
+      const work = this.#duty(nowMs);
+      if (work > 0) this.#idleSlices = 0;
+      if (waiting && work > 0) {
+        waiting = false;
+        spin.woke();
+      }
+      const more = work > 0 || background(BACKGROUND_BUDGET_MS);
+      if (block.retired) return "retired";
+      const turnDue = clock.nowMs() - lastTurnMs > TURN_LIMIT_MS;
+      if (turnDue || (pendingAsync() > 0 && work > 0)) {
+        await nextTurn(scheduler);
+        lastTurnMs = clock.nowMs();
+        continue;
+      }
+      if (more || (!waiting && spin.spin(this.#hasWork))) continue;
+      waiting = true;
+      if (this.#stopping && pendingAsync() === 0 && !this.#pollable()) return "stopped";
+      if (await this.#park()) lastTurnMs = clock.nowMs();
+    }
+  }
+
+  #duty(nowMs: number): number {
+    this.#inLoop = true;
+    let work = 0;
+    try {
+      for (let at = 0; at < this.#servers.length; at++) {
+        const handled = (this.#servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
+        if (handled > 0) work += handled;
+      }
+      for (const requester of this.#requesters) {
+        work += requester.drain(DRAIN_LIMIT);
+        requester.sweep(nowMs);
+      }
+      this.#options.sweep(nowMs);
+    } finally {
+      this.#inLoop = false;
+      this.#flush();
+    }
+    return work;
+  }
+
+  /** Sleeps until rung. @returns whether the event loop had a turn */
+  async #park(): Promise<boolean> {
+    const { block, clock, scheduler, pendingAsync, openResources } = this.#options;
+    const ticket = block.bell.prepareWait();
+    if (this.#pollable() || this.#stopping || block.retired) {
+      block.bell.cancelWait();
+      await nextTurn(scheduler);
+      return true;
+    }
+    block.heartbeat.enter(HEARTBEAT.IDLE, clock.nowMs());
+    if (this.#idleSlices >= PARK_SLICES || pendingAsync() > 0 || openResources()) {
+      const woken = block.bell.waitAsync(ticket);
+      if (woken === undefined) {
+        await nextTurn(scheduler);
+        return true;
+      }
+      this.#watchDeadlines();
+      await woken;
+      this.#timer?.cancel();
+      return true;
+    }
+    this.#idleSlices++;
+    block.bell.wait(ticket, PARK_SLICE_MS);
+    if (this.#pollable()) return false;
+    await nextTurn(scheduler);
+    return true;
+  }
+
+  /** While asleep in `waitAsync` nobody sweeps: a timer rings the bell at the earliest deadline. */
+  #watchDeadlines(): void {
+    let earliest = Number.POSITIVE_INFINITY;
+    for (const requester of this.#requesters) {
+      if (requester.pending > 0 && requester.earliestDeadlineMs < earliest) earliest = requester.earliestDeadlineMs;
+    }
+    if (earliest === Number.POSITIVE_INFINITY) return;
+    const { clock, scheduler, block } = this.#options;
+    this.#timer = scheduler.timer(Math.max(0, earliest - clock.nowMs()), () => block.bell.ring());
+  }
+
+  #pollable(): boolean {
+    for (const server of this.#servers) if (!server.requests.isEmpty() || server.hasOverflow()) return true;
+    for (const requester of this.#requesters) if (requester.hasReply()) return true;
+    return false;
+  }
+
+  #flush(): void {
+    for (const server of this.#servers) server.flush();
+    for (const requester of this.#requesters) requester.flush();
+  }
+
+  #relink(): void {
+    const links = [...this.#links.values()];
+    this.#servers = links.flatMap((link) => (link.server === undefined ? [] : [link.server]));
+    this.#requesters = links.flatMap((link) => (link.requester === undefined ? [] : [link.requester]));
+    const { onRequest } = this.#options;
+    this.#drainers = this.#servers.map(
+      (server) => (type, offset, length, slot, sequence) => onRequest(server, type, offset, length, slot, sequence),
+    );
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * The shared words of one data-plane worker: its doorbell, its heartbeat, its flags.
+ *
+ * Layout: `doorbell (128 B) | heartbeat (128 B) | flags (128 B)`, each on cache lines of its own.
+ * One block per worker *incarnation*: a replacement gets a new one, so that a quarantined thread that comes back finds
+ * only its own, retired words.
+ */
+import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { Heartbeat } from "../../native-bridge/heartbeat.ts";
+
+const HEARTBEAT_OFFSET = DOORBELL_BYTES;
+const FLAGS_OFFSET = HEARTBEAT_OFFSET + 128;
+const BLOCK_BYTES = FLAGS_OFFSET + 128;
+const RETIRED_WORD = FLAGS_OFFSET >> 2;
+
+/** Creates the memory of one block, all zero: nobody parked, idle, not retired. */
+export function createWorkerBlock(): SharedArrayBuffer {
+  return new SharedArrayBuffer(BLOCK_BYTES);
+}
+
+/** Handles over one block. Any number of threads may hold them. */
+export class WorkerBlock {
+  readonly memory: SharedArrayBuffer;
+  readonly bell: Doorbell;
+  readonly heartbeat: Heartbeat;
+  readonly #words: Int32Array;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.memory = memory;
+    this.bell = new Doorbell(memory, 0);
+    this.heartbeat = new Heartbeat(memory, HEARTBEAT_OFFSET);
+    this.#words = new Int32Array(memory);
+  }
+
+  /** Tells the worker that a replacement has its shard: it must touch nothing shared any more and leave. */
+  retire(): void {
+    Atomics.store(this.#words, RETIRED_WORD, 1); // publishes
+    this.bell.ring();
+  }
+
+  /** Whether a replacement has taken over. */
+  get retired(): boolean {
+    return Atomics.load(this.#words, RETIRED_WORD) !== 0; // acquires
+  }
+}

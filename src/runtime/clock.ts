@@ -1,0 +1,42 @@
+/**
+ * Time as a parameter.
+ *
+ * Invariant: a clock is monotonic and says nothing about the wall: its origin is arbitrary, so only differences and
+ * deadlines made on the same host mean anything. Whatever lies below the composition root takes a {@link Clock} and
+ * never reads the platform's, which is what lets the same code run in a simulated world.
+ */
+
+/** A monotonic clock. */
+export interface Clock {
+  /** Milliseconds since an arbitrary origin, with fractions. */
+  nowMs(): number;
+  /** Microseconds since the same origin. */
+  nowUs(): number;
+}
+
+/** What to add to this thread's `performance.now()`, whose origin is the thread's start, to count from the machine's. */
+const THREAD_ORIGIN_MS: number = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
+/** The clock of the machine. All threads of one host read the same time, to within a few microseconds. */
+export const systemClock: Clock = {
+  nowMs: () => performance.now() + THREAD_ORIGIN_MS,
+  nowUs: () => (performance.now() + THREAD_ORIGIN_MS) * 1000,
+};
+
+/** A clock that stands still until it is told otherwise. */
+export interface ManualClock extends Clock {
+  /** Sets the time; going backwards is ignored, as a monotonic clock never does. */
+  setMs(nowMs: number): void;
+}
+
+/** Creates a clock that only {@link ManualClock.setMs} moves. */
+export function createManualClock(startMs = 0): ManualClock {
+  let now = startMs;
+  return {
+    nowMs: () => now,
+    nowUs: () => now * 1000,
+    setMs: (nowMs) => {
+      if (nowMs > now) now = nowMs;
+    },
+  };
+}

@@ -1,0 +1,183 @@
+import { describe, expect, it } from "vitest";
+import type { Cluster, ShardloomError } from "../../src/index.ts";
+import { createSeededRandom } from "../../src/runtime/random.ts";
+import { counter, saboteur } from "../support/actors.ts";
+import { eventually, keyOnShard, randomVector, startTestCluster } from "../support/cluster.ts";
+
+async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
+  const started = performance.now();
+  try {
+    return await work;
+  } finally {
+    expect(performance.now() - started).toBeLessThan(limitMs);
+  }
+}
+
+describe("a worker that dies", () => {
+  it.each([
+    ["exits", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).exit(7), "ERR_WORKER_LOST"],
+    ["throws outside any handler", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).throwOutside(), "ERR_WORKER_LOST"],
+    ["hangs in JavaScript", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).block(1e9), "ERR_HANDLER_HUNG"],
+  ])("%s: its requests fail typed within 2 s and its shard comes back", async (_, sabotage, code) => {
+    const cluster = await startTestCluster({ maxHandlerMs: 1_000 });
+    try {
+      const key = keyOnShard(cluster, saboteur, 1);
+      const survivor = keyOnShard(cluster, counter, 0);
+      await cluster.actor(counter, survivor).add(1);
+      await cluster.actor(saboteur, key).calls();
+      const restarted = new Promise<{ shard: number }>((resolve) => cluster.once("worker-restarted", resolve));
+      const open = [sabotage(cluster, key), cluster.actor(saboteur, key).sleep(60_000)];
+      for (const call of open) await within(2_000, expect(call).rejects.toMatchObject({ code }));
+      expect(await restarted).toMatchObject({ shard: 1, incarnation: 2 });
+      expect(await cluster.actor(saboteur, key).calls()).toBe(1); // from its initial state
+      expect(await cluster.actor(counter, survivor).read()).toBe(1); // untouched
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("runs out of memory: noticed, and its shard comes back", async () => {
+    const cluster = await startTestCluster({ maxHeapMb: 64, maxHandlerMs: 20_000 });
+    try {
+      const key = keyOnShard(cluster, saboteur, 0);
+      await expect(cluster.actor(saboteur, key).eatMemory({ timeoutMs: 20_000 } as never)).rejects.toMatchObject({
+        code: "ERR_WORKER_LOST",
+        details: { reason: "ERR_WORKER_OUT_OF_MEMORY" },
+      });
+      expect(await cluster.actor(saboteur, key).calls()).toBe(1);
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("keeps peers talking: the mesh is relinked", async () => {
+    const { relay } = await import("../support/actors.ts");
+    const cluster = await startTestCluster();
+    try {
+      const relayKey = keyOnShard(cluster, relay, 0);
+      const target = keyOnShard(cluster, counter, 1);
+      expect(await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 })).toBe(1);
+      const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
+      await cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).exit(1).catch(() => undefined);
+      await restarted;
+      await eventually("the relay reaches the new worker", async () => {
+        const answer = await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 }, { timeoutMs: 500 }).catch(() => undefined);
+        return answer !== undefined;
+      });
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("loses no acknowledged vector, whatever kills it", async () => {
+    const seed = Number(process.env["SEED"] ?? 77);
+    const random = createSeededRandom(seed);
+    const cluster = await startTestCluster();
+    try {
+      const docs = await cluster.vectors("docs", { dimensions: 16, metric: "l2" });
+      const expected = new Map<number, Float32Array>();
+      for (let round = 0; round < 4; round++) {
+        const batch = Array.from({ length: 200 }, () => ({ id: random.u32() % 1_000, vector: randomVector(random, 16) }));
+        const distinct = [...new Map(batch.map((document) => [document.id, document])).values()];
+        await docs.upsert(distinct);
+        for (const { id, vector } of distinct) expected.set(id, vector);
+        const doomed = [...expected.keys()].slice(0, 10);
+        await docs.delete(doomed);
+        for (const id of doomed) expected.delete(id);
+        const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
+        await cluster.actor(saboteur, keyOnShard(cluster, saboteur, round % 2)).exit(1).catch(() => undefined);
+        await restarted;
+        expect(await docs.count(), `seed ${seed}`).toBe(expected.size);
+        const ids = [...expected.keys()];
+        const stored = await docs.getMany(ids);
+        for (const [at, id] of ids.entries()) expect(stored[at]?.vector, `seed ${seed}, id ${id}`).toEqual(expected.get(id));
+        for (const id of ids.slice(0, 5)) {
+          const { hits } = await docs.search(expected.get(id) as Float32Array, { k: 1 });
+          expect(hits[0]).toMatchObject({ id, score: 0 });
+          const target = new Float32Array(16);
+          const region = docs.region(id);
+          expect(region).toBeDefined();
+          expect(cluster.reader().read(region as never, target)).toBe(0);
+          expect(target).toEqual(expected.get(id));
+        }
+      }
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("gives up a shard whose worker keeps dying, and says so", async () => {
+    const cluster = await startTestCluster();
+    try {
+      const key = keyOnShard(cluster, saboteur, 0);
+      const down = new Promise<{ shard: number; error: ShardloomError }>((resolve) => cluster.once("worker-down", resolve));
+      let gone = false;
+      void down.then(() => {
+        gone = true;
+      });
+      while (!gone) await cluster.actor(saboteur, key).exit(1, { timeoutMs: 10_000 }).catch(() => undefined);
+      expect(await down).toMatchObject({ shard: 0 });
+      await expect(cluster.actor(saboteur, key).calls()).rejects.toMatchObject({ code: "ERR_WORKER_LOST" });
+      const other = keyOnShard(cluster, saboteur, 1);
+      expect(await cluster.actor(saboteur, other).calls()).toBe(1);
+    } finally {
+      await cluster.close();
+    }
+  });
+});
+
+describe("a busy worker", () => {
+  it("stays up while a handler runs within its budget, and asks to it time out typed", async () => {
+    const cluster = await startTestCluster({ maxHandlerMs: 2_000 });
+    try {
+      let lost = 0;
+      cluster.on("worker-lost", () => lost++);
+      const key = keyOnShard(cluster, saboteur, 0);
+      const blocking = cluster.actor(saboteur, key).block(800);
+      await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+      expect(await blocking).toBe("done");
+      expect(lost).toBe(0);
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("does not stop one-sided reads", async () => {
+    const cluster = await startTestCluster();
+    try {
+      const docs = await cluster.vectors("docs", { dimensions: 8, metric: "l2" });
+      await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: new Float32Array(8).fill(id) })));
+      const keys = [0, 1].map((shard) => keyOnShard(cluster, saboteur, shard));
+      const blocked = keys.map((key) => cluster.actor(saboteur, key).block(400));
+      await expect(docs.get(1, { timeoutMs: 50 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+      const reader = cluster.reader();
+      const target = new Float32Array(8);
+      for (let id = 0; id < 100; id++) {
+        const region = docs.region(id);
+        expect(reader.read(region as never, target)).toBe(0);
+        expect(target[0]).toBe(id);
+      }
+      await Promise.all(blocked);
+    } finally {
+      await cluster.close();
+    }
+  });
+});
+
+describe("an idle cluster", () => {
+  it("uses at most 1 % of a core per worker", async () => {
+    const cluster = await startTestCluster();
+    try {
+      await cluster.actor(counter, "x").read();
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      const before = process.cpuUsage();
+      const started = performance.now();
+      await new Promise((resolve) => setTimeout(resolve, 2_000));
+      const { user, system } = process.cpuUsage(before);
+      const share = (user + system) / 1000 / (performance.now() - started);
+      expect(share / 2).toBeLessThan(0.01);
+    } finally {
+      await cluster.close();
+    }
+  });
+});

@@ -1,0 +1,79 @@
+/** Actors that the cluster tests host in real workers. */
+import { defineActor } from "../../src/index.ts";
+import { ShardloomError } from "../../src/errors.ts";
+
+/** Keeps a count and the order in which it was told things. */
+export const counter = defineActor({
+  name: "counter",
+  init: () => ({ count: 0, seen: [] as number[] }),
+  handlers: {
+    add(state, amount: number) {
+      state.count += amount;
+      return state.count;
+    },
+    remember(state, value: number) {
+      state.seen.push(value);
+    },
+    seen(state) {
+      return state.seen;
+    },
+    read(state) {
+      return state.count;
+    },
+  },
+});
+
+/** Does what breaks things. */
+export const saboteur = defineActor({
+  name: "saboteur",
+  init: () => ({ calls: 0 }),
+  handlers: {
+    calls(state) {
+      state.calls++;
+      return state.calls;
+    },
+    block(_, milliseconds: number) {
+      const until = performance.now() + milliseconds;
+      while (performance.now() < until);
+      return "done";
+    },
+    sleep(_, milliseconds: number) {
+      return new Promise<string>((resolve) => setTimeout(() => resolve("slept"), milliseconds));
+    },
+    exit(_, code: number) {
+      process.exit(code);
+    },
+    throwOutside() {
+      setTimeout(() => {
+        throw new Error("thrown outside any handler");
+      }, 0);
+      return new Promise<never>(() => undefined);
+    },
+    eatMemory() {
+      const hoard: unknown[] = [];
+      for (;;) hoard.push(new Array(10_000).fill(Math.random()));
+    },
+    fail(_, message: string) {
+      throw new RangeError(message);
+    },
+    refuse() {
+      throw new ShardloomError("ERR_INVALID_ARGUMENT", "refused on purpose", { details: { why: "test" } });
+    },
+  },
+});
+
+/** Asks and tells others, over the mesh. */
+export const relay = defineActor({
+  name: "relay",
+  init: () => ({}),
+  handlers: {
+    async addTo(_, message: { key: string; amount: number }, context) {
+      return context.actor(counter, message.key).add(message.amount);
+    },
+    async burst(_, message: { key: string; values: number[] }, context) {
+      const target = context.actor(counter, message.key);
+      await Promise.all(message.values.map((value) => target.tell.remember(value)));
+      return target.seen();
+    },
+  },
+});

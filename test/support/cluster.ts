@@ -1,0 +1,30 @@
+/** What the cluster tests share: a small cluster, its actors, and waiting with a deadline instead of sleeping. */
+import type { AnyActorDefinition } from "../../src/actor/define-actor.ts";
+import { Cluster, type ClusterOptions } from "../../src/index.ts";
+
+/** The compiled module of `actors.ts`. */
+export const ACTORS_URL: URL = new URL("./actors.js", import.meta.url);
+
+/** Two workers with the test actors, and little memory. */
+export function startTestCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  return Cluster.start({ workers: 2, memoryBytes: 256 * 1024 * 1024, actors: [ACTORS_URL], ...options });
+}
+
+/** Resolves when the condition holds; rejects, naming it, when it does not within the deadline. */
+export async function eventually(what: string, condition: () => boolean | Promise<boolean>, timeoutMs = 10_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`${what} did not happen within ${timeoutMs} ms`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** A key of an actor that lives on the given shard. */
+export function keyOnShard(cluster: Cluster, definition: AnyActorDefinition, shard: number): string {
+  for (let at = 0; ; at++) if (cluster.shardOfActor(definition, `key-${at}`) === shard) return `key-${at}`;
+}
+
+/** A uniform vector. */
+export function randomVector(random: { float(): number }, dimensions: number): Float32Array {
+  return Float32Array.from({ length: dimensions }, () => random.float() * 2 - 1);
+}
