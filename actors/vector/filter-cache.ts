@@ -41,7 +41,14 @@ export class FilterCache {
   get(bytes: Uint8Array): CachedFilter {
     const key = Buffer.from(bytes).toString("latin1");
     const found = this.#entries.get(key);
-    const entry: CachedFilter = found ?? { predicate: filterFromBytes(bytes), rows: undefined, writesSinceUse: 0, probes: 0, share: undefined, shareAge: 0 };
+    const entry: CachedFilter = found ?? {
+      predicate: filterFromBytes(bytes),
+      rows: undefined,
+      writesSinceUse: 0,
+      probes: 0,
+      share: undefined,
+      shareAge: 0,
+    };
     entry.writesSinceUse = 0;
     this.#entries.delete(key);
     this.#entries.set(key, entry);

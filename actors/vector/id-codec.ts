@@ -47,7 +47,8 @@ export function idKindOf(idWord: number): number {
 export function idWordOf(id: VectorId): number {
   if (typeof id === "string") {
     const length = isShortAscii(id) ? id.length : Buffer.byteLength(id, "utf8");
-    if (length < 1 || length > MAX_ID_BYTES) throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
+    if (length < 1 || length > MAX_ID_BYTES)
+      throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
     return length;
   }
   if (typeof id === "number" && Number.isFinite(id)) return 8 | (ID_NUMBER << KIND_SHIFT);
