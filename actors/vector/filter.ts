@@ -7,8 +7,8 @@
  * type (number with number or bigint, string with string); values of other types never match, `ne` and `nin` then do.
  * Invariant: a filter either compiles whole or throws a typed error that names what is wrong: nothing is ignored.
  */
-import { Unpackr } from "msgpackr";
 import { describeValue, ShardloomError } from "../../src/errors.ts";
+import { decodeMetadata } from "./metadata-codec.ts";
 
 export type FilterScalar = string | number | boolean | null | bigint;
 
@@ -37,12 +37,10 @@ type Test = (value: unknown) => boolean;
 /** Filters nest at most this deep. */
 export const MAX_FILTER_DEPTH = 32;
 
-const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true });
-
 /** Decodes msgpack bytes; they may lie in shared memory, of which a copy is made. */
 export function decodePayload(bytes: Uint8Array, byteOffset: number, byteLength: number): unknown {
   if (byteLength === 0) return undefined;
-  return unpackr.unpack(Buffer.from(bytes.subarray(byteOffset, byteOffset + byteLength)));
+  return decodeMetadata(Buffer.from(bytes.subarray(byteOffset, byteOffset + byteLength)));
 }
 
 /**
@@ -53,7 +51,7 @@ export function decodePayload(bytes: Uint8Array, byteOffset: number, byteLength:
 export function filterFromBytes(bytes: Uint8Array): Predicate {
   let filter: unknown;
   try {
-    filter = unpackr.unpack(Buffer.from(bytes));
+    filter = decodeMetadata(Buffer.from(bytes));
   } catch (cause) {
     throw new ShardloomError(
       "ERR_CORRUPT",
