@@ -18,7 +18,12 @@
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
 import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "./id-codec.ts";
-import { METRIC_NAMES, QUANTIZATION_NAMES, type ResolvedVectorOptions, resolveVectorOptions } from "./vector-options.ts";
+import {
+  METRIC_NAMES,
+  QUANTIZATION_NAMES,
+  type ResolvedVectorOptions,
+  resolveVectorOptions,
+} from "./vector-options.ts";
 
 /** Flags of get and search, to be combined with `|`. */
 export const INCLUDE = { PAYLOAD: 1, VECTOR: 2 } as const;
@@ -58,7 +63,12 @@ export interface SearchRequest {
   readonly filter?: Uint8Array | undefined;
 }
 
-export function writeOpenRequest(m: WireMemory, offset: number, collectionId: number, options: ResolvedVectorOptions): void {
+export function writeOpenRequest(
+  m: WireMemory,
+  offset: number,
+  collectionId: number,
+  options: ResolvedVectorOptions,
+): void {
   const w = offset >>> 2;
   m.i32[w] = collectionId;
   m.i32[w + 1] = options.dimensions;
@@ -94,7 +104,12 @@ export function upsertItemBytes(dimensions: number, item: UpsertItem): number {
 }
 
 /** Bytes of an upsert request with the items [from, to). */
-export function upsertRequestBytes(dimensions: number, items: readonly UpsertItem[], from = 0, to: number = items.length): number {
+export function upsertRequestBytes(
+  dimensions: number,
+  items: readonly UpsertItem[],
+  from = 0,
+  to: number = items.length,
+): number {
   let bytes = UPSERT_HEADER;
   for (let i = from; i < to; i++) bytes += upsertItemBytes(dimensions, items[i] as UpsertItem);
   return bytes;
@@ -156,7 +171,8 @@ export class UpsertCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.dimensions = m.i32[w + 2] as number;
-    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536) throw corrupt("upsert", "count or dimensions", this.count);
+    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536)
+      throw corrupt("upsert", "count or dimensions", this.count);
     return this.rewind();
   }
 
@@ -235,7 +251,8 @@ export class IdsCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.flags = m.i32[w + 2] as number;
-    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER) throw corrupt("ids", "count", this.count);
+    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER)
+      throw corrupt("ids", "count", this.count);
     this.#at = m.offset + IDS_HEADER;
     this.#index = 0;
     return this;
@@ -249,7 +266,8 @@ export class IdsCursor {
     this.idWord = m.i32[this.#at >>> 2] as number;
     this.hash = (m.i32[(this.#at >>> 2) + 1] as number) >>> 0;
     const end = this.idOffset + idLengthOf(this.idWord);
-    if (!isIdWord(this.idWord) || end > m.offset + m.length) throw corrupt("ids", "id length of entry", this.#index - 1);
+    if (!isIdWord(this.idWord) || end > m.offset + m.length)
+      throw corrupt("ids", "id length of entry", this.#index - 1);
     this.#at = (end + 7) & ~7;
     return true;
   }
@@ -290,7 +308,8 @@ export function writeSearchRequest(m: WireMemory, offset: number, request: Searc
   i32[w + 6] = request.filter?.length ?? 0;
   i32[w + 7] = 0;
   m.f32.set(request.queries, w + 8);
-  if (request.filter !== undefined) m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
+  if (request.filter !== undefined)
+    m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
 }
 
 /** `queries` is a view of the request, `filter` a copy. */
@@ -327,7 +346,11 @@ function need(m: EngineRequest, bytes: number, kind: string): void {
 }
 
 function corrupt(kind: string, name: string, value: number): ShardloomError {
-  return new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`, {
-    details: { kind, name, value },
-  });
+  return new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`,
+    {
+      details: { kind, name, value },
+    },
+  );
 }
