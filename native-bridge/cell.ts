@@ -51,6 +51,11 @@ export function endWrite(i32: Int32Array, byteOffset: number): void {
   Atomics.store(i32, word + VERSION_LOW, next); // publishes
 }
 
+/** Ends a write that changed nothing: the version is what it was before {@link beginWrite}, so readers need not retry. */
+export function cancelWrite(i32: Int32Array, byteOffset: number): void {
+  Atomics.sub(i32, (byteOffset >>> 2) + VERSION_LOW, 1);
+}
+
 /**
  * Gives the cell to another logical owner: references to the old one end in STALE_CELL. Between beginWrite and endWrite only.
  *

@@ -11,7 +11,7 @@
  */
 import { invalidArgument } from "../src/errors.ts";
 import type { Arena } from "./arena.ts";
-import { beginWrite, CELL_ATTEMPTS, endWrite, loadFirst, NEEDS_RMW_CHECK, sameVersion, spinWhileOdd } from "./cell.ts";
+import { beginWrite, CELL_ATTEMPTS, cancelWrite, endWrite, loadFirst, NEEDS_RMW_CHECK, sameVersion, spinWhileOdd } from "./cell.ts";
 import { CELL_WRITABLE_OFFSET, INCARNATION, VERSION_HIGH, VERSION_LOW } from "./cell-layout.ts";
 import { type Completion, CompletionQueue } from "./completion-queue.ts";
 import {
@@ -303,9 +303,7 @@ export class Verbs {
 
   /** Checks key, right, range and cell; notes entry, stamp and cell. */
   #resolve(address: number, rkey: number, length: number, right: number): number {
-    if (typeof rkey !== "number" || typeof address !== "number" || typeof length !== "number") {
-      return typeof rkey === "number" ? STATUS.OUT_OF_BOUNDS : STATUS.INVALID_RKEY;
-    }
+    if (typeof rkey !== "number") return STATUS.INVALID_RKEY;
     const i32 = this.#i32;
     const entry = TABLE_WORD + ((rkey & KEY_INDEX) << ENTRY_SHIFT);
     const stamp = loadFirst(i32, entry + AT_STAMP, this.#rmw); // acquires the entry's fields
@@ -313,6 +311,7 @@ export class Verbs {
     this.#entry = entry;
     this.#stamp = stamp;
     if (((i32[entry + AT_RIGHTS] as number) & right) === 0) return STATUS.REMOTE_ACCESS_ERROR;
+    if (typeof address !== "number" || typeof length !== "number") return STATUS.OUT_OF_BOUNDS;
     if (address >>> 0 !== address || length >>> 0 !== length) return STATUS.OUT_OF_BOUNDS;
     const within = address - ((i32[entry + AT_BASE] as number) >>> 0);
     if (within < 0 || within + length > (i32[entry + AT_LENGTH] as number) >>> 0) return STATUS.OUT_OF_BOUNDS;
@@ -383,7 +382,7 @@ export class Verbs {
   #takeCell(cell: number, generation: number | undefined): number {
     if (!beginWrite(this.#i32, cell * 4, this.#attempts)) return STATUS.RETRY_EXCEEDED;
     if (generation === undefined || this.#i32[cell + AT_INCARNATION] === generation) return SUCCESS;
-    endWrite(this.#i32, cell * 4);
+    cancelWrite(this.#i32, cell * 4);
     return STATUS.STALE_CELL;
   }
 
