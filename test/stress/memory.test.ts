@@ -12,7 +12,7 @@ import { VERSION_HIGH, VERSION_LOW } from "../../native-bridge/cell-layout.ts";
 import { ACCESS } from "../../native-bridge/region-table.ts";
 import { STATUS, Verbs } from "../../native-bridge/verbs.ts";
 import { LONG, memory, runWorker, seedOf } from "../native-bridge/support.ts";
-import { CONTROL, POISON, type StressData, type StressResult } from "./memory.worker.ts";
+import { CONTROL, POISON, type StressData, type StressResult } from "./memory-stress.ts";
 
 const ALL = ACCESS.READ | ACCESS.WRITE | ACCESS.ATOMIC;
 const URL_OF_WORKER = new URL("./memory.worker.js", import.meta.url);
@@ -43,7 +43,7 @@ describe("validated reads against a writer", () => {
   it.each([
     ["read", 4, 96, {}],
     ["read", 1, 288, { rmwCheck: true }],
-    ["read", 2, 1056, { misalignment: 1 }],
+    ["read", 2, 160, { misalignment: 1 }],
     ["read-in-place", 2, 544, {}],
     ["read-cell", 1, 96, {}],
   ] as [StressData["role"], number, number, Partial<StressData>][])("%s of %i cells of %i bytes %o: nothing torn", LONG_TIMEOUT, async (role, cells, stride, more) => {
@@ -77,11 +77,11 @@ describe("validated reads against a writer", () => {
     const { start, ready, stop } = setup(1, 1, 96);
     const writer = start("write-slowly");
     await ready(1);
-    const read = await start("read", { count: 20_000 }).result;
+    const read = await start("read", { count: 1000 }).result;
     stop();
     const written = await writer.result;
     expect(read.torn).toBe(0);
-    expect(read.retries).toBeGreaterThan(100);
+    expect(read.retries).toBeGreaterThan(20);
     expect(written.done).toBeGreaterThan(10);
   });
 });
