@@ -161,8 +161,17 @@ export class Verbs {
       const begun = this.beginInPlace(ref);
       if (begun === STATUS.RETRY_EXCEEDED) continue;
       if (begun !== SUCCESS) return { status: begun, value: undefined };
-      const ended = this.#visit(ref, visit);
-      if (ended.status !== STATUS.RETRY_EXCEEDED) return ended;
+      let value: T | undefined;
+      let status: number;
+      try {
+        value = visit(this.#bytes, ref.address, ref.length);
+        status = this.endInPlace();
+      } catch (error) {
+        status = this.endInPlace();
+        if (status === SUCCESS) throw error;
+      }
+      if (status === SUCCESS) return { status, value };
+      if (status !== STATUS.RETRY_EXCEEDED) return { status, value: undefined };
     }
     return { status: STATUS.RETRY_EXCEEDED, value: undefined };
   }
@@ -287,18 +296,6 @@ export class Verbs {
       this.retries++;
     }
     return this.#wipe(at, length, this.#active() ? STATUS.RETRY_EXCEEDED : STATUS.REGION_REVOKED);
-  }
-
-  #visit<T>(ref: RegionRef, visit: (arena: Uint8Array, byteOffset: number, byteLength: number) => T): { status: number; value: T | undefined } {
-    try {
-      const value = visit(this.#bytes, ref.address, ref.length);
-      const status = this.endInPlace();
-      return { status, value: status === SUCCESS ? value : undefined };
-    } catch (error) {
-      const status = this.endInPlace();
-      if (status === SUCCESS) throw error;
-      return { status, value: undefined };
-    }
   }
 
   /** Checks key, right, range and cell; notes entry, stamp and cell. */
