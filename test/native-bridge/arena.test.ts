@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { CLASS_COUNT, classOf, classUnits } from "../../native-bridge/arena-layout.ts";
-import { generator, LONG, runWorker, seedOf } from "./support.ts";
+import { generator, LONG, runWorker, seedOf } from "./memory-support.ts";
 
 const MIB = 1_048_576;
 

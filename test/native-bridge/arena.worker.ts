@@ -1,7 +1,7 @@
 /** One of several threads that allocate and free in one arena, each marking its blocks, so that an overlap is seen by its owner. */
 import { parentPort, workerData } from "node:worker_threads";
 import { Arena } from "../../native-bridge/arena.ts";
-import { generator } from "./support.ts";
+import { generator } from "./memory-support.ts";
 
 const { memory, mark, operations, seed } = workerData as { memory: WebAssembly.Memory; mark: number; operations: number; seed: number };
 const arena = new Arena(memory);

@@ -4,7 +4,7 @@ import { beginWrite, incarnationOf, isOdd } from "../../native-bridge/cell.ts";
 import { ACTIVE, entryWord, IN_FLIGHT, INDEX_MASK, MAX_EPOCH, REGION_COUNT, STAMP, stampOf } from "../../native-bridge/region-layout.ts";
 import { ACCESS, type RegionOptions, RegionTable } from "../../native-bridge/region-table.ts";
 import { STATUS, statusName, Verbs } from "../../native-bridge/verbs.ts";
-import { generator, memory } from "./support.ts";
+import { generator, memory } from "./memory-support.ts";
 
 const ALL = ACCESS.READ | ACCESS.WRITE | ACCESS.ATOMIC;
 

@@ -8,7 +8,7 @@ import { describe, expect, it } from "vitest";
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef, RegionTable } from "../../native-bridge/region-table.ts";
 import { STATUS, statusName, Verbs } from "../../native-bridge/verbs.ts";
-import { generator, LONG, memory, seedOf } from "./support.ts";
+import { generator, LONG, memory, seedOf } from "./memory-support.ts";
 
 const OPERATIONS = LONG ? 20_000_000 : 1_000_000;
 const HEAP_BYTES = 32_768;

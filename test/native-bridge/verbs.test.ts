@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { beginWrite, bumpIncarnation, endWrite } from "../../native-bridge/cell.ts";
 import { ACCESS, RegionTable } from "../../native-bridge/region-table.ts";
 import { type Completion, OPCODE, STATUS, statusName, Verbs, type WorkRequest } from "../../native-bridge/verbs.ts";
-import { generator, memory } from "./support.ts";
+import { generator, memory } from "./memory-support.ts";
 
 const ALL = ACCESS.READ | ACCESS.WRITE | ACCESS.ATOMIC;
 

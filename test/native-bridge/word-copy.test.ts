@@ -1,7 +1,7 @@
 /** Copies: every alignment and length, and every NaN pattern through interpreter, baseline and optimized code. */
 import { describe, expect, it } from "vitest";
 import { copyDoubles, copyIn, copyOut, LocalBuffer } from "../../native-bridge/word-copy.ts";
-import { generator, memory, seedOf } from "./support.ts";
+import { generator, memory, seedOf } from "./memory-support.ts";
 
 describe("copyOut and copyIn", () => {
   it("move exactly the range, at any alignment and length", () => {

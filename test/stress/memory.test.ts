@@ -11,7 +11,7 @@ import { isOdd } from "../../native-bridge/cell.ts";
 import { VERSION_HIGH, VERSION_LOW } from "../../native-bridge/cell-layout.ts";
 import { ACCESS } from "../../native-bridge/region-table.ts";
 import { STATUS, Verbs } from "../../native-bridge/verbs.ts";
-import { LONG, memory, runWorker, seedOf } from "../native-bridge/support.ts";
+import { LONG, memory, runWorker, seedOf } from "../native-bridge/memory-support.ts";
 import { CONTROL, POISON, type StressData, type StressResult } from "./memory-stress.ts";
 
 const ALL = ACCESS.READ | ACCESS.WRITE | ACCESS.ATOMIC;
