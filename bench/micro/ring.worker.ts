@@ -14,11 +14,12 @@ const sums = new Float64Array(input.control);
 function consume(): () => void {
   const ring = new RingConsumer(input.memory, input.requests);
   const { f64 } = ring;
-  let total = 0;
+  const total = new Float64Array(1); // a captured double would be a new heap number each time
   let seen = 0;
   const small = (_type: number, offset: number, _lengthBytes: number): void => {
     const at = offset >> 3;
-    total +=
+    total[0] =
+      (total[0] as number) +
       (f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
       ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number)));
     seen++;
@@ -36,15 +37,15 @@ function consume(): () => void {
       c += f64[index + 2] as number;
       d += f64[index + 3] as number;
     }
-    total += a + b + c + d;
+    total[0] = (total[0] as number) + (a + b + c + d);
     seen++;
   };
   const handler = input.payloadBytes === 64 ? small : large;
   return () => {
-    total = 0;
+    total[0] = 0;
     seen = 0;
     while (seen < input.records) if (ring.drain(handler, 512) === 0) backOff(100);
-    sums[CONTROL_SUM] = total;
+    sums[CONTROL_SUM] = total[0] as number;
     Atomics.add(control, CONTROL.RECORDS, seen);
   };
 }
