@@ -20,8 +20,8 @@ function consume(): () => void {
     const at = offset >> 3;
     total[0] =
       (total[0] as number) +
-      (f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
-      ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number)));
+      ((f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
+        ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number))));
     seen++;
   };
   const large = (_type: number, offset: number, lengthBytes: number): void => {
