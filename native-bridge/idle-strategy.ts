@@ -61,7 +61,9 @@ export class AdaptiveSpin implements SpinPolicy {
   #waitStartUs: number = UNKNOWN;
   #spunThisWait: boolean = false;
   #parkNext: boolean = false;
+  /** Parked waits since polling was last tried, and polled waits since parking was. */
   #sinceProbe: number = 0;
+  #spinsInARow: number = 0;
   #hits: number = 0;
   #misses: number = 0;
   #parks: number = 0;
@@ -101,7 +103,10 @@ export class AdaptiveSpin implements SpinPolicy {
       for (let poll = 0; poll < BATCH_POLLS; poll++) {
         if (predicate()) {
           this.#hits++;
-          this.#observe(this.#nowUs() - startUs);
+          const waitUs = this.#nowUs() - startUs;
+          // A probe that beat parking is repeated at once: a change for the better is learnt in a few waits.
+          if (Math.log2(waitUs + 0.25) < this.#parkedLog2 - MARGIN_LOG2) this.#sinceProbe = PROBE_SPIN_EVERY;
+          this.#observe(waitUs);
           if (preempted) this.#notePreemption();
           return true;
         }
@@ -136,12 +141,16 @@ export class AdaptiveSpin implements SpinPolicy {
     }
     const budgetUs = Math.min(maxSpinUs, 3 * this.#expectedUs + 10);
     const spinWins = !(this.#spunLog2 >= this.#parkedLog2 - MARGIN_LOG2); // also while one of them is unknown
-    this.#sinceProbe++;
-    if (this.#sinceProbe >= (spinWins ? PROBE_PARK_EVERY : PROBE_SPIN_EVERY)) {
-      this.#sinceProbe = 0;
-      return spinWins ? 0 : budgetUs;
+    if (spinWins) {
+      this.#spinsInARow++;
+      if (this.#spinsInARow < PROBE_PARK_EVERY) return budgetUs;
+      this.#spinsInARow = 0;
+      return 0;
     }
-    return spinWins ? budgetUs : 0;
+    this.#sinceProbe++;
+    if (this.#sinceProbe < PROBE_SPIN_EVERY) return 0;
+    this.#sinceProbe = 0;
+    return budgetUs;
   }
 
   #observe(waitUs: number): void {

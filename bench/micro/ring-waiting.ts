@@ -18,6 +18,8 @@ const POLICIES: readonly Policy[] = [
   { kind: "fixed", spinUs: 2000 },
   { kind: "adaptive" },
 ];
+/** Smoke runs prove that every part works; they compare fewer policies. */
+const SMOKE_POLICIES: readonly Policy[] = POLICIES.filter((policy) => policy.kind === "adaptive" || policy.spinUs === 0 || policy.spinUs === 200);
 const GAPS_US = [0, 50, 5000] as const;
 const STATES = ["quiet", "busy neighbour", "workers = 2x cores"] as const;
 
@@ -67,9 +69,10 @@ function trips(cell: Cell, gapUs: number, count: number, sleeper: Int32Array): n
 }
 
 /** All cells; returns rows, and the worst ratio of adaptive to the best fixed policy with where it was. */
-export async function waitingRows(mode: BenchMode): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
+export async function waitingRows(mode: BenchMode, log: (line: string) => void): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
   const rows: BenchRow[] = [];
   const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  const policies = mode === "smoke" ? SMOKE_POLICIES : POLICIES;
   const rounds = sized(mode, 1, 3, 9);
   let worst = 0;
   let where = "";
@@ -77,14 +80,15 @@ export async function waitingRows(mode: BenchMode): Promise<{ readonly rows: Ben
     const neighbour = state === "busy neighbour" ? new Partner({ role: "busy" }) : undefined;
     await neighbour?.online();
     for (const gapUs of GAPS_US) {
-      const count = gapUs === 0 ? sized(mode, 50, 1500, 4000) : gapUs === 50 ? sized(mode, 20, 400, 1000) : sized(mode, 3, 20, 60);
-      const samples = POLICIES.map((): number[] => []);
-      const cpu = POLICIES.map(() => 0);
+      log(`ring: waiting, ${state}, gap ${gapUs} us`);
+      const count = gapUs === 0 ? sized(mode, 20, 1500, 4000) : gapUs === 50 ? sized(mode, 20, 400, 1000) : sized(mode, 8, 20, 60);
+      const samples = policies.map((): number[] => []);
+      const cpu = policies.map(() => 0);
       for (let round = 0; round < rounds; round++) {
-        for (const [index, policy] of POLICIES.entries()) {
+        for (const [index, policy] of policies.entries()) {
           // Threads of one policy only, so that the others' waiting does not disturb; learning is part of the run.
           const cell = await open(policy, state === "workers = 2x cores" ? 2 * availableParallelism() : 1);
-          trips(cell, gapUs, Math.ceil(count / 5), sleeper);
+          trips(cell, gapUs, Math.max(8, Math.ceil(count / 5)), sleeper);
           const before = process.cpuUsage();
           const startUs = nowUs();
           samples[index]?.push(...trips(cell, gapUs, count, sleeper));
@@ -97,7 +101,7 @@ export async function waitingRows(mode: BenchMode): Promise<{ readonly rows: Ben
         }
       }
       const name = `${state}, gap ${gapUs} us`;
-      for (const [index, policy] of POLICIES.entries()) {
+      for (const [index, policy] of policies.entries()) {
         rows.push(toRow(name, policyName(policy), "us", samples[index] ?? [], `cpu ${(100 * (cpu[index] ?? 0)).toFixed(0)} %`));
       }
       const medians = samples.map(median);

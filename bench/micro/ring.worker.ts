@@ -14,13 +14,14 @@ const sums = new Float64Array(input.control);
 function consume(): () => void {
   const ring = new RingConsumer(input.memory, input.requests);
   const { f64 } = ring;
-  let total = 0;
+  const total = new Float64Array(1); // a captured double would be a new heap number each time
   let seen = 0;
   const small = (_type: number, offset: number, _lengthBytes: number): void => {
     const at = offset >> 3;
-    total +=
-      (f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
-      ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number)));
+    total[0] =
+      (total[0] as number) +
+      ((f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
+        ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number))));
     seen++;
   };
   const large = (_type: number, offset: number, lengthBytes: number): void => {
@@ -36,15 +37,15 @@ function consume(): () => void {
       c += f64[index + 2] as number;
       d += f64[index + 3] as number;
     }
-    total += a + b + c + d;
+    total[0] = (total[0] as number) + (a + b + c + d);
     seen++;
   };
   const handler = input.payloadBytes === 64 ? small : large;
   return () => {
-    total = 0;
+    total[0] = 0;
     seen = 0;
     while (seen < input.records) if (ring.drain(handler, 512) === 0) backOff(100);
-    sums[CONTROL_SUM] = total;
+    sums[CONTROL_SUM] = total[0] as number;
     Atomics.add(control, CONTROL.RECORDS, seen);
   };
 }
@@ -115,7 +116,13 @@ function policyEcho(): void {
   const callers = new Doorbell(input.memory, DOORBELL_BYTES);
   const spin = makeSpin(input.policy);
   const answer = (type: number, offset: number): void => {
-    const at = replies.tryClaim(type, 8);
+    let at = replies.tryClaim(type, 8);
+    while (at < 0 && Atomics.load(control, CONTROL.STOP) === 0) {
+      callers.ring(); // the caller is behind with its replies
+      backOff(100);
+      at = replies.tryClaim(type, 8);
+    }
+    if (at < 0) return;
     replies.i32[at >> 2] = requests.i32[offset >> 2] as number;
     replies.commit(at);
     Atomics.add(control, CONTROL.RECORDS, 1);
