@@ -155,8 +155,8 @@ export class RingProducer {
   }
 
   /**
-   * Makes the claimed record part of the stream: visible at once when the consumer has caught up and this is the start
-   * of a burst, else with its batch or the next flush().
+   * Makes the claimed record part of the stream: visible at once when it starts a burst (first after a flush), or when
+   * the consumer has caught up; else with its batch or the next flush().
    */
   commit(offset: number): void {
     if (offset !== this.#claimOffset) throw this.#badClaim(offset);
@@ -208,7 +208,8 @@ export class RingProducer {
   }
 
   #look(): void {
-    if (this.i32[this.#headIndex] === this.#published) {
+    // The first record of a burst goes at once without a look: reading the head would take its line from the consumer.
+    if (this.#lookAt === 1 || this.i32[this.#headIndex] === this.#published) {
       this.#publish();
       // A stream that outruns its consumer's wake-up must not fall into one publication a message.
       this.#lookAt = Math.min(this.#lookAt << 1, this.#batch);
