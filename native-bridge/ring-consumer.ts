@@ -97,6 +97,10 @@ export class RingConsumer {
     const tail = this.#cachedTail;
     let head = start;
     let count = 0;
+    // The next address must not depend on a load that misses: records of one size are taken as predicted by a branch, so
+    // that the processor fetches the following ones meanwhile.
+    let usualBytes = 0;
+    let usualSize = recordBytes(0);
     try {
       while (head !== tail && count < limit) {
         const index = head & mask;
@@ -104,7 +108,11 @@ export class RingConsumer {
         const lengthBytes = i32[at] as number;
         const word = i32[at + 1] as number;
         const type = word >>> 16;
-        const size = recordBytes(lengthBytes);
+        if (lengthBytes !== usualBytes) {
+          usualBytes = lengthBytes;
+          usualSize = recordBytes(lengthBytes);
+        }
+        const size = usualSize;
         if (
           lengthBytes >>> 0 > maxPayloadBytes || // also negative ones
           word !== typeWord(type, lengthBytes, head) ||
