@@ -118,7 +118,6 @@ class ShardHost {
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
     const { shard } = this.#task;
-    const { heartbeat } = this.#block;
     const nowMs = (): number => systemClock.nowMs();
     return {
       workerIndex: shard,
@@ -127,16 +126,20 @@ class ShardHost {
       kernels,
       nowMs,
       randomU32: () => systemRandom.u32(),
-      native: (call) => {
-        heartbeat.enter(HEARTBEAT.NATIVE, nowMs());
-        try {
-          return call();
-        } finally {
-          heartbeat.enter(HEARTBEAT.JS, nowMs());
-          this.#assertServing();
-        }
-      },
+      native: (call) => this.#native(call),
     };
+  }
+
+  /** Marks a native call on the heartbeat, so that it is not taken for a hung thread. Calls may nest. */
+  #native<T>(call: () => T): T {
+    const { heartbeat } = this.#block;
+    heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
+    try {
+      return call();
+    } finally {
+      heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
+      this.#assertServing();
+    }
   }
 
   /** After a native call: a quarantined worker's shard belongs to another thread by now. */
@@ -169,7 +172,15 @@ class ShardHost {
       table,
       local: () => ({ shard, system: this.#actors as ActorSystem, scheduler: systemScheduler }),
     });
-    const actors = createActorSystem({ definitions, clock: systemClock, scheduler: systemScheduler, random: systemRandom, send: router, codec });
+    const actors = createActorSystem({
+      definitions,
+      clock: systemClock,
+      scheduler: systemScheduler,
+      random: systemRandom,
+      send: router,
+      codec,
+      native: (call) => this.#native(call),
+    });
     this.#actors = actors;
     this.#shard = new Shard({
       shard,

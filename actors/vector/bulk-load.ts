@@ -24,7 +24,11 @@ const BATCHES_IN_FLIGHT = 4;
 export type DocumentSource = Iterable<VectorDocument> | AsyncIterable<VectorDocument>;
 
 /** @throws {ShardloomError} the first failure, with `details.written`. */
-export async function loadDocuments(parts: VectorCollectionParts, source: DocumentSource, options: UpsertOptions): Promise<LoadProgress> {
+export async function loadDocuments(
+  parts: VectorCollectionParts,
+  source: DocumentSource,
+  options: UpsertOptions,
+): Promise<LoadProgress> {
   const batchSize = options.batchSize ?? DEFAULT_BATCH;
   if (!Number.isInteger(batchSize) || batchSize < 1 || batchSize > MAX_BATCH) {
     throw invalidArgument("upsert", "batchSize", `an integer between 1 and ${MAX_BATCH}`, batchSize);
@@ -87,7 +91,11 @@ class Load {
 
   /** Waits until another batch may be begun, and none in flight holds the id. @throws the first failure of a batch */
   async room(id: VectorId): Promise<void> {
-    while (this.#failure === undefined && this.#flights.size > 0 && (this.#flights.size >= BATCHES_IN_FLIGHT || this.#isFlying(id))) {
+    while (
+      this.#failure === undefined &&
+      this.#flights.size > 0 &&
+      (this.#flights.size >= BATCHES_IN_FLIGHT || this.#isFlying(id))
+    ) {
       await Promise.race(this.#flights.keys());
     }
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -97,7 +105,12 @@ class Load {
     if (this.#batch.length === 0) return;
     const { timeoutMs } = this.#options;
     // Not the signal: a batch that was sent is waited for, so that what is written is known.
-    const flight = upsertItems(this.#parts, this.#batch, timeoutMs === undefined ? {} : { timeoutMs }, PRIORITY.BULK).then(
+    const flight = upsertItems(
+      this.#parts,
+      this.#batch,
+      timeoutMs === undefined ? {} : { timeoutMs },
+      PRIORITY.BULK,
+    ).then(
       (progress) => this.#acknowledge(progress),
       (error: unknown) => {
         const { written } = ShardloomError.from(error).details;
@@ -135,12 +148,18 @@ class Load {
 }
 
 /** One step of a source; what it throws is the source's fault and says so. */
-async function read(iterator: Iterator<VectorDocument> | AsyncIterator<VectorDocument>): Promise<IteratorResult<VectorDocument>> {
+async function read(
+  iterator: Iterator<VectorDocument> | AsyncIterator<VectorDocument>,
+): Promise<IteratorResult<VectorDocument>> {
   try {
     return await iterator.next();
   } catch (error) {
     if (ShardloomError.is(error)) throw error;
-    throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot read documents as their source failed: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new ShardloomError(
+      "ERR_INVALID_ARGUMENT",
+      `Cannot read documents as their source failed: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   }
 }
 
@@ -150,7 +169,11 @@ class AbortWait {
   #reject: (error: ShardloomError) => void = () => undefined;
   readonly #aborted: Promise<never>;
   readonly #listener = (): void => {
-    this.#reject(new ShardloomError("ERR_ABORTED", "Cannot finish load as its signal was aborted", { cause: this.#signal?.reason }));
+    this.#reject(
+      new ShardloomError("ERR_ABORTED", "Cannot finish load as its signal was aborted", {
+        cause: this.#signal?.reason,
+      }),
+    );
   };
 
   constructor(signal: AbortSignal | undefined) {

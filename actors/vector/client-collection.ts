@@ -19,8 +19,9 @@ import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { searchVectors } from "./client-search.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
+import { encodeFilter } from "./filter.ts";
 import type { VectorId } from "./id-codec.ts";
-import { decodeMetadata, encodeFilter, type Metadata } from "./metadata-codec.ts";
+import { decodeMetadata, type Metadata } from "./metadata-codec.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
 import type { VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
@@ -158,7 +159,8 @@ export class VectorCollection {
   /** Documents in the order of their ids; undefined where an id is unknown. */
   async getMany(ids: readonly VectorId[], options: GetOptions = {}): Promise<(StoredDocument | undefined)[]> {
     this.#parts.assertOpen();
-    const flags = (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
+    const flags =
+      (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
     const found: (StoredDocument | undefined)[] = [];
     await getIds(this.#parts, ids, flags, options, (place, stored) => {
       found[place] = toDocument(ids[place] as VectorId, stored);
@@ -174,7 +176,12 @@ export class VectorCollection {
 
   /** Number of documents, or of those that match a filter. */
   async count(options: CallOptions & { readonly filter?: Metadata } = {}): Promise<number> {
-    const answers = await this.#everyShard(VECTOR_COUNT, options, (frame) => readCountReply(frame, frame.offset), options.filter);
+    const answers = await this.#everyShard(
+      VECTOR_COUNT,
+      options,
+      (frame) => readCountReply(frame, frame.offset),
+      options.filter,
+    );
     return answers.reduce((sum, rows) => sum + rows, 0);
   }
 
@@ -192,15 +199,22 @@ export class VectorCollection {
     const deadlineAtMs = coordinator.deadlineAtMs(options);
     for (;;) {
       const timeoutMs = Math.max(1, deadlineAtMs - coordinator.nowMs());
-      const shards = await this.status({ timeoutMs, ...(options.signal === undefined ? {} : { signal: options.signal }) });
+      const shards = await this.status({
+        timeoutMs,
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
       const rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
       const unindexed = shards.reduce((sum, shard) => sum + shard.unindexed, 0);
       options.onProgress?.({ rows, indexed: rows - unindexed });
       if (unindexed === 0) return;
       if (coordinator.nowMs() + INDEX_POLL_MS > deadlineAtMs) {
-        throw new ShardloomError("ERR_TIMEOUT", `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it`, {
-          details: { rows, unindexed },
-        });
+        throw new ShardloomError(
+          "ERR_TIMEOUT",
+          `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it`,
+          {
+            details: { rows, unindexed },
+          },
+        );
       }
       await coordinator.pause(INDEX_POLL_MS);
     }
@@ -237,7 +251,9 @@ export class VectorCollection {
       byteLength: filterRequestBytes(bytes),
       write: (target, offset) => writeFilterRequest(target, offset, collectionId, bytes),
     };
-    return Promise.all(coordinator.shards.map((shard) => coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options)));
+    return Promise.all(
+      coordinator.shards.map((shard) => coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options)),
+    );
   }
 }
 

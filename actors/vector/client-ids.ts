@@ -5,8 +5,8 @@
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
-import { hashId } from "../../src/topology/stable-hash.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
+import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../coordinator.ts";
@@ -33,7 +33,9 @@ export async function getIds(
 ): Promise<void> {
   const get = async (group: Group): Promise<void> => {
     try {
-      const found = await askIds(parts, group, VECTOR_GET, flags, options, (frame) => readGetReply(frame, frame.offset, frame.length));
+      const found = await askIds(parts, group, VECTOR_GET, flags, options, (frame) =>
+        readGetReply(frame, frame.offset, frame.length),
+      );
       for (const [at, stored] of found.entries()) if (stored !== undefined) take(group.places[at] as number, stored);
     } catch (error) {
       if (!ShardloomError.is(error) || error.code !== "ERR_RECORD_TOO_LARGE" || group.ids.length === 1) throw error;
@@ -45,13 +47,28 @@ export async function getIds(
 }
 
 /** Removes documents. @returns how many were there */
-export async function deleteIds(parts: VectorCollectionParts, ids: readonly VectorId[], options: CallOptions): Promise<number> {
+export async function deleteIds(
+  parts: VectorCollectionParts,
+  ids: readonly VectorId[],
+  options: CallOptions,
+): Promise<number> {
   const groups = groupIds(parts, ids, "delete");
-  const counts = await Promise.all(groups.map((group) => askIds(parts, group, VECTOR_DELETE, 0, options, (frame) => readDeleteReply(frame, frame.offset).deleted)));
+  const counts = await Promise.all(
+    groups.map((group) =>
+      askIds(parts, group, VECTOR_DELETE, 0, options, (frame) => readDeleteReply(frame, frame.offset).deleted),
+    ),
+  );
   return counts.reduce((sum, count) => sum + count, 0);
 }
 
-function askIds<T>(parts: VectorCollectionParts, group: Group, type: number, flags: number, options: CallOptions, decode: (frame: ReplyFrame) => T): Promise<T> {
+function askIds<T>(
+  parts: VectorCollectionParts,
+  group: Group,
+  type: number,
+  flags: number,
+  options: CallOptions,
+  decode: (frame: ReplyFrame) => T,
+): Promise<T> {
   const payload: Payload = {
     byteLength: idsRequestBytes(group.ids),
     write: (target, offset) => writeIdsRequest(target, offset, parts.collectionId, group.ids, group.hashes, flags),
@@ -73,13 +90,13 @@ function groupIds(parts: VectorCollectionParts, ids: readonly VectorId[], action
     group.hashes.push(hash);
     group.places.push(place);
   }
-  return [...byShard.values()].flatMap((group) => fit(group, coordinator.requester(group.shard).maxPayloadBytes));
+  return [...byShard.values()].flatMap((group) => fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes));
 }
 
-function fit(group: Group, limitBytes: number): Group[] {
+function fitRequests(group: Group, limitBytes: number): Group[] {
   if (group.ids.length === 1 || idsRequestBytes(group.ids) <= limitBytes) return [group];
   const middle = group.ids.length >> 1;
-  return [...fit(slice(group, 0, middle), limitBytes), ...fit(slice(group, middle), limitBytes)];
+  return [...fitRequests(slice(group, 0, middle), limitBytes), ...fitRequests(slice(group, middle), limitBytes)];
 }
 
 function slice(group: Group, from: number, to?: number): Group {

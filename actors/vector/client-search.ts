@@ -11,10 +11,17 @@ import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
-import { encodeFilter, decodeMetadata } from "./metadata-codec.ts";
+import { encodeFilter } from "./filter.ts";
+import { decodeMetadata } from "./metadata-codec.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
-import { INCLUDE, SEARCH_EXACT, type SearchRequest, searchRequestBytes, writeSearchRequest } from "./vector-requests.ts";
+import {
+  INCLUDE,
+  SEARCH_EXACT,
+  type SearchRequest,
+  searchRequestBytes,
+  writeSearchRequest,
+} from "./vector-requests.ts";
 
 /** How often an answer in pages is begun again because its shard was written to meanwhile. */
 const PAGING_ATTEMPTS = 8;
@@ -26,7 +33,11 @@ interface ShardAnswer {
   readonly page: QueryHits;
 }
 
-export async function searchVectors(parts: VectorCollectionParts, vector: ArrayLike<number>, options: SearchOptions): Promise<SearchResult> {
+export async function searchVectors(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: SearchOptions,
+): Promise<SearchResult> {
   const { coordinator } = parts;
   const request = toRequest(parts, vector, options);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
@@ -42,7 +53,9 @@ export async function searchVectors(parts: VectorCollectionParts, vector: ArrayL
   );
   const lists: (readonly SearchHit[])[] = [];
   for (const { shard, page } of gathered.answers) {
-    lists.push(page.left === 0 ? page.hits : await readPages(parts, shard, request, page, deadlineAtMs, options.signal));
+    lists.push(
+      page.left === 0 ? page.hits : await readPages(parts, shard, request, page, deadlineAtMs, options.signal),
+    );
   }
   return { hits: mergeRanked(lists, request.k).map(toHit), completeness: gathered.completeness };
 }
@@ -55,7 +68,9 @@ function toRequest(parts: VectorCollectionParts, vector: ArrayLike<number>, opti
   assertK(k);
   assertEf(ef);
   const flags =
-    (options.includePayload === false ? 0 : INCLUDE.PAYLOAD) | (options.includeVector === true ? INCLUDE.VECTOR : 0) | (options.exact === true ? SEARCH_EXACT : 0);
+    (options.includePayload === false ? 0 : INCLUDE.PAYLOAD) |
+    (options.includeVector === true ? INCLUDE.VECTOR : 0) |
+    (options.exact === true ? SEARCH_EXACT : 0);
   const filter = options.filter === undefined ? undefined : encodeFilter(options.filter);
   return { collectionId, k, ef, flags, queries: checkedQuery(dimensions, vector), dimensions, filter };
 }
@@ -70,7 +85,11 @@ function toPayload(request: SearchRequest, skip: number): Payload {
 
 function readPage(frame: ReplyFrame): QueryHits {
   const [page] = readSearchReply(frame, frame.offset, frame.length);
-  if (page === undefined) throw new ShardloomError("ERR_CORRUPT", "Cannot decode search reply as it must answer one query: current value is 0");
+  if (page === undefined)
+    throw new ShardloomError(
+      "ERR_CORRUPT",
+      "Cannot decode search reply as it must answer one query: current value is 0",
+    );
   return page;
 }
 
@@ -90,7 +109,10 @@ async function readPages(
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
     const payload = toPayload(request, hits.length);
-    const page = await coordinator.ask(shard, VECTOR_SEARCH, VSHARD_LISTED, payload, readPage, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    const page = await coordinator.ask(shard, VECTOR_SEARCH, VSHARD_LISTED, payload, readPage, {
+      timeoutMs,
+      ...(signal === undefined ? {} : { signal }),
+    });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;
@@ -101,9 +123,13 @@ async function readPages(
       lastVersion = page.lastVersion;
     }
   }
-  throw new ShardloomError("ERR_UNAVAILABLE", `Cannot search as shard ${shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`, {
-    details: { shard, k: request.k },
-  });
+  throw new ShardloomError(
+    "ERR_UNAVAILABLE",
+    `Cannot search as shard ${shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`,
+    {
+      details: { shard, k: request.k },
+    },
+  );
 }
 
 function toHit(hit: SearchHit): VectorHit {

@@ -8,8 +8,8 @@
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
-import { hashId } from "../../src/topology/stable-hash.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
+import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../coordinator.ts";
@@ -19,7 +19,13 @@ import { encodePayload } from "./metadata-codec.ts";
 import { copyVector } from "./vector-checks.ts";
 import { rowStride } from "./vector-layout.ts";
 import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
-import { type Reservation, type UpsertItem, upsertItemBytes, upsertRequestBytes, writeUpsertRequest } from "./vector-requests.ts";
+import {
+  type Reservation,
+  type UpsertItem,
+  upsertItemBytes,
+  upsertRequestBytes,
+  writeUpsertRequest,
+} from "./vector-requests.ts";
 
 /** Memory per shard that growth may take at once: a row chunk and a heap chunk, each rounded up to a power of two. */
 const GROWTH_BYTES = 40 * 1024 * 1024;
@@ -35,7 +41,8 @@ interface Part {
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: VectorCollectionParts, document: VectorDocument): UpsertItem {
-  if (document === null || typeof document !== "object") throw invalidArgument("upsert", "document", "an object with id and vector", document);
+  if (document === null || typeof document !== "object")
+    throw invalidArgument("upsert", "document", "an object with id and vector", document);
   const { id, vector, payload } = document;
   idWordOf(id);
   const hash = hashId(id);
@@ -49,9 +56,13 @@ export function refuseDuplicates(items: readonly UpsertItem[]): void {
   const seen = new Set<string | number>();
   for (const [position, { id }] of items.entries()) {
     if (seen.has(id)) {
-      throw new ShardloomError("ERR_DUPLICATE_ID", `Cannot upsert batch as its ids must be distinct: ${describeValue(id)} stands again at position ${position}`, {
-        details: { id, position },
-      });
+      throw new ShardloomError(
+        "ERR_DUPLICATE_ID",
+        `Cannot upsert batch as its ids must be distinct: ${describeValue(id)} stands again at position ${position}`,
+        {
+          details: { id, position },
+        },
+      );
     }
     seen.add(id);
   }
@@ -60,21 +71,41 @@ export function refuseDuplicates(items: readonly UpsertItem[]): void {
 /** Bytes that an item takes in a request. @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when no request can hold it. */
 export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): number {
   const { coordinator, options } = parts;
-  const limit = coordinator.requester(ownerOf(coordinator.snapshot, item.vshard)).maxPayloadBytes - upsertRequestBytes(options.dimensions, [], 0, 0);
+  const limit =
+    coordinator.requester(ownerOf(coordinator.snapshot, item.vshard)).maxPayloadBytes -
+    upsertRequestBytes(options.dimensions, [], 0, 0);
   const byteLength = upsertItemBytes(options.dimensions, item);
   if (byteLength <= limit) return byteLength;
-  throw new ShardloomError("ERR_RECORD_TOO_LARGE", `Cannot upsert ${describeValue(item.id)} as a document must take at most ${limit} bytes: current value is ${byteLength}`, {
-    details: { id: item.id, byteLength, limit },
-  });
+  throw new ShardloomError(
+    "ERR_RECORD_TOO_LARGE",
+    `Cannot upsert ${describeValue(item.id)} as a document must take at most ${limit} bytes: current value is ${byteLength}`,
+    {
+      details: { id: item.id, byteLength, limit },
+    },
+  );
 }
 
 /** Writes checked items with distinct ids. On an error `details.written` tells how many of them were acknowledged. */
-export async function upsertItems(parts: VectorCollectionParts, items: readonly UpsertItem[], options: CallOptions, priority: number): Promise<LoadProgress> {
+export async function upsertItems(
+  parts: VectorCollectionParts,
+  items: readonly UpsertItem[],
+  options: CallOptions,
+  priority: number,
+): Promise<LoadProgress> {
   const requests = split(parts, items);
   if (!isTight(parts, items)) return write(parts, requests, options, priority);
   const turn = parts.reservations.tail.then(async () => {
     const shards = new Set(requests.map((part) => part.shard));
-    await allOf([...shards].map((shard) => reserve(parts, requests.filter((part) => part.shard === shard), options, priority)));
+    await allOf(
+      [...shards].map((shard) =>
+        reserve(
+          parts,
+          requests.filter((part) => part.shard === shard),
+          options,
+          priority,
+        ),
+      ),
+    );
     return write(parts, requests, options, priority);
   });
   parts.reservations.tail = turn.catch(() => undefined); // its caller has the error
@@ -99,7 +130,8 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
     for (let from = 0; from < group.items.length; ) {
       let byteLength = header;
       let to = from;
-      while (to < group.items.length && byteLength + (group.sizes[to] as number) <= limit) byteLength += group.sizes[to++] as number;
+      while (to < group.items.length && byteLength + (group.sizes[to] as number) <= limit)
+        byteLength += group.sizes[to++] as number;
       requests.push({ shard, items: group.items, from, to, byteLength });
       from = to;
     }
@@ -111,13 +143,21 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
 function isTight(parts: VectorCollectionParts, items: readonly UpsertItem[]): boolean {
   const { capacityBytes, touchedBytes } = parts.arena.stats();
   let batchBytes = 0;
-  for (const item of items) batchBytes += rowStride(parts.options.dimensions) + upsertItemBytes(parts.options.dimensions, item);
+  for (const item of items)
+    batchBytes += rowStride(parts.options.dimensions) + upsertItemBytes(parts.options.dimensions, item);
   const directoriesBytes = touchedBytes / 2;
-  return capacityBytes - touchedBytes < parts.coordinator.snapshot.shards * GROWTH_BYTES + 4 * batchBytes + directoriesBytes;
+  return (
+    capacityBytes - touchedBytes < parts.coordinator.snapshot.shards * GROWTH_BYTES + 4 * batchBytes + directoriesBytes
+  );
 }
 
 /** Reserves memory for all parts of one shard, one after the other, each beyond those before it. */
-async function reserve(parts: VectorCollectionParts, requests: readonly Part[], options: CallOptions, priority: number): Promise<void> {
+async function reserve(
+  parts: VectorCollectionParts,
+  requests: readonly Part[],
+  options: CallOptions,
+  priority: number,
+): Promise<void> {
   let before: Reservation = { rows: 0, bytes: 0 };
   for (const part of requests) {
     const { inserted, firstVersion: bytes } = await send(parts, part, options, priority, before);
@@ -125,7 +165,12 @@ async function reserve(parts: VectorCollectionParts, requests: readonly Part[], 
   }
 }
 
-async function write(parts: VectorCollectionParts, requests: readonly Part[], options: CallOptions, priority: number): Promise<LoadProgress> {
+async function write(
+  parts: VectorCollectionParts,
+  requests: readonly Part[],
+  options: CallOptions,
+  priority: number,
+): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
   const calls = requests.map(async (part) => {
@@ -141,7 +186,13 @@ async function write(parts: VectorCollectionParts, requests: readonly Part[], op
   return { written, inserted };
 }
 
-function send(parts: VectorCollectionParts, part: Part, options: CallOptions, priority: number, reserved?: Reservation): Promise<UpsertReply> {
+function send(
+  parts: VectorCollectionParts,
+  part: Part,
+  options: CallOptions,
+  priority: number,
+  reserved?: Reservation,
+): Promise<UpsertReply> {
   const { coordinator, collectionId } = parts;
   const { dimensions } = parts.options;
   const { items, from, to, byteLength } = part;
@@ -163,5 +214,9 @@ async function allOf(calls: readonly Promise<unknown>[]): Promise<void> {
 /** The same error with more details. */
 export function withDetails(error: unknown, details: Readonly<Record<string, unknown>>): ShardloomError {
   const base = ShardloomError.from(error);
-  return new ShardloomError(base.code, base.message, { details: { ...base.details, ...details }, cause: base.cause ?? base, retryable: base.retryable });
+  return new ShardloomError(base.code, base.message, {
+    details: { ...base.details, ...details },
+    cause: base.cause ?? base,
+    retryable: base.retryable,
+  });
 }

@@ -7,7 +7,13 @@
  */
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import type { Chunk, CollectionRoot } from "./collection-root.ts";
-import { DIRECTORY_DELETED, DIRECTORY_SLOT_WORDS, directoryWord, ROOT_DIRECTORY, seekDirectory } from "./vector-layout.ts";
+import {
+  DIRECTORY_DELETED,
+  DIRECTORY_SLOT_WORDS,
+  directoryWord,
+  ROOT_DIRECTORY,
+  seekDirectory,
+} from "./vector-layout.ts";
 
 const MIN_SLOTS = 256;
 

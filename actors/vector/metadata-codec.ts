@@ -7,7 +7,6 @@
  */
 import { Packr } from "msgpackr";
 import { describeValue, ShardloomError } from "../../src/errors.ts";
-import { compileFilter } from "./filter.ts";
 import type { VectorId } from "./id-codec.ts";
 
 /** Plain data by name. */
@@ -21,18 +20,20 @@ const UINT64_MAX = 2n ** 64n - 1n;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the part that is no plain data. */
 export function encodePayload(payload: Metadata, id: VectorId): Uint8Array {
-  if (!isPlainObject(payload)) throw refuse(`payload of ${describeValue(id)}`, "payload", payload, id);
-  const path = findUnplain(payload, 0);
-  if (path !== undefined) throw refuse(`payload of ${describeValue(id)}`, `payload${path.path}`, path.value, id);
-  return packr.pack(payload);
+  return encodeMetadata(payload, "payload", { id });
 }
 
-/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the operator or operand that is none. */
-export function encodeFilter(filter: Metadata): Uint8Array {
-  compileFilter(filter);
-  const path = findUnplain(filter, 0);
-  if (path !== undefined) throw refuse("filter", `filter${path.path}`, path.value);
-  return packr.pack(filter);
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the part that is no plain data. */
+export function encodeMetadata(value: Metadata, name: string, details: { readonly id?: VectorId } = {}): Uint8Array {
+  const found = isPlainObject(value) ? findUnplain(value, 0) : { path: "", value };
+  if (found === undefined) return packr.pack(value);
+  const path = `${name}${found.path}`;
+  const shown = typeof found.value === "function" ? "a function" : describeValue(found.value);
+  throw new ShardloomError(
+    "ERR_INVALID_ARGUMENT",
+    `Cannot encode ${name} as ${path} must be plain data nested at most ${MAX_DEPTH} deep: current value is ${shown}`,
+    { details: { path, value: shown, ...details } },
+  );
 }
 
 /** @throws {ShardloomError} `ERR_CORRUPT` when the bytes are no encoded object. */
@@ -68,11 +69,4 @@ function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== "object" || value === null) return false;
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
-}
-
-function refuse(what: string, path: string, value: unknown, id?: VectorId): ShardloomError {
-  const shown = typeof value === "function" ? "a function" : describeValue(value);
-  return new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot encode ${what} as ${path} must be plain data nested at most ${MAX_DEPTH} deep: current value is ${shown}`, {
-    details: { path, value: shown, ...(id === undefined ? {} : { id }) },
-  });
 }

@@ -16,7 +16,13 @@ export interface RankedRows {
 }
 
 /** @param count Hits of the scan. @param limit Hits wanted. */
-export function rankHits(kernels: Kernels, idOf: (row: number) => VectorId, count: number, limit: number, out: RankedRows): void {
+export function rankHits(
+  kernels: Kernels,
+  idOf: (row: number) => VectorId,
+  count: number,
+  limit: number,
+  out: RankedRows,
+): void {
   const end = Math.min(count, limit);
   for (let hit = 0; hit < end; ) {
     const score = kernels.hitDistance(hit);
@@ -28,7 +34,12 @@ export function rankHits(kernels: Kernels, idOf: (row: number) => VectorId, coun
   }
 }
 
-function tied(kernels: Kernels, idOf: (row: number) => VectorId, from: number, to: number): { row: number; id: VectorId }[] {
+function tied(
+  kernels: Kernels,
+  idOf: (row: number) => VectorId,
+  from: number,
+  to: number,
+): { row: number; id: VectorId }[] {
   const rows = Array.from({ length: to - from }, (_, at) => kernels.hitRow(from + at));
   return rows.map((row) => ({ row, id: idOf(row) })).sort((a, b) => compareIds(a.id, b.id));
 }

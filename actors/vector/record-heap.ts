@@ -10,7 +10,14 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { Chunk, CollectionRoot } from "./collection-root.ts";
 import { idLengthOf } from "./id-codec.ts";
 import {
-  MAX_HEAP_CHUNKS, RECORD_HASH, RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES, RECORD_TOTAL, recordBytes, ROOT_HEAP_TABLE,
+  MAX_HEAP_CHUNKS,
+  RECORD_HASH,
+  RECORD_HEADER_BYTES,
+  RECORD_ID_WORD,
+  RECORD_PAYLOAD_BYTES,
+  RECORD_TOTAL,
+  ROOT_HEAP_TABLE,
+  recordBytes,
 } from "./vector-layout.ts";
 
 const FIRST_CHUNK_BYTES = 32 * 1024;
@@ -35,12 +42,18 @@ export class RecordHeap {
 
   /** Bytes of all chunks. */
   get totalBytes(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0) + this.#victims.reduce((sum, chunk) => sum + chunk.length, 0);
+    return (
+      this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0) +
+      this.#victims.reduce((sum, chunk) => sum + chunk.length, 0)
+    );
   }
 
   /** Bytes of the records that rows point at. */
   get liveBytes(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + chunk.live, 0) + this.#victims.reduce((sum, chunk) => sum + chunk.live, 0);
+    return (
+      this.#chunks.reduce((sum, chunk) => sum + chunk.live, 0) +
+      this.#victims.reduce((sum, chunk) => sum + chunk.live, 0)
+    );
   }
 
   /** Makes room for records of `byteLength` in total. Throws before anything is written. */
@@ -52,7 +65,14 @@ export class RecordHeap {
   }
 
   /** Writes a record into reserved space. The views are those of the request. */
-  append(bytes: Uint8Array, idOffset: number, idWord: number, payloadOffset: number, payloadBytes: number, hash: number): number {
+  append(
+    bytes: Uint8Array,
+    idOffset: number,
+    idWord: number,
+    payloadOffset: number,
+    payloadBytes: number,
+    hash: number,
+  ): number {
     const { arena } = this.#root;
     const idLength = idLengthOf(idWord);
     const at = this.#take(recordBytes(idLength, payloadBytes));
@@ -74,7 +94,8 @@ export class RecordHeap {
   /** Whether rewriting the live records would give back more than half of a heap worth the work. */
   needsCompaction(): boolean {
     if (this.#victims.length > 0) return true;
-    const total = this.totalBytes - (this.#current === undefined ? 0 : this.#current.address + this.#current.length - this.#cursor);
+    const total =
+      this.totalBytes - (this.#current === undefined ? 0 : this.#current.address + this.#current.length - this.#cursor);
     return total > 4 * FIRST_CHUNK_BYTES && total > 2 * this.liveBytes;
   }
 
@@ -123,7 +144,11 @@ export class RecordHeap {
     const { u32 } = this.#root.arena;
     const total = u32[(address >>> 2) + RECORD_TOTAL] as number;
     const idLength = idLengthOf(u32[(address >>> 2) + RECORD_ID_WORD] as number);
-    if (address + total > chunk.address + chunk.length || recordBytes(idLength, u32[(address >>> 2) + RECORD_PAYLOAD_BYTES] as number) !== total) return false;
+    if (
+      address + total > chunk.address + chunk.length ||
+      recordBytes(idLength, u32[(address >>> 2) + RECORD_PAYLOAD_BYTES] as number) !== total
+    )
+      return false;
     chunk.live += total;
     return true;
   }
@@ -161,9 +186,13 @@ export class RecordHeap {
     for (let slot = 0; slot < MAX_HEAP_CHUNKS; slot++) {
       if (this.#root.readEntry(ROOT_HEAP_TABLE, slot) === undefined) return slot;
     }
-    throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot store records as a collection's shard holds at most ${MAX_HEAP_CHUNKS} heap chunks`, {
-      details: { limit: MAX_HEAP_CHUNKS },
-    });
+    throw new ShardloomError(
+      "ERR_OUT_OF_MEMORY",
+      `Cannot store records as a collection's shard holds at most ${MAX_HEAP_CHUNKS} heap chunks`,
+      {
+        details: { limit: MAX_HEAP_CHUNKS },
+      },
+    );
   }
 
   #find(chunks: readonly HeapChunk[], address: number): HeapChunk | undefined {

@@ -43,9 +43,13 @@ export class UpsertBatch {
     const collection = find(cursor.collectionId);
     const { store } = collection;
     if (cursor.dimensions !== store.dimensions) {
-      throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot upsert as vectors must have ${store.dimensions} components: current value is ${cursor.dimensions}`, {
-        details: { expected: store.dimensions, value: cursor.dimensions },
-      });
+      throw new ShardloomError(
+        "ERR_DIMENSION_MISMATCH",
+        `Cannot upsert as vectors must have ${store.dimensions} components: current value is ${cursor.dimensions}`,
+        {
+          details: { expected: store.dimensions, value: cursor.dimensions },
+        },
+      );
     }
     this.#request = request;
     this.#collection = collection;
@@ -76,8 +80,15 @@ export class UpsertBatch {
     this.firstVersion = store.lastVersion + 1;
     for (let item = 0; cursor.next(); item++) {
       const row = store.put(
-        this.#rows[item] as number, this.#request, cursor.vectorOffset, cursor.idOffset, cursor.idWord, cursor.payloadOffset,
-        cursor.payloadBytes, cursor.hash, cursor.vshard,
+        this.#rows[item] as number,
+        this.#request,
+        cursor.vectorOffset,
+        cursor.idOffset,
+        cursor.idWord,
+        cursor.payloadOffset,
+        cursor.payloadBytes,
+        cursor.hash,
+        cursor.vshard,
       );
       this.#collection.onPut(row, store.replaced);
       if (!store.replaced) inserted++;
@@ -95,9 +106,13 @@ export class UpsertBatch {
     for (let i = first; i < end; i++) {
       const value = f32[i] as number;
       if (Number.isFinite(value)) continue;
-      throw new ShardloomError("ERR_NOT_FINITE", `Cannot upsert as component ${i - first} of item ${item} must be finite: current value is ${value}`, {
-        details: { item, component: i - first, value: String(value), id: this.#id() },
-      });
+      throw new ShardloomError(
+        "ERR_NOT_FINITE",
+        `Cannot upsert as component ${i - first} of item ${item} must be finite: current value is ${value}`,
+        {
+          details: { item, component: i - first, value: String(value), id: this.#id() },
+        },
+      );
     }
   }
 
@@ -107,11 +122,19 @@ export class UpsertBatch {
     let other = this.#byHash.get(hash) ?? -1;
     this.#previous.push(other);
     for (; other >= 0; other = this.#previous[other] as number) {
-      if (this.#idWords[other] !== idWord || !sameIdBytes(bytes, this.#idOffsets[other] as number, bytes, idOffset, idLengthOf(idWord))) continue;
+      if (
+        this.#idWords[other] !== idWord ||
+        !sameIdBytes(bytes, this.#idOffsets[other] as number, bytes, idOffset, idLengthOf(idWord))
+      )
+        continue;
       const id = this.#id();
-      throw new ShardloomError("ERR_DUPLICATE_ID", `Cannot upsert as an id may occur once in a batch: current value is ${describeValue(id)}`, {
-        details: { id, first: other, second: item },
-      });
+      throw new ShardloomError(
+        "ERR_DUPLICATE_ID",
+        `Cannot upsert as an id may occur once in a batch: current value is ${describeValue(id)}`,
+        {
+          details: { id, first: other, second: item },
+        },
+      );
     }
     this.#byHash.set(hash, item);
     this.#idOffsets.push(idOffset);

@@ -9,12 +9,14 @@ const MAX_K = 65_536;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless k is an integer in `[1, MAX_K]`. */
 export function assertK(k: number): void {
-  if (!Number.isInteger(k) || k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer between 1 and ${MAX_K}`, k);
+  if (!Number.isInteger(k) || k < 1 || k > MAX_K)
+    throw invalidArgument("search", "k", `an integer between 1 and ${MAX_K}`, k);
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless ef is an integer in `[0, MAX_K]`. */
 export function assertEf(ef: number): void {
-  if (!Number.isInteger(ef) || ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer between 0 and ${MAX_K}`, ef);
+  if (!Number.isInteger(ef) || ef < 0 || ef > MAX_K)
+    throw invalidArgument("search", "ef", `an integer between 0 and ${MAX_K}`, ef);
 }
 
 /** A checked copy of a document's vector. @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE` naming component, value and id. */
@@ -31,13 +33,23 @@ export function checkedQuery(dimensions: number, vector: ArrayLike<number>): Flo
   return checkedCopy("search", vector, owner, {});
 }
 
-function assertLength(action: string, dimensions: number, vector: ArrayLike<number>, owner: () => string, details: object): void {
+function assertLength(
+  action: string,
+  dimensions: number,
+  vector: ArrayLike<number>,
+  owner: () => string,
+  details: object,
+): void {
   const isList = Array.isArray(vector) || (ArrayBuffer.isView(vector) && !(vector instanceof DataView));
   if (isList && vector.length === dimensions) return;
   const length: unknown = isList ? vector.length : describeValue(vector);
-  throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot ${action} as the ${owner()} must have ${dimensions} components: current value is ${String(length)}`, {
-    details: { dimensions, length, ...details },
-  });
+  throw new ShardloomError(
+    "ERR_DIMENSION_MISMATCH",
+    `Cannot ${action} as the ${owner()} must have ${dimensions} components: current value is ${String(length)}`,
+    {
+      details: { dimensions, length, ...details },
+    },
+  );
 }
 
 function checkedCopy(action: string, vector: ArrayLike<number>, owner: () => string, details: object): Float32Array {
@@ -50,9 +62,13 @@ function checkedCopy(action: string, vector: ArrayLike<number>, owner: () => str
     if (sum === 0) return copy;
   }
   const at = firstBad(vector);
-  throw new ShardloomError("ERR_NOT_FINITE", `Cannot ${action} as component ${at} of the ${owner()} must be a finite float32: current value is ${describeValue(vector[at])}`, {
-    details: { component: at, value: describeValue(vector[at]), ...details },
-  });
+  throw new ShardloomError(
+    "ERR_NOT_FINITE",
+    `Cannot ${action} as component ${at} of the ${owner()} must be a finite float32: current value is ${describeValue(vector[at])}`,
+    {
+      details: { component: at, value: describeValue(vector[at]), ...details },
+    },
+  );
 }
 
 function hasOther(vector: ArrayLike<number>): boolean {

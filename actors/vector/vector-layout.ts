@@ -4,7 +4,7 @@
  * ```
  *  root       one cell, registered: header | words below | row chunk table | heap chunk table; then, unregistered, the shadow
  *  row        cell of `stride` bytes: user0 record address (0 = free) | user1, user2 version low, high | user3 vshard |
- *             user4 inverse norm (f32 bits) | payload f32[dimensions]
+ *             user4 inverse norm (f32 bits; 0 unless cosine) | payload f32[dimensions]
  *  record     u32 total bytes | u32 idWord | u32 payload bytes | u32 hash, id bytes, payload bytes, padding to 8
  *  directory  slots of u32 hash | u32 row + 1 (0 = empty, 0xFFFFFFFF = deleted), open addressing, linear probing
  *  chunk entry u32 address (0 = empty) | u32 length | f64 rkey

@@ -15,8 +15,9 @@
  * ```
  * Vector and payload are there only as the flags say. Readers copy everything out: reply memory is valid in the drain only.
  */
-import { ShardloomError } from "../../src/errors.ts";
+
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import type { WireMemory } from "../engine.ts";
 import { idLengthOf, readId, type VectorId } from "./id-codec.ts";
 import { INCLUDE } from "./vector-requests.ts";
@@ -100,10 +101,20 @@ export function writeOpenReply(m: WireMemory, offset: number, reply: OpenReply):
 
 export function readUpsertReply(m: WireMemory, offset: number): UpsertReply {
   const w = offset >>> 2;
-  return { count: m.i32[w] as number, inserted: m.i32[w + 1] as number, firstVersion: m.f64[(offset >>> 3) + 1] as number };
+  return {
+    count: m.i32[w] as number,
+    inserted: m.i32[w + 1] as number,
+    firstVersion: m.f64[(offset >>> 3) + 1] as number,
+  };
 }
 
-export function writeUpsertReply(m: WireMemory, offset: number, count: number, inserted: number, firstVersion: number): void {
+export function writeUpsertReply(
+  m: WireMemory,
+  offset: number,
+  count: number,
+  inserted: number,
+  firstVersion: number,
+): void {
   m.i32[offset >>> 2] = count;
   m.i32[(offset >>> 2) + 1] = inserted;
   m.f64[(offset >>> 3) + 1] = firstVersion;
@@ -113,7 +124,13 @@ export function deleteReplyBytes(count: number): number {
   return 8 + ((count + 7) & ~7);
 }
 
-export function writeDeleteReply(m: WireMemory, offset: number, count: number, deleted: number, found: Uint8Array): void {
+export function writeDeleteReply(
+  m: WireMemory,
+  offset: number,
+  count: number,
+  deleted: number,
+  found: Uint8Array,
+): void {
   m.i32[offset >>> 2] = count;
   m.i32[(offset >>> 2) + 1] = deleted;
   for (let i = 0; i < count; i++) m.bytes[offset + 8 + i] = found[i] as number;
@@ -231,7 +248,11 @@ function copyStored(
 
 function checkEnd(kind: string, end: number, limit: number): void {
   if (end <= limit) return;
-  throw new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} reply as its parts must fit its record: current overrun is ${end - limit}`, {
-    details: { kind, overrun: end - limit },
-  });
+  throw new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot decode ${kind} reply as its parts must fit its record: current overrun is ${end - limit}`,
+    {
+      details: { kind, overrun: end - limit },
+    },
+  );
 }

@@ -8,7 +8,13 @@ import type { EngineReply } from "../engine.ts";
 import { idLengthOf } from "./id-codec.ts";
 import type { SearchResult } from "./vector-collection.ts";
 import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
-import { GET_ENTRY_HEADER, GET_HEADER, SEARCH_HIT_HEADER, SEARCH_QUERY_HEADER, SEARCH_REPLY_HEADER } from "./vector-replies.ts";
+import {
+  GET_ENTRY_HEADER,
+  GET_HEADER,
+  SEARCH_HIT_HEADER,
+  SEARCH_QUERY_HEADER,
+  SEARCH_REPLY_HEADER,
+} from "./vector-replies.ts";
 import { INCLUDE } from "./vector-requests.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -16,7 +22,8 @@ import type { VectorStore } from "./vector-store.ts";
 export function writeGetReply(store: VectorStore, rows: Int32Array, flags: number, reply: EngineReply): void {
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = GET_HEADER;
-  for (const row of rows) length += GET_ENTRY_HEADER + (row < 0 ? 0 : align(vectorBytes + payloadBytes(store, row, flags)));
+  for (const row of rows)
+    length += GET_ENTRY_HEADER + (row < 0 ? 0 : align(vectorBytes + payloadBytes(store, row, flags)));
   reply.claim(length);
   const { i32, f64 } = reply;
   i32.set([rows.length, flags, store.dimensions, 0], reply.offset >>> 2);
@@ -45,7 +52,12 @@ export interface SearchReplyParts {
 }
 
 /** Writes as many hits as one reply has room for; of a single query the rest is left for the next one. */
-export function writeSearchReply(store: VectorStore, result: SearchResult, parts: SearchReplyParts, reply: EngineReply): void {
+export function writeSearchReply(
+  store: VectorStore,
+  result: SearchResult,
+  parts: SearchReplyParts,
+  reply: EngineReply,
+): void {
   const { counts, plans, scored, flags } = parts;
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = SEARCH_REPLY_HEADER + counts.length * SEARCH_QUERY_HEADER;
@@ -101,7 +113,9 @@ function idBytes(store: VectorStore, row: number): number {
 }
 
 function payloadBytes(store: VectorStore, row: number, flags: number): number {
-  return flags & INCLUDE.PAYLOAD ? (store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_PAYLOAD_BYTES] as number) : 0;
+  return flags & INCLUDE.PAYLOAD
+    ? (store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_PAYLOAD_BYTES] as number)
+    : 0;
 }
 
 function copyVector(store: VectorStore, row: number, reply: EngineReply, at: number): void {
@@ -110,7 +124,14 @@ function copyVector(store: VectorStore, row: number, reply: EngineReply, at: num
 }
 
 /** Copies the id (`isId`) or the payload of a row's record. */
-function copyRecordPart(store: VectorStore, row: number, isId: boolean, length: number, reply: EngineReply, at: number): void {
+function copyRecordPart(
+  store: VectorStore,
+  row: number,
+  isId: boolean,
+  length: number,
+  reply: EngineReply,
+  at: number,
+): void {
   if (length === 0) return;
   const { bytes } = store.root.arena;
   const from = store.recordOf(row) + RECORD_HEADER_BYTES + (isId ? 0 : idBytes(store, row));

@@ -18,7 +18,12 @@
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
 import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "./id-codec.ts";
-import { METRIC_NAMES, QUANTIZATION_NAMES, type ResolvedVectorOptions, resolveVectorOptions } from "./vector-options.ts";
+import {
+  METRIC_NAMES,
+  QUANTIZATION_NAMES,
+  type ResolvedVectorOptions,
+  resolveVectorOptions,
+} from "./vector-options.ts";
 
 /** Flags of get and search, to be combined with `|`. */
 export const INCLUDE = { PAYLOAD: 1, VECTOR: 2 } as const;
@@ -70,7 +75,18 @@ export interface SearchRequest {
   readonly skip?: number;
 }
 
-export function writeOpenRequest(m: WireMemory, offset: number, collectionId: number, options: ResolvedVectorOptions): void {
+/** A search as the shard reads it. */
+export interface ReceivedSearch extends SearchRequest {
+  readonly queryCount: number;
+  readonly skip: number;
+}
+
+export function writeOpenRequest(
+  m: WireMemory,
+  offset: number,
+  collectionId: number,
+  options: ResolvedVectorOptions,
+): void {
   const w = offset >>> 2;
   m.i32[w] = collectionId;
   m.i32[w + 1] = options.dimensions;
@@ -106,7 +122,12 @@ export function upsertItemBytes(dimensions: number, item: UpsertItem): number {
 }
 
 /** Bytes of an upsert request with the items [from, to). */
-export function upsertRequestBytes(dimensions: number, items: readonly UpsertItem[], from = 0, to: number = items.length): number {
+export function upsertRequestBytes(
+  dimensions: number,
+  items: readonly UpsertItem[],
+  from = 0,
+  to: number = items.length,
+): number {
   let bytes = UPSERT_HEADER;
   for (let i = from; i < to; i++) bytes += upsertItemBytes(dimensions, items[i] as UpsertItem);
   return bytes;
@@ -174,7 +195,8 @@ export class UpsertCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.dimensions = m.i32[w + 2] as number;
-    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536) throw corrupt("upsert", "count or dimensions", this.count);
+    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536)
+      throw corrupt("upsert", "count or dimensions", this.count);
     this.reserve = (m.i32[w + 3] as number) & UPSERT_RESERVE ? readReservation(m) : undefined;
     return this.rewind();
   }
@@ -209,7 +231,8 @@ export class UpsertCursor {
 function readReservation(m: EngineRequest): Reservation {
   const rows = m.f64[(m.offset >>> 3) + 2] as number;
   const bytes = m.f64[(m.offset >>> 3) + 3] as number;
-  if (!(rows >= 0 && rows <= MAX_RESERVED && bytes >= 0 && bytes <= MAX_RESERVED)) throw corrupt("upsert", "reservation", rows);
+  if (!(rows >= 0 && rows <= MAX_RESERVED && bytes >= 0 && bytes <= MAX_RESERVED))
+    throw corrupt("upsert", "reservation", rows);
   return { rows, bytes };
 }
 
@@ -261,7 +284,8 @@ export class IdsCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.flags = m.i32[w + 2] as number;
-    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER) throw corrupt("ids", "count", this.count);
+    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER)
+      throw corrupt("ids", "count", this.count);
     this.#at = m.offset + IDS_HEADER;
     this.#index = 0;
     return this;
@@ -275,7 +299,8 @@ export class IdsCursor {
     this.idWord = m.i32[this.#at >>> 2] as number;
     this.hash = (m.i32[(this.#at >>> 2) + 1] as number) >>> 0;
     const end = this.idOffset + idLengthOf(this.idWord);
-    if (!isIdWord(this.idWord) || end > m.offset + m.length) throw corrupt("ids", "id length of entry", this.#index - 1);
+    if (!isIdWord(this.idWord) || end > m.offset + m.length)
+      throw corrupt("ids", "id length of entry", this.#index - 1);
     this.#at = (end + 7) & ~7;
     return true;
   }
@@ -316,11 +341,12 @@ export function writeSearchRequest(m: WireMemory, offset: number, request: Searc
   i32[w + 6] = request.filter?.length ?? 0;
   i32[w + 7] = request.skip ?? 0;
   m.f32.set(request.queries, w + 8);
-  if (request.filter !== undefined) m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
+  if (request.filter !== undefined)
+    m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
 }
 
 /** `queries` is a view of the request, `filter` a copy. */
-export function readSearchRequest(m: EngineRequest): SearchRequest & { readonly queryCount: number; readonly skip: number } {
+export function readSearchRequest(m: EngineRequest): ReceivedSearch {
   need(m, SEARCH_HEADER, "search");
   const word = (index: number): number => m.i32[(m.offset >>> 2) + index] as number;
   const queryCount = word(4);
@@ -354,7 +380,11 @@ function need(m: EngineRequest, bytes: number, kind: string): void {
 }
 
 function corrupt(kind: string, name: string, value: number): ShardloomError {
-  return new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`, {
-    details: { kind, name, value },
-  });
+  return new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`,
+    {
+      details: { kind, name, value },
+    },
+  );
 }

@@ -38,6 +38,8 @@ export interface ActorSystemOptions {
   readonly random: Random;
   /** How handlers reach other actors. */
   readonly send: ActorSend;
+  /** Marks a synchronous native call on the thread's heartbeat. @default the call alone */
+  readonly native?: <T>(call: () => T) => T;
   /** Decodes messages that come as bytes. @default a codec without a structure table */
   readonly codec?: ValueCodec;
   /** @default counters of its own */
@@ -116,7 +118,7 @@ class System implements ActorSystem {
 
   constructor(options: ActorSystemOptions, types: ReadonlyMap<string, ActorType>) {
     const { codec = createValueCodec(), counters = createActorCounters() } = options;
-    this.#turns = new Turns({ ...options, codec, tally: counters });
+    this.#turns = new Turns({ ...options, codec, tally: counters, native: options.native ?? ((call) => call()) });
     this.#lifecycle = this.#turns.lifecycle;
     this.#clock = options.clock;
     this.#types = types;

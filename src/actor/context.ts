@@ -29,6 +29,11 @@ export interface ActorContext {
   readonly remainingMs: number;
   /** The address of another actor. Asks made through it end no later than the message that makes them. */
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D>;
+  /**
+   * Runs a synchronous call into native code (a database, a codec, an index) and tells the supervisor that it is one: such
+   * a call may take as long as `maxNativeMs`, and is quarantined beyond that, never terminated.
+   */
+  native<T>(call: () => T): T;
 }
 
 /** What a context needs of its system. */
@@ -36,6 +41,8 @@ export interface TurnHost {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly send: ActorSend;
+  /** Marks a native call on the thread's heartbeat. */
+  readonly native: <T>(call: () => T) => T;
 }
 
 const NEVER_ABORTED: AbortSignal = new AbortController().signal;
@@ -85,6 +92,10 @@ export class TurnContext implements ActorContext {
 
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
     return createActorRef(definition, key, new TurnSend(this.#activation, this, this.#host.send));
+  }
+
+  native<T>(call: () => T): T {
+    return this.#host.native(call);
   }
 }
 

@@ -29,6 +29,7 @@ export interface TurnsOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly send: ActorSend;
+  readonly native: <T>(call: () => T) => T;
   readonly codec: ValueCodec;
   readonly tally: ActorCounters;
   readonly onEscalation?: ((actorName: string, key: string, error: unknown) => void) | undefined;
@@ -48,6 +49,7 @@ export class Turns implements LifecycleHost {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly send: ActorSend;
+  readonly native: <T>(call: () => T) => T;
   readonly tally: ActorCounters;
   readonly lifecycle: Lifecycle;
   readonly asks: AskIndex = new AskIndex();
@@ -68,6 +70,7 @@ export class Turns implements LifecycleHost {
     this.scheduler = options.scheduler;
     this.random = options.random;
     this.send = options.send;
+    this.native = options.native;
     this.tally = options.tally;
     this.#options = options;
     this.lifecycle = new Lifecycle(this);

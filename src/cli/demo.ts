@@ -27,7 +27,7 @@ const ASK_TIMEOUT_MS = 150;
 
 export const demo: Command = {
   name: "demo",
-  summary: "Index the documentation under node_modules, search it, block a shard, measure (default)",
+  summary: "Index the documentation under node_modules, search it, block a shard, measure",
   usage: "[options] [QUERY ...]",
   operands: { min: 0, max: 20 },
   options: {

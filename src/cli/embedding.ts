@@ -47,7 +47,7 @@ interface Feature {
 /**
  * Embeds a text.
  *
- * Cost: O(characters); about 20 µs for a passage of 600 characters.
+ * Cost: O(characters).
  *
  * @param dimensions Components of the vector, in `[16, 4096]`.
  * @returns `Float32Array[dimensions]` of length 1, or zeros when the text has no word.

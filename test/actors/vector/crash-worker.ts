@@ -14,7 +14,11 @@ const { memory, log: buffer, ids, seed, rootAddress } = workerData as Setup;
 const log = new Int32Array(buffer);
 const options = { dimensions: 5, metric: "l2" } as const;
 const next = randomFrom(seed);
-const bed = new Bed(rootAddress === 0 ? { memory, seed } : { memory, seed, recover: { collections: [{ collectionId: 1, options, rootAddress }] } });
+const bed = new Bed(
+  rootAddress === 0
+    ? { memory, seed }
+    : { memory, seed, recover: { collections: [{ collectionId: 1, options, rootAddress }] } },
+);
 Atomics.store(log, 2 * ids + 1, bed.open(options).root.address);
 parentPort?.postMessage("ready");
 
@@ -27,7 +31,14 @@ for (;;) {
   const writes = [...batch].filter(([, value]) => value % 7 !== 0);
   const deletes = [...batch].filter(([, value]) => value % 7 === 0);
   for (const [id, value] of batch) Atomics.store(log, id, value);
-  bed.upsert(5, writes.map(([id, value]) => ({ id, vector: new Array(5).fill(value), payload: { id, value, pad: "p".repeat((value * 7) % 90) } })));
+  bed.upsert(
+    5,
+    writes.map(([id, value]) => ({
+      id,
+      vector: new Array(5).fill(value),
+      payload: { id, value, pad: "p".repeat((value * 7) % 90) },
+    })),
+  );
   bed.delete(deletes.map(([id]) => id));
   for (const [id, value] of batch) Atomics.store(log, ids + id, value);
   bed.engine.background?.(0.1);

@@ -4,12 +4,13 @@
  * Twice: exhaustively, with a thread that "dies" (an error out of the n-th atomic operation, for every n) in one upsert,
  * delete, compaction or drop, and again inside the recovery; and with real worker threads, terminated at random moments.
  */
-import { describe, expect, test } from "vitest";
+
 import { Worker } from "node:worker_threads";
-import { Arena, createArena } from "../../../native-bridge/arena.ts";
-import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
+import { describe, expect, test } from "vitest";
 import { ROOT_DROPPED, ROOT_MAGIC_WORD } from "../../../actors/vector/vector-layout.ts";
 import type { VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
+import { Arena, createArena } from "../../../native-bridge/arena.ts";
+import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
 import { Bed, type Document, pack, randomFrom } from "./support.ts";
 
 const OPTIONS: VectorCollectionOptions = { dimensions: 5, metric: "l2" };
@@ -43,7 +44,11 @@ function version(id: number, value: number): Document {
 }
 
 function recover(bed: Bed, rootAddress: number): Bed {
-  return new Bed({ memory: bed.memory, seed: 99, recover: { collections: [{ collectionId: 1, options: OPTIONS, rootAddress }] } });
+  return new Bed({
+    memory: bed.memory,
+    seed: 99,
+    recover: { collections: [{ collectionId: 1, options: OPTIONS, rootAddress }] },
+  });
 }
 
 /** Value of each id, checked against its payload and against search. */
@@ -58,7 +63,7 @@ function valuesOf(bed: Bed, ids: readonly number[]): (number | undefined)[] {
   const hits = bed.search([0, 0, 0, 0, 0], 1000).hits;
   expect(bed.count()).toBe(values.filter((value) => value !== undefined).length);
   expect(new Map(hits.map((hit) => [hit.id, Math.round(Math.sqrt(hit.score / 5))]))).toEqual(
-    new Map(ids.flatMap((id, index) => (values[index] === undefined ? [] : [[id, values[index] as number]]))),
+    new Map(ids.flatMap((id, index) => (values[index] === undefined ? [] : [[id, values[index]]]))),
   );
   return values;
 }
@@ -67,7 +72,15 @@ const IDS = Array.from({ length: 30 }, (_, id) => id);
 
 /** ids 0–19 hold 100 + id; the operation may change each id of `after` to its value there. */
 const OPERATIONS: [string, (bed: Bed) => void, Map<number, number | undefined>][] = [
-  ["upsert of new and old", (bed) => void bed.upsert(5, [1, 25, 3, 26, 27, 5].map((id) => version(id, 500 + id))), new Map([1, 25, 3, 26, 27, 5].map((id) => [id, 500 + id]))],
+  [
+    "upsert of new and old",
+    (bed) =>
+      void bed.upsert(
+        5,
+        [1, 25, 3, 26, 27, 5].map((id) => version(id, 500 + id)),
+      ),
+    new Map([1, 25, 3, 26, 27, 5].map((id) => [id, 500 + id])),
+  ],
   ["delete", (bed) => void bed.delete([2, 4, 19, 0]), new Map([2, 4, 19, 0].map((id) => [id, undefined]))],
   [
     "reuse of rows",
@@ -75,14 +88,22 @@ const OPERATIONS: [string, (bed: Bed) => void, Map<number, number | undefined>][
       bed.delete([7, 8]);
       bed.upsert(5, [version(28, 528), version(29, 529)]);
     },
-    new Map<number, number | undefined>([[7, undefined], [8, undefined], [28, 528], [29, 529]]),
+    new Map<number, number | undefined>([
+      [7, undefined],
+      [8, undefined],
+      [28, 528],
+      [29, 529],
+    ]),
   ],
 ];
 
 function prepared(): { bed: Bed; root: number } {
   const bed = new Bed({ capacityBytes: 2 * 1024 * 1024 });
   const root = bed.open(OPTIONS).root.address;
-  bed.upsert(5, IDS.slice(0, 20).map((id) => version(id, 100 + id)));
+  bed.upsert(
+    5,
+    IDS.slice(0, 20).map((id) => version(id, 100 + id)),
+  );
   return { bed, root };
 }
 
@@ -120,7 +141,11 @@ describe("a thread that dies at any atomic operation", () => {
     for (let n = 0; n < 400; n += 3) {
       const bed = new Bed({ capacityBytes: 4 * 1024 * 1024 });
       const root = bed.open(OPTIONS).root.address;
-      for (let round = 0; round < 200; round++) bed.upsert(5, IDS.map((id) => version(id, round * 30 + id)));
+      for (let round = 0; round < 200; round++)
+        bed.upsert(
+          5,
+          IDS.map((id) => version(id, round * 30 + id)),
+        );
       const died = dieAt(n, () => bed.settle());
       if (died) deaths++;
       const successor = recover(bed, root);
@@ -160,7 +185,9 @@ describe("a thread that dies at any atomic operation", () => {
 
   test("a wrong root address is refused with its value", () => {
     const { bed, root } = prepared();
-    expect(() => recover(bed, root + 64)).toThrow(expect.objectContaining({ code: "ERR_CORRUPT", details: { collectionId: 1, rootAddress: root + 64 } }));
+    expect(() => recover(bed, root + 64)).toThrow(
+      expect.objectContaining({ code: "ERR_CORRUPT", details: { collectionId: 1, rootAddress: root + 64 } }),
+    );
   });
 
   test("versions go on above those that were given out", () => {
@@ -184,19 +211,30 @@ test("real workers, terminated at random moments of an upsert and delete loop, l
   const deaths = 12;
   for (; generation < deaths; generation++) {
     const worker = new Worker(new URL("./crash-worker.js", import.meta.url), {
-      workerData: { memory, log: log.buffer, ids, seed: seed + generation, rootAddress: Atomics.load(log, 2 * ids + 1) },
+      workerData: {
+        memory,
+        log: log.buffer,
+        ids,
+        seed: seed + generation,
+        rootAddress: Atomics.load(log, 2 * ids + 1),
+      },
     });
     const failure = new Promise<never>((_resolve, reject) => worker.once("error", reject));
     const ready = new Promise((resolve) => worker.once("message", resolve));
     await Promise.race([ready, failure]);
     const target = Atomics.load(log, 2 * ids) + 20 + Math.floor(next() * 2000);
     const deadline = performance.now() + 20_000;
-    while (Atomics.load(log, 2 * ids) < target && performance.now() < deadline) await new Promise((resolve) => setImmediate(resolve));
+    while (Atomics.load(log, 2 * ids) < target && performance.now() < deadline)
+      await new Promise((resolve) => setImmediate(resolve));
     for (let spin = Math.floor(next() * 20_000); spin > 0; spin--) Atomics.load(log, 0);
     await Promise.race([worker.terminate(), failure]);
     operations = Atomics.load(log, 2 * ids);
     // The checker adopts under the same owner number, as a successor does, looks at everything, and leaves.
-    const bed = new Bed({ memory, seed: 5 + generation, recover: { collections: [{ collectionId: 1, options: OPTIONS, rootAddress: Atomics.load(log, 2 * ids + 1) }] } });
+    const bed = new Bed({
+      memory,
+      seed: 5 + generation,
+      recover: { collections: [{ collectionId: 1, options: OPTIONS, rootAddress: Atomics.load(log, 2 * ids + 1) }] },
+    });
     const all = Array.from({ length: ids }, (_, id) => id);
     const values = valuesOf(bed, all);
     for (const id of all) {

@@ -6,12 +6,16 @@ import { PLAN } from "../../../actors/vector/vector-replies.ts";
 import { Bed } from "./support.ts";
 
 const FOLDER = `${process.env["SHARDLOOM_DATA"] ?? "../shared/data"}/vectors/mnist`;
-const BASE = ["train-images-idx3-ubyte.gz", "base-images-idx3-ubyte.gz"].map((name) => `${FOLDER}/${name}`).find(existsSync);
+const BASE = ["train-images-idx3-ubyte.gz", "base-images-idx3-ubyte.gz"]
+  .map((name) => `${FOLDER}/${name}`)
+  .find(existsSync);
 if (BASE === undefined) process.stderr.write(`skipped: no MNIST images under ${FOLDER}; set SHARDLOOM_DATA\n`);
 
 function loadImages(path: string, from: number, count: number): Float32Array[] {
   const bytes = gunzipSync(readFileSync(path));
-  return Array.from({ length: count }, (_, i) => Float32Array.from(bytes.subarray(16 + (from + i) * 784, 16 + (from + i + 1) * 784)));
+  return Array.from({ length: count }, (_, i) =>
+    Float32Array.from(bytes.subarray(16 + (from + i) * 784, 16 + (from + i + 1) * 784)),
+  );
 }
 
 function nearest(vectors: readonly Float32Array[], query: Float32Array, k: number): [number, number][] {
@@ -30,7 +34,11 @@ describe.skipIf(BASE === undefined)("MNIST", () => {
   const queries = BASE === undefined ? [] : loadImages(BASE, 50_000, 50);
   const bed = new Bed({ capacityBytes: 128 * 1024 * 1024 });
   bed.open({ dimensions: 784, metric: "l2", scanRows: 500 });
-  for (let i = 0; i < images.length; i += 250) bed.upsert(784, images.slice(i, i + 250).map((vector, j) => ({ id: i + j, vector })));
+  for (let i = 0; i < images.length; i += 250)
+    bed.upsert(
+      784,
+      images.slice(i, i + 250).map((vector, j) => ({ id: i + j, vector })),
+    );
 
   test("the exact scan of 2,000 images equals brute force, distance by distance", () => {
     for (const query of queries) {

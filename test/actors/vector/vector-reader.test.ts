@@ -1,19 +1,27 @@
 /** One-sided access: equal to what the shards answer, and never torn while a shard on another thread writes. */
-import { afterAll, describe, expect, test } from "vitest";
+
 import { Worker } from "node:worker_threads";
+import { afterAll, describe, expect, test } from "vitest";
+import type { VectorId } from "../../../actors/vector/id-codec.ts";
+import { NOT_FOUND, VectorReader } from "../../../actors/vector/vector-reader.ts";
 import { createArena } from "../../../native-bridge/arena.ts";
+import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
 import { Verbs } from "../../../native-bridge/verbs.ts";
-import { NOT_FOUND, VectorReader } from "../../../actors/vector/vector-reader.ts";
 import { compareIds } from "../../../src/routing/merge.ts";
-import type { RegionRef } from "../../../native-bridge/region-layout.ts";
-import type { VectorId } from "../../../actors/vector/id-codec.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
 import { Bed, makeContext, pack, randomFrom } from "./support.ts";
 
-function makeReader(memory: WebAssembly.Memory, roots: () => readonly (RegionRef | undefined)[], shards: number): VectorReader {
+function makeReader(
+  memory: WebAssembly.Memory,
+  roots: () => readonly (RegionRef | undefined)[],
+  shards: number,
+): VectorReader {
   const context = makeContext(memory, 60, 777);
-  return new VectorReader(context.arena, new Verbs(context.arena), context.kernels, { roots, shardOf: (hash) => hash % shards });
+  return new VectorReader(context.arena, new Verbs(context.arena), context.kernels, {
+    roots,
+    shardOf: (hash) => hash % shards,
+  });
 }
 
 describe("over three quiet shards", () => {
@@ -24,7 +32,8 @@ describe("over three quiet shards", () => {
   const vectors = new Map(ids.map((id) => [id, Float32Array.from({ length: 10 }, () => next() * 2 - 1)]));
   let roots = beds.map((bed) => bed.open({ dimensions: 10, metric: "cosine" }).root);
   const reader = makeReader(memory, () => roots, 3);
-  for (const id of ids) (beds[hashId(id) % 3] as Bed).upsert(10, [{ id, vector: vectors.get(id) as Float32Array, payload: { id } }]);
+  for (const id of ids)
+    (beds[hashId(id) % 3] as Bed).upsert(10, [{ id, vector: vectors.get(id) as Float32Array, payload: { id } }]);
 
   test("get, document and region give every vector; unknown ids are not found", () => {
     const target = new Float32Array(12);
@@ -34,7 +43,7 @@ describe("over three quiet shards", () => {
       expect(reader.version).toBeGreaterThan(0);
       const document = reader.document(id);
       expect(document?.vector).toEqual(vectors.get(id));
-      expect([...(document?.payload as Uint8Array)]).toEqual([...pack({ id })]);
+      expect([...(document?.payload ?? [])]).toEqual([...pack({ id })]);
       const region = reader.region(id) as RegionRef;
       expect(region.length).toBe(40);
       const copy = new Float32Array(10);
@@ -63,12 +72,13 @@ describe("over three quiet shards", () => {
     }
   });
 
-  test.each([[Float32Array.of(1), 1, "ERR_DIMENSION_MISMATCH"], [new Float32Array(10), 0, "ERR_INVALID_ARGUMENT"], [new Float32Array(10).fill(Number.NaN), 1, "ERR_NOT_FINITE"]])(
-    "a bad scan %# is refused",
-    (query, k, code) => {
-      expect(() => reader.scanExact(query, k)).toThrow(expect.objectContaining({ code }));
-    },
-  );
+  test.each([
+    [Float32Array.of(1), 1, "ERR_DIMENSION_MISMATCH"],
+    [new Float32Array(10), 0, "ERR_INVALID_ARGUMENT"],
+    [new Float32Array(10).fill(Number.NaN), 1, "ERR_NOT_FINITE"],
+  ])("a bad scan %# is refused", (query, k, code) => {
+    expect(() => reader.scanExact(query, k)).toThrow(expect.objectContaining({ code }));
+  });
 
   test("a deleted id ends in STALE_CELL or NOT_FOUND once its row is another's; a dropped collection in REGION_REVOKED", () => {
     const verbs = new Verbs(beds[0]?.context.arena as never);
@@ -88,7 +98,11 @@ describe("over three quiet shards", () => {
     for (const each of beds) each.drop();
     expect(verbs.read(region, target)).toBe(STATUS.REGION_REVOKED);
     expect(reader.get(ids[5] as VectorId, target)).toBe(STATUS.REGION_REVOKED);
-    expect(reader.scanExact(new Float32Array(10), 1).statuses).toEqual([STATUS.REGION_REVOKED, STATUS.REGION_REVOKED, STATUS.REGION_REVOKED]);
+    expect(reader.scanExact(new Float32Array(10), 1).statuses).toEqual([
+      STATUS.REGION_REVOKED,
+      STATUS.REGION_REVOKED,
+      STATUS.REGION_REVOKED,
+    ]);
     roots = beds.map((each) => each.open({ dimensions: 10, metric: "cosine" }).root);
     expect(reader.get(ids[5] as VectorId, target)).toBe(NOT_FOUND);
     expect(reader.scanExact(new Float32Array(10), 1).hits).toEqual([]);
@@ -104,7 +118,9 @@ describe("while the shard writes on another thread", () => {
   test("no torn vector, no vector of another id, no lost id; updates are seen", async () => {
     const memory = createArena({ capacityBytes: 64 * 1024 * 1024 });
     const control = new Int32Array(new SharedArrayBuffer(16)); // stop | rounds
-    worker = new Worker(new URL("./writer-worker.js", import.meta.url), { workerData: { memory, control: control.buffer } });
+    worker = new Worker(new URL("./writer-worker.js", import.meta.url), {
+      workerData: { memory, control: control.buffer },
+    });
     const root = await new Promise<RegionRef>((resolve, reject) => {
       worker?.once("message", resolve);
       worker?.once("error", reject);
@@ -142,7 +158,10 @@ describe("while the shard writes on another thread", () => {
         versions.set(id, reader.version);
       }
       const probe = Math.floor(reads % 100);
-      const result = reader.scanExact(new Float32Array(dimensions).fill(probe * 1000 + 500), 5, { includeVector: true, includePayload: true });
+      const result = reader.scanExact(new Float32Array(dimensions).fill(probe * 1000 + 500), 5, {
+        includeVector: true,
+        includePayload: true,
+      });
       scans++;
       if (result.statuses[0] === STATUS.SUCCESS) {
         for (const hit of result.hits) {
