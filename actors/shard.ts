@@ -37,6 +37,9 @@ import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_PING } f
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler, EngineReply } from "./engine.ts";
 
+/** A handler that took this long sends its reply at once, not with those of the requests behind it. */
+const LONG_HANDLER_US = 100;
+
 /** What a shard is made of. */
 export interface ShardOptions {
   readonly shard: number;
@@ -180,6 +183,7 @@ export class Shard {
     request.length = length;
     const reply = this.#reply;
     reply.begin(server, type, slot, sequence, FLAG_REPLY);
+    const startedUs = this.#options.clock.nowUs();
     try {
       handler(request, reply);
     } catch (error) {
@@ -187,6 +191,7 @@ export class Shard {
       throw error;
     }
     if (slot >= 0) reply.end();
+    if (this.#options.clock.nowUs() - startedUs > LONG_HANDLER_US) server.flush();
   }
 
   #deliver(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number, deadlineAtMs: number): void {
