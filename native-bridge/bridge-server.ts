@@ -199,6 +199,12 @@ export class BridgeServer {
     return this.#overflow.length !== 0;
   }
 
+  /** Whether a flush() would move held replies now: part of the predicate with which the thread parks. */
+  canMoveOverflow(): boolean {
+    const first = this.#overflow[0];
+    return first !== undefined && (this.replies.status() !== 0 || this.replies.usedBytes() <= this.replies.capacityBytes >> 1);
+  }
+
   /** No more replies and no more requests taken; wakes the client so that it sees this. Idempotent. */
   close(): void {
     this.flush();

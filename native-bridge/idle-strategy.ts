@@ -30,6 +30,12 @@ export interface SpinCounters {
   readonly preemptions: number;
 }
 
+/** What a waiting thread asks of its strategy; {@link AdaptiveSpin} is ours. */
+export interface SpinPolicy {
+  spin(predicate: () => boolean): boolean;
+  woke(): void;
+}
+
 const DEFAULT_MAX_SPIN_US = 200;
 /** Polls before the clock is read at all: covers a peer that is answering right now. */
 const FREE_POLLS = 128;
@@ -45,7 +51,7 @@ const MARGIN_LOG2 = 0.25;
 const UNKNOWN = Number.NaN;
 
 /** One per waiting thread. */
-export class AdaptiveSpin {
+export class AdaptiveSpin implements SpinPolicy {
   readonly #nowUs: () => number;
   readonly #maxSpinUs: number;
   /** Average wait in µs, outliers clipped. */
@@ -55,7 +61,9 @@ export class AdaptiveSpin {
   #waitStartUs: number = UNKNOWN;
   #spunThisWait: boolean = false;
   #parkNext: boolean = false;
+  /** Parked waits since polling was last tried, and polled waits since parking was. */
   #sinceProbe: number = 0;
+  #spinsInARow: number = 0;
   #hits: number = 0;
   #misses: number = 0;
   #parks: number = 0;
@@ -95,7 +103,10 @@ export class AdaptiveSpin {
       for (let poll = 0; poll < BATCH_POLLS; poll++) {
         if (predicate()) {
           this.#hits++;
-          this.#observe(this.#nowUs() - startUs);
+          const waitUs = this.#nowUs() - startUs;
+          // A probe that beat parking is repeated at once: a change for the better is learnt in a few waits.
+          if (Math.log2(waitUs + 0.25) < this.#parkedLog2 - MARGIN_LOG2) this.#sinceProbe = PROBE_SPIN_EVERY;
+          this.#observe(waitUs);
           if (preempted) this.#notePreemption();
           return true;
         }
@@ -130,12 +141,16 @@ export class AdaptiveSpin {
     }
     const budgetUs = Math.min(maxSpinUs, 3 * this.#expectedUs + 10);
     const spinWins = !(this.#spunLog2 >= this.#parkedLog2 - MARGIN_LOG2); // also while one of them is unknown
-    this.#sinceProbe++;
-    if (this.#sinceProbe >= (spinWins ? PROBE_PARK_EVERY : PROBE_SPIN_EVERY)) {
-      this.#sinceProbe = 0;
-      return spinWins ? 0 : budgetUs;
+    if (spinWins) {
+      this.#spinsInARow++;
+      if (this.#spinsInARow < PROBE_PARK_EVERY) return budgetUs;
+      this.#spinsInARow = 0;
+      return 0;
     }
-    return spinWins ? budgetUs : 0;
+    this.#sinceProbe++;
+    if (this.#sinceProbe < PROBE_SPIN_EVERY) return 0;
+    this.#sinceProbe = 0;
+    return budgetUs;
   }
 
   #observe(waitUs: number): void {
@@ -165,7 +180,7 @@ export const PARK_SLICE_MS = 20;
  *
  * @returns Whether the predicate held before `timeoutMs` was over.
  */
-export function waitUntil(predicate: () => boolean, bell: Doorbell, spin: AdaptiveSpin, nowUs: () => number, timeoutMs: number): boolean {
+export function waitUntil(predicate: () => boolean, bell: Doorbell, spin: SpinPolicy, nowUs: () => number, timeoutMs: number): boolean {
   if (spin.spin(predicate)) return true;
   const deadlineUs = nowUs() + timeoutMs * 1000;
   let held = false;

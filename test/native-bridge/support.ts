@@ -1,5 +1,6 @@
 /** Helpers of the native-bridge tests: sizes of long runs, seeds, workers that report, and a clock. */
 import { Worker } from "node:worker_threads";
+import { DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
 
 /** `SHARDLOOM_LONG=1` runs stress and fuzz at full size. */
 export const LONG: boolean = process.env["SHARDLOOM_LONG"] === "1";
@@ -41,3 +42,9 @@ export function runWorker<T>(url: URL, workerData: unknown): Promise<T> {
     });
   });
 }
+
+/** Words of the doorbell stress after its two bells: what was asked, what was answered. */
+export const ASKED: number = (2 * DOORBELL_BYTES) >> 2;
+export const ANSWERED: number = (4 * DOORBELL_BYTES) >> 2;
+/** A wait that lasts this long was missed by its ring: nothing here takes seconds. */
+export const LOST_MS = 20_000;

@@ -1,0 +1,49 @@
+/**
+ * `node dist/bench/main.js <name|all> [--smoke|--full] [--json FILE]`: runs benches by name.
+ *
+ * A missed goal is printed as missed and exits 0; a bench that did not exercise what it claims exits 1.
+ * A new bench adds one line to {@link BENCHES}.
+ */
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { readGoals } from "./harness/goals.ts";
+import type { Bench, BenchMode } from "./harness/harness.ts";
+import { toJson, toTable } from "./harness/report.ts";
+
+/** The registry: name → the module whose `bench` export it is, loaded only when asked for. */
+export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Bench }>>> = {
+  ring: () => import("./micro/ring.ts"),
+};
+
+const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { smoke: { type: "boolean" }, full: { type: "boolean" }, json: { type: "string" }, seed: { type: "string" } },
+  });
+  const names = positionals[0] === "all" ? Object.keys(BENCHES) : positionals;
+  if (names.length === 0 || names.some((name) => !Object.hasOwn(BENCHES, name))) {
+    process.stderr.write(`${USAGE}\n`);
+    return 2;
+  }
+  const mode: BenchMode = values.smoke === true ? "smoke" : values.full === true ? "full" : "quick";
+  const seed = Number(values.seed ?? 1);
+  const results: Record<string, unknown>[] = [];
+  for (const name of names) {
+    const { bench } = (await BENCHES[name]?.()) as { bench: Bench };
+    const report = await bench.run({ mode, seed, goals: readGoals(), log: (line) => process.stderr.write(`${line}\n`) });
+    if (report.rows.length === 0) throw new Error(`bench ${name} measured nothing`);
+    results.push(toJson(name, mode, seed, report));
+    process.stdout.write(`${toTable(name, report)}\n`);
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results.length === 1 ? results[0] : results, null, 1)}\n`);
+  return 0;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`bench failed: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exitCode = 1;
+}
