@@ -125,7 +125,7 @@ class System implements ActorSystem {
     if (this.#closed !== undefined || type === undefined || handler === undefined) {
       return this.#refuse(delivery, sink, type);
     }
-    if (delivery.deadlineAtMs !== 0 && this.#clock.nowMs() >= delivery.deadlineAtMs) {
+    if (delivery.deadlineAtMs !== 0 && (delivery.nowMs ?? this.#clock.nowMs()) >= delivery.deadlineAtMs) {
       return turns.refuse(delivery, sink, "expired", expired(delivery.handler));
     }
     const activation = type.activations.get(delivery.key) ?? this.#activate(type, delivery.key);
