@@ -134,7 +134,7 @@ class System implements ActorSystem {
       this.#refuse(delivery, sink, type);
       return;
     }
-    if (delivery.deadlineAtMs !== 0 && this.#clock.nowMs() >= delivery.deadlineAtMs) {
+    if (delivery.deadlineAtMs !== 0 && (delivery.nowMs ?? this.#clock.nowMs()) >= delivery.deadlineAtMs) {
       turns.refuse(delivery, sink, "expired", expired(delivery.handler));
       return;
     }
