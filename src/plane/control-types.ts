@@ -34,6 +34,7 @@ export interface ControlPlaneOptions {
   readonly maxHandlerMs: number;
   readonly maxNativeMs: number;
   readonly startTimeoutMs: number;
+  readonly requestTimeoutMs: number;
   readonly maxHeapMb?: number;
   /** What the next worker of a shard must take over. */
   readonly recover: (shard: number) => readonly RecoverTask[];
