@@ -38,6 +38,8 @@ export interface EngineRequest extends WireMemory {
 
 /** Where the reply goes. `offset` is a multiple of 8 and is valid after `claim`, as are the views. */
 export interface EngineReply extends WireMemory {
+  /** The longest reply that can be claimed. */
+  readonly limitBytes: number;
   /** Reserves exactly this many bytes. Once per request. */
   claim(lengthBytes: number): void;
   readonly offset: number;

@@ -35,9 +35,16 @@ const SPIN_LIMIT_US = 50;
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
 
+/** What only the thread's entry point can know. */
+export interface WorkerEnvironment {
+  /** Names of what the event loop holds open, as `process.getActiveResourcesInfo` gives them. */
+  readonly activeResources: () => readonly string[];
+  readonly heapUsedBytes: () => number;
+}
+
 /** Runs a worker until it is stopped or retired. */
-export async function hostShard(task: ShardTask): Promise<string> {
-  const host = new ShardHost(task);
+export async function hostShard(task: ShardTask, environment: WorkerEnvironment): Promise<string> {
+  const host = new ShardHost(task, environment);
   serveControl(task.control, host.api);
   try {
     return await host.run();
@@ -49,6 +56,7 @@ export async function hostShard(task: ShardTask): Promise<string> {
 class ShardHost {
   readonly api: ShardControl;
   readonly #task: ShardTask;
+  readonly #environment: WorkerEnvironment;
   readonly #block: WorkerBlock;
   readonly #requesters: Map<number, Requester> = new Map();
   readonly #ready: Promise<ShardReady>;
@@ -62,8 +70,9 @@ class ShardHost {
   #becomeReady!: (ready: ShardReady) => void;
   #refuse!: (error: unknown) => void;
 
-  constructor(task: ShardTask) {
+  constructor(task: ShardTask, environment: WorkerEnvironment) {
     this.#task = task;
+    this.#environment = environment;
     this.#block = new WorkerBlock(task.block);
     this.#ready = new Promise((resolve, reject) => {
       this.#becomeReady = resolve;
@@ -109,7 +118,6 @@ class ShardHost {
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
     const { shard } = this.#task;
-    const { heartbeat } = this.#block;
     const nowMs = (): number => systemClock.nowMs();
     return {
       workerIndex: shard,
@@ -118,16 +126,20 @@ class ShardHost {
       kernels,
       nowMs,
       randomU32: () => systemRandom.u32(),
-      native: (call) => {
-        heartbeat.enter(HEARTBEAT.NATIVE, nowMs());
-        try {
-          return call();
-        } finally {
-          heartbeat.enter(HEARTBEAT.JS, nowMs());
-          this.#assertServing();
-        }
-      },
+      native: (call) => this.#native(call),
     };
+  }
+
+  /** Marks a native call on the heartbeat, so that it is not taken for a hung thread. Calls may nest. */
+  #native<T>(call: () => T): T {
+    const { heartbeat } = this.#block;
+    heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
+    try {
+      return call();
+    } finally {
+      heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
+      this.#assertServing();
+    }
   }
 
   /** After a native call: a quarantined worker's shard belongs to another thread by now. */
@@ -160,7 +172,15 @@ class ShardHost {
       table,
       local: () => ({ shard, system: this.#actors as ActorSystem, scheduler: systemScheduler }),
     });
-    const actors = createActorSystem({ definitions, clock: systemClock, scheduler: systemScheduler, random: systemRandom, send: router, codec });
+    const actors = createActorSystem({
+      definitions,
+      clock: systemClock,
+      scheduler: systemScheduler,
+      random: systemRandom,
+      send: router,
+      codec,
+      native: (call) => this.#native(call),
+    });
     this.#actors = actors;
     this.#shard = new Shard({
       shard,
@@ -181,7 +201,7 @@ class ShardHost {
       spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
       onRequest: (server, type, offset, length, slot, sequence) => dispatcher.onRequest(server, type, offset, length, slot, sequence),
       pendingAsync: () => actors.pendingAsync(),
-      openResources: () => process.getActiveResourcesInfo().some((name) => !STANDING_RESOURCES.has(name)),
+      openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
       sweep: (nowMs) => {
         actors.sweep(nowMs);
       },
@@ -224,7 +244,7 @@ class ShardHost {
       incarnation: this.#task.incarnation,
       actors: { ...this.#actors?.counters(), active: this.#actors?.activeCount() ?? 0 },
       requests: { handled: counters?.handled ?? 0, failed: counters?.failed ?? 0, expired: counters?.expired ?? 0, corrupt: counters?.corrupt ?? 0 },
-      heapUsedBytes: process.memoryUsage().heapUsed,
+      heapUsedBytes: this.#environment.heapUsedBytes(),
     };
   }
 }

@@ -38,6 +38,9 @@ import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_PING } f
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler, EngineReply } from "./engine.ts";
 
+/** A handler that took this long sends its reply at once, not with those of the requests behind it. */
+const LONG_HANDLER_US = 100;
+
 /** What a shard is made of. */
 export interface ShardOptions {
   readonly shard: number;
@@ -197,6 +200,7 @@ export class Shard {
     request.length = length;
     const reply = this.#reply;
     reply.begin(server, type, slot, sequence, FLAG_REPLY);
+    const startedUs = this.#options.clock.nowUs();
     try {
       handler(request, reply);
     } catch (error) {
@@ -204,6 +208,7 @@ export class Shard {
       throw error;
     }
     if (slot >= 0) reply.end();
+    if (this.#options.clock.nowUs() - startedUs > LONG_HANDLER_US) server.flush();
   }
 
   #deliver(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number, deadlineAtMs: number): void {
@@ -328,6 +333,10 @@ class RingReply implements EngineReply {
 
   get offset(): number {
     return this.#server.replyOffset + ENVELOPE_BYTES;
+  }
+
+  get limitBytes(): number {
+    return this.#server.maxReplyBytes - ENVELOPE_BYTES;
   }
 
   begin(server: BridgeServer, type: number, slot: number, sequence: number, flags: number): void {

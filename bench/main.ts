@@ -14,6 +14,8 @@ import { toJson, toTable } from "./harness/report.ts";
 export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Bench }>>> = {
   ring: () => import("./micro/ring.ts"),
   ask: () => import("./macro/ask.ts"),
+  read: () => import("./micro/read.ts"),
+  embed: () => import("./macro/embed.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

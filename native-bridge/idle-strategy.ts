@@ -48,6 +48,8 @@ const PROBE_PARK_EVERY = 512;
 const PROBE_SPIN_EVERY = 32;
 /** Polling must win by this much (log2 of the ratio of wait times) to be worth its CPU. */
 const MARGIN_LOG2 = 0.25;
+/** A hit before the clock was read lasted some 0.5 µs. */
+const FREE_HIT_LOG2 = -1;
 const UNKNOWN = Number.NaN;
 
 /** One per waiting thread. */
@@ -64,6 +66,8 @@ export class AdaptiveSpin implements SpinPolicy {
   /** Parked waits since polling was last tried, and polled waits since parking was. */
   #sinceProbe: number = 0;
   #spinsInARow: number = 0;
+  /** Hits before the clock was read, not yet part of the averages. */
+  #freeHits: number = 0;
   #hits: number = 0;
   #misses: number = 0;
   #parks: number = 0;
@@ -85,10 +89,11 @@ export class AdaptiveSpin implements SpinPolicy {
   spin(predicate: () => boolean): boolean {
     for (let poll = 0; poll < FREE_POLLS; poll++) {
       if (predicate()) {
-        this.#hits++;
+        this.#freeHits++;
         return true;
       }
     }
+    if (this.#freeHits > 0) this.#foldFreeHits();
     const startUs = this.#nowUs();
     this.#waitStartUs = startUs;
     const budgetUs = this.#budgetUs();
@@ -129,7 +134,7 @@ export class AdaptiveSpin implements SpinPolicy {
   }
 
   counters(): SpinCounters {
-    return { hits: this.#hits, misses: this.#misses, parks: this.#parks, preemptions: this.#preemptions };
+    return { hits: this.#hits + this.#freeHits, misses: this.#misses, parks: this.#parks, preemptions: this.#preemptions };
   }
 
   #budgetUs(): number {
@@ -159,6 +164,16 @@ export class AdaptiveSpin implements SpinPolicy {
     const log2 = Math.log2(waitUs + 0.25);
     if (this.#spunThisWait) this.#spunLog2 = blend(this.#spunLog2, log2);
     else this.#parkedLog2 = blend(this.#parkedLog2, log2);
+  }
+
+  /** Fast answers count as polled waits, or the averages would know of the slow ones only. */
+  #foldFreeHits(): void {
+    const hits = Math.min(this.#freeHits, 64);
+    this.#hits += this.#freeHits;
+    this.#freeHits = 0;
+    this.#expectedUs *= (7 / 8) ** hits;
+    const kept = Number.isNaN(this.#spunLog2) ? 0 : (this.#spunLog2 - FREE_HIT_LOG2) * (3 / 4) ** hits;
+    this.#spunLog2 = FREE_HIT_LOG2 + kept;
   }
 
   #notePreemption(): void {

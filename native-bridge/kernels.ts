@@ -87,9 +87,13 @@ export function compileKernels(): WebAssembly.Module {
   try {
     return new WebAssembly.Module(readFileSync(url));
   } catch (cause) {
-    throw new ShardloomError("ERR_MODULE_NOT_LOADED", "Cannot load kernels as kernels/distance.wasm is missing or broken: run the build", {
-      cause,
-    });
+    throw new ShardloomError(
+      "ERR_MODULE_NOT_LOADED",
+      "Cannot load kernels as kernels/distance.wasm is missing or broken: run the build",
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -112,7 +116,12 @@ export class Kernels {
    * @param owner Number of the thread; when given, its successor under the same number takes the scratch over instead of leaking it.
    * @throws {ShardloomError} `ERR_OUT_OF_MEMORY` from the arena.
    */
-  constructor(module: WebAssembly.Module, arena: KernelArena, scratchBytes: number = DEFAULT_SCRATCH_BYTES, owner?: number) {
+  constructor(
+    module: WebAssembly.Module,
+    arena: KernelArena,
+    scratchBytes: number = DEFAULT_SCRATCH_BYTES,
+    owner?: number,
+  ) {
     this.#arena = arena;
     this.#owner = arena.allocateScratch === undefined || arena.freeScratch === undefined ? undefined : owner;
     const buffer = arena.memory.buffer;
@@ -152,7 +161,8 @@ export class Kernels {
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for k or an empty query, `ERR_OUT_OF_MEMORY` when scratch cannot grow.
    */
   beginScan(metric: number, element: number, query: Float32Array | Uint8Array, k: number, options?: ScanOptions): void {
-    if (!Number.isInteger(k) || k < 1 || k > MAX_LIMIT) throw invalidArgument("scan", "k", `an integer in [1, ${MAX_LIMIT}]`, k);
+    if (!Number.isInteger(k) || k < 1 || k > MAX_LIMIT)
+      throw invalidArgument("scan", "k", `an integer in [1, ${MAX_LIMIT}]`, k);
     if (query.length < 1 || query.length > MAX_DIMENSIONS) {
       throw invalidArgument("scan", "query.length", `in [1, ${MAX_DIMENSIONS}]`, query.length);
     }

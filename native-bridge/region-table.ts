@@ -141,9 +141,9 @@ export class RegionTable {
     checkOwner("adopt regions", "owner", owner);
     checkOwner("adopt regions", "newOwner", newOwner);
     const adopted: AdoptedRegion[] = [];
-    for (let index = 0; index < REGION_COUNT; index++) {
-      const word = entryWord(index);
-      if (Atomics.load(this.#i32, word + OWNER) !== owner + 1) continue;
+    // The list first: with newOwner = owner, a region that moves must not be met again.
+    const words = this.#wordsOf(owner);
+    for (const word of words) {
       const stamp = Atomics.load(this.#i32, word + STAMP);
       const state = stamp & STATE_MASK;
       if (state === ACTIVE) {
@@ -173,6 +173,14 @@ export class RegionTable {
       if (owner === undefined || info.owner === owner) regions.push(info);
     }
     return regions;
+  }
+
+  #wordsOf(owner: number): number[] {
+    const words: number[] = [];
+    for (let index = 0; index < REGION_COUNT; index++) {
+      if (Atomics.load(this.#i32, entryWord(index) + OWNER) === owner + 1) words.push(entryWord(index));
+    }
+    return words;
   }
 
   #check(action: string, options: RegionOptions): void {

@@ -19,7 +19,8 @@ import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
-import { ControlPlane, type WorkerLost, type WorkerRestarted } from "./plane/control-plane.ts";
+import { ControlPlane } from "./plane/control-plane.ts";
+import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
 import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
@@ -57,6 +58,8 @@ export interface ClusterInfo {
 }
 
 const WORKER_URL: URL = new URL("../actors/shard.worker.js", import.meta.url);
+/** How long `info` waits for a worker's counters. */
+const STATS_TIMEOUT_MS = 500;
 /** Owner number of regions that the main thread registers. */
 const MAIN_OWNER = 0xffff;
 
@@ -179,7 +182,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   async info(): Promise<ClusterInfo> {
     this.#assertOpen();
     const { topologyEpoch, shards, vshards } = this.topology;
-    const stats = await this.#control.stats();
+    const stats = await this.#control.stats(STATS_TIMEOUT_MS);
     return {
       topology: { topologyEpoch, shards, vshards },
       memory: this.#arena.stats(),

@@ -7,14 +7,34 @@
  * Owner thread only; one-sided readers use vector-reader.ts.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
-import { beginWrite, endWrite } from "../../native-bridge/cell.ts";
+import { beginWrite, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ACCESS, type AdoptedRegion, type RegionRef, type RegionTable } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import {
-  AUXILIARY_BLOCKS, CHUNK_ENTRY_WORDS, ROOT_AUXILIARY, ROOT_BASE_SHIFT, ROOT_BYTES, ROOT_COLLECTION, ROOT_DIMENSIONS,
-  ROOT_DOUBLINGS, ROOT_LIVE, ROOT_MAGIC, ROOT_MAGIC_WORD, ROOT_METRIC, ROOT_ROWS_USED, ROOT_STRIDE, ROOT_STRUCTURE,
-  type RowGeometry, SHADOW_HEADER_BYTES,
+  AUXILIARY_BLOCKS,
+  CHUNK_ENTRY_WORDS,
+  MAX_HEAP_CHUNKS,
+  MAX_ROW_CHUNKS,
+  ROOT_AUXILIARY,
+  ROOT_BASE_SHIFT,
+  ROOT_BYTES,
+  ROOT_COLLECTION,
+  ROOT_DIMENSIONS,
+  ROOT_DIRECTORY,
+  ROOT_DOUBLINGS,
+  ROOT_DROPPED,
+  ROOT_HEAP_TABLE,
+  ROOT_LIVE,
+  ROOT_MAGIC,
+  ROOT_MAGIC_WORD,
+  ROOT_METRIC,
+  ROOT_ROW_TABLE,
+  ROOT_ROWS_USED,
+  ROOT_STRIDE,
+  ROOT_STRUCTURE,
+  type RowGeometry,
+  SHADOW_HEADER_BYTES,
 } from "./vector-layout.ts";
 
 /** A registered range that a table of the root names. */
@@ -42,7 +62,14 @@ export class CollectionRoot {
     this.#byteLength = ROOT_BYTES + SHADOW_HEADER_BYTES + geometry.stride;
   }
 
-  static create(arena: Arena, regions: RegionTable, collectionId: number, dimensions: number, metric: number, geometry: RowGeometry): CollectionRoot {
+  static create(
+    arena: Arena,
+    regions: RegionTable,
+    collectionId: number,
+    dimensions: number,
+    metric: number,
+    geometry: RowGeometry,
+  ): CollectionRoot {
     const byteLength = ROOT_BYTES + SHADOW_HEADER_BYTES + geometry.stride;
     const address = arena.allocate(byteLength);
     const word = (address + CELL_HEADER_BYTES) >>> 2;
@@ -63,23 +90,42 @@ export class CollectionRoot {
   }
 
   /**
-   * Takes over the root of a dead worker.
+   * Takes over the root of a dead worker, whose region may be among those that were adopted.
    *
    * @throws {ShardloomError} `ERR_CORRUPT` when the address holds no root of this collection and shape.
    */
-  static adopt(arena: Arena, regions: RegionTable, adopted: AdoptedRegion | undefined, collectionId: number, dimensions: number, metric: number, geometry: RowGeometry): CollectionRoot {
-    const word = ((adopted?.address ?? 0) + CELL_HEADER_BYTES) >>> 2;
+  static adopt(
+    arena: Arena,
+    regions: RegionTable,
+    address: number,
+    adopted: AdoptedRegion | undefined,
+    collectionId: number,
+    dimensions: number,
+    metric: number,
+    geometry: RowGeometry,
+  ): CollectionRoot {
+    const word = (address + CELL_HEADER_BYTES) >>> 2;
     const { i32 } = arena;
     const matches =
-      adopted !== undefined && adopted.length === ROOT_BYTES && i32[word + ROOT_MAGIC_WORD] === ROOT_MAGIC &&
-      i32[word + ROOT_COLLECTION] === collectionId && i32[word + ROOT_DIMENSIONS] === dimensions &&
-      i32[word + ROOT_METRIC] === metric && i32[word + ROOT_STRIDE] === geometry.stride;
+      address >= arena.heapByteOffset &&
+      address % 64 === 0 &&
+      i32[word + ROOT_MAGIC_WORD] === ROOT_MAGIC &&
+      i32[word + ROOT_COLLECTION] === collectionId &&
+      i32[word + ROOT_DIMENSIONS] === dimensions &&
+      i32[word + ROOT_METRIC] === metric &&
+      i32[word + ROOT_STRIDE] === geometry.stride;
     if (!matches) {
-      throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection ${collectionId} as its root address must hold its root: current value is ${adopted?.address}`, {
-        details: { collectionId, rootAddress: adopted?.address },
-      });
+      throw new ShardloomError(
+        "ERR_CORRUPT",
+        `Cannot recover collection ${collectionId} as its root address must hold its root: current value is ${address}`,
+        {
+          details: { collectionId, rootAddress: address },
+        },
+      );
     }
-    const root = new CollectionRoot(arena, regions, { address: adopted.address, rkey: adopted.rkey, length: adopted.length }, geometry);
+    if (isOdd(i32, address)) endWrite(i32, address); // valid before or after the change, see the invariant
+    const { rkey } = adopted ?? register(regions, address, ROOT_BYTES, ROOT_BYTES);
+    const root = new CollectionRoot(arena, regions, { address, rkey, length: ROOT_BYTES }, geometry);
     for (let index = 0; index < AUXILIARY_BLOCKS; index++) root.freeAuxiliary(index);
     return root;
   }
@@ -157,6 +203,23 @@ export class CollectionRoot {
     });
   }
 
+  /**
+   * After a crash: gives the entry its region's new key. A region that nobody handed over (a successor may have died in
+   * the middle of this) is registered again.
+   */
+  adoptEntry(
+    table: number,
+    index: number,
+    stride: number,
+    adopted: ReadonlyMap<number, AdoptedRegion>,
+  ): Chunk | undefined {
+    const chunk = this.readEntry(table, index);
+    if (chunk === undefined) return undefined;
+    chunk.rkey = (adopted.get(chunk.address) ?? register(this.regions, chunk.address, chunk.length, stride)).rkey;
+    this.writeEntry(table, index, chunk);
+    return chunk;
+  }
+
   /** Allocates a private block that a successor frees if this worker dies. Returns its index and address. */
   allocateAuxiliary(byteLength: number): { index: number; address: number } {
     for (let index = 0; index < AUXILIARY_BLOCKS; index++) {
@@ -167,7 +230,10 @@ export class CollectionRoot {
       this.arena.u32[word] = address;
       return { index, address };
     }
-    throw new ShardloomError("ERR_INTERNAL", `Cannot allocate bitmap as all ${AUXILIARY_BLOCKS} auxiliary blocks are in use`);
+    throw new ShardloomError(
+      "ERR_INTERNAL",
+      `Cannot allocate bitmap as all ${AUXILIARY_BLOCKS} auxiliary blocks are in use`,
+    );
   }
 
   freeAuxiliary(index: number): void {
@@ -178,15 +244,45 @@ export class CollectionRoot {
     this.arena.free(address, this.arena.u32[word + 1] as number);
   }
 
-  /** Deregisters and frees the root itself, last of all. */
-  free(): void {
+  /** Whether a drop has begun: the collection is gone, whatever is left of it. */
+  get dropped(): boolean {
+    return this.get(ROOT_DROPPED) === 1;
+  }
+
+  /** Deregisters and frees everything that the tables name, then the root. Marked first, so that a successor finishes it. */
+  drop(): void {
+    this.store(ROOT_DROPPED, 1);
+    for (let index = 0; index < MAX_HEAP_CHUNKS; index++) this.#freeEntry(ROOT_HEAP_TABLE, index);
+    for (let index = 0; index < MAX_ROW_CHUNKS; index++) this.#freeEntry(ROOT_ROW_TABLE, index);
+    this.#freeEntry(ROOT_DIRECTORY, 0);
     for (let index = 0; index < AUXILIARY_BLOCKS; index++) this.freeAuxiliary(index);
     this.regions.deregister(this.ref);
     this.arena.i32[this.word(ROOT_MAGIC_WORD)] = 0;
     this.arena.free(this.ref.address, this.#byteLength);
   }
+
+  /** After a crash in the middle of `drop`: does the rest. */
+  finishDrop(adopted: ReadonlyMap<number, AdoptedRegion>): void {
+    for (let index = 0; index < MAX_HEAP_CHUNKS; index++) this.adoptEntry(ROOT_HEAP_TABLE, index, 0, adopted);
+    for (let index = 0; index < MAX_ROW_CHUNKS; index++)
+      this.adoptEntry(ROOT_ROW_TABLE, index, this.geometry.stride, adopted);
+    this.adoptEntry(ROOT_DIRECTORY, 0, 0, adopted);
+    this.drop();
+  }
+
+  #freeEntry(table: number, index: number): void {
+    const chunk = this.readEntry(table, index);
+    if (chunk === undefined) return;
+    this.writeEntry(table, index, undefined);
+    this.freeChunk(chunk);
+  }
 }
 
 function register(regions: RegionTable, byteOffset: number, byteLength: number, stride: number): RegionRef {
-  return regions.register({ byteOffset, byteLength, access: ACCESS.READ, ...(stride > 0 ? { cellStrideBytes: stride } : {}) });
+  return regions.register({
+    byteOffset,
+    byteLength,
+    access: ACCESS.READ,
+    ...(stride > 0 ? { cellStrideBytes: stride } : {}),
+  });
 }

@@ -5,8 +5,15 @@
  * sequence is never cut short. A full table is rebuilt into a new region, which the root then names; readers that miss
  * in the old one see that the root changed and look again. Hashes may collide: the caller compares ids.
  */
+import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import type { Chunk, CollectionRoot } from "./collection-root.ts";
-import { DIRECTORY_DELETED, DIRECTORY_SLOT_WORDS, directoryWord, ROOT_DIRECTORY, seekDirectory } from "./vector-layout.ts";
+import {
+  DIRECTORY_DELETED,
+  DIRECTORY_SLOT_WORDS,
+  directoryWord,
+  ROOT_DIRECTORY,
+  seekDirectory,
+} from "./vector-layout.ts";
 
 const MIN_SLOTS = 256;
 
@@ -81,21 +88,10 @@ export class Directory {
   }
 
   /** After a crash: takes the old table's region over, so that the next `reserve` frees it. */
-  adopt(rkeyAt: ReadonlyMap<number, number>): void {
-    const chunk = this.#root.readEntry(ROOT_DIRECTORY, 0);
-    if (chunk === undefined) return;
-    chunk.rkey = rkeyAt.get(chunk.address) ?? chunk.rkey;
-    this.#chunk = chunk;
+  adopt(adopted: ReadonlyMap<number, AdoptedRegion>): void {
+    this.#chunk = this.#root.adoptEntry(ROOT_DIRECTORY, 0, 0, adopted);
     this.#slots = 0; // whatever is in it, it is rebuilt
     this.#used = 0;
-  }
-
-  free(): void {
-    if (this.#chunk === undefined) return;
-    this.#root.writeEntry(ROOT_DIRECTORY, 0, undefined);
-    this.#root.freeChunk(this.#chunk);
-    this.#chunk = undefined;
-    this.#slots = 0;
   }
 
   #word(hash: number, probe: number): number {

@@ -21,6 +21,11 @@ export interface CachedFilter {
   /** Rows that match; undefined until somebody needed all of them. */
   rows: RowBitmap | undefined;
   writesSinceUse: number;
+  /** Payloads that searches looked at because the set was not there; when they add up to all rows, the set pays. */
+  probes: number;
+  /** Estimated share of matching rows, and how many writes it is old. */
+  share: number | undefined;
+  shareAge: number;
 }
 
 export class FilterCache {
@@ -36,7 +41,14 @@ export class FilterCache {
   get(bytes: Uint8Array): CachedFilter {
     const key = Buffer.from(bytes).toString("latin1");
     const found = this.#entries.get(key);
-    const entry: CachedFilter = found ?? { predicate: filterFromBytes(bytes), rows: undefined, writesSinceUse: 0 };
+    const entry: CachedFilter = found ?? {
+      predicate: filterFromBytes(bytes),
+      rows: undefined,
+      writesSinceUse: 0,
+      probes: 0,
+      share: undefined,
+      shareAge: 0,
+    };
     entry.writesSinceUse = 0;
     this.#entries.delete(key);
     this.#entries.set(key, entry);
@@ -61,9 +73,17 @@ export class FilterCache {
     return record !== 0 && entry.predicate(payloadOf(this.#store, record));
   }
 
-  /** Share of the rows that match, from an evenly spaced sample; exact when all are known. */
+  /** Share of the rows that match, from an evenly spaced sample that may be a little old; exact when all are known. */
   selectivity(entry: CachedFilter): number {
     if (entry.rows !== undefined) return entry.rows.count / Math.max(1, this.#store.count);
+    if (entry.share === undefined || entry.shareAge > Math.max(SAMPLE_ROWS, this.#store.count / 8)) {
+      entry.share = this.#sample(entry);
+      entry.shareAge = 0;
+    }
+    return entry.share;
+  }
+
+  #sample(entry: CachedFilter): number {
     let seen = 0;
     let matching = 0;
     const step = Math.max(1, Math.floor(this.#store.rowsUsed / SAMPLE_ROWS));
@@ -88,6 +108,7 @@ export class FilterCache {
     let decoded = false;
     for (const [key, entry] of this.#entries) {
       if (++entry.writesSinceUse > WRITES_WITHOUT_USE) this.#evict(key);
+      entry.shareAge++;
       if (entry.rows === undefined) continue;
       if (!decoded && record !== 0) payload = payloadOf(this.#store, record);
       decoded = true;

@@ -7,8 +7,8 @@
  * type (number with number or bigint, string with string); values of other types never match, `ne` and `nin` then do.
  * Invariant: a filter either compiles whole or throws a typed error that names what is wrong: nothing is ignored.
  */
-import { Unpackr } from "msgpackr";
 import { describeValue, ShardloomError } from "../../src/errors.ts";
+import { decodeMetadata, encodeMetadata, type Metadata } from "./metadata-codec.ts";
 
 export type FilterScalar = string | number | boolean | null | bigint;
 
@@ -25,7 +25,9 @@ export interface FieldCondition {
   readonly exists?: boolean;
 }
 
-export type VectorFilter = { readonly [field: string]: FilterScalar | FieldCondition | VectorFilter | readonly VectorFilter[] };
+export type VectorFilter = {
+  readonly [field: string]: FilterScalar | FieldCondition | VectorFilter | readonly VectorFilter[];
+};
 
 /** Whether a decoded payload (undefined when the document has none) matches. */
 export type Predicate = (payload: unknown) => boolean;
@@ -35,12 +37,16 @@ type Test = (value: unknown) => boolean;
 /** Filters nest at most this deep. */
 export const MAX_FILTER_DEPTH = 32;
 
-const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true });
-
 /** Decodes msgpack bytes; they may lie in shared memory, of which a copy is made. */
 export function decodePayload(bytes: Uint8Array, byteOffset: number, byteLength: number): unknown {
   if (byteLength === 0) return undefined;
-  return unpackr.unpack(Buffer.from(bytes.subarray(byteOffset, byteOffset + byteLength)));
+  return decodeMetadata(Buffer.from(bytes.subarray(byteOffset, byteOffset + byteLength)));
+}
+
+/** Checks a filter and encodes it for a request. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming what is wrong. */
+export function encodeFilter(filter: Metadata): Uint8Array {
+  compileFilter(filter);
+  return encodeMetadata(filter, "filter");
 }
 
 /**
@@ -51,9 +57,13 @@ export function decodePayload(bytes: Uint8Array, byteOffset: number, byteLength:
 export function filterFromBytes(bytes: Uint8Array): Predicate {
   let filter: unknown;
   try {
-    filter = unpackr.unpack(Buffer.from(bytes));
+    filter = decodeMetadata(Buffer.from(bytes));
   } catch (cause) {
-    throw new ShardloomError("ERR_CORRUPT", `Cannot decode filter as it must be msgpack: current value is ${bytes.length} bytes`, { cause });
+    throw new ShardloomError(
+      "ERR_CORRUPT",
+      `Cannot decode filter as it must be msgpack: current value is ${bytes.length} bytes`,
+      { cause },
+    );
   }
   return compileFilter(filter);
 }
@@ -105,7 +115,8 @@ function compileOperator(field: string, operator: string, operand: unknown): Tes
       return compareTest(field, operator, operand, (order) => order <= 0);
     case "in":
     case "nin": {
-      if (!Array.isArray(operand) || !operand.every(isScalar)) throw bad(`${field}.${operator}`, "an array of scalars", operand);
+      if (!Array.isArray(operand) || !operand.every(isScalar))
+        throw bad(`${field}.${operator}`, "an array of scalars", operand);
       const members = anyElement((value) => operand.some((member) => same(value, member)));
       return operator === "in" ? members : (value) => !members(value);
     }
@@ -114,9 +125,13 @@ function compileOperator(field: string, operator: string, operand: unknown): Tes
       return (value) => (value !== undefined) === operand;
     }
     default:
-      throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot compile filter as ${field} has an unknown operator: current value is ${describeValue(operator)}`, {
-        details: { field, operator },
-      });
+      throw new ShardloomError(
+        "ERR_INVALID_ARGUMENT",
+        `Cannot compile filter as ${field} has an unknown operator: current value is ${describeValue(operator)}`,
+        {
+          details: { field, operator },
+        },
+      );
   }
 }
 
@@ -138,12 +153,12 @@ function anyElement(test: Test): Test {
 }
 
 function same(value: unknown, scalar: FilterScalar): boolean {
-  // Loose equality is wanted for 1n and 1 alone.
-  if (typeof value === "bigint" || typeof scalar === "bigint") return isNumeric(value) && isNumeric(scalar) && value == scalar;
-  return value === scalar;
+  if (typeof value !== "bigint" && typeof scalar !== "bigint") return value === scalar;
+  // 1n and 1 are one number: neither below nor above the other.
+  return isNumeric(value) && isNumeric(scalar) && !(value < scalar) && !(value > scalar) && !Number.isNaN(value);
 }
 
-function isNumeric(value: unknown): boolean {
+function isNumeric(value: unknown): value is number | bigint {
   return typeof value === "number" || typeof value === "bigint";
 }
 
@@ -156,16 +171,29 @@ function fieldOf(payload: unknown, path: readonly string[]): unknown {
   return value;
 }
 
+/** A Map, a date or a class instance has no own fields to look at and would match everything. */
 function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }
 
 function isScalar(value: unknown): value is FilterScalar {
-  return value === null || typeof value === "string" || typeof value === "boolean" || typeof value === "bigint" || (typeof value === "number" && !Number.isNaN(value));
+  return (
+    value === null ||
+    typeof value === "string" ||
+    typeof value === "boolean" ||
+    typeof value === "bigint" ||
+    (typeof value === "number" && !Number.isNaN(value))
+  );
 }
 
 function bad(name: string, rule: string, value: unknown): ShardloomError {
-  return new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot compile filter as ${name} must be ${rule}: current value is ${describeValue(value)}`, {
-    details: { name, value: describeValue(value) },
-  });
+  return new ShardloomError(
+    "ERR_INVALID_ARGUMENT",
+    `Cannot compile filter as ${name} must be ${rule}: current value is ${describeValue(value)}`,
+    {
+      details: { name, value: describeValue(value) },
+    },
+  );
 }

@@ -16,6 +16,7 @@ export const MAX_ID_BYTES = 4096;
 const LENGTH_MASK = 0xffffff;
 const KIND_SHIFT = 24;
 const SHORT_ASCII = 24;
+const LONE_SURROGATE = /\p{Surrogate}/u;
 
 const float = new Float64Array(1);
 const floatBytes = new Uint8Array(float.buffer);
@@ -46,12 +47,22 @@ export function idKindOf(idWord: number): number {
  */
 export function idWordOf(id: VectorId): number {
   if (typeof id === "string") {
-    const length = Buffer.byteLength(id, "utf8");
-    if (length < 1 || length > MAX_ID_BYTES) throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
+    const length = isShortAscii(id) ? id.length : Buffer.byteLength(id, "utf8");
+    if (length < 1 || length > MAX_ID_BYTES)
+      throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
+    // Lone surrogates all have the same UTF-8 bytes, so that two such ids would be one.
+    if (length !== id.length && LONE_SURROGATE.test(id))
+      throw invalidArgument("use id", "id", "well-formed Unicode", id);
     return length;
   }
   if (typeof id === "number" && Number.isFinite(id)) return 8 | (ID_NUMBER << KIND_SHIFT);
   throw invalidArgument("use id", "id", "a string or a finite number", typeof id === "number" ? id : describeValue(id));
+}
+
+function isShortAscii(text: string): boolean {
+  if (text.length > SHORT_ASCII) return false;
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 127) return false;
+  return true;
 }
 
 /** Writes the bytes of an id whose word is `idWord`. */

@@ -5,11 +5,19 @@
  * is reserved before the first write of a batch, so appending cannot fail.
  * Divergence from a log: nothing is read back in order; after a crash the rows say which records live.
  */
+import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Chunk, CollectionRoot } from "./collection-root.ts";
 import { idLengthOf } from "./id-codec.ts";
 import {
-  MAX_HEAP_CHUNKS, RECORD_HASH, RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES, RECORD_TOTAL, recordBytes, ROOT_HEAP_TABLE,
+  MAX_HEAP_CHUNKS,
+  RECORD_HASH,
+  RECORD_HEADER_BYTES,
+  RECORD_ID_WORD,
+  RECORD_PAYLOAD_BYTES,
+  RECORD_TOTAL,
+  ROOT_HEAP_TABLE,
+  recordBytes,
 } from "./vector-layout.ts";
 
 const FIRST_CHUNK_BYTES = 32 * 1024;
@@ -34,24 +42,37 @@ export class RecordHeap {
 
   /** Bytes of all chunks. */
   get totalBytes(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0) + this.#victims.reduce((sum, chunk) => sum + chunk.length, 0);
+    return (
+      this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0) +
+      this.#victims.reduce((sum, chunk) => sum + chunk.length, 0)
+    );
   }
 
   /** Bytes of the records that rows point at. */
   get liveBytes(): number {
-    return this.#chunks.reduce((sum, chunk) => sum + chunk.live, 0) + this.#victims.reduce((sum, chunk) => sum + chunk.live, 0);
+    return (
+      this.#chunks.reduce((sum, chunk) => sum + chunk.live, 0) +
+      this.#victims.reduce((sum, chunk) => sum + chunk.live, 0)
+    );
   }
 
   /** Makes room for records of `byteLength` in total. Throws before anything is written. */
   reserve(byteLength: number): void {
     const current = this.#current;
     if (current !== undefined && this.#cursor + byteLength <= current.address + current.length) return;
-    const grown = Math.min(LARGEST_CHUNK_BYTES, Math.max(FIRST_CHUNK_BYTES, this.totalBytes));
+    const grown = Math.min(LARGEST_CHUNK_BYTES, Math.max(FIRST_CHUNK_BYTES, this.liveBytes));
     this.#open(Math.max(grown, byteLength));
   }
 
   /** Writes a record into reserved space. The views are those of the request. */
-  append(bytes: Uint8Array, idOffset: number, idWord: number, payloadOffset: number, payloadBytes: number, hash: number): number {
+  append(
+    bytes: Uint8Array,
+    idOffset: number,
+    idWord: number,
+    payloadOffset: number,
+    payloadBytes: number,
+    hash: number,
+  ): number {
     const { arena } = this.#root;
     const idLength = idLengthOf(idWord);
     const at = this.#take(recordBytes(idLength, payloadBytes));
@@ -73,7 +94,8 @@ export class RecordHeap {
   /** Whether rewriting the live records would give back more than half of a heap worth the work. */
   needsCompaction(): boolean {
     if (this.#victims.length > 0) return true;
-    const total = this.totalBytes - (this.#current === undefined ? 0 : this.#current.address + this.#current.length - this.#cursor);
+    const total =
+      this.totalBytes - (this.#current === undefined ? 0 : this.#current.address + this.#current.length - this.#cursor);
     return total > 4 * FIRST_CHUNK_BYTES && total > 2 * this.liveBytes;
   }
 
@@ -108,13 +130,10 @@ export class RecordHeap {
   }
 
   /** After a crash: finds the chunks, without their contents. */
-  adopt(rkeyAt: ReadonlyMap<number, number>): void {
+  adopt(adopted: ReadonlyMap<number, AdoptedRegion>): void {
     for (let slot = 0; slot < MAX_HEAP_CHUNKS; slot++) {
-      const chunk = this.#root.readEntry(ROOT_HEAP_TABLE, slot);
-      if (chunk === undefined) continue;
-      chunk.rkey = rkeyAt.get(chunk.address) ?? chunk.rkey;
-      this.#root.writeEntry(ROOT_HEAP_TABLE, slot, chunk);
-      this.#chunks.push({ ...chunk, slot, live: 0 });
+      const chunk = this.#root.adoptEntry(ROOT_HEAP_TABLE, slot, 0, adopted);
+      if (chunk !== undefined) this.#chunks.push({ ...chunk, slot, live: 0 });
     }
   }
 
@@ -125,7 +144,11 @@ export class RecordHeap {
     const { u32 } = this.#root.arena;
     const total = u32[(address >>> 2) + RECORD_TOTAL] as number;
     const idLength = idLengthOf(u32[(address >>> 2) + RECORD_ID_WORD] as number);
-    if (address + total > chunk.address + chunk.length || recordBytes(idLength, u32[(address >>> 2) + RECORD_PAYLOAD_BYTES] as number) !== total) return false;
+    if (
+      address + total > chunk.address + chunk.length ||
+      recordBytes(idLength, u32[(address >>> 2) + RECORD_PAYLOAD_BYTES] as number) !== total
+    )
+      return false;
     chunk.live += total;
     return true;
   }
@@ -134,13 +157,6 @@ export class RecordHeap {
   endAdopt(): void {
     for (const chunk of this.#chunks) if (chunk.live === 0) this.#free(chunk);
     this.#chunks = this.#chunks.filter((chunk) => chunk.live > 0);
-  }
-
-  free(): void {
-    for (const chunk of [...this.#chunks, ...this.#victims]) this.#free(chunk);
-    this.#chunks = [];
-    this.#victims = [];
-    this.#current = undefined;
   }
 
   #open(byteLength: number): void {
@@ -170,9 +186,13 @@ export class RecordHeap {
     for (let slot = 0; slot < MAX_HEAP_CHUNKS; slot++) {
       if (this.#root.readEntry(ROOT_HEAP_TABLE, slot) === undefined) return slot;
     }
-    throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot store records as a collection's shard holds at most ${MAX_HEAP_CHUNKS} heap chunks`, {
-      details: { limit: MAX_HEAP_CHUNKS },
-    });
+    throw new ShardloomError(
+      "ERR_OUT_OF_MEMORY",
+      `Cannot store records as a collection's shard holds at most ${MAX_HEAP_CHUNKS} heap chunks`,
+      {
+        details: { limit: MAX_HEAP_CHUNKS },
+      },
+    );
   }
 
   #find(chunks: readonly HeapChunk[], address: number): HeapChunk | undefined {

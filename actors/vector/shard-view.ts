@@ -9,8 +9,23 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
 import {
-  chunkOfRow, firstRowOf, ROOT_BASE_SHIFT, ROOT_BYTES, ROOT_DIMENSIONS, ROOT_DIRECTORY, ROOT_DOUBLINGS, ROOT_MAGIC, ROOT_MAGIC_WORD,
-  ROOT_METRIC, ROOT_ROW_CHUNKS, ROOT_ROW_TABLE, ROOT_ROWS_USED, ROOT_STRIDE, ROOT_STRUCTURE, type RowGeometry, DIRECTORY_SLOT_WORDS,
+  chunkOfRow,
+  DIRECTORY_SLOT_WORDS,
+  firstRowOf,
+  ROOT_BASE_SHIFT,
+  ROOT_BYTES,
+  ROOT_DIMENSIONS,
+  ROOT_DIRECTORY,
+  ROOT_DOUBLINGS,
+  ROOT_MAGIC,
+  ROOT_MAGIC_WORD,
+  ROOT_METRIC,
+  ROOT_ROW_CHUNKS,
+  ROOT_ROW_TABLE,
+  ROOT_ROWS_USED,
+  ROOT_STRIDE,
+  ROOT_STRUCTURE,
+  type RowGeometry,
 } from "./vector-layout.ts";
 
 /** Reference that is filled again and again. */
@@ -95,7 +110,15 @@ export class ShardView {
 
   /** Whether a chunk's key still opens it: what was read from it in between was not freed or repaired meanwhile. */
   chunkAlive(chunk: number): boolean {
-    return this.#verbs.readAt(this.chunkAddresses[chunk] as number, this.chunkRkeys[chunk] as number, 0, this.#wordBytes, 0) === STATUS.SUCCESS;
+    return (
+      this.#verbs.readAt(
+        this.chunkAddresses[chunk] as number,
+        this.chunkRkeys[chunk] as number,
+        0,
+        this.#wordBytes,
+        0,
+      ) === STATUS.SUCCESS
+    );
   }
 
   #rootWord(index: number): number {

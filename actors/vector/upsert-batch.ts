@@ -1,7 +1,8 @@
 /**
  * One upsert request: checked whole, then written.
  *
- * Invariant: `read` changes nothing and takes all memory; `write` cannot fail. Within a batch an id may occur once.
+ * Invariant: `read` changes nothing and takes all memory; `write` cannot fail. Within a batch an id may occur once. Memory that
+ * a reserve-only request took stays the shard's, for the writes that follow.
  */
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest } from "../engine.ts";
@@ -13,6 +14,9 @@ import { UpsertCursor } from "./vector-requests.ts";
 export class UpsertBatch {
   /** Version of the first item; item i has this plus i. */
   firstVersion = 0;
+  /** New ids, and bytes of records, of what was read. */
+  newRows = 0;
+  heapBytes = 0;
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
   #collection!: VectorCollection;
@@ -28,33 +32,44 @@ export class UpsertBatch {
     return this.#cursor.count;
   }
 
+  /** Whether the request only reserves memory. */
+  get reserveOnly(): boolean {
+    return this.#cursor.reserve !== undefined;
+  }
+
   /** @throws {ShardloomError} for the first thing that is wrong with the batch, with the offending value. */
   read(request: EngineRequest, find: (collectionId: number) => VectorCollection): void {
     const cursor = this.#cursor.open(request);
     const collection = find(cursor.collectionId);
     const { store } = collection;
     if (cursor.dimensions !== store.dimensions) {
-      throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot upsert as vectors must have ${store.dimensions} components: current value is ${cursor.dimensions}`, {
-        details: { expected: store.dimensions, value: cursor.dimensions },
-      });
+      throw new ShardloomError(
+        "ERR_DIMENSION_MISMATCH",
+        `Cannot upsert as vectors must have ${store.dimensions} components: current value is ${cursor.dimensions}`,
+        {
+          details: { expected: store.dimensions, value: cursor.dimensions },
+        },
+      );
     }
     this.#request = request;
     this.#collection = collection;
     this.#rows.length = this.#idOffsets.length = this.#idWords.length = this.#previous.length = 0;
     this.#byHash.clear();
-    let newRows = 0;
-    let heapBytes = 0;
+    this.newRows = 0;
+    this.heapBytes = 0;
     for (let item = 0; cursor.next(); item++) {
       this.#checkFinite(item);
       this.#checkDuplicate(item);
       const row = store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
-      if (row < 0) newRows++;
+      if (row < 0) this.newRows++;
       this.#rows.push(row);
-      heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
+      this.heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
     }
     if (this.count === 0) return;
-    collection.reserve(newRows);
-    store.reserve(newRows, heapBytes);
+    const before = cursor.reserve;
+    const rows = this.newRows + (before?.rows ?? 0);
+    collection.reserve(rows);
+    store.reserve(rows, this.heapBytes + (before?.bytes ?? 0));
   }
 
   /** @returns How many ids were new. */
@@ -65,8 +80,15 @@ export class UpsertBatch {
     this.firstVersion = store.lastVersion + 1;
     for (let item = 0; cursor.next(); item++) {
       const row = store.put(
-        this.#rows[item] as number, this.#request, cursor.vectorOffset, cursor.idOffset, cursor.idWord, cursor.payloadOffset,
-        cursor.payloadBytes, cursor.hash, cursor.vshard,
+        this.#rows[item] as number,
+        this.#request,
+        cursor.vectorOffset,
+        cursor.idOffset,
+        cursor.idWord,
+        cursor.payloadOffset,
+        cursor.payloadBytes,
+        cursor.hash,
+        cursor.vshard,
       );
       this.#collection.onPut(row, store.replaced);
       if (!store.replaced) inserted++;
@@ -84,9 +106,13 @@ export class UpsertBatch {
     for (let i = first; i < end; i++) {
       const value = f32[i] as number;
       if (Number.isFinite(value)) continue;
-      throw new ShardloomError("ERR_NOT_FINITE", `Cannot upsert as component ${i - first} of item ${item} must be finite: current value is ${value}`, {
-        details: { item, component: i - first, value: String(value), id: this.#id() },
-      });
+      throw new ShardloomError(
+        "ERR_NOT_FINITE",
+        `Cannot upsert as component ${i - first} of item ${item} must be finite: current value is ${value}`,
+        {
+          details: { item, component: i - first, value: String(value), id: this.#id() },
+        },
+      );
     }
   }
 
@@ -96,11 +122,19 @@ export class UpsertBatch {
     let other = this.#byHash.get(hash) ?? -1;
     this.#previous.push(other);
     for (; other >= 0; other = this.#previous[other] as number) {
-      if (this.#idWords[other] !== idWord || !sameIdBytes(bytes, this.#idOffsets[other] as number, bytes, idOffset, idLengthOf(idWord))) continue;
+      if (
+        this.#idWords[other] !== idWord ||
+        !sameIdBytes(bytes, this.#idOffsets[other] as number, bytes, idOffset, idLengthOf(idWord))
+      )
+        continue;
       const id = this.#id();
-      throw new ShardloomError("ERR_DUPLICATE_ID", `Cannot upsert as an id may occur once in a batch: current value is ${describeValue(id)}`, {
-        details: { id, first: other, second: item },
-      });
+      throw new ShardloomError(
+        "ERR_DUPLICATE_ID",
+        `Cannot upsert as an id may occur once in a batch: current value is ${describeValue(id)}`,
+        {
+          details: { id, first: other, second: item },
+        },
+      );
     }
     this.#byHash.set(hash, item);
     this.#idOffsets.push(idOffset);

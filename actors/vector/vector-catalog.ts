@@ -17,7 +17,12 @@ import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
 import type { Coordinator } from "../coordinator.ts";
 import { VectorCollection } from "./client-collection.ts";
 import type { VectorRecovery } from "./vector-engine.ts";
-import { assertSameOptions, type ResolvedVectorOptions, resolveVectorOptions, type VectorCollectionOptions } from "./vector-options.ts";
+import {
+  assertSameOptions,
+  type ResolvedVectorOptions,
+  resolveVectorOptions,
+  type VectorCollectionOptions,
+} from "./vector-options.ts";
 import { VectorReader } from "./vector-reader.ts";
 import { readOpenReply } from "./vector-replies.ts";
 import { filterRequestBytes, OPEN_REQUEST_BYTES, writeFilterRequest, writeOpenRequest } from "./vector-requests.ts";
@@ -45,6 +50,7 @@ export class VectorCatalog {
   readonly #parts: VectorCatalogOptions;
   readonly #entries: Map<string, Promise<Entry>> = new Map();
   readonly #open: Map<string, Entry> = new Map();
+  readonly #reservations: { tail: Promise<unknown> } = { tail: Promise.resolve() };
   #nextId = 1;
 
   constructor(parts: VectorCatalogOptions) {
@@ -65,9 +71,13 @@ export class VectorCatalog {
     let opening = this.#entries.get(name);
     if (opening === undefined) {
       if (options === undefined) {
-        throw new ShardloomError("ERR_UNKNOWN_COLLECTION", `Cannot open collection ${JSON.stringify(name)} as it does not exist and no options were given`, {
-          details: { name },
-        });
+        throw new ShardloomError(
+          "ERR_UNKNOWN_COLLECTION",
+          `Cannot open collection ${JSON.stringify(name)} as it does not exist and no options were given`,
+          {
+            details: { name },
+          },
+        );
       }
       opening = this.#create(name, resolveVectorOptions(options));
       this.#entries.set(name, opening);
@@ -80,6 +90,8 @@ export class VectorCatalog {
       collectionId: entry.collectionId,
       options: entry.options,
       coordinator: this.#parts.coordinator,
+      arena: this.#parts.arena,
+      reservations: this.#reservations,
       reader: () => this.#reader(entry),
       assertOpen: () => this.#assertEntry(name, entry),
     });
@@ -125,7 +137,15 @@ export class VectorCatalog {
       write: (target, offset) => writeOpenRequest(target, offset, collectionId, options),
     };
     const calls = coordinator.shards.map((shard) =>
-      coordinator.ask(shard, VECTOR_OPEN, VSHARD_LISTED, payload, (frame) => readOpenReply(frame, frame.offset).root, undefined, PRIORITY.CONTROL),
+      coordinator.ask(
+        shard,
+        VECTOR_OPEN,
+        VSHARD_LISTED,
+        payload,
+        (frame) => readOpenReply(frame, frame.offset).root,
+        undefined,
+        PRIORITY.CONTROL,
+      ),
     );
     const settled = await Promise.allSettled(calls);
     const failed = settled.find((call) => call.status === "rejected");
@@ -147,7 +167,9 @@ export class VectorCatalog {
       write: (target, offset) => writeFilterRequest(target, offset, collectionId),
     };
     await Promise.all(
-      shards.map((shard) => coordinator.ask(shard, VECTOR_DROP, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL)),
+      shards.map((shard) =>
+        coordinator.ask(shard, VECTOR_DROP, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL),
+      ),
     );
   }
 
@@ -164,6 +186,10 @@ export class VectorCatalog {
   #assertEntry(name: string, entry: Entry): void {
     this.#parts.assertOpen();
     if (!entry.dropped) return;
-    throw new ShardloomError("ERR_UNKNOWN_COLLECTION", `Cannot use collection ${JSON.stringify(name)} as it was dropped`, { details: { name } });
+    throw new ShardloomError(
+      "ERR_UNKNOWN_COLLECTION",
+      `Cannot use collection ${JSON.stringify(name)} as it was dropped`,
+      { details: { name } },
+    );
   }
 }

@@ -4,43 +4,82 @@
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { VectorId } from "./id-codec.ts";
 
-/** Most answers that one search may ask for. */
-export const MAX_K = 65_536;
+/** Most answers that one search may ask for, and most candidates. */
+const MAX_K = 65_536;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless k is an integer in `[1, MAX_K]`. */
 export function assertK(k: number): void {
-  if (!Number.isInteger(k) || k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer between 1 and ${MAX_K}`, k);
+  if (!Number.isInteger(k) || k < 1 || k > MAX_K)
+    throw invalidArgument("search", "k", `an integer between 1 and ${MAX_K}`, k);
 }
 
-/**
- * Checks length and components.
- *
- * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE` naming component, value and id.
- */
-export function assertVector(action: string, dimensions: number, vector: ArrayLike<number>, id?: VectorId): void {
-  const owner = id === undefined ? "query" : `vector of ${JSON.stringify(id)}`;
-  if (vector === null || typeof vector !== "object" || vector.length !== dimensions) {
-    const length: unknown = vector === null || typeof vector !== "object" ? describeValue(vector) : vector.length;
-    throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot ${action} as the ${owner} must have ${dimensions} components: current value is ${String(length)}`, {
-      details: { dimensions, length, ...(id === undefined ? {} : { id }) },
-    });
-  }
-  for (let at = 0; at < dimensions; at++) {
-    const component = vector[at] as number;
-    // A value beyond float32 would be stored as an infinity.
-    if (Number.isFinite(Math.fround(component)) && typeof component === "number") continue;
-    throw new ShardloomError("ERR_NOT_FINITE", `Cannot ${action} as component ${at} of the ${owner} must be a finite float32: current value is ${describeValue(component)}`, {
-      details: { component: at, value: describeValue(component), ...(id === undefined ? {} : { id }) },
-    });
-  }
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless ef is an integer in `[0, MAX_K]`. */
+export function assertEf(ef: number): void {
+  if (!Number.isInteger(ef) || ef < 0 || ef > MAX_K)
+    throw invalidArgument("search", "ef", `an integer between 0 and ${MAX_K}`, ef);
 }
 
-/** @throws {ShardloomError} `ERR_DUPLICATE_ID` when the batch has had this id. */
-export function refuseDuplicate(seen: Set<VectorId>, id: VectorId, position: number): void {
-  if (seen.has(id)) {
-    throw new ShardloomError("ERR_DUPLICATE_ID", `Cannot upsert batch as its ids must be distinct: ${JSON.stringify(id)} stands again at position ${position}`, {
-      details: { id, position },
-    });
+/** A checked copy of a document's vector. @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE` naming component, value and id. */
+export function copyVector(action: string, dimensions: number, vector: ArrayLike<number>, id: VectorId): Float32Array {
+  const owner = (): string => `vector of ${describeValue(id)}`;
+  assertLength(action, dimensions, vector, owner, { id });
+  return checkedCopy(action, vector, owner, { id });
+}
+
+/** A checked copy of a query. */
+export function checkedQuery(dimensions: number, vector: ArrayLike<number>): Float32Array {
+  const owner = (): string => "query";
+  assertLength("search", dimensions, vector, owner, {});
+  return checkedCopy("search", vector, owner, {});
+}
+
+function assertLength(
+  action: string,
+  dimensions: number,
+  vector: ArrayLike<number>,
+  owner: () => string,
+  details: object,
+): void {
+  const isList = Array.isArray(vector) || (ArrayBuffer.isView(vector) && !(vector instanceof DataView));
+  if (isList && vector.length === dimensions) return;
+  const length: unknown = isList ? vector.length : describeValue(vector);
+  throw new ShardloomError(
+    "ERR_DIMENSION_MISMATCH",
+    `Cannot ${action} as the ${owner()} must have ${dimensions} components: current value is ${String(length)}`,
+    {
+      details: { dimensions, length, ...details },
+    },
+  );
+}
+
+function checkedCopy(action: string, vector: ArrayLike<number>, owner: () => string, details: object): Float32Array {
+  // Holes, strings and bigints must not become numbers on the way.
+  const plain = vector instanceof Float32Array || vector instanceof Float64Array || !hasOther(vector);
+  if (plain) {
+    const copy = new Float32Array(vector); // a value beyond float32 becomes an infinity here, which is refused too
+    let sum = 0;
+    for (let at = 0; at < copy.length; at++) sum += (copy[at] as number) * 0; // 0 unless one of them is not finite
+    if (sum === 0) return copy;
   }
-  seen.add(id);
+  const at = firstBad(vector);
+  throw new ShardloomError(
+    "ERR_NOT_FINITE",
+    `Cannot ${action} as component ${at} of the ${owner()} must be a finite float32: current value is ${describeValue(vector[at])}`,
+    {
+      details: { component: at, value: describeValue(vector[at]), ...details },
+    },
+  );
+}
+
+function hasOther(vector: ArrayLike<number>): boolean {
+  for (let at = 0; at < vector.length; at++) if (typeof vector[at] !== "number") return true;
+  return false;
+}
+
+function firstBad(vector: ArrayLike<number>): number {
+  for (let at = 0; at < vector.length; at++) {
+    const component: unknown = vector[at];
+    if (typeof component !== "number" || !Number.isFinite(Math.fround(component))) return at;
+  }
+  return -1;
 }

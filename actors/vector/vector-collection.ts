@@ -6,11 +6,13 @@
  * score whichever way it was found. With a filter, never fewer than k hits come back when k rows match: what the index
  * does not give, the exact scan of the matching rows does.
  */
+
+import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../native-bridge/kernels.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
+import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
-import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { INDEX_BATCH_ROWS, VectorIndex } from "./vector-index.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
 import { PLAN } from "./vector-replies.ts";
@@ -113,8 +115,15 @@ export class VectorCollection {
     return filter === undefined ? this.store.count : this.filters.rowsOf(this.filters.get(filter)).count;
   }
 
-  /** Appends the at most k best rows to `out`, ascending by (score, row). */
-  search(query: Float32Array, k: number, ef: number, exact: boolean, filter: Uint8Array | undefined, out: SearchResult): number {
+  /** Appends the at most k best rows to `out`, in the total order (score, id). */
+  search(
+    query: Float32Array,
+    k: number,
+    ef: number,
+    exact: boolean,
+    filter: Uint8Array | undefined,
+    out: SearchResult,
+  ): number {
     const before = out.count;
     const limit = Math.min(k, this.store.count);
     this.lastScored = 0;
@@ -138,16 +147,35 @@ export class VectorCollection {
     return this.store.count > this.options.scanRows && this.indexed > 0 ? this.#index : undefined;
   }
 
-  #begin(query: Float32Array, limit: number, bitmap: number): void {
-    this.#context.kernels.beginScan(this.store.metric, ELEMENT.F32, query, limit, { bitmap });
-  }
-
-  #end(plan: number, out: SearchResult): void {
+  /**
+   * Ranks the rows that `offer` gives to the scan and appends the first `limit`. One more row than that is kept, to see a tie
+   * at the limit: then `offer` runs again with a larger heap until all rows of that score are known.
+   *
+   * @returns Whether at least `least` rows were offered; nothing is appended otherwise.
+   */
+  #rank(
+    query: Float32Array,
+    limit: number,
+    least: number,
+    bitmap: number,
+    plan: number,
+    out: SearchResult,
+    offer: () => void,
+  ): boolean {
     const { kernels } = this.#context;
-    const count = kernels.endScan();
-    for (let hit = 0; hit < count; hit++) out.push(kernels.hitRow(hit), kernels.hitDistance(hit));
+    const most = this.store.count + 1;
+    let count: number;
+    for (let kept = Math.min(limit + 1, most); ; kept = Math.min(2 * kept, most)) {
+      kernels.beginScan(this.store.metric, ELEMENT.F32, query, kept, { bitmap });
+      offer();
+      count = kernels.endScan();
+      if (count < least) return false;
+      if (count < kept || kernels.hitDistance(limit - 1) !== kernels.hitDistance(count - 1)) break;
+    }
+    rankHits(kernels, (row) => this.store.idOf(row), count, limit, out);
     this.lastPlan = plan;
     this.lastScored = kernels.scoredCount;
+    return true;
   }
 
   #scanRows(query: Float32Array, limit: number, rows: RowBitmap | undefined, out: SearchResult): void {
@@ -155,34 +183,45 @@ export class VectorCollection {
       this.lastPlan = PLAN.FILTERED_SCAN;
       return;
     }
-    this.#begin(query, limit, rows?.address ?? 0);
-    this.store.scan();
-    this.#end(rows === undefined ? PLAN.SCAN : PLAN.FILTERED_SCAN, out);
+    this.#rank(query, limit, 0, rows?.address ?? 0, rows === undefined ? PLAN.SCAN : PLAN.FILTERED_SCAN, out, () =>
+      this.store.scan(),
+    );
   }
 
   #searchAll(query: Float32Array, limit: number, ef: number, exact: boolean, out: SearchResult): void {
-    const index = exact ? undefined : this.#useIndex();
+    const index = exact || limit * SCAN_PER_CANDIDATE > this.store.count ? undefined : this.#useIndex();
     if (index === undefined) {
       this.#scanRows(query, limit, undefined, out);
       return;
     }
     const found = index.search(this.#privateCopy(query), Math.max(limit, ef));
-    if (found + this.#pending.count < limit) { // the graph did not reach enough rows
+    if (found + this.#pending.count < limit) {
+      // the graph did not reach enough rows
       this.#scanRows(query, limit, undefined, out);
       return;
     }
-    this.#begin(query, limit, this.#pending.address);
-    for (let i = 0; i < found; i++) this.#offer(index.rows[i] as number);
-    if (this.#pending.count > 0) this.store.scan();
-    this.#end(PLAN.INDEX, out);
+    this.#rank(query, limit, 0, this.#pending.address, PLAN.INDEX, out, () => {
+      for (let i = 0; i < found; i++) this.#offer(index.rows[i] as number);
+      if (this.#pending.count > 0) this.store.scan();
+    });
   }
 
-  #searchFiltered(query: Float32Array, limit: number, ef: number, exact: boolean, filter: CachedFilter, out: SearchResult): void {
+  #searchFiltered(
+    query: Float32Array,
+    limit: number,
+    ef: number,
+    exact: boolean,
+    filter: CachedFilter,
+    out: SearchResult,
+  ): void {
     const index = exact || this.#pending.count > MAX_PENDING_PROBES ? undefined : this.#useIndex();
     const share = index === undefined ? 0 : this.filters.selectivity(filter);
-    const candidates = Math.ceil((OVER_FETCH * Math.max(limit, ef, this.options.expansionSearch)) / Math.max(share, 1e-9));
+    const candidates = Math.ceil(
+      (OVER_FETCH * Math.max(limit, ef, this.options.expansionSearch)) / Math.max(share, 1e-9),
+    );
     const worthwhile = share >= LOOSE_SELECTIVITY && share * this.store.count > SCAN_PER_CANDIDATE * candidates;
     if (index !== undefined && worthwhile) {
+      if (filter.rows === undefined && filter.probes > this.store.rowsUsed) this.filters.rowsOf(filter);
       for (let wanted = candidates; wanted * 2 < index.size; wanted *= 2) {
         if (this.#tryIndex(index, query, limit, wanted, filter, out)) return;
       }
@@ -191,22 +230,25 @@ export class VectorCollection {
   }
 
   /** Filters `wanted` candidates of the index and all pending rows. False when fewer than `limit` match. */
-  #tryIndex(index: VectorIndex, query: Float32Array, limit: number, wanted: number, filter: CachedFilter, out: SearchResult): boolean {
+  #tryIndex(
+    index: VectorIndex,
+    query: Float32Array,
+    limit: number,
+    wanted: number,
+    filter: CachedFilter,
+    out: SearchResult,
+  ): boolean {
     const found = index.search(this.#privateCopy(query), wanted);
-    this.#begin(query, limit, 0);
-    let matching = 0;
-    for (let i = 0; i < found; i++) matching += this.#offerMatching(index.rows[i] as number, filter);
-    for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1)) matching += this.#offerMatching(row, filter);
-    if (matching < limit) return false;
-    this.#end(PLAN.FILTERED_INDEX, out);
-    return true;
+    return this.#rank(query, limit, limit, 0, PLAN.FILTERED_INDEX, out, () => {
+      for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
+      for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1))
+        this.#offerMatching(row, filter);
+    });
   }
 
-  #offerMatching(row: number, filter: CachedFilter): number {
-    const member = filter.rows === undefined ? this.filters.matches(filter, row) : filter.rows.has(row);
-    if (!member) return 0;
-    this.#offer(row);
-    return 1;
+  #offerMatching(row: number, filter: CachedFilter): void {
+    if (filter.rows === undefined) filter.probes++;
+    if (filter.rows === undefined ? this.filters.matches(filter, row) : filter.rows.has(row)) this.#offer(row);
   }
 
   #offer(row: number): void {
@@ -224,7 +266,8 @@ export class VectorCollection {
       this.#index?.remove(row);
     } catch {
       this.#index = undefined;
-      for (let other = 0; other < this.store.rowsUsed; other++) if (this.store.recordOf(other) !== 0) this.#pending.add(other);
+      for (let other = 0; other < this.store.rowsUsed; other++)
+        if (this.store.recordOf(other) !== 0) this.#pending.add(other);
     }
   }
 
@@ -241,7 +284,7 @@ export class VectorCollection {
       this.#batch[count++] = row;
       row = this.#pending.next(row + 1);
     }
-    this.#cursor = row < 0 ? 0 : row;
+    this.#cursor = Math.max(0, row);
     this.#index.add(this.#batch, count);
     for (let i = 0; i < count; i++) this.#pending.delete(this.#batch[i] as number);
   }

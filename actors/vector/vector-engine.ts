@@ -8,26 +8,56 @@
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import {
-  VECTOR_COUNT, VECTOR_DELETE, VECTOR_DROP, VECTOR_GET, VECTOR_OPEN, VECTOR_SEARCH, VECTOR_STATUS, VECTOR_UPSERT,
+  VECTOR_COUNT,
+  VECTOR_DELETE,
+  VECTOR_DROP,
+  VECTOR_GET,
+  VECTOR_OPEN,
+  VECTOR_SEARCH,
+  VECTOR_STATUS,
+  VECTOR_UPSERT,
 } from "../../src/wire/message-types.ts";
 import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
 import { SearchResult, VectorCollection } from "./vector-collection.ts";
-import { assertSameOptions, type ResolvedVectorOptions, resolveVectorOptions, type VectorCollectionOptions } from "./vector-options.ts";
 import {
-  COUNT_REPLY_BYTES, deleteReplyBytes, OPEN_REPLY_BYTES, STATUS_REPLY_BYTES, UPSERT_REPLY_BYTES, writeDeleteReply, writeOpenReply,
-  writeStatusReply, writeUpsertReply,
+  assertSameOptions,
+  type ResolvedVectorOptions,
+  resolveVectorOptions,
+  type VectorCollectionOptions,
+} from "./vector-options.ts";
+import {
+  COUNT_REPLY_BYTES,
+  deleteReplyBytes,
+  OPEN_REPLY_BYTES,
+  STATUS_REPLY_BYTES,
+  UPSERT_REPLY_BYTES,
+  writeDeleteReply,
+  writeOpenReply,
+  writeStatusReply,
+  writeUpsertReply,
 } from "./vector-replies.ts";
-import { IdsCursor, readFilterRequest, readOpenRequest, readSearchRequest, SEARCH_EXACT, type SearchRequest } from "./vector-requests.ts";
-import { VectorStore } from "./vector-store.ts";
 import { writeGetReply, writeSearchReply } from "./vector-reply-writer.ts";
+import {
+  IdsCursor,
+  type ReceivedSearch,
+  readFilterRequest,
+  readOpenRequest,
+  readSearchRequest,
+  SEARCH_EXACT,
+} from "./vector-requests.ts";
+import { VectorStore } from "./vector-store.ts";
 
 /** Most hits of one query. */
 export const MAX_K = 65_536;
 
 /** What a dead worker's collections were; with it a successor takes them over. */
 export interface VectorRecovery {
-  readonly collections: readonly { readonly collectionId: number; readonly options: VectorCollectionOptions; readonly rootAddress: number }[];
+  readonly collections: readonly {
+    readonly collectionId: number;
+    readonly options: VectorCollectionOptions;
+    readonly rootAddress: number;
+  }[];
   /** What `RegionTable.adopt` returned for the dead owner. @default the engine adopts the regions of its own `workerIndex` */
   readonly adopted?: readonly AdoptedRegion[];
 }
@@ -47,79 +77,13 @@ export interface VectorEngine extends Engine {
 export function createVectorEngine(context: EngineContext, recover?: VectorRecovery): VectorEngine {
   const collections = new Map<number, VectorCollection>();
   if (recover !== undefined) recoverCollections(context, recover, collections);
-  const find = (collectionId: number): VectorCollection => {
-    const found = collections.get(collectionId);
-    if (found !== undefined) return found;
-    throw new ShardloomError("ERR_UNKNOWN_COLLECTION", `Cannot find collection as it must be open on this shard: current value is ${collectionId}`, {
-      details: { collectionId },
-    });
-  };
-  const ids = new IdsCursor();
-  const batch = new UpsertBatch();
-
-  const handlers = new Map<number, EngineHandler>([
-    [VECTOR_OPEN, (request, reply) => {
-      const { collectionId, options } = readOpenRequest(request);
-      const collection = collections.get(collectionId) ?? create(context, collectionId, options);
-      assertSameOptions(collection.options, options);
-      collections.set(collectionId, collection);
-      reply.claim(OPEN_REPLY_BYTES);
-      writeOpenReply(reply, reply.offset, { root: collection.store.root.ref, rows: collection.store.count });
-    }],
-    [VECTOR_DROP, (request, reply) => {
-      const { collectionId } = readFilterRequest(request);
-      const collection = collections.get(collectionId);
-      collections.delete(collectionId);
-      collection?.free();
-      collection?.store.drop();
-      reply.claim(COUNT_REPLY_BYTES);
-      reply.f64[reply.offset >>> 3] = collection === undefined ? 0 : 1;
-    }],
-    [VECTOR_UPSERT, (request, reply) => {
-      batch.read(request, find);
-      const inserted = batch.write();
-      reply.claim(UPSERT_REPLY_BYTES);
-      writeUpsertReply(reply, reply.offset, batch.count, inserted, batch.firstVersion);
-    }],
-    [VECTOR_GET, (request, reply) => {
-      ids.open(request);
-      const { store } = find(ids.collectionId);
-      const rows = new Int32Array(ids.count);
-      for (let i = 0; ids.next(); i++) rows[i] = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
-      writeGetReply(store, rows, ids.flags, reply);
-    }],
-    [VECTOR_DELETE, (request, reply) => deleteIds(find, ids, request, reply)],
-    [VECTOR_COUNT, (request, reply) => {
-      const { collectionId, filter } = readFilterRequest(request);
-      const count = find(collectionId).count(filter);
-      reply.claim(COUNT_REPLY_BYTES);
-      reply.f64[reply.offset >>> 3] = count;
-    }],
-    [VECTOR_SEARCH, (request, reply) => {
-      const search = readSearchRequest(request);
-      const collection = find(search.collectionId);
-      checkSearch(search, collection.options.dimensions);
-      runSearch(collection, search, search.queryCount, reply);
-    }],
-    [VECTOR_STATUS, (request, reply) => {
-      const collection = find(readFilterRequest(request).collectionId);
-      const { store } = collection;
-      reply.claim(STATUS_REPLY_BYTES);
-      writeStatusReply(reply, reply.offset, {
-        rows: store.count,
-        indexed: collection.indexed,
-        unindexed: collection.unindexed,
-        lastVersion: store.lastVersion,
-        vectorBytes: store.vectorBytes,
-        heapBytes: store.heap.totalBytes,
-        heapLiveBytes: store.heap.liveBytes,
-        directorySlots: store.directory.slots,
-      });
-    }],
+  const state: ShardState = { context, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
+  const handlers = Object.entries(HANDLERS).map(([type, handle]): [number, EngineHandler] => [
+    Number(type),
+    (request, reply) => handle(state, request, reply),
   ]);
-
   return {
-    handlers,
+    handlers: new Map(handlers),
     background(budgetMs) {
       let more = false;
       const share = budgetMs / Math.max(1, collections.size);
@@ -134,17 +98,127 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
   };
 }
 
-function create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorCollection {
-  return new VectorCollection(context, collectionId, options, VectorStore.create(context, collectionId, options));
+/** What the handlers of one shard share; the cursors are reused. */
+interface ShardState {
+  readonly context: EngineContext;
+  readonly collections: Map<number, VectorCollection>;
+  readonly ids: IdsCursor;
+  readonly batch: UpsertBatch;
 }
 
-function recoverCollections(context: EngineContext, recover: VectorRecovery, collections: Map<number, VectorCollection>): void {
+type StateHandler = (state: ShardState, request: EngineRequest, reply: EngineReply) => void;
+
+const HANDLERS: Readonly<Record<number, StateHandler>> = {
+  [VECTOR_OPEN]: openCollection,
+  [VECTOR_DROP]: dropCollection,
+  [VECTOR_UPSERT]: upsert,
+  [VECTOR_GET]: getIds,
+  [VECTOR_DELETE]: deleteIds,
+  [VECTOR_COUNT]: countRows,
+  [VECTOR_SEARCH]: search,
+  [VECTOR_STATUS]: status,
+};
+
+function find(state: ShardState, collectionId: number): VectorCollection {
+  const found = state.collections.get(collectionId);
+  if (found !== undefined) return found;
+  throw new ShardloomError(
+    "ERR_UNKNOWN_COLLECTION",
+    `Cannot find collection as it must be open on this shard: current value is ${collectionId}`,
+    { details: { collectionId } },
+  );
+}
+
+function openCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const { collectionId, options } = readOpenRequest(request);
+  const collection = state.collections.get(collectionId) ?? create(state.context, collectionId, options);
+  assertSameOptions(collection.options, options);
+  state.collections.set(collectionId, collection);
+  reply.claim(OPEN_REPLY_BYTES);
+  writeOpenReply(reply, reply.offset, { root: collection.store.root.ref, rows: collection.store.count });
+}
+
+function dropCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const { collectionId } = readFilterRequest(request);
+  const collection = state.collections.get(collectionId);
+  state.collections.delete(collectionId);
+  collection?.free();
+  collection?.store.drop();
+  reply.claim(COUNT_REPLY_BYTES);
+  reply.f64[reply.offset >>> 3] = collection === undefined ? 0 : 1;
+}
+
+function upsert(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const { batch } = state;
+  batch.read(request, (collectionId) => find(state, collectionId));
+  const { reserveOnly } = batch;
+  const inserted = reserveOnly ? batch.newRows : batch.write();
+  reply.claim(UPSERT_REPLY_BYTES);
+  writeUpsertReply(reply, reply.offset, batch.count, inserted, reserveOnly ? batch.heapBytes : batch.firstVersion);
+}
+
+function getIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const ids = state.ids.open(request);
+  const { store } = find(state, ids.collectionId);
+  const rows = new Int32Array(ids.count);
+  for (let i = 0; ids.next(); i++) rows[i] = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+  writeGetReply(store, rows, ids.flags, reply);
+}
+
+function countRows(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const { collectionId, filter } = readFilterRequest(request);
+  const count = find(state, collectionId).count(filter);
+  reply.claim(COUNT_REPLY_BYTES);
+  reply.f64[reply.offset >>> 3] = count;
+}
+
+function search(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const wanted = readSearchRequest(request);
+  const collection = find(state, wanted.collectionId);
+  checkSearch(wanted, collection.options.dimensions);
+  runSearch(collection, wanted, reply);
+}
+
+function status(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const collection = find(state, readFilterRequest(request).collectionId);
+  const { store } = collection;
+  reply.claim(STATUS_REPLY_BYTES);
+  writeStatusReply(reply, reply.offset, {
+    rows: store.count,
+    indexed: collection.indexed,
+    unindexed: collection.unindexed,
+    lastVersion: store.lastVersion,
+    vectorBytes: store.vectorBytes,
+    heapBytes: store.heap.totalBytes,
+    heapLiveBytes: store.heap.liveBytes,
+    directorySlots: store.directory.slots,
+  });
+}
+
+function create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorCollection {
+  const store = VectorStore.create(context, collectionId, options);
+  try {
+    return new VectorCollection(context, collectionId, options, store);
+  } catch (error) {
+    store.drop();
+    throw error;
+  }
+}
+
+function recoverCollections(
+  context: EngineContext,
+  recover: VectorRecovery,
+  collections: Map<number, VectorCollection>,
+): void {
   const { workerIndex, regions } = context;
-  const adopted = new Map((recover.adopted ?? regions.adopt(workerIndex, workerIndex)).map((region) => [region.address, region]));
+  const adopted = new Map(
+    (recover.adopted ?? regions.adopt(workerIndex, workerIndex)).map((region) => [region.address, region]),
+  );
   for (const { collectionId, options, rootAddress } of recover.collections) {
     const resolved = resolveVectorOptions(options);
     const store = VectorStore.recover(context, collectionId, resolved, rootAddress, adopted);
-    collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
+    if (store !== undefined)
+      collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
   }
 }
 
@@ -158,8 +232,9 @@ function runBackground(collection: VectorCollection, budgetMs: number): boolean 
   }
 }
 
-function deleteIds(find: (collectionId: number) => VectorCollection, ids: IdsCursor, request: EngineRequest, reply: EngineReply): void {
-  const collection = find(ids.open(request).collectionId);
+function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const ids = state.ids.open(request);
+  const collection = find(state, ids.collectionId);
   while (ids.next()); // checks every id before the first is removed
   const found = new Uint8Array(ids.open(request).count);
   let deleted = 0;
@@ -174,27 +249,37 @@ function deleteIds(find: (collectionId: number) => VectorCollection, ids: IdsCur
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
 }
 
-function checkSearch(search: SearchRequest & { queryCount: number }, dimensions: number): void {
-  const { k, ef, queryCount } = search;
+function checkSearch(search: ReceivedSearch, dimensions: number): void {
+  const { k, ef, queryCount, skip } = search;
   if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
   if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
   if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  if (skip < 0 || skip > k || (skip > 0 && queryCount > 1))
+    throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
   if (search.dimensions !== dimensions) {
-    throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`, {
-      details: { expected: dimensions, value: search.dimensions },
-    });
+    throw new ShardloomError(
+      "ERR_DIMENSION_MISMATCH",
+      `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`,
+      {
+        details: { expected: dimensions, value: search.dimensions },
+      },
+    );
   }
   for (let i = 0; i < search.queries.length; i++) {
     const value = search.queries[i] as number;
     if (Number.isFinite(value)) continue;
-    throw new ShardloomError("ERR_NOT_FINITE", `Cannot search as component ${i % dimensions} of the query must be finite: current value is ${describeValue(value)}`, {
-      details: { query: Math.floor(i / dimensions), component: i % dimensions, value: String(value) },
-    });
+    throw new ShardloomError(
+      "ERR_NOT_FINITE",
+      `Cannot search as component ${i % dimensions} of the query must be finite: current value is ${describeValue(value)}`,
+      {
+        details: { query: Math.floor(i / dimensions), component: i % dimensions, value: String(value) },
+      },
+    );
   }
 }
 
-function runSearch(collection: VectorCollection, search: SearchRequest, queryCount: number, reply: EngineReply): void {
-  const { dimensions, k, ef, flags, filter } = search;
+function runSearch(collection: VectorCollection, search: ReceivedSearch, reply: EngineReply): void {
+  const { dimensions, k, ef, flags, filter, skip, queryCount } = search;
   const result = new SearchResult();
   const counts = new Int32Array(queryCount);
   const plans = new Int32Array(queryCount);
@@ -205,5 +290,5 @@ function runSearch(collection: VectorCollection, search: SearchRequest, queryCou
     plans[query] = collection.lastPlan;
     scored[query] = collection.lastScored;
   }
-  writeSearchReply(collection.store, result, counts, plans, scored, flags, reply);
+  writeSearchReply(collection.store, result, { counts, plans, scored, flags, skip }, reply);
 }

@@ -4,7 +4,7 @@
  * ```
  *  root       one cell, registered: header | words below | row chunk table | heap chunk table; then, unregistered, the shadow
  *  row        cell of `stride` bytes: user0 record address (0 = free) | user1, user2 version low, high | user3 vshard |
- *             user4 inverse norm (f32 bits) | payload f32[dimensions]
+ *             user4 inverse norm (f32 bits; 0 unless cosine) | payload f32[dimensions]
  *  record     u32 total bytes | u32 idWord | u32 payload bytes | u32 hash, id bytes, payload bytes, padding to 8
  *  directory  slots of u32 hash | u32 row + 1 (0 = empty, 0xFFFFFFFF = deleted), open addressing, linear probing
  *  chunk entry u32 address (0 = empty) | u32 length | f64 rkey
@@ -33,6 +33,7 @@ export const ROOT_SEQUENCE_BLOCK = 11; // * versions below this × SEQUENCE_BLOC
 export const ROOT_DIRECTORY = 12; // u32 address | u32 byte length | f64 rkey: a chunk entry
 export const ROOT_AUXILIARY = 16; // AUXILIARY_BLOCKS × (u32 address | u32 length): private blocks to free after a crash
 export const AUXILIARY_BLOCKS = 10;
+export const ROOT_DROPPED = 40; // * 1 from the moment a drop has begun
 export const ROOT_ROW_TABLE = 64;
 /** Versions are set aside in blocks, so that a successor never gives one out again. */
 export const SEQUENCE_BLOCK = 1024;

@@ -3,8 +3,9 @@
  *
  * Invariant: two shards of one collection have equal resolved options; a second open with others is refused.
  */
-import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
+
 import { MAX_DIMENSIONS, METRIC } from "../../native-bridge/kernels.ts";
+import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 
 export const METRIC_NAMES = ["l2", "cosine", "inner-product"] as const;
 /** `l2` = squared distance, `cosine` = 1 − cos, `inner-product` = 1 − dot; smaller is closer in all. */
@@ -43,7 +44,8 @@ export type ResolvedVectorOptions = Required<VectorCollectionOptions>;
  */
 export function resolveVectorOptions(options: VectorCollectionOptions): ResolvedVectorOptions {
   const { metric = "cosine", quantization = "f32" } = options;
-  if (!METRIC_NAMES.includes(metric)) throw invalidArgument("open collection", "metric", `one of ${METRIC_NAMES.join(", ")}`, metric);
+  if (!METRIC_NAMES.includes(metric))
+    throw invalidArgument("open collection", "metric", `one of ${METRIC_NAMES.join(", ")}`, metric);
   if (!QUANTIZATION_NAMES.includes(quantization)) {
     throw invalidArgument("open collection", "quantization", `one of ${QUANTIZATION_NAMES.join(", ")}`, quantization);
   }

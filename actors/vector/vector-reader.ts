@@ -8,17 +8,37 @@
  * One thread only: it shares its verbs and kernels.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
-import { INCARNATION, USER0, USER1, USER2, CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, INCARNATION, USER0, USER1, USER2 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS, statusName } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import { hashId } from "../../src/topology/stable-hash.ts";
-import { idLengthOf, idWordOf, isIdWord, MAX_ID_BYTES, readId, sameIdBytes, type VectorId, writeId } from "./id-codec.ts";
+import { compareIds } from "../../src/routing/merge.ts";
+import { hashBytes } from "../../src/topology/stable-hash.ts";
+import {
+  ID_NUMBER,
+  idKindOf,
+  idLengthOf,
+  idWordOf,
+  isIdWord,
+  MAX_ID_BYTES,
+  readId,
+  sameIdBytes,
+  type VectorId,
+  writeId,
+} from "./id-codec.ts";
 import { type MutableRef, ShardView } from "./shard-view.ts";
 import {
-  directoryWord, firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES, RECORD_TOTAL, recordBytes, rowsInChunk, seekDirectory,
+  directoryWord,
+  firstRowOf,
+  RECORD_HEADER_BYTES,
+  RECORD_ID_WORD,
+  RECORD_PAYLOAD_BYTES,
+  RECORD_TOTAL,
+  recordBytes,
+  rowsInChunk,
+  seekDirectory,
 } from "./vector-layout.ts";
 import type { SearchHit, StoredVector } from "./vector-replies.ts";
 
@@ -127,7 +147,11 @@ export class VectorReader {
     if (this.#kernels === undefined) throw invalidArgument("scan", "kernels", "given to the reader", undefined);
     if (!Number.isInteger(k) || k < 1) throw invalidArgument("scan", "k", "a positive integer", k);
     const bad = query.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw new ShardloomError("ERR_NOT_FINITE", `Cannot scan as component ${bad} of the query must be finite: current value is ${query[bad]}`);
+    if (bad >= 0)
+      throw new ShardloomError(
+        "ERR_NOT_FINITE",
+        `Cannot scan as component ${bad} of the query must be finite: current value is ${query[bad]}`,
+      );
     const hits: SearchHit[] = [];
     const statuses: number[] = [];
     let unread = 0;
@@ -148,27 +172,31 @@ export class VectorReader {
 
   #unread = 0;
 
-  #scanShard(kernels: Kernels, shard: number, query: Float32Array, k: number, options: ScanOptions, out: SearchHit[]): number {
+  #scanShard(
+    kernels: Kernels,
+    shard: number,
+    query: Float32Array,
+    k: number,
+    options: ScanOptions,
+    out: SearchHit[],
+  ): number {
     const view = this.#view(shard);
     const refreshed = view.refresh(this.#source.roots()[shard]);
     if (refreshed !== STATUS.SUCCESS) return refreshed;
     if (query.length !== view.dimensions) {
-      throw new ShardloomError("ERR_DIMENSION_MISMATCH", `Cannot scan as the query must have ${view.dimensions} components: current value is ${query.length}`, {
-        details: { expected: view.dimensions, value: query.length },
-      });
+      throw new ShardloomError(
+        "ERR_DIMENSION_MISMATCH",
+        `Cannot scan as the query must have ${view.dimensions} components: current value is ${query.length}`,
+        {
+          details: { expected: view.dimensions, value: query.length },
+        },
+      );
     }
     const rowsUsed = view.rowsUsedNow();
     if (rowsUsed < 0) return STATUS.REGION_REVOKED;
     this.#unread = 0;
     if (rowsUsed === 0) return STATUS.SUCCESS;
-    kernels.beginScan(view.metric, ELEMENT.F32, query, Math.min(k, rowsUsed));
-    for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) {
-      const first = firstRowOf(view.geometry, chunk);
-      const rows = Math.min(rowsInChunk(view.geometry, chunk), rowsUsed - first);
-      if (rows > 0) kernels.scanCells(view.chunkAddresses[chunk] as number, view.geometry.stride, 0, rows, first);
-    }
-    this.#readUnread(kernels, view);
-    const count = kernels.endScan();
+    const count = this.#rankRows(kernels, view, query, k, rowsUsed);
     const rows = Array.from({ length: count }, (_, hit) => kernels.hitRow(hit));
     let lost = false;
     for (const row of rows) {
@@ -176,8 +204,24 @@ export class VectorReader {
       if (hit === undefined) lost = true;
       else out.push(hit);
     }
-    for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) if (!view.chunkAlive(chunk)) return STATUS.REGION_REVOKED;
+    for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++)
+      if (!view.chunkAlive(chunk)) return STATUS.REGION_REVOKED;
     return lost ? STATUS.RETRY_EXCEEDED : STATUS.SUCCESS; // a hit that was deleted meanwhile: scan again
+  }
+
+  /** Scans until the heap holds every row of the score at place k: those are then told apart by id. @returns hits in the heap */
+  #rankRows(kernels: Kernels, view: ShardView, query: Float32Array, k: number, rowsUsed: number): number {
+    for (let kept = Math.min(k, rowsUsed) + 1; ; kept = Math.min(2 * kept, rowsUsed + 1)) {
+      kernels.beginScan(view.metric, ELEMENT.F32, query, kept);
+      for (let chunk = 0; chunk < view.chunkAddresses.length; chunk++) {
+        const first = firstRowOf(view.geometry, chunk);
+        const rows = Math.min(rowsInChunk(view.geometry, chunk), rowsUsed - first);
+        if (rows > 0) kernels.scanCells(view.chunkAddresses[chunk] as number, view.geometry.stride, 0, rows, first);
+      }
+      this.#readUnread(kernels, view);
+      const count = kernels.endScan();
+      if (count < kept || kernels.hitDistance(k - 1) !== kernels.hitDistance(count - 1)) return count;
+    }
   }
 
   /** Tries the rows again that were being written. */
@@ -188,7 +232,8 @@ export class VectorReader {
     this.#unread = count - rows.length;
     for (const row of rows) {
       let state = -1;
-      for (let attempt = 0; attempt < ATTEMPTS && state < 0; attempt++) if (view.cellRef(row, this.#ref)) state = kernels.offerCell(this.#ref.address, row);
+      for (let attempt = 0; attempt < ATTEMPTS && state < 0; attempt++)
+        if (view.cellRef(row, this.#ref)) state = kernels.offerCell(this.#ref.address, row);
       if (state < 0) this.#unread++;
     }
   }
@@ -202,7 +247,17 @@ export class VectorReader {
       if (!isIdWord(idWord) || !this.#inside(record, RECORD_HEADER_BYTES + idLengthOf(idWord))) return;
       const score = kernels.scoreCell(cell);
       const id = readId(this.#arena.bytes, record + RECORD_HEADER_BYTES, idWord);
-      hit = { score, id, ...this.#copyStored(cell, record, view.dimensions, options.includeVector === true, options.includePayload === true) };
+      hit = {
+        score,
+        id,
+        ...this.#copyStored(
+          cell,
+          record,
+          view.dimensions,
+          options.includeVector === true,
+          options.includePayload === true,
+        ),
+      };
     });
     return status === STATUS.SUCCESS ? hit : undefined;
   }
@@ -211,13 +266,17 @@ export class VectorReader {
   #locate(id: VectorId, visit: (cell: number, record: number, view: ShardView) => void): number {
     const idWord = idWordOf(id);
     writeId(this.#id, 0, id, idWord);
-    const hash = hashId(id);
+    const hash = hashBytes(this.#id, 0, idLengthOf(idWord), idKindOf(idWord) === ID_NUMBER ? 1 : 0); // = hashId(id)
     const shard = this.#source.shardOf(hash);
     const view = this.#view(shard);
     let status: number = STATUS.RETRY_EXCEEDED;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const refreshed = view.refresh(this.#source.roots()[shard]);
-      if (refreshed !== STATUS.SUCCESS) return refreshed;
+      const root = this.#source.roots()[shard];
+      // A cached view is tried first: what it finds is validated by the row's own key and version, and a miss is checked.
+      if (attempt > 0 || root === undefined || view.root?.rkey !== root.rkey) {
+        const refreshed = view.refresh(root);
+        if (refreshed !== STATUS.SUCCESS) return refreshed;
+      }
       status = this.#probe(view, hash, idWord, visit);
       if (status === NOT_FOUND && view.isCurrent()) return NOT_FOUND;
       if (status === STATUS.SUCCESS || status === STATUS.RETRY_EXCEEDED) return status;
@@ -225,16 +284,26 @@ export class VectorReader {
     return status === NOT_FOUND ? STATUS.RETRY_EXCEEDED : status;
   }
 
-  #probe(view: ShardView, hash: number, idWord: number, visit: (cell: number, record: number, view: ShardView) => void): number {
+  #probe(
+    view: ShardView,
+    hash: number,
+    idWord: number,
+    visit: (cell: number, record: number, view: ShardView) => void,
+  ): number {
     const { i32, bytes } = this.#arena;
     const { directory, directorySlots: slots } = view;
     let unread = false;
-    for (let probe = seekDirectory(i32, directory, slots, hash, 0); probe >= 0; probe = seekDirectory(i32, directory, slots, hash, probe + 1)) {
+    for (
+      let probe = seekDirectory(i32, directory, slots, hash, 0);
+      probe >= 0;
+      probe = seekDirectory(i32, directory, slots, hash, probe + 1)
+    ) {
       const row = (i32[directoryWord(directory, slots, hash, probe) + 1] as number) - 1;
       let matches = false;
       const status = this.#readRow(view, row, (cell, record) => {
         matches =
-          i32[(record >>> 2) + RECORD_ID_WORD] === idWord && this.#inside(record, RECORD_HEADER_BYTES + idLengthOf(idWord)) &&
+          i32[(record >>> 2) + RECORD_ID_WORD] === idWord &&
+          this.#inside(record, RECORD_HEADER_BYTES + idLengthOf(idWord)) &&
           sameIdBytes(bytes, record + RECORD_HEADER_BYTES, this.#id, 0, idLengthOf(idWord));
         if (matches) visit(cell, record, view);
       });
@@ -263,7 +332,13 @@ export class VectorReader {
     return STATUS.RETRY_EXCEEDED;
   }
 
-  #copyStored(cell: number, record: number, dimensions: number, withVector: boolean, withPayload: boolean): StoredVector {
+  #copyStored(
+    cell: number,
+    record: number,
+    dimensions: number,
+    withVector: boolean,
+    withPayload: boolean,
+  ): StoredVector {
     const { u32, f32, bytes } = this.#arena;
     const first = (cell + CELL_HEADER_BYTES) >>> 2;
     const idLength = idLengthOf(u32[(record >>> 2) + RECORD_ID_WORD] as number);
@@ -297,15 +372,13 @@ export class VectorReader {
   }
 }
 
-/** Total order of ids: numbers before strings, each in its own order. */
-export function compareIds(a: VectorId, b: VectorId): number {
-  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
 function accessError(action: string, status: number): ShardloomError {
-  return new ShardloomError("ERR_REGION_ACCESS", `Cannot ${action} as its row must be readable: status is ${statusName(status)}`, {
-    details: { status: statusName(status) },
-    retryable: status === STATUS.RETRY_EXCEEDED || status === STATUS.REGION_REVOKED,
-  });
+  return new ShardloomError(
+    "ERR_REGION_ACCESS",
+    `Cannot ${action} as its row must be readable: status is ${statusName(status)}`,
+    {
+      details: { status: statusName(status) },
+      retryable: status === STATUS.RETRY_EXCEEDED || status === STATUS.REGION_REVOKED,
+    },
+  );
 }

@@ -3,19 +3,21 @@
  *
  * ```
  *  open    f64 root address | root rkey | root length | rows
- *  upsert  i32 count | inserted, f64 first version (item i of the request has first + i)
+ *  upsert  i32 count | inserted, f64 first version (item i of the request has first + i); of a reserve-only request:
+ *          i32 count | new ids, f64 bytes of their records
  *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
  *  count   f64 matching rows
  *  status  f64[8], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
- *  search  i32 queries | flags | dimensions | 0, then per query: i32 hits | plan | scored | 0, then hits:
+ *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
  *          f64 score | f64 version | i32 idWord | payloadBytes, [f32[dimensions]], id, payload, padding to 8
  * ```
  * Vector and payload are there only as the flags say. Readers copy everything out: reply memory is valid in the drain only.
  */
-import { ShardloomError } from "../../src/errors.ts";
+
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import type { WireMemory } from "../engine.ts";
 import { idLengthOf, readId, type VectorId } from "./id-codec.ts";
 import { INCLUDE } from "./vector-requests.ts";
@@ -26,7 +28,7 @@ export const COUNT_REPLY_BYTES = 8;
 export const STATUS_REPLY_BYTES = 64;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
-export const SEARCH_REPLY_HEADER = 16;
+export const SEARCH_REPLY_HEADER = 24;
 export const SEARCH_QUERY_HEADER = 16;
 export const SEARCH_HIT_HEADER = 24;
 
@@ -41,6 +43,7 @@ export interface UpsertReply {
   readonly count: number;
   /** How many of the ids were new. */
   readonly inserted: number;
+  /** Bytes of records, after a reserve-only request. */
   readonly firstVersion: number;
 }
 export interface DeleteReply {
@@ -74,12 +77,16 @@ export interface SearchHit extends StoredVector {
   readonly id: VectorId;
 }
 export interface QueryHits {
-  /** Ascending by (score, row). */
+  /** In the total order (score, id). */
   readonly hits: readonly SearchHit[];
   /** One of {@link PLAN}. */
   readonly plan: number;
   /** Exact distances that the shard computed. */
   readonly scored: number;
+  /** Hits for which the reply had no room: ask again with `skip`. */
+  readonly left: number;
+  /** Last version of the shard when it answered: pages of one answer must agree in it. */
+  readonly lastVersion: number;
 }
 
 export function readOpenReply(m: WireMemory, offset: number): OpenReply {
@@ -94,10 +101,20 @@ export function writeOpenReply(m: WireMemory, offset: number, reply: OpenReply):
 
 export function readUpsertReply(m: WireMemory, offset: number): UpsertReply {
   const w = offset >>> 2;
-  return { count: m.i32[w] as number, inserted: m.i32[w + 1] as number, firstVersion: m.f64[(offset >>> 3) + 1] as number };
+  return {
+    count: m.i32[w] as number,
+    inserted: m.i32[w + 1] as number,
+    firstVersion: m.f64[(offset >>> 3) + 1] as number,
+  };
 }
 
-export function writeUpsertReply(m: WireMemory, offset: number, count: number, inserted: number, firstVersion: number): void {
+export function writeUpsertReply(
+  m: WireMemory,
+  offset: number,
+  count: number,
+  inserted: number,
+  firstVersion: number,
+): void {
   m.i32[offset >>> 2] = count;
   m.i32[(offset >>> 2) + 1] = inserted;
   m.f64[(offset >>> 3) + 1] = firstVersion;
@@ -107,7 +124,13 @@ export function deleteReplyBytes(count: number): number {
   return 8 + ((count + 7) & ~7);
 }
 
-export function writeDeleteReply(m: WireMemory, offset: number, count: number, deleted: number, found: Uint8Array): void {
+export function writeDeleteReply(
+  m: WireMemory,
+  offset: number,
+  count: number,
+  deleted: number,
+  found: Uint8Array,
+): void {
   m.i32[offset >>> 2] = count;
   m.i32[(offset >>> 2) + 1] = deleted;
   for (let i = 0; i < count; i++) m.bytes[offset + 8 + i] = found[i] as number;
@@ -152,15 +175,19 @@ export function readGetReply(m: WireMemory, offset: number, length: number): (St
   const entries: (StoredVector | undefined)[] = [];
   let at = offset + GET_HEADER;
   for (let i = 0; i < count; i++) {
-    const payloadBytes = m.i32[(at >>> 2) + 3] as number;
-    const end = at + GET_ENTRY_HEADER + dimensions * 4 + payloadBytes;
-    checkEnd("get", end, offset + length);
+    checkEnd("get", at + GET_ENTRY_HEADER, offset + length);
     const found = m.i32[(at >>> 2) + 2] === 1;
-    if (found) {
-      const vectorAt = at + GET_ENTRY_HEADER;
-      entries.push(copyStored(m, m.f64[at >>> 3] as number, vectorAt, dimensions, vectorAt + dimensions * 4, payloadBytes));
-    } else entries.push(undefined);
-    at = found ? (end + 7) & ~7 : at + GET_ENTRY_HEADER;
+    const version = m.f64[at >>> 3] as number;
+    const payloadBytes = m.i32[(at >>> 2) + 3] as number;
+    at += GET_ENTRY_HEADER;
+    if (!found) {
+      entries.push(undefined);
+      continue;
+    }
+    const end = at + dimensions * 4 + payloadBytes;
+    checkEnd("get", end, offset + length);
+    entries.push(copyStored(m, version, at, dimensions, at + dimensions * 4, payloadBytes));
+    at = (end + 7) & ~7;
   }
   return entries;
 }
@@ -170,6 +197,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
   const w = offset >>> 2;
   const queries = m.i32[w] as number;
   const dimensions = (m.i32[w + 1] as number) & INCLUDE.VECTOR ? (m.i32[w + 2] as number) : 0;
+  const lastVersion = m.f64[(offset >>> 3) + 2] as number;
   const results: QueryHits[] = [];
   let at = offset + SEARCH_REPLY_HEADER;
   for (let query = 0; query < queries; query++) {
@@ -177,6 +205,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
     const count = m.i32[at >>> 2] as number;
     const plan = m.i32[(at >>> 2) + 1] as number;
     const scored = m.i32[(at >>> 2) + 2] as number;
+    const left = m.i32[(at >>> 2) + 3] as number;
     const hits: SearchHit[] = [];
     at += SEARCH_QUERY_HEADER;
     for (let hit = 0; hit < count; hit++) {
@@ -188,11 +217,16 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
       const idAt = vectorAt + dimensions * 4;
       const payloadAt = idAt + idLengthOf(idWord);
       checkEnd("search", payloadAt + payloadBytes, offset + length);
-      const stored = copyStored(m, m.f64[(at >>> 3) + 1] as number, vectorAt, dimensions, payloadAt, payloadBytes);
-      hits.push({ score, id: readId(m.bytes, idAt, idWord), ...stored });
+      const id = readId(m.bytes, idAt, idWord);
+      const version = m.f64[(at >>> 3) + 1] as number;
+      hits.push(
+        dimensions === 0 && payloadBytes === 0
+          ? { score, id, version } // the common answer, without the copies of the other
+          : { score, id, ...copyStored(m, version, vectorAt, dimensions, payloadAt, payloadBytes) },
+      );
       at = (payloadAt + payloadBytes + 7) & ~7;
     }
-    results.push({ hits, plan, scored });
+    results.push({ hits, plan, scored, left, lastVersion });
   }
   return results;
 }
@@ -214,7 +248,11 @@ function copyStored(
 
 function checkEnd(kind: string, end: number, limit: number): void {
   if (end <= limit) return;
-  throw new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} reply as its parts must fit its record: current overrun is ${end - limit}`, {
-    details: { kind, overrun: end - limit },
-  });
+  throw new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot decode ${kind} reply as its parts must fit its record: current overrun is ${end - limit}`,
+    {
+      details: { kind, overrun: end - limit },
+    },
+  );
 }

@@ -8,7 +8,13 @@ import type { EngineReply } from "../engine.ts";
 import { idLengthOf } from "./id-codec.ts";
 import type { SearchResult } from "./vector-collection.ts";
 import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
-import { GET_ENTRY_HEADER, GET_HEADER, SEARCH_HIT_HEADER, SEARCH_QUERY_HEADER, SEARCH_REPLY_HEADER } from "./vector-replies.ts";
+import {
+  GET_ENTRY_HEADER,
+  GET_HEADER,
+  SEARCH_HIT_HEADER,
+  SEARCH_QUERY_HEADER,
+  SEARCH_REPLY_HEADER,
+} from "./vector-replies.ts";
 import { INCLUDE } from "./vector-requests.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -16,7 +22,8 @@ import type { VectorStore } from "./vector-store.ts";
 export function writeGetReply(store: VectorStore, rows: Int32Array, flags: number, reply: EngineReply): void {
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = GET_HEADER;
-  for (const row of rows) length += GET_ENTRY_HEADER + (row < 0 ? 0 : align(vectorBytes + payloadBytes(store, row, flags)));
+  for (const row of rows)
+    length += GET_ENTRY_HEADER + (row < 0 ? 0 : align(vectorBytes + payloadBytes(store, row, flags)));
   reply.claim(length);
   const { i32, f64 } = reply;
   i32.set([rows.length, flags, store.dimensions, 0], reply.offset >>> 2);
@@ -34,31 +41,48 @@ export function writeGetReply(store: VectorStore, rows: Int32Array, flags: numbe
   }
 }
 
+/** What a search reply tells about its queries; the hits of all of them lie back to back in a SearchResult. */
+export interface SearchReplyParts {
+  readonly counts: Int32Array;
+  readonly plans: Int32Array;
+  readonly scored: Int32Array;
+  readonly flags: number;
+  /** Hits of the only query that an earlier reply had. */
+  readonly skip: number;
+}
+
+/** Writes as many hits as one reply has room for; of a single query the rest is left for the next one. */
 export function writeSearchReply(
   store: VectorStore,
   result: SearchResult,
-  counts: Int32Array,
-  plans: Int32Array,
-  scored: Int32Array,
-  flags: number,
+  parts: SearchReplyParts,
   reply: EngineReply,
 ): void {
+  const { counts, plans, scored, flags } = parts;
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = SEARCH_REPLY_HEADER + counts.length * SEARCH_QUERY_HEADER;
-  for (let i = 0; i < result.count; i++) {
+  let hit = Math.min(parts.skip, result.count);
+  let left = 0;
+  for (let i = hit; i < result.count; i++) {
     const row = result.rows[i] as number;
-    length += SEARCH_HIT_HEADER + align(vectorBytes + idBytes(store, row) + payloadBytes(store, row, flags));
+    const bytes = SEARCH_HIT_HEADER + align(vectorBytes + idBytes(store, row) + payloadBytes(store, row, flags));
+    if (length + bytes > reply.limitBytes && counts.length === 1 && i > hit) {
+      left = result.count - i;
+      break;
+    }
+    length += bytes;
   }
+  if (counts.length === 1) counts[0] = result.count - hit - left;
   reply.claim(length);
   const { i32, f64 } = reply;
   i32.set([counts.length, flags, store.dimensions, 0], reply.offset >>> 2);
+  f64[(reply.offset >>> 3) + 2] = store.lastVersion;
   let at = reply.offset + SEARCH_REPLY_HEADER;
-  let hit = 0;
   for (let query = 0; query < counts.length; query++) {
     i32[at >>> 2] = counts[query] as number;
     i32[(at >>> 2) + 1] = plans[query] as number;
     i32[(at >>> 2) + 2] = scored[query] as number;
-    i32[(at >>> 2) + 3] = 0;
+    i32[(at >>> 2) + 3] = left;
     at += SEARCH_QUERY_HEADER;
     for (const end = hit + (counts[query] as number); hit < end; hit++) {
       const row = result.rows[hit] as number;
@@ -77,6 +101,9 @@ export function writeSearchReply(
   }
 }
 
+/** Bytes up to which a loop is faster than a view and a call. */
+const SHORT_COPY = 48;
+
 function align(bytes: number): number {
   return (bytes + 7) & ~7;
 }
@@ -86,7 +113,9 @@ function idBytes(store: VectorStore, row: number): number {
 }
 
 function payloadBytes(store: VectorStore, row: number, flags: number): number {
-  return flags & INCLUDE.PAYLOAD ? (store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_PAYLOAD_BYTES] as number) : 0;
+  return flags & INCLUDE.PAYLOAD
+    ? (store.root.arena.u32[(store.recordOf(row) >>> 2) + RECORD_PAYLOAD_BYTES] as number)
+    : 0;
 }
 
 function copyVector(store: VectorStore, row: number, reply: EngineReply, at: number): void {
@@ -95,9 +124,18 @@ function copyVector(store: VectorStore, row: number, reply: EngineReply, at: num
 }
 
 /** Copies the id (`isId`) or the payload of a row's record. */
-function copyRecordPart(store: VectorStore, row: number, isId: boolean, length: number, reply: EngineReply, at: number): void {
+function copyRecordPart(
+  store: VectorStore,
+  row: number,
+  isId: boolean,
+  length: number,
+  reply: EngineReply,
+  at: number,
+): void {
   if (length === 0) return;
   const { bytes } = store.root.arena;
   const from = store.recordOf(row) + RECORD_HEADER_BYTES + (isId ? 0 : idBytes(store, row));
-  for (let i = 0; i < length; i++) reply.bytes[at + i] = bytes[from + i] as number;
+  const target = reply.bytes;
+  if (length > SHORT_COPY) target.set(bytes.subarray(from, from + length), at);
+  else for (let i = 0; i < length; i++) target[at + i] = bytes[from + i] as number;
 }

@@ -7,31 +7,40 @@
  *
  * ```
  *  open    i32 collection | dimensions | metric | quantization | connectivity | expansionAdd | expansionSearch | scanRows
- *  upsert  i32 collection | count | dimensions | 0, then items: i32 idWord | payloadBytes | hash | vshard,
+ *  upsert  i32 collection | count | dimensions | flags, f64 rowsBefore | bytesBefore, then items: i32 idWord | payloadBytes | hash | vshard,
  *          f32[dimensions], id, payload, padding to 8
  *  ids     i32 collection | count | flags | 0, then ids: i32 idWord | hash, id, padding to 8           (get, delete)
  *  filter  i32 collection | filterBytes, filter (msgpack)                                              (count; drop, status: empty)
- *  search  i32 collection | k | ef | flags | queries | dimensions | filterBytes | 0, f32[queries * dimensions],
+ *  search  i32 collection | k | ef | flags | queries | dimensions | filterBytes | skip, f32[queries * dimensions],
  *          padding to 8, filter (msgpack)
  * ```
  */
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
 import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "./id-codec.ts";
-import { METRIC_NAMES, QUANTIZATION_NAMES, type ResolvedVectorOptions, resolveVectorOptions } from "./vector-options.ts";
+import {
+  METRIC_NAMES,
+  QUANTIZATION_NAMES,
+  type ResolvedVectorOptions,
+  resolveVectorOptions,
+} from "./vector-options.ts";
 
 /** Flags of get and search, to be combined with `|`. */
 export const INCLUDE = { PAYLOAD: 1, VECTOR: 2 } as const;
 /** Flag of a search: scan every row, do not use the index. */
 export const SEARCH_EXACT = 4;
+/** Flag of an upsert: check the items and take the memory they need, but write nothing. */
+const UPSERT_RESERVE = 1;
 
 export const OPEN_REQUEST_BYTES = 32;
-const UPSERT_HEADER = 16;
+const UPSERT_HEADER = 32;
 const UPSERT_ITEM_HEADER = 16;
 const IDS_HEADER = 16;
 const ID_ENTRY_HEADER = 8;
 const FILTER_HEADER = 8;
 const SEARCH_HEADER = 32;
+/** Rows or bytes that one batch may reserve; the arena's own limit. */
+const MAX_RESERVED = 2 ** 32;
 
 /** A document on its way to its shard. `hash` = hashId(id), `vshard` = its ownership tag. */
 export interface UpsertItem {
@@ -42,6 +51,12 @@ export interface UpsertItem {
   readonly vector: ArrayLike<number>;
   /** msgpack bytes of the metadata, plain maps and not records; opaque except to filters. */
   readonly payload?: Uint8Array | undefined;
+}
+
+/** What earlier requests of the same batch have reserved and not yet written. */
+export interface Reservation {
+  readonly rows: number;
+  readonly bytes: number;
 }
 
 export interface SearchRequest {
@@ -56,9 +71,22 @@ export interface SearchRequest {
   readonly dimensions: number;
   /** msgpack bytes of the filter. */
   readonly filter?: Uint8Array | undefined;
+  /** Hits that an earlier reply had room for and that are left out of this one. One query only. @default 0 */
+  readonly skip?: number;
 }
 
-export function writeOpenRequest(m: WireMemory, offset: number, collectionId: number, options: ResolvedVectorOptions): void {
+/** A search as the shard reads it. */
+export interface ReceivedSearch extends SearchRequest {
+  readonly queryCount: number;
+  readonly skip: number;
+}
+
+export function writeOpenRequest(
+  m: WireMemory,
+  offset: number,
+  collectionId: number,
+  options: ResolvedVectorOptions,
+): void {
   const w = offset >>> 2;
   m.i32[w] = collectionId;
   m.i32[w + 1] = options.dimensions;
@@ -94,12 +122,18 @@ export function upsertItemBytes(dimensions: number, item: UpsertItem): number {
 }
 
 /** Bytes of an upsert request with the items [from, to). */
-export function upsertRequestBytes(dimensions: number, items: readonly UpsertItem[], from = 0, to: number = items.length): number {
+export function upsertRequestBytes(
+  dimensions: number,
+  items: readonly UpsertItem[],
+  from = 0,
+  to: number = items.length,
+): number {
   let bytes = UPSERT_HEADER;
   for (let i = from; i < to; i++) bytes += upsertItemBytes(dimensions, items[i] as UpsertItem);
   return bytes;
 }
 
+/** @param reserve When given, the shard checks the items and reserves memory for them beyond this, and writes nothing. */
 export function writeUpsertRequest(
   m: WireMemory,
   offset: number,
@@ -108,12 +142,15 @@ export function writeUpsertRequest(
   items: readonly UpsertItem[],
   from = 0,
   to: number = items.length,
+  reserve?: Reservation,
 ): void {
-  const { i32, f32, bytes } = m;
+  const { i32, f32, f64, bytes } = m;
   i32[offset >>> 2] = collectionId;
   i32[(offset >>> 2) + 1] = to - from;
   i32[(offset >>> 2) + 2] = dimensions;
-  i32[(offset >>> 2) + 3] = 0;
+  i32[(offset >>> 2) + 3] = reserve === undefined ? 0 : UPSERT_RESERVE;
+  f64[(offset >>> 3) + 2] = reserve?.rows ?? 0;
+  f64[(offset >>> 3) + 3] = reserve?.bytes ?? 0;
   let at = offset + UPSERT_HEADER;
   for (let i = from; i < to; i++) {
     const item = items[i] as UpsertItem;
@@ -137,6 +174,8 @@ export class UpsertCursor {
   collectionId = 0;
   count = 0;
   dimensions = 0;
+  /** Undefined: write the items. Otherwise only reserve memory for them, beyond this. */
+  reserve: Reservation | undefined;
   /** Fields of the current item. Offsets are byte offsets in the request's memory. */
   idWord = 0;
   idOffset = 0;
@@ -156,7 +195,9 @@ export class UpsertCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.dimensions = m.i32[w + 2] as number;
-    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536) throw corrupt("upsert", "count or dimensions", this.count);
+    if (this.count < 0 || this.dimensions < 1 || this.dimensions > 65_536)
+      throw corrupt("upsert", "count or dimensions", this.count);
+    this.reserve = (m.i32[w + 3] as number) & UPSERT_RESERVE ? readReservation(m) : undefined;
     return this.rewind();
   }
 
@@ -185,6 +226,14 @@ export class UpsertCursor {
     this.#at = (this.payloadOffset + this.payloadBytes + 7) & ~7;
     return true;
   }
+}
+
+function readReservation(m: EngineRequest): Reservation {
+  const rows = m.f64[(m.offset >>> 3) + 2] as number;
+  const bytes = m.f64[(m.offset >>> 3) + 3] as number;
+  if (!(rows >= 0 && rows <= MAX_RESERVED && bytes >= 0 && bytes <= MAX_RESERVED))
+    throw corrupt("upsert", "reservation", rows);
+  return { rows, bytes };
 }
 
 /** Bytes of a get or delete request. Checks the ids. */
@@ -235,7 +284,8 @@ export class IdsCursor {
     this.collectionId = m.i32[w] as number;
     this.count = m.i32[w + 1] as number;
     this.flags = m.i32[w + 2] as number;
-    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER) throw corrupt("ids", "count", this.count);
+    if (this.count < 0 || this.count > (m.length - IDS_HEADER) / ID_ENTRY_HEADER)
+      throw corrupt("ids", "count", this.count);
     this.#at = m.offset + IDS_HEADER;
     this.#index = 0;
     return this;
@@ -249,7 +299,8 @@ export class IdsCursor {
     this.idWord = m.i32[this.#at >>> 2] as number;
     this.hash = (m.i32[(this.#at >>> 2) + 1] as number) >>> 0;
     const end = this.idOffset + idLengthOf(this.idWord);
-    if (!isIdWord(this.idWord) || end > m.offset + m.length) throw corrupt("ids", "id length of entry", this.#index - 1);
+    if (!isIdWord(this.idWord) || end > m.offset + m.length)
+      throw corrupt("ids", "id length of entry", this.#index - 1);
     this.#at = (end + 7) & ~7;
     return true;
   }
@@ -288,13 +339,14 @@ export function writeSearchRequest(m: WireMemory, offset: number, request: Searc
   i32[w + 4] = request.queries.length / request.dimensions;
   i32[w + 5] = request.dimensions;
   i32[w + 6] = request.filter?.length ?? 0;
-  i32[w + 7] = 0;
+  i32[w + 7] = request.skip ?? 0;
   m.f32.set(request.queries, w + 8);
-  if (request.filter !== undefined) m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
+  if (request.filter !== undefined)
+    m.bytes.set(request.filter, offset + SEARCH_HEADER + ((request.queries.length * 4 + 7) & ~7));
 }
 
 /** `queries` is a view of the request, `filter` a copy. */
-export function readSearchRequest(m: EngineRequest): SearchRequest & { readonly queryCount: number } {
+export function readSearchRequest(m: EngineRequest): ReceivedSearch {
   need(m, SEARCH_HEADER, "search");
   const word = (index: number): number => m.i32[(m.offset >>> 2) + index] as number;
   const queryCount = word(4);
@@ -313,6 +365,7 @@ export function readSearchRequest(m: EngineRequest): SearchRequest & { readonly 
     flags: word(3),
     queryCount,
     dimensions,
+    skip: word(7),
     queries: m.f32.subarray(start, start + queryCount * dimensions),
     filter: copyBytes(m, m.offset + SEARCH_HEADER + vectorBytes, filterBytes),
   };
@@ -327,7 +380,11 @@ function need(m: EngineRequest, bytes: number, kind: string): void {
 }
 
 function corrupt(kind: string, name: string, value: number): ShardloomError {
-  return new ShardloomError("ERR_CORRUPT", `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`, {
-    details: { kind, name, value },
-  });
+  return new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`,
+    {
+      details: { kind, name, value },
+    },
+  );
 }

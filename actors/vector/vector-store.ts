@@ -2,33 +2,42 @@
  * The rows of one shard's part of a collection, in registered regions that outlive the worker.
  *
  * Invariant: once `put` returned, the row is readable by any thread and survives this thread's death at any later point.
- * A new row is unfinished while its cell is odd and is freed by recovery; an update is first written whole to the shadow,
- * from which recovery finishes it; so an acknowledged value is only ever replaced by a newer one.
+ * The record address is written last and cleared first, so a row that has one is whole, and one that has none is free; an
+ * update is first written whole to the shadow, from which recovery finishes it. Recovery may die and be repeated.
  * `reserve` takes all memory of a batch beforehand: `put` and `remove` cannot fail. Addresses of rows never move.
  * Owner thread only, except through vector-reader.ts.
  */
-import { beginWrite, bumpIncarnation, endWrite } from "../../native-bridge/cell.ts";
+import { beginWrite, bumpIncarnation, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
-import { ELEMENT } from "../../native-bridge/kernels.ts";
+import { ELEMENT, METRIC } from "../../native-bridge/kernels.ts";
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type Chunk, CollectionRoot } from "./collection-root.ts";
 import { Directory, type DirectoryEntries } from "./directory.ts";
-import { idLengthOf, sameIdBytes } from "./id-codec.ts";
+import { idLengthOf, readId, sameIdBytes, type VectorId } from "./id-codec.ts";
 import { RecordHeap } from "./record-heap.ts";
+import { Shadow } from "./shadow.ts";
 import {
-  chunkOfRow, firstRowOf, MAX_ROW_CHUNKS, RECORD_HASH, RECORD_HEADER_BYTES, RECORD_ID_WORD, ROOT_LIVE,
-  ROOT_ROW_CHUNKS, ROOT_ROW_TABLE, ROOT_ROWS_USED, ROOT_SEQUENCE_BLOCK, type RowGeometry, rowGeometry, rowsInChunk, SEQUENCE_BLOCK, SHADOW, SHADOW_HEADER_BYTES,
+  chunkOfRow,
+  firstRowOf,
+  MAX_ROW_CHUNKS,
+  RECORD_HASH,
+  RECORD_HEADER_BYTES,
+  RECORD_ID_WORD,
+  ROOT_LIVE,
+  ROOT_ROW_CHUNKS,
+  ROOT_ROW_TABLE,
+  ROOT_ROWS_USED,
+  ROOT_SEQUENCE_BLOCK,
+  type RowGeometry,
+  rowGeometry,
+  rowsInChunk,
+  SEQUENCE_BLOCK,
 } from "./vector-layout.ts";
 import { metricCode, type ResolvedVectorOptions } from "./vector-options.ts";
 
 const TWO_32 = 2 ** 32;
-/** Words of the shadow. */
-const S_STATE = 0;
-const S_ROW = 1;
-const S_RECORD = 2;
-const S_NORM = 6;
 
 export class VectorStore {
   readonly root: CollectionRoot;
@@ -40,6 +49,7 @@ export class VectorStore {
   /** Set by `put`: whether the last one replaced an acknowledged row. */
   replaced = false;
   readonly #context: EngineContext;
+  readonly #shadow: Shadow;
   readonly #chunks: Chunk[] = [];
   #capacity = 0;
   #freeRows: number[] = [];
@@ -54,6 +64,7 @@ export class VectorStore {
     this.root = root;
     this.geometry = root.geometry;
     this.heap = new RecordHeap(root);
+    this.#shadow = new Shadow(root, options.dimensions);
     this.directory = new Directory(root);
     this.dimensions = options.dimensions;
     this.metric = metricCode(options.metric);
@@ -62,7 +73,14 @@ export class VectorStore {
   static create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorStore {
     const { arena, regions } = context;
     const { dimensions } = options;
-    const root = CollectionRoot.create(arena, regions, collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    const root = CollectionRoot.create(
+      arena,
+      regions,
+      collectionId,
+      dimensions,
+      metricCode(options.metric),
+      rowGeometry(dimensions),
+    );
     return new VectorStore(context, options, root);
   }
 
@@ -71,6 +89,7 @@ export class VectorStore {
    * rebuilds the directory. Cost: one pass over the rows.
    *
    * @param adopted All regions that were taken over from the dead worker, by address; others' are ignored.
+   * @returns Undefined when the worker died while it dropped the collection.
    */
   static recover(
     context: EngineContext,
@@ -78,11 +97,23 @@ export class VectorStore {
     options: ResolvedVectorOptions,
     rootAddress: number,
     adopted: ReadonlyMap<number, AdoptedRegion>,
-  ): VectorStore {
+  ): VectorStore | undefined {
     const { arena, regions } = context;
     const { dimensions } = options;
-    const region = adopted.get(rootAddress);
-    const root = CollectionRoot.adopt(arena, regions, region, collectionId, dimensions, metricCode(options.metric), rowGeometry(dimensions));
+    const root = CollectionRoot.adopt(
+      arena,
+      regions,
+      rootAddress,
+      adopted.get(rootAddress),
+      collectionId,
+      dimensions,
+      metricCode(options.metric),
+      rowGeometry(dimensions),
+    );
+    if (root.dropped) {
+      root.finishDrop(adopted);
+      return undefined;
+    }
     const store = new VectorStore(context, options, root);
     store.#recover(adopted);
     return store;
@@ -114,6 +145,13 @@ export class VectorStore {
   /** Byte offset of a row's record; 0 = the row is free. */
   recordOf(row: number): number {
     return this.root.arena.u32[(this.cellOf(row) >>> 2) + USER0] as number;
+  }
+
+  /** The id of a used row. */
+  idOf(row: number): VectorId {
+    const { bytes, i32 } = this.root.arena;
+    const record = this.recordOf(row);
+    return readId(bytes, record + RECORD_HEADER_BYTES, i32[(record >>> 2) + RECORD_ID_WORD] as number);
   }
 
   versionOf(row: number): number {
@@ -225,14 +263,8 @@ export class VectorStore {
 
   /** Deregisters and frees everything; the collection is gone. */
   drop(): void {
-    this.heap.free();
-    this.directory.free();
-    for (const [index, chunk] of this.#chunks.entries()) {
-      this.root.writeEntry(ROOT_ROW_TABLE, index, undefined);
-      this.root.freeChunk(chunk);
-    }
+    this.root.drop();
     this.#chunks.length = 0;
-    this.root.free();
   }
 
   readonly #entries: DirectoryEntries = (insert) => {
@@ -245,7 +277,10 @@ export class VectorStore {
   #addChunk(): void {
     const index = this.#chunks.length;
     if (index === MAX_ROW_CHUNKS) {
-      throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot store vectors as a collection's shard holds at most ${MAX_ROW_CHUNKS} row chunks`);
+      throw new ShardloomError(
+        "ERR_OUT_OF_MEMORY",
+        `Cannot store vectors as a collection's shard holds at most ${MAX_ROW_CHUNKS} row chunks`,
+      );
     }
     const rows = rowsInChunk(this.geometry, index);
     const chunk = this.root.allocateChunk(rows * this.geometry.stride, this.geometry.stride);
@@ -266,133 +301,80 @@ export class VectorStore {
   }
 
   #update(row: number, record: number, vector: Float32Array, vshard: number): void {
-    const { arena, shadow } = this.root;
-    const word = shadow >>> 2;
     const previous = this.recordOf(row);
-    arena.f32.set(vector, (shadow + SHADOW_HEADER_BYTES) >>> 2);
-    arena.i32[word + S_ROW] = row;
-    this.#writeShadowHeader(word, record, vshard, this.#norm(shadow + SHADOW_HEADER_BYTES));
-    Atomics.store(arena.i32, word + S_STATE, SHADOW.UPDATE); // from here a crash ends in the new value
-    const cell = this.cellOf(row);
-    beginWrite(arena.i32, cell);
-    this.#copyFromShadow(cell);
-    endWrite(arena.i32, cell);
-    Atomics.store(arena.i32, word + S_STATE, SHADOW.EMPTY);
+    const { vectorOffset } = this.#shadow;
+    this.root.arena.f32.set(vector, vectorOffset >>> 2);
+    this.#shadow.announceUpdate(row, record, this.#sequence, vshard, this.#norm(vectorOffset));
+    this.#shadow.apply(this.cellOf(row));
     this.heap.release(previous);
   }
 
   #moveRecord(row: number): void {
     const from = this.recordOf(row);
     if (from === 0 || !this.heap.isVictim(from)) return;
-    const to = this.heap.copy(from);
-    const { i32 } = this.root.arena;
-    const word = this.root.shadow >>> 2;
-    const cell = this.cellOf(row);
-    i32[word + S_ROW] = row;
-    i32[word + S_RECORD] = to;
-    Atomics.store(i32, word + S_STATE, SHADOW.REPOINT); // from here a crash ends in the new address
-    beginWrite(i32, cell);
-    i32[(cell >>> 2) + USER0] = to;
-    endWrite(i32, cell);
-    Atomics.store(i32, word + S_STATE, SHADOW.EMPTY);
+    this.#shadow.announceRepoint(row, this.heap.copy(from));
+    this.#shadow.apply(this.cellOf(row));
     this.heap.release(from);
   }
 
   #nextVersion(): void {
     this.#sequence++;
-    if (this.#sequence % SEQUENCE_BLOCK === 1) this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
+    if (this.#sequence % SEQUENCE_BLOCK === 1)
+      this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
   }
 
+  /** Only cosine needs norms; they are taken once, in float64. */
   #norm(vectorOffset: number): number {
+    if (this.metric !== METRIC.COSINE) return 0;
     return this.#context.kernels.inverseNorm(ELEMENT.F32, vectorOffset, this.dimensions);
   }
 
   #writeHeader(cellWord: number, record: number, vshard: number, norm: number): void {
     const { i32, f32 } = this.root.arena;
-    i32[cellWord + USER0] = record;
     i32[cellWord + USER1] = this.#sequence | 0;
     i32[cellWord + USER2] = Math.floor(this.#sequence / TWO_32);
     i32[cellWord + USER3] = vshard;
     f32[cellWord + USER4] = norm;
-  }
-
-  /** The shadow's words from S_RECORD on are the user words of the row. */
-  #writeShadowHeader(word: number, record: number, vshard: number, norm: number): void {
-    const { i32, f32 } = this.root.arena;
-    i32[word + S_RECORD] = record;
-    i32[word + S_RECORD + 1] = this.#sequence | 0;
-    i32[word + S_RECORD + 2] = Math.floor(this.#sequence / TWO_32);
-    i32[word + S_RECORD + 3] = vshard;
-    f32[word + S_NORM] = norm;
-  }
-
-  #copyFromShadow(cell: number): void {
-    const { bytes, i32 } = this.root.arena;
-    const { shadow } = this.root;
-    for (let user = 0; user < 5; user++) i32[(cell >>> 2) + USER0 + user] = i32[(shadow >>> 2) + S_RECORD + user] as number;
-    const from = shadow + SHADOW_HEADER_BYTES;
-    bytes.copyWithin(cell + CELL_HEADER_BYTES, from, from + this.dimensions * 4);
+    Atomics.store(i32, cellWord + USER0, record); // last: from here the row is whole
   }
 
   #recover(adopted: ReadonlyMap<number, AdoptedRegion>): void {
     const { root, geometry } = this;
-    const rkeyAt = new Map([...adopted].map(([address, region]) => [address, region.rkey]));
-    const torn = new Set<number>();
     for (let index = 0; index < root.get(ROOT_ROW_CHUNKS); index++) {
-      const chunk = root.readEntry(ROOT_ROW_TABLE, index);
-      const region = chunk && adopted.get(chunk.address);
-      if (chunk === undefined || region === undefined) {
-        throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as row chunk ${index} must be a region of the dead worker`);
-      }
-      chunk.rkey = region.rkey;
-      root.writeEntry(ROOT_ROW_TABLE, index, chunk);
+      const chunk = root.adoptEntry(ROOT_ROW_TABLE, index, geometry.stride, adopted);
+      if (chunk === undefined)
+        throw new ShardloomError("ERR_CORRUPT", `Cannot recover collection as row chunk ${index} must be in its root`);
       this.#chunks.push(chunk);
       this.#capacity += rowsInChunk(geometry, index);
-      for (const cell of region.tornCells) torn.add(cell);
     }
     this.#rowsUsed = Math.min(root.rowsUsed, this.#capacity);
-    this.heap.adopt(rkeyAt);
-    this.directory.adopt(rkeyAt);
-    this.#finishShadow(torn);
-    this.#freeRows = [];
-    this.#live = 0;
-    for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row, torn);
+    this.heap.adopt(adopted);
+    this.directory.adopt(adopted);
+    const announced = this.#shadow.announcedRow();
+    if (announced >= 0) this.#shadow.apply(this.cellOf(announced));
+    for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row);
     this.heap.endAdopt();
     root.store(ROOT_LIVE, this.#live);
     this.#sequence = Math.max(this.#sequence, root.get(ROOT_SEQUENCE_BLOCK) * SEQUENCE_BLOCK);
     this.directory.reserve(0, this.#live, this.#entries);
   }
 
-  /** Does again what the dead worker announced in the shadow; doing it twice is harmless. */
-  #finishShadow(torn: Set<number>): void {
-    const { arena, shadow } = this.root;
-    const word = shadow >>> 2;
-    const state = arena.i32[word + S_STATE];
-    if (state === SHADOW.EMPTY) return;
-    const cell = this.cellOf(arena.u32[word + S_ROW] as number);
-    torn.delete(cell);
-    beginWrite(arena.i32, cell);
-    if (state === SHADOW.UPDATE) this.#copyFromShadow(cell);
-    else arena.i32[(cell >>> 2) + USER0] = arena.i32[word + S_RECORD] as number;
-    endWrite(arena.i32, cell);
-    Atomics.store(arena.i32, word + S_STATE, SHADOW.EMPTY);
-  }
-
-  #recoverRow(row: number, torn: ReadonlySet<number>): void {
+  #recoverRow(row: number): void {
     const { i32 } = this.root.arena;
     const cell = this.cellOf(row);
     const record = this.recordOf(row);
-    const whole = record !== 0 && !torn.has(cell) && this.heap.adoptRecord(record);
-    if (whole) {
-      this.#live++;
-      this.#sequence = Math.max(this.#sequence, this.versionOf(row));
+    if (isOdd(i32, cell)) endWrite(i32, cell); // whole or free, see the invariant
+    if (record === 0) {
+      this.#freeRows.push(row);
       return;
     }
-    if (record !== 0) {
-      beginWrite(i32, cell);
-      i32[(cell >>> 2) + USER0] = 0;
-      endWrite(i32, cell);
+    if (!this.heap.adoptRecord(record)) {
+      throw new ShardloomError(
+        "ERR_CORRUPT",
+        `Cannot recover collection as the record of row ${row} must lie in its heap: current value is ${record}`,
+      );
     }
-    this.#freeRows.push(row);
+    this.#live++;
+    this.#sequence = Math.max(this.#sequence, this.versionOf(row));
   }
 }

@@ -16,7 +16,11 @@ export interface HeapDelta {
 
 /** Measures in a child process. */
 export function measureHeapDelta(messages: number): HeapDelta {
-  const output = execFileSync(process.execPath, ["--expose-gc", fileURLToPath(import.meta.url), String(messages)], { encoding: "utf8" });
+  const output = execFileSync(process.execPath, ["--expose-gc", fileURLToPath(import.meta.url), String(messages)], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+    timeout: 60_000,
+  });
   return JSON.parse(output) as HeapDelta;
 }
 

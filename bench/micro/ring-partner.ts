@@ -54,6 +54,11 @@ export class Partner {
       this.worker.once("message", resolve);
       this.worker.once("error", reject);
     });
+    // A partner that dies later must fail the bench, not leave it polling.
+    this.worker.on("error", (error) => {
+      process.stderr.write(`ring bench: partner ${input.role} died: ${error.stack}\n`);
+      process.exit(1);
+    });
   }
 
   /** Waits until the thread runs. */
@@ -68,12 +73,17 @@ export class Partner {
     Atomics.store(control, CONTROL.DONE, 0);
     Atomics.add(control, CONTROL.ROUND, 1);
     Atomics.notify(control, CONTROL.ROUND);
-    while (Atomics.load(control, CONTROL.STARTED) === 0);
+    this.#poll(CONTROL.STARTED);
   }
 
   /** Polls until the partner has ended its sample. */
   end(): void {
-    while (Atomics.load(this.control, CONTROL.DONE) === 0);
+    this.#poll(CONTROL.DONE);
+  }
+
+  #poll(word: number): void {
+    const giveUpUs = nowUs() + 30_000_000;
+    while (Atomics.load(this.control, word) === 0) ensure(nowUs() < giveUpUs, "the partner does not answer");
   }
 
   async close(): Promise<void> {

@@ -69,7 +69,7 @@ function trips(cell: Cell, gapUs: number, count: number, sleeper: Int32Array): n
 }
 
 /** All cells; returns rows, and the worst ratio of adaptive to the best fixed policy with where it was. */
-export async function waitingRows(mode: BenchMode): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
+export async function waitingRows(mode: BenchMode, log: (line: string) => void): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
   const rows: BenchRow[] = [];
   const sleeper = new Int32Array(new SharedArrayBuffer(4));
   const policies = mode === "smoke" ? SMOKE_POLICIES : POLICIES;
@@ -80,6 +80,7 @@ export async function waitingRows(mode: BenchMode): Promise<{ readonly rows: Ben
     const neighbour = state === "busy neighbour" ? new Partner({ role: "busy" }) : undefined;
     await neighbour?.online();
     for (const gapUs of GAPS_US) {
+      log(`ring: waiting, ${state}, gap ${gapUs} us`);
       const count = gapUs === 0 ? sized(mode, 20, 1500, 4000) : gapUs === 50 ? sized(mode, 20, 400, 1000) : sized(mode, 8, 20, 60);
       const samples = policies.map((): number[] => []);
       const cpu = policies.map(() => 0);

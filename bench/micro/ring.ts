@@ -13,6 +13,7 @@ async function run(context: BenchContext): Promise<BenchReport> {
   const goals: GoalResult[] = [];
   const program = compileNative((line) => notes.push(line));
   try {
+    context.log("ring: throughput");
     const throughput = throughputCases(program);
     notes.push(...throughput.notes);
     rows.push(...(await interleave(throughput.cases, sized(context.mode, 11, 201, 1001))));
@@ -24,18 +25,21 @@ async function run(context: BenchContext): Promise<BenchReport> {
     }
     const large = rows.find((row) => row.case === "4KB");
     goals.push(judge(context.goals, "R6b", large === undefined ? Number.NaN : 4096 / large.median));
+    context.log("ring: round trips");
     rows.push(...(await interleave(spinningCases(program), sized(context.mode, 5, 101, 401))));
     const baseline = program === undefined ? "js atomics" : "c++";
     goals.push(judge(context.goals, "R3", ratioOf(rows, "spinning", "shardloom", baseline), `against ${baseline}`));
   } finally {
     program?.dispose();
   }
+  context.log("ring: parked");
   rows.push(...(await interleave(parkedCases(sized(context.mode, 5, 20, 50)), sized(context.mode, 2, 10, 20))));
   goals.push(judge(context.goals, "R4", ratioOf(rows, "parked", "shardloom", "postMessage", "quiet round trip")));
   goals.push(judge(context.goals, "R4b", await wakesAtLoad(sized(context.mode, 20_000, 200_000, 1_000_000))));
+  context.log("ring: heap");
   const heap = measureHeapDelta(10_000_000);
   goals.push(judge(context.goals, "R6", heap.heapBytes / heap.messages, `${heap.heapBytes} bytes over ${heap.messages} messages, ${heap.collections} collections`));
-  const waiting = await waitingRows(context.mode);
+  const waiting = await waitingRows(context.mode, context.log);
   rows.push(...waiting.rows);
   goals.push(judge(context.goals, "R5", waiting.worst, `worst at ${waiting.where}`));
   return { rows, goals, notes };

@@ -116,7 +116,13 @@ function policyEcho(): void {
   const callers = new Doorbell(input.memory, DOORBELL_BYTES);
   const spin = makeSpin(input.policy);
   const answer = (type: number, offset: number): void => {
-    const at = replies.tryClaim(type, 8);
+    let at = replies.tryClaim(type, 8);
+    while (at < 0 && Atomics.load(control, CONTROL.STOP) === 0) {
+      callers.ring(); // the caller is behind with its replies
+      backOff(100);
+      at = replies.tryClaim(type, 8);
+    }
+    if (at < 0) return;
     replies.i32[at >> 2] = requests.i32[offset >> 2] as number;
     replies.commit(at);
     Atomics.add(control, CONTROL.RECORDS, 1);

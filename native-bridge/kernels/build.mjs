@@ -42,19 +42,28 @@ const output = new Map();
 const { error, stderr } = await asc.main(
   [
     source,
-    "--outFile", "distance.wasm",
-    "--optimizeLevel", "3",
-    "--shrinkLevel", "0",
+    "--outFile",
+    "distance.wasm",
+    "--optimizeLevel",
+    "3",
+    "--shrinkLevel",
+    "0",
     "--converge",
     "--noAssert",
-    "--runtime", "stub",
-    "--use", "abort=",
+    "--runtime",
+    "stub",
+    "--use",
+    "abort=",
     "--importMemory",
     "--sharedMemory",
-    "--initialMemory", "1",
-    "--maximumMemory", "65536",
-    "--enable", "simd",
-    "--enable", "threads",
+    "--initialMemory",
+    "1",
+    "--maximumMemory",
+    "65536",
+    "--enable",
+    "simd",
+    "--enable",
+    "threads",
   ],
   {
     readFile: (name) => readFile(resolve(root, name), "utf8").catch(() => null),
@@ -66,9 +75,13 @@ if (error) fail(`the compiler failed: ${error.message}\n${stderr.toString()}`);
 const bytes = output.get("distance.wasm");
 if (!bytes) fail("the compiler wrote no module");
 if (!WebAssembly.validate(bytes)) fail("the module is not valid");
-const imports = WebAssembly.Module.imports(new WebAssembly.Module(bytes)).map((entry) => `${entry.module}.${entry.name}`);
-if (imports.join() !== "env.memory") fail(`the module must import env.memory only: current imports are ${imports.join(", ")}`);
+const imports = WebAssembly.Module.imports(new WebAssembly.Module(bytes)).map(
+  (entry) => `${entry.module}.${entry.name}`,
+);
+if (imports.join() !== "env.memory")
+  fail(`the module must import env.memory only: current imports are ${imports.join(", ")}`);
 const sections = sectionIds(bytes);
-if (sections.includes(DATA_SECTION) || sections.includes(DATA_COUNT_SECTION)) fail("the module must have no data segment");
+if (sections.includes(DATA_SECTION) || sections.includes(DATA_COUNT_SECTION))
+  fail("the module must have no data segment");
 await mkdir(dirname(fileURLToPath(target)), { recursive: true });
 await writeFile(target, bytes);

@@ -9,7 +9,7 @@
 import type { Cancel } from "../runtime/scheduler.ts";
 import { ActivationList } from "./activation-list.ts";
 import { type ActorContext, TurnContext, type TurnHost } from "./context.ts";
-import type { AnyActorDefinition, Handler } from "./define-actor.ts";
+import type { AnyActorDefinition, AnyHandler } from "./define-actor.ts";
 import type { Mailbox, MailboxEntry } from "./mailbox.ts";
 import { HEALTHY, type SupervisionState } from "./supervision.ts";
 
@@ -25,8 +25,7 @@ export type Phase = "starting" | "idle" | "running" | "backing-off" | "stopping"
 /** A definition within one system. */
 export class ActorType {
   readonly definition: AnyActorDefinition;
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  readonly handlers: ReadonlyMap<string, Handler<any>>;
+  readonly handlers: ReadonlyMap<string, AnyHandler>;
   readonly activations: Map<string, Activation> = new Map();
   /** All activations but the stopped ones, the one unused for longest first. */
   readonly byUse: ActivationList = new ActivationList();

@@ -79,7 +79,8 @@ function resolveRestartOptions(options: RestartOptions = {}): ResolvedRestartOpt
     throw invalidArgument(ACTION, "restart.maxRestarts", `an integer in [0, ${MAX_RESTARTS}]`, maxRestarts);
   }
   requirePositive("restart.withinMs", withinMs);
-  if (!(backoffMs >= 1 && backoffMs < Infinity)) throw invalidArgument(ACTION, "restart.backoffMs", "a number ≥ 1", backoffMs);
+  if (!(backoffMs >= 1 && backoffMs < Infinity))
+    throw invalidArgument(ACTION, "restart.backoffMs", "a number ≥ 1", backoffMs);
   if (!(maxBackoffMs >= backoffMs && maxBackoffMs < Infinity)) {
     throw invalidArgument(ACTION, "restart.maxBackoffMs", `a number ≥ backoffMs (${backoffMs})`, maxBackoffMs);
   }

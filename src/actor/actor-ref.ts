@@ -7,7 +7,7 @@
  */
 
 import { invalidArgument } from "../errors.ts";
-import type { AnyActorDefinition, ActorDefinition } from "./define-actor.ts";
+import type { ActorDefinition, AnyActorDefinition } from "./define-actor.ts";
 
 /** Limits on one ask. */
 export interface AskOptions {
@@ -159,6 +159,10 @@ function makeTellClass(definition: AnyActorDefinition): RefClass {
 /** A refusal nobody awaits is not an unhandled rejection; whoever awaits the promise still gets it, and it is counted. */
 function ignoreRefusal(): void {}
 
-function defineMethod(prototype: object, name: string, method: (this: Address, ...parameters: never[]) => unknown): void {
+function defineMethod(
+  prototype: object,
+  name: string,
+  method: (this: Address, ...parameters: never[]) => unknown,
+): void {
   Object.defineProperty(prototype, name, { value: method, configurable: true, writable: true });
 }

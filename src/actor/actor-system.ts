@@ -17,8 +17,14 @@ import type { Scheduler } from "../runtime/scheduler.ts";
 import { createValueCodec, type ValueCodec } from "../wire/value-codec.ts";
 import { Activation, ActorType } from "./activation.ts";
 import type { ActorSend } from "./actor-ref.ts";
-import { type AnyActorDefinition, type Handler, isActorDefinition } from "./define-actor.ts";
-import { type ActorCounters, createActorCounters, type DeadLetterReason, type Delivery, type ReplySink } from "./delivery.ts";
+import { type AnyActorDefinition, type AnyHandler, isActorDefinition } from "./define-actor.ts";
+import {
+  type ActorCounters,
+  createActorCounters,
+  type DeadLetterReason,
+  type Delivery,
+  type ReplySink,
+} from "./delivery.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import { Mailbox, MailboxEntry, type SystemMessage } from "./mailbox.ts";
 import { cancelled, closed, expired, overloaded, restartBudgetSpent, unknownTarget } from "./refusals.ts";
@@ -32,6 +38,8 @@ export interface ActorSystemOptions {
   readonly random: Random;
   /** How handlers reach other actors. */
   readonly send: ActorSend;
+  /** Marks a synchronous native call on the thread's heartbeat. @default the call alone */
+  readonly native?: <T>(call: () => T) => T;
   /** Decodes messages that come as bytes. @default a codec without a structure table */
   readonly codec?: ValueCodec;
   /** @default counters of its own */
@@ -110,7 +118,7 @@ class System implements ActorSystem {
 
   constructor(options: ActorSystemOptions, types: ReadonlyMap<string, ActorType>) {
     const { codec = createValueCodec(), counters = createActorCounters() } = options;
-    this.#turns = new Turns({ ...options, codec, tally: counters });
+    this.#turns = new Turns({ ...options, codec, tally: counters, native: options.native ?? ((call) => call()) });
     this.#lifecycle = this.#turns.lifecycle;
     this.#clock = options.clock;
     this.#types = types;
@@ -123,10 +131,12 @@ class System implements ActorSystem {
     const type = this.#types.get(delivery.actorName);
     const handler = type?.handlers.get(delivery.handler);
     if (this.#closed !== undefined || type === undefined || handler === undefined) {
-      return this.#refuse(delivery, sink, type);
+      this.#refuse(delivery, sink, type);
+      return;
     }
     if (delivery.deadlineAtMs !== 0 && (delivery.nowMs ?? this.#clock.nowMs()) >= delivery.deadlineAtMs) {
-      return turns.refuse(delivery, sink, "expired", expired(delivery.handler));
+      turns.refuse(delivery, sink, "expired", expired(delivery.handler));
+      return;
     }
     const activation = type.activations.get(delivery.key) ?? this.#activate(type, delivery.key);
     const { mailbox } = activation;
@@ -218,10 +228,12 @@ class System implements ActorSystem {
     return activation;
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  #enqueue(activation: Activation, handler: Handler<any>, delivery: Delivery, sink: ReplySink): void {
+  #enqueue(activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): void {
     const turns = this.#turns;
-    if (activation.phase === "stopped") return turns.refuse(delivery, sink, "stopped", restartBudgetSpent(activation));
+    if (activation.phase === "stopped") {
+      turns.refuse(delivery, sink, "stopped", restartBudgetSpent(activation));
+      return;
+    }
     const { mailboxCapacity } = activation.type.definition.options;
     activation.mailbox ??= new Mailbox(mailboxCapacity);
     if (activation.mailbox.size >= mailboxCapacity) {
@@ -238,7 +250,8 @@ class System implements ActorSystem {
 
   #refuse(delivery: Delivery, sink: ReplySink, type: ActorType | undefined): void {
     if (this.#closed !== undefined) this.#turns.refuse(delivery, sink, "closed", closed());
-    else if (type === undefined) this.#turns.refuse(delivery, sink, "no-actor", unknownTarget(delivery.actorName, undefined));
+    else if (type === undefined)
+      this.#turns.refuse(delivery, sink, "no-actor", unknownTarget(delivery.actorName, undefined));
     else this.#turns.refuse(delivery, sink, "no-handler", unknownTarget(delivery.actorName, delivery.handler));
   }
 

@@ -29,6 +29,11 @@ export interface ActorContext {
   readonly remainingMs: number;
   /** The address of another actor. Asks made through it end no later than the message that makes them. */
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D>;
+  /**
+   * Runs a synchronous call into native code (a database, a codec, an index) and tells the supervisor that it is one: such
+   * a call may take as long as `maxNativeMs`, and is quarantined beyond that, never terminated.
+   */
+  native<T>(call: () => T): T;
 }
 
 /** What a context needs of its system. */
@@ -36,6 +41,8 @@ export interface TurnHost {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly send: ActorSend;
+  /** Marks a native call on the thread's heartbeat. */
+  readonly native: <T>(call: () => T) => T;
 }
 
 const NEVER_ABORTED: AbortSignal = new AbortController().signal;
@@ -86,6 +93,10 @@ export class TurnContext implements ActorContext {
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
     return createActorRef(definition, key, new TurnSend(this.#activation, this, this.#host.send));
   }
+
+  native<T>(call: () => T): T {
+    return this.#host.native(call);
+  }
 }
 
 /** Sends on behalf of an activation: adds the deadline, refuses what would wait for itself. */
@@ -100,14 +111,24 @@ class TurnSend implements ActorSend {
     this.#send = send;
   }
 
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown> {
     const { turn, type } = this.#activation;
     if (turn === undefined) return this.#send.ask(actorName, key, handler, message, options);
     if (key === this.#activation.key && actorName === type.definition.name) {
       return Promise.reject(
-        new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot ask ${actorName} as an actor must not wait for itself: current value is ${JSON.stringify(key)}`, {
-          details: { actorName, key, handler },
-        }),
+        new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot ask ${actorName} as an actor must not wait for itself: current value is ${JSON.stringify(key)}`,
+          {
+            details: { actorName, key, handler },
+          },
+        ),
       );
     }
     if (turn.deadlineAtMs === 0) return this.#send.ask(actorName, key, handler, message, options);

@@ -19,6 +19,10 @@ import type { ActorContext } from "./context.ts";
 // biome-ignore lint/suspicious/noExplicitAny: the message type is inferred from each handler, and only `any` admits them all.
 export type Handler<S> = (state: S, message: any, context: ActorContext) => unknown;
 
+/** Any handler, where its state does not matter. */
+// biome-ignore lint/suspicious/noExplicitAny: a handler is contravariant in its state; only `any` stands for all of them.
+export type AnyHandler = Handler<any>;
+
 /** Handlers by message name. */
 export type Handlers<S> = Readonly<Record<string, Handler<S>>>;
 
@@ -110,11 +114,13 @@ export function isActorDefinition(value: unknown): value is AnyActorDefinition {
 }
 
 function checkHandlers<H extends object>(action: string, handlers: H): readonly (keyof H & string)[] {
-  if (typeof handlers !== "object" || handlers === null) throw invalidArgument(action, "handlers", "an object of functions", handlers);
+  if (typeof handlers !== "object" || handlers === null)
+    throw invalidArgument(action, "handlers", "an object of functions", handlers);
   const names = Object.keys(handlers) as (keyof H & string)[];
   if (names.length === 0) throw invalidArgument(action, "handlers", "an object with at least one function", handlers);
   for (const name of names) {
-    if (!HANDLER_NAME.test(name)) throw invalidArgument(action, "handler name", "an identifier of at most 64 characters", name);
+    if (!HANDLER_NAME.test(name))
+      throw invalidArgument(action, "handler name", "an identifier of at most 64 characters", name);
     if (RESERVED.has(name)) throw invalidArgument(action, "handler name", "other than the reserved names", name);
     requireFunction(action, `handlers.${name}`, handlers[name]);
   }

@@ -44,7 +44,16 @@ export interface ReplySink {
 }
 
 /** Why a message was not handled, or its handling has no result. */
-export const DEAD_LETTER_REASONS = ["no-actor", "no-handler", "expired", "cancelled", "stopped", "failed", "closed", "corrupt"] as const;
+export const DEAD_LETTER_REASONS = [
+  "no-actor",
+  "no-handler",
+  "expired",
+  "cancelled",
+  "stopped",
+  "failed",
+  "closed",
+  "corrupt",
+] as const;
 
 /** One of {@link DEAD_LETTER_REASONS}; `mailbox-full` counts as rejected, not dead, as its sender may try again. */
 export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
@@ -71,7 +80,17 @@ export interface ActorCounters {
 /** Counters at zero. */
 export function createActorCounters(): ActorCounters {
   const dead = Object.fromEntries(DEAD_LETTER_REASONS.map((reason) => [reason, 0])) as Record<DeadLetterReason, number>;
-  return { received: 0, delivered: 0, rejected: 0, dead, activations: 0, passivations: 0, restarts: 0, escalations: 0, hookFailures: 0 };
+  return {
+    received: 0,
+    delivered: 0,
+    rejected: 0,
+    dead,
+    activations: 0,
+    passivations: 0,
+    restarts: 0,
+    escalations: 0,
+    hookFailures: 0,
+  };
 }
 
 /** All dead letters. */

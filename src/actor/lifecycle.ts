@@ -62,12 +62,17 @@ export class Lifecycle {
         if (isThenable(started)) opening = started;
       }
     } catch (error) {
-      opening = Promise.reject(error);
+      opening = rejected(error); // never at once: a start that fails at once must not recurse
     } finally {
       this.depth--;
     }
     if (opening === undefined) this.#started(activation);
-    else this.#track(opening, () => this.#started(activation), (error) => this.fail(activation, error, "restart", true));
+    else
+      this.#track(
+        opening,
+        () => this.#started(activation),
+        (error) => this.fail(activation, error, "restart", true),
+      );
   }
 
   /** Says that an activation was used, for the order in which idle ones go. */
@@ -78,7 +83,12 @@ export class Lifecycle {
   }
 
   /** Takes the consequences of a failure. The message at fault has had its outcome. */
-  fail(activation: Activation, error: unknown, directive: Exclude<Directive, "resume">, atStart: boolean = false): void {
+  fail(
+    activation: Activation,
+    error: unknown,
+    directive: Exclude<Directive, "resume">,
+    atStart: boolean = false,
+  ): void {
     const policy = activation.type.definition.options.restart;
     const atMs = this.#host.clock.nowMs();
     const event =
@@ -214,7 +224,10 @@ export class Lifecycle {
     } finally {
       this.depth--;
     }
-    if (!isThenable(result)) return done();
+    if (!isThenable(result)) {
+      done();
+      return;
+    }
     this.#track(result, done, () => {
       this.#host.tally.hookFailures++;
       done();
@@ -233,6 +246,11 @@ export class Lifecycle {
       (error: unknown) => end(() => failed(error)),
     );
   }
+}
+
+/** What user code threw, as a promise; it need not be an Error. */
+async function rejected(error: unknown): Promise<never> {
+  throw error;
 }
 
 /** Whether a value must be awaited. */

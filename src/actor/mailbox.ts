@@ -7,18 +7,17 @@
  * Source: protoactor-go `actor/mailbox.go` (system queue before user queue). Divergence: single thread, so no atomics.
  */
 
-import type { ReplySink } from "./delivery.ts";
-import type { Handler } from "./define-actor.ts";
-import type { Activation } from "./activation.ts";
 import type { Cancel } from "../runtime/scheduler.ts";
+import type { Activation } from "./activation.ts";
+import type { AnyHandler } from "./define-actor.ts";
+import type { ReplySink } from "./delivery.ts";
 import { RingQueue } from "./ring-queue.ts";
 
 /** One message, from acceptance until its outcome. */
 export class MailboxEntry {
   activation!: Activation;
   handler = "";
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  run!: Handler<any>;
+  run!: AnyHandler;
   message: unknown = undefined;
   ask = false;
   /** Absolute, on the system's clock; 0 is none. */

@@ -12,15 +12,21 @@ import type { MailboxEntry } from "./mailbox.ts";
 export function restartBudgetSpent(activation: Activation): ShardloomError {
   const { name, options } = activation.type.definition;
   const { maxRestarts, withinMs } = options.restart;
-  return new ShardloomError("ERR_RESTART_BUDGET", `Actor ${name} is stopped as it failed more than ${maxRestarts} times within ${withinMs} ms`, {
-    details: { actorName: name, key: activation.key, maxRestarts, withinMs },
-  });
+  return new ShardloomError(
+    "ERR_RESTART_BUDGET",
+    `Actor ${name} is stopped as it failed more than ${maxRestarts} times within ${withinMs} ms`,
+    {
+      details: { actorName: name, key: activation.key, maxRestarts, withinMs },
+    },
+  );
 }
 
 /** The actor was ended by its host. */
 export function stoppedOnDemand(activation: Activation): ShardloomError {
   const { name } = activation.type.definition;
-  return new ShardloomError("ERR_UNAVAILABLE", `Actor ${name} was stopped`, { details: { actorName: name, key: activation.key } });
+  return new ShardloomError("ERR_UNAVAILABLE", `Actor ${name} was stopped`, {
+    details: { actorName: name, key: activation.key },
+  });
 }
 
 /** No such actor (`handler` undefined), or no such handler on it. */
@@ -33,14 +39,20 @@ export function unknownTarget(actorName: string, handler: string | undefined): S
 /** The mailbox is full. */
 export function overloaded(activation: Activation, capacity: number): ShardloomError {
   const { name } = activation.type.definition;
-  return new ShardloomError("ERR_OVERLOADED", `Cannot deliver message to ${name} as fewer than ${capacity} must wait: current value is ${capacity}`, {
-    details: { actorName: name, key: activation.key, capacity },
-  });
+  return new ShardloomError(
+    "ERR_OVERLOADED",
+    `Cannot deliver message to ${name} as fewer than ${capacity} must wait: current value is ${capacity}`,
+    {
+      details: { actorName: name, key: activation.key, capacity },
+    },
+  );
 }
 
 /** The deadline passed while the message waited. */
 export function expired(handler: string): ShardloomError {
-  return new ShardloomError("ERR_TIMEOUT", `Message ${handler} passed its deadline before it started`, { details: { handler } });
+  return new ShardloomError("ERR_TIMEOUT", `Message ${handler} passed its deadline before it started`, {
+    details: { handler },
+  });
 }
 
 /** The sender gave the message up. */
@@ -54,7 +66,12 @@ export function closed(): ShardloomError {
 }
 
 /** What the sender of a message whose handler threw gets to see. `gaveUp`: its signal had fired before. */
-export function outcomeOf(activation: Activation, entry: MailboxEntry, error: unknown, gaveUp: boolean): ShardloomError {
+export function outcomeOf(
+  activation: Activation,
+  entry: MailboxEntry,
+  error: unknown,
+  gaveUp: boolean,
+): ShardloomError {
   if (ShardloomError.is(error)) return error;
   const reason: unknown = entry.controller?.signal.reason;
   if (gaveUp && ShardloomError.is(reason)) return reason;

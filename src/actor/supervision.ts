@@ -42,7 +42,11 @@ export const HEALTHY: SupervisionState = Object.freeze({ kind: "running", failur
  *
  * @throws {ShardloomError} `ERR_INTERNAL` if the event cannot happen in this state.
  */
-export function transition(policy: ResolvedRestartOptions, state: SupervisionState, event: SupervisionEvent): SupervisionState {
+export function transition(
+  policy: ResolvedRestartOptions,
+  state: SupervisionState,
+  event: SupervisionEvent,
+): SupervisionState {
   if (state.kind === "stopped") throw impossible(state, event);
   switch (event.kind) {
     case "stop":

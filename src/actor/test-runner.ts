@@ -34,13 +34,24 @@ export interface TestRunner {
 }
 
 /** Creates a world with these actors. */
-export function createTestRunner(definitions: readonly AnyActorDefinition[], options: TestRunnerOptions = {}): TestRunner {
+export function createTestRunner(
+  definitions: readonly AnyActorDefinition[],
+  options: TestRunnerOptions = {},
+): TestRunner {
   const { seed = 1, ...hooks } = options;
   const time = createVirtualTime(1000);
   const codec = createValueCodec();
   const send = new LoopSend(time, codec);
   const random = createSeededRandom(seed);
-  const system = createActorSystem({ definitions, clock: time.clock, scheduler: time.scheduler, random, send, codec, ...hooks });
+  const system = createActorSystem({
+    definitions,
+    clock: time.clock,
+    scheduler: time.scheduler,
+    random,
+    send,
+    codec,
+    ...hooks,
+  });
   send.system = system;
   return {
     system,
@@ -74,7 +85,13 @@ class LoopSend implements ActorSend, ReplySink {
     this.#codec = codec;
   }
 
-  async ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions = {}): Promise<unknown> {
+  async ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions = {},
+  ): Promise<unknown> {
     const { timeoutMs = Infinity, signal } = options;
     if (signal?.aborted === true) throw new ShardloomError("ERR_ABORTED", "The ask was aborted");
     if (!(timeoutMs > 0)) throw new ShardloomError("ERR_TIMEOUT", "The ask timed out");
@@ -89,7 +106,10 @@ class LoopSend implements ActorSend, ReplySink {
   async tell(actorName: string, key: string, handler: string, message: unknown): Promise<void> {
     const bytes = this.#codec.encode(message);
     const { rejected } = this.system.counters();
-    this.system.deliver({ actorName, key, handler, bytes, ask: false, deadlineAtMs: 0, senderId: 0, requestToken: 0 }, this);
+    this.system.deliver(
+      { actorName, key, handler, bytes, ask: false, deadlineAtMs: 0, senderId: 0, requestToken: 0 },
+      this,
+    );
     if (this.system.counters().rejected > rejected) throw new ShardloomError("ERR_OVERLOADED", "The mailbox is full");
   }
 
@@ -110,7 +130,8 @@ class LoopSend implements ActorSend, ReplySink {
         this.#close(requestToken)?.reject(new ShardloomError(code, "The ask was given up"));
       };
       const onAbort = (): void => giveUp("ERR_ABORTED");
-      const stopTimer = timeoutMs === Infinity ? undefined : this.#time.scheduler.after(timeoutMs, () => giveUp("ERR_TIMEOUT"));
+      const stopTimer =
+        timeoutMs === Infinity ? undefined : this.#time.scheduler.after(timeoutMs, () => giveUp("ERR_TIMEOUT"));
       signal?.addEventListener("abort", onAbort);
       const stopWaiting = (): void => {
         stopTimer?.();

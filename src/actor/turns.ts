@@ -16,7 +16,7 @@ import type { Activation } from "./activation.ts";
 import type { Directive } from "./actor-options.ts";
 import type { ActorSend } from "./actor-ref.ts";
 import { AskIndex } from "./ask-index.ts";
-import type { Handler } from "./define-actor.ts";
+import type { AnyHandler } from "./define-actor.ts";
 import type { ActorCounters, DeadLetterReason, Delivery, ReplySink } from "./delivery.ts";
 import { isThenable, Lifecycle, type LifecycleHost } from "./lifecycle.ts";
 import { MailboxEntry } from "./mailbox.ts";
@@ -29,10 +29,13 @@ export interface TurnsOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly send: ActorSend;
+  readonly native: <T>(call: () => T) => T;
   readonly codec: ValueCodec;
   readonly tally: ActorCounters;
   readonly onEscalation?: ((actorName: string, key: string, error: unknown) => void) | undefined;
-  readonly onDeadLetter?: ((reason: DeadLetterReason, actorName: string, key: string, handler: string) => void) | undefined;
+  readonly onDeadLetter?:
+    | ((reason: DeadLetterReason, actorName: string, key: string, handler: string) => void)
+    | undefined;
 }
 
 /** Messages that one actor may run before others get their turn. */
@@ -46,6 +49,7 @@ export class Turns implements LifecycleHost {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly send: ActorSend;
+  readonly native: <T>(call: () => T) => T;
   readonly tally: ActorCounters;
   readonly lifecycle: Lifecycle;
   readonly asks: AskIndex = new AskIndex();
@@ -66,6 +70,7 @@ export class Turns implements LifecycleHost {
     this.scheduler = options.scheduler;
     this.random = options.random;
     this.send = options.send;
+    this.native = options.native;
     this.tally = options.tally;
     this.#options = options;
     this.lifecycle = new Lifecycle(this);
@@ -110,12 +115,14 @@ export class Turns implements LifecycleHost {
    *
    * @returns false when it cannot be decoded; it has been refused then
    */
-  // biome-ignore lint/suspicious/noExplicitAny: handlers of all state types pass through here.
-  fill(entry: MailboxEntry, activation: Activation, handler: Handler<any>, delivery: Delivery, sink: ReplySink): boolean {
+  fill(entry: MailboxEntry, activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): boolean {
     let { message } = delivery;
     if (delivery.bytes !== undefined) {
       try {
-        message = delivery.byteLength === 0 ? undefined : this.#options.codec.decode(delivery.bytes, delivery.byteOffset, delivery.byteLength);
+        message =
+          delivery.byteLength === 0
+            ? undefined
+            : this.#options.codec.decode(delivery.bytes, delivery.byteOffset, delivery.byteLength);
       } catch (error) {
         this.refuse(delivery, sink, "corrupt", ShardloomError.from(error, "ERR_CORRUPT"));
         return false;
@@ -141,7 +148,12 @@ export class Turns implements LifecycleHost {
     let result: unknown;
     this.lifecycle.depth++;
     try {
-      result = entry.run.call(activation.type.definition.spec.handlers, activation.state, entry.message, activation.context);
+      result = entry.run.call(
+        activation.type.definition.spec.handlers,
+        activation.state,
+        entry.message,
+        activation.context,
+      );
     } catch (error) {
       this.lifecycle.depth--;
       this.#failTurn(activation, entry, error);

@@ -10,7 +10,7 @@ import { ShardloomError } from "../errors.ts";
 import { type Command, type CommandContext, EXIT } from "./command.ts";
 import { type Passage, passageText, readCorpus } from "./corpus.ts";
 import { blocker } from "./demo-actors.ts";
-import { embed, EMBEDDING_DIMENSIONS } from "./embedding.ts";
+import { EMBEDDING_DIMENSIONS, embed } from "./embedding.ts";
 import { measureLatencies } from "./latency.ts";
 import { createProgress } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -27,7 +27,7 @@ const ASK_TIMEOUT_MS = 150;
 
 export const demo: Command = {
   name: "demo",
-  summary: "Index the documentation under node_modules, search it, block a shard, measure (default)",
+  summary: "Index the documentation under node_modules, search it, block a shard, measure",
   usage: "[options] [QUERY ...]",
   operands: { min: 0, max: 20 },
   options: {
@@ -43,7 +43,9 @@ export const demo: Command = {
       ...(workers === undefined ? {} : { workers }),
       actors: [new URL("./demo-actors.js", import.meta.url)],
     });
-    output.line(`Shardloom: ${cluster.topology.shards} shards on worker threads, ${cluster.topology.vshards} vshards.\n`);
+    output.line(
+      `Shardloom: ${cluster.topology.shards} shards on worker threads, ${cluster.topology.vshards} vshards.\n`,
+    );
     const docs = await cluster.vectors("passages", { dimensions: EMBEDDING_DIMENSIONS, metric: "cosine" });
     await indexPassages(docs, passages, context);
     for (const query of [...QUERIES, ...context.operands]) {
@@ -56,11 +58,19 @@ export const demo: Command = {
   },
 };
 
-async function indexPassages(docs: VectorCollection, passages: readonly Passage[], { output, signal }: CommandContext): Promise<void> {
+async function indexPassages(
+  docs: VectorCollection,
+  passages: readonly Passage[],
+  { output, signal }: CommandContext,
+): Promise<void> {
   const started = performance.now();
   const packages = new Set(passages.map((passage) => passage.package)).size;
   const loading = createProgress({ label: "embedding and storing", total: passages.length, unit: "passages", output });
-  await docs.upsert(documents(passages), { signal, timeoutMs: 60_000, onProgress: ({ written }) => loading.update(written) });
+  await docs.upsert(documents(passages), {
+    signal,
+    timeoutMs: 60_000,
+    onProgress: ({ written }) => loading.update(written),
+  });
   loading.finish();
   const loadedMs = performance.now() - started;
   const indexing = createProgress({ label: "indexing", total: passages.length, unit: "passages", output });
@@ -69,8 +79,17 @@ async function indexPassages(docs: VectorCollection, passages: readonly Passage[
   const shards = await docs.status({ signal });
   const bytes = shards.reduce((sum, shard) => sum + shard.vectorBytes + shard.heapBytes, 0);
   const seconds = (performance.now() - started) / 1000;
-  output.line(`${formatCount(passages.length)} passages of ${packages} packages: stored in ${formatSeconds(loadedMs / 1000)}, indexed after ${formatSeconds(seconds)}, ${formatBytes(bytes)} in registered regions.\n`);
-  output.object({ event: "indexed", passages: passages.length, packages, storedMs: loadedMs, indexedMs: seconds * 1000, bytes });
+  output.line(
+    `${formatCount(passages.length)} passages of ${packages} packages: stored in ${formatSeconds(loadedMs / 1000)}, indexed after ${formatSeconds(seconds)}, ${formatBytes(bytes)} in registered regions.\n`,
+  );
+  output.object({
+    event: "indexed",
+    passages: passages.length,
+    packages,
+    storedMs: loadedMs,
+    indexedMs: seconds * 1000,
+    bytes,
+  });
 }
 
 function* documents(passages: readonly Passage[]): Generator<VectorDocument> {
@@ -80,20 +99,36 @@ function* documents(passages: readonly Passage[]): Generator<VectorDocument> {
   }
 }
 
-async function answer(docs: VectorCollection, query: string, { output, signal, number }: CommandContext): Promise<void> {
+async function answer(
+  docs: VectorCollection,
+  query: string,
+  { output, signal, number }: CommandContext,
+): Promise<void> {
   const started = performance.now();
   const { hits, completeness } = await docs.search(embed(query), { k: number("k") ?? 3, signal });
   const elapsedMs = performance.now() - started;
-  output.line(`“${query}”  (${formatNanoseconds(elapsedMs * 1e6)}, ${completeness.answered} of ${completeness.planned} shards)`);
+  output.line(
+    `“${query}”  (${formatNanoseconds(elapsedMs * 1e6)}, ${completeness.answered} of ${completeness.planned} shards)`,
+  );
   const rows = hits.map((hit) => [(1 - hit.score).toFixed(3), field(hit, "package"), snippet(hit)]);
-  output.line(formatTable([{ title: "score", align: "right" }, { title: "package" }, { title: "passage" }], rows, { columns: output.columns }));
+  output.line(
+    formatTable([{ title: "score", align: "right" }, { title: "package" }, { title: "passage" }], rows, {
+      columns: output.columns,
+    }),
+  );
   output.line();
   output.object({
     event: "answer",
     query,
     elapsedMs,
     completeness: { planned: completeness.planned, answered: completeness.answered },
-    hits: hits.map((hit) => ({ id: hit.id, score: 1 - hit.score, package: field(hit, "package"), heading: field(hit, "heading"), text: field(hit, "text") })),
+    hits: hits.map((hit) => ({
+      id: hit.id,
+      score: 1 - hit.score,
+      package: field(hit, "package"),
+      heading: field(hit, "heading"),
+      text: field(hit, "text"),
+    })),
   });
 }
 
@@ -108,7 +143,12 @@ function snippet(hit: VectorHit): string {
 }
 
 /** Blocks one shard's thread and counts what still works meanwhile. */
-async function showBlockedShard(cluster: Cluster, docs: VectorCollection, passages: readonly Passage[], { output }: CommandContext): Promise<void> {
+async function showBlockedShard(
+  cluster: Cluster,
+  docs: VectorCollection,
+  passages: readonly Passage[],
+  { output }: CommandContext,
+): Promise<void> {
   const shard = 0;
   let key = "demo";
   for (let at = 0; cluster.shardOfActor(blocker, key) !== shard; at++) key = `demo-${at}`;
@@ -129,7 +169,10 @@ async function showBlockedShard(cluster: Cluster, docs: VectorCollection, passag
       const before = performance.now();
       const region = docs.region(ids[reads % ids.length] as string);
       const status = region === undefined ? -1 : reader.read(region, target);
-      if (status !== 0) throw new ShardloomError("ERR_REGION_ACCESS", "Cannot read a vector of the blocked shard", { details: { status } });
+      if (status !== 0)
+        throw new ShardloomError("ERR_REGION_ACCESS", "Cannot read a vector of the blocked shard", {
+          details: { status },
+        });
       longestMs = Math.max(longestMs, performance.now() - before);
     }
     timeouts.push(await ask);
@@ -138,13 +181,32 @@ async function showBlockedShard(cluster: Cluster, docs: VectorCollection, passag
   const answeredAgain = await docs.get(ids[0] as string, { timeoutMs: 2_000 });
   const outcomes = [...new Set(timeouts)].join(", ");
   output.line(`Shard ${shard}'s thread blocked for ${formatSeconds(BLOCK_MS / 1000)}:`);
-  output.line(`  one-sided reads of its vectors   ${formatCount(reads)} of ${formatCount(reads)} answered, slowest ${formatNanoseconds(longestMs * 1e6)}`);
-  output.line(`  messages to it                   ${timeouts.length} of ${timeouts.length} ended ${outcomes} after ${ASK_TIMEOUT_MS} ms`);
-  output.line(`  afterwards                       ${answeredAgain === undefined ? "no answer" : "it answers messages again"}\n`);
-  output.object({ event: "blocked", shard, blockMs: BLOCK_MS, reads, slowestReadNs: longestMs * 1e6, asks: timeouts.length, outcomes: [...new Set(timeouts)] });
+  output.line(
+    `  one-sided reads of its vectors   ${formatCount(reads)} of ${formatCount(reads)} answered, slowest ${formatNanoseconds(longestMs * 1e6)}`,
+  );
+  output.line(
+    `  messages to it                   ${timeouts.length} of ${timeouts.length} ended ${outcomes} after ${ASK_TIMEOUT_MS} ms`,
+  );
+  output.line(
+    `  afterwards                       ${answeredAgain === undefined ? "no answer" : "it answers messages again"}\n`,
+  );
+  output.object({
+    event: "blocked",
+    shard,
+    blockMs: BLOCK_MS,
+    reads,
+    slowestReadNs: longestMs * 1e6,
+    asks: timeouts.length,
+    outcomes: [...new Set(timeouts)],
+  });
 }
 
-async function showLatencies(cluster: Cluster, docs: VectorCollection, passages: readonly Passage[], { output }: CommandContext): Promise<void> {
+async function showLatencies(
+  cluster: Cluster,
+  docs: VectorCollection,
+  passages: readonly Passage[],
+  { output }: CommandContext,
+): Promise<void> {
   const id = passages[0]?.id as string;
   const region = docs.region(id);
   if (region === undefined) throw new ShardloomError("ERR_REGION_ACCESS", `Cannot measure as ${id} has no region`);
@@ -152,8 +214,18 @@ async function showLatencies(cluster: Cluster, docs: VectorCollection, passages:
   output.line("Measured now, in this process:");
   output.line(
     formatTable(
-      [{ title: "what" }, { title: "median", align: "right" }, { title: "p99", align: "right" }, { title: "samples", align: "right" }],
-      rows.map((row) => [row.what, formatNanoseconds(row.medianNs), formatNanoseconds(row.p99Ns), formatCount(row.samples)]),
+      [
+        { title: "what" },
+        { title: "median", align: "right" },
+        { title: "p99", align: "right" },
+        { title: "samples", align: "right" },
+      ],
+      rows.map((row) => [
+        row.what,
+        formatNanoseconds(row.medianNs),
+        formatNanoseconds(row.p99Ns),
+        formatCount(row.samples),
+      ]),
       { columns: output.columns },
     ),
   );

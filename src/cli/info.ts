@@ -26,7 +26,14 @@ export const info: Command = {
       cores: availableParallelism(),
       memoryBytes: totalmem(),
     };
-    output.object({ machine, defaults: { ...defaults, actors: [] }, topology, memory, workers: workers.map(({ shard, state, activity }) => ({ shard, state, activity })), startMs });
+    output.object({
+      machine,
+      defaults: { ...defaults, actors: [] },
+      topology,
+      memory,
+      workers: workers.map(({ shard, state, activity }) => ({ shard, state, activity })),
+      startMs,
+    });
     const rows: [string, string][] = [
       ["node", machine.node],
       ["platform", machine.platform],
@@ -35,7 +42,10 @@ export const info: Command = {
       ["workers", `${topology.shards} (${workers.map((worker) => worker.state).join(", ")})`],
       ["vshards", String(topology.vshards)],
       ["arena", `${formatBytes(memory.capacityBytes)} reserved, ${formatBytes(memory.usedBytes)} used`],
-      ["rings", `${formatBytes(defaults.requestRingBytes)} requests, ${formatBytes(defaults.replyRingBytes)} replies, ${formatBytes(defaults.meshRingBytes)} between workers`],
+      [
+        "rings",
+        `${formatBytes(defaults.requestRingBytes)} requests, ${formatBytes(defaults.replyRingBytes)} replies, ${formatBytes(defaults.meshRingBytes)} between workers`,
+      ],
       ["start of a cluster", formatSeconds(startMs / 1000)],
     ];
     output.line(formatTable([{ title: "what" }, { title: "value" }], rows, { columns: output.columns }));

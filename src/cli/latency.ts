@@ -30,7 +30,10 @@ const PARK_MS = 8;
 
 /** Measures every row. `region` is any stored vector. */
 export async function measureLatencies(cluster: Cluster, region: RegionRef, shard: number): Promise<LatencyRow[]> {
-  const rows = [oneSided(cluster, { ...region, length: 64 }, "one-sided read, 64 B"), oneSided(cluster, region, `one-sided read, ${region.length} B`)];
+  const rows = [
+    oneSided(cluster, { ...region, length: 64 }, "one-sided read, 64 B"),
+    oneSided(cluster, region, `one-sided read, ${region.length} B`),
+  ];
   let key = "latency";
   for (let at = 0; cluster.shardOfActor(blocker, key) !== shard; at++) key = `latency-${at}`;
   const echo = cluster.actor(blocker, key);
@@ -49,7 +52,10 @@ function oneSided(cluster: Cluster, region: RegionRef, what: string): LatencyRow
     let failed = 0;
     for (let at = 0; at < READS_PER_SAMPLE; at++) failed |= reader.read(region, target);
     const elapsedNs = ((performance.now() - started) * 1e6) / READS_PER_SAMPLE;
-    if (failed !== 0) throw new ShardloomError("ERR_REGION_ACCESS", "Cannot measure one-sided reads as one of them failed", { details: { status: failed } });
+    if (failed !== 0)
+      throw new ShardloomError("ERR_REGION_ACCESS", "Cannot measure one-sided reads as one of them failed", {
+        details: { status: failed },
+      });
     if (sample >= 0) samples.push(elapsedNs);
   }
   return summarize(what, samples);
@@ -86,7 +92,12 @@ async function baselines(): Promise<LatencyRow[]> {
   }
 }
 
-async function roundTrips(what: string, count: number, call: (value: number) => Promise<void>, pauseMs = 0): Promise<LatencyRow> {
+async function roundTrips(
+  what: string,
+  count: number,
+  call: (value: number) => Promise<void>,
+  pauseMs = 0,
+): Promise<LatencyRow> {
   const samples: number[] = [];
   for (let at = -Math.min(200, count); at < count; at++) {
     if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
@@ -99,10 +110,12 @@ async function roundTrips(what: string, count: number, call: (value: number) => 
 
 function summarize(what: string, samples: number[]): LatencyRow {
   const sorted = samples.sort((a, b) => a - b);
-  const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] as number;
+  const at = (share: number): number =>
+    sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] as number;
   return { what, samples: sorted.length, medianNs: at(0.5), p99Ns: at(0.99) };
 }
 
 function expectEcho(answer: number, value: number): void {
-  if (answer !== value) throw new ShardloomError("ERR_INTERNAL", `Cannot measure as the echo of ${value} was ${answer}`);
+  if (answer !== value)
+    throw new ShardloomError("ERR_INTERNAL", `Cannot measure as the echo of ${value} was ${answer}`);
 }

@@ -33,25 +33,50 @@ export const load: Command = {
     queries: { type: "string", summary: "File of query vectors (default: rows of FILE)", placeholder: "FILE" },
     sample: { type: "integer", summary: "Queries to run", min: 1, max: 1_000_000, default: 100 },
     k: { type: "integer", summary: "Answers per query", short: "k", min: 1, max: 1_000, default: 10 },
-    "memory-mb": { type: "integer", summary: "Shared memory to reserve, in MiB (default: what the file needs)", min: 1, max: 4096 },
+    "memory-mb": {
+      type: "integer",
+      summary: "Shared memory to reserve, in MiB (default: what the file needs)",
+      min: 1,
+      max: 4096,
+    },
   },
   async run(context) {
     const { output } = context;
     const file = await openVectorFile(context.operands[0] as string, formatOption(context));
     const workers = context.number("workers");
-    await using cluster = await Cluster.start({ memoryBytes: memoryFor(file, context), ...(workers === undefined ? {} : { workers }) });
-    const docs = await cluster.vectors("loaded", { dimensions: file.dimensions, metric: (context.text("metric") ?? "l2") as MetricName });
+    await using cluster = await Cluster.start({
+      memoryBytes: memoryFor(file, context),
+      ...(workers === undefined ? {} : { workers }),
+    });
+    const docs = await cluster.vectors("loaded", {
+      dimensions: file.dimensions,
+      metric: (context.text("metric") ?? "l2") as MetricName,
+    });
     const sample: Float32Array[] = [];
     const stored = await store(docs, file, sample, context);
     const indexedMs = await index(docs, context);
-    output.line(`${file.format}, ${formatCount(stored.rows)} vectors of ${file.dimensions} ${file.element} components.`);
-    output.line(`Stored in ${formatSeconds(stored.elapsedMs / 1000)} (${formatCount(Math.round((stored.rows / stored.elapsedMs) * 1000))}/s), indexed ${formatSeconds(indexedMs / 1000)} later.`);
+    output.line(
+      `${file.format}, ${formatCount(stored.rows)} vectors of ${file.dimensions} ${file.element} components.`,
+    );
+    output.line(
+      `Stored in ${formatSeconds(stored.elapsedMs / 1000)} (${formatCount(Math.round((stored.rows / stored.elapsedMs) * 1000))}/s), indexed ${formatSeconds(indexedMs / 1000)} later.`,
+    );
     const shards = await docs.status({ timeoutMs: 60_000 });
     const bytes = shards.reduce((sum, shard) => sum + shard.vectorBytes + shard.heapBytes, 0);
     output.line(`${shards.length} shards, ${formatBytes(bytes)} in registered regions.\n`);
     const queries = await queryVectors(sample, file, context);
     const quality = await compare(docs, queries, context);
-    output.object({ file: file.path, format: file.format, dimensions: file.dimensions, rows: stored.rows, storedMs: stored.elapsedMs, indexedMs, shards: shards.length, bytes, ...quality });
+    output.object({
+      file: file.path,
+      format: file.format,
+      dimensions: file.dimensions,
+      rows: stored.rows,
+      storedMs: stored.elapsedMs,
+      indexedMs,
+      shards: shards.length,
+      bytes,
+      ...quality,
+    });
     return EXIT.OK;
   },
 };
@@ -69,7 +94,12 @@ function memoryFor(file: VectorFile, context: CommandContext): number {
   return Math.min(MOST_MEMORY, Math.max(LEAST_MEMORY, Math.ceil(needed / 65_536) * 65_536));
 }
 
-async function store(docs: VectorCollection, file: VectorFile, sample: Float32Array[], context: CommandContext): Promise<{ rows: number; elapsedMs: number }> {
+async function store(
+  docs: VectorCollection,
+  file: VectorFile,
+  sample: Float32Array[],
+  context: CommandContext,
+): Promise<{ rows: number; elapsedMs: number }> {
   const wanted = context.text("queries") === undefined ? (context.number("sample") ?? 100) : 0;
   const progress = createProgress({ label: "storing", total: file.count, unit: "vectors", output: context.output });
   const started = performance.now();
@@ -111,7 +141,11 @@ async function index(docs: VectorCollection, { output, signal }: CommandContext)
   return performance.now() - started;
 }
 
-async function queryVectors(sample: Float32Array[], file: VectorFile, context: CommandContext): Promise<Float32Array[]> {
+async function queryVectors(
+  sample: Float32Array[],
+  file: VectorFile,
+  context: CommandContext,
+): Promise<Float32Array[]> {
   const path = context.text("queries");
   if (path === undefined) return sample;
   const queries = await openVectorFile(path);
@@ -125,7 +159,11 @@ async function queryVectors(sample: Float32Array[], file: VectorFile, context: C
 }
 
 /** Runs every query through the index and exactly, and compares. */
-async function compare(docs: VectorCollection, queries: readonly Float32Array[], context: CommandContext): Promise<Record<string, unknown>> {
+async function compare(
+  docs: VectorCollection,
+  queries: readonly Float32Array[],
+  context: CommandContext,
+): Promise<Record<string, unknown>> {
   const { output, signal } = context;
   const k = context.number("k") ?? 10;
   const times = { index: [] as number[], exact: [] as number[] };
@@ -136,7 +174,13 @@ async function compare(docs: VectorCollection, queries: readonly Float32Array[],
     const answers = { index: new Set<string | number>(), exact: new Set<string | number>() };
     for (const side of ["index", "exact"] as const) {
       const started = performance.now();
-      const { hits } = await docs.search(query, { k, exact: side === "exact", includePayload: false, timeoutMs: 60_000, signal });
+      const { hits } = await docs.search(query, {
+        k,
+        exact: side === "exact",
+        includePayload: false,
+        timeoutMs: 60_000,
+        signal,
+      });
       times[side].push(performance.now() - started);
       for (const hit of hits) answers[side].add(hit.id);
     }
@@ -152,6 +196,12 @@ async function compare(docs: VectorCollection, queries: readonly Float32Array[],
     ["exact scan", "1.0000", formatNanoseconds(median(times.exact) * 1e6)],
   ];
   output.line(`${formatCount(queries.length)} queries, one at a time, k = ${k}:`);
-  output.line(formatTable([{ title: "search" }, { title: `recall@${k}`, align: "right" }, { title: "median", align: "right" }], rows, { columns: output.columns }));
+  output.line(
+    formatTable(
+      [{ title: "search" }, { title: `recall@${k}`, align: "right" }, { title: "median", align: "right" }],
+      rows,
+      { columns: output.columns },
+    ),
+  );
   return { queries: queries.length, k, recall, indexMedianMs: median(times.index), exactMedianMs: median(times.exact) };
 }

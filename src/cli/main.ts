@@ -7,12 +7,13 @@
  */
 import { readFileSync } from "node:fs";
 import type { Command } from "./command.ts";
+import { bench } from "./bench.ts";
 import { demo } from "./demo.ts";
 import { info } from "./info.ts";
 import { load } from "./load.ts";
 import { runProgram } from "./program.ts";
 
-const COMMANDS: readonly Command[] = [demo, load, info];
+const COMMANDS: readonly Command[] = [demo, load, bench, info];
 
 const controller = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());

@@ -10,14 +10,13 @@
  */
 import { EventEmitter } from "node:events";
 import { MessageChannel } from "node:worker_threads";
-import { type BridgeOptions, createBridge } from "../../native-bridge/bridge.ts";
+import { createBridge } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import { ShardloomError } from "../errors.ts";
-import type { Clock } from "../runtime/clock.ts";
-import type { Scheduler, Timer } from "../runtime/scheduler.ts";
-import type { TopologySnapshot } from "../topology/snapshot.ts";
+import type { Timer } from "../runtime/scheduler.ts";
 import { type ControlConnection, connectControl } from "./control-rpc.ts";
-import type { RecoverTask, ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
+import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
+import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
 import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
 
@@ -26,58 +25,6 @@ const RESTART_LIMIT = 8;
 const RESTART_WINDOW_MS = 60_000;
 const RESTART_BACKOFF_MS = 50;
 const RESTART_BACKOFF_LIMIT_MS = 2_000;
-
-/** A client thread, seen from the control plane. */
-export interface ControlClient {
-  readonly name: string;
-  readonly block: SharedArrayBuffer;
-  /** A worker serves (or will serve) the shard on this bridge from now on. */
-  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void;
-  /** What the shard's worker held is lost. Called before the replacement's `attach`. */
-  lose(shard: number, error: ShardloomError): void;
-}
-
-/** Options of the control plane, all resolved. */
-export interface ControlPlaneOptions {
-  readonly clock: Clock;
-  readonly scheduler: Scheduler;
-  readonly snapshot: TopologySnapshot;
-  readonly memory: WebAssembly.Memory;
-  readonly kernels: WebAssembly.Module;
-  readonly workerUrl: URL;
-  readonly actorUrls: readonly string[];
-  readonly bridge: BridgeOptions;
-  readonly mesh: BridgeOptions;
-  readonly maxHandlerMs: number;
-  readonly maxNativeMs: number;
-  readonly startTimeoutMs: number;
-  readonly maxHeapMb?: number;
-  /** What the next worker of a shard must take over. */
-  readonly recover: (shard: number) => readonly RecoverTask[];
-}
-
-/** A worker was lost; `error` is what its open requests failed with. */
-export interface WorkerLost {
-  readonly shard: number;
-  readonly incarnation: number;
-  readonly error: ShardloomError;
-}
-
-/** A replacement serves; its user actors start from their initial state. */
-export interface WorkerRestarted {
-  readonly shard: number;
-  readonly incarnation: number;
-  readonly ready: ShardReady;
-  /** From the loss to the first served message, in ms. */
-  readonly recoveryMs: number;
-}
-
-/** Lifecycle events. */
-export interface ControlPlaneEvents {
-  "worker-lost": [WorkerLost];
-  "worker-restarted": [WorkerRestarted];
-  "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
-}
 
 interface Worker {
   readonly shard: number;
@@ -150,9 +97,17 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     await Promise.all(this.#workers.map((worker) => worker.control.remote.detachClient(name)));
   }
 
-  /** Counters of every worker that answers. */
-  async stats(): Promise<ShardStats[]> {
-    return Promise.all(this.#workers.map((worker) => worker.control.remote.stats()));
+  /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
+  async stats(timeoutMs: number): Promise<(ShardStats | undefined)[]> {
+    let timer: Timer | undefined;
+    const late = new Promise<undefined>((resolve) => {
+      timer = this.#options.scheduler.timer(timeoutMs, () => resolve(undefined));
+    });
+    try {
+      return await Promise.all(this.#workers.map((worker) => Promise.race([worker.control.remote.stats().catch(() => undefined), late])));
+    } finally {
+      timer?.cancel();
+    }
   }
 
   /** Heartbeat word and state of every worker, read from shared memory without a message. */

@@ -86,7 +86,8 @@ export class Gather<T> {
 
   /** Records that a shard gave no answer. */
   fail(shard: number, error: ShardloomError): void {
-    const status = error.code === "ERR_TIMEOUT" ? "timed-out" : error.code === "ERR_UNAVAILABLE" ? "unavailable" : "failed";
+    const status =
+      error.code === "ERR_TIMEOUT" ? "timed-out" : error.code === "ERR_UNAVAILABLE" ? "unavailable" : "failed";
     this.#add({ shard, status, count: 0, error });
   }
 
@@ -128,5 +129,14 @@ export function summarize(planned: number, outcomes: readonly ShardOutcome[]): C
     else if (status === "unavailable") unavailable++;
   }
   const complete = answered === planned;
-  return { planned, answered, empty, failed, timedOut, unavailable, complete, outcomes: [...outcomes].sort((a, b) => a.shard - b.shard) };
+  return {
+    planned,
+    answered,
+    empty,
+    failed,
+    timedOut,
+    unavailable,
+    complete,
+    outcomes: [...outcomes].sort((a, b) => a.shard - b.shard),
+  };
 }

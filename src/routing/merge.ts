@@ -72,9 +72,13 @@ interface Cursor<T> {
 }
 
 function checked<T extends Ranked>(next: T, previous: T | undefined): T {
-  if (Number.isNaN(next.score)) throw new ShardloomError("ERR_CORRUPT", `Cannot merge answers as the score of ${JSON.stringify(next.id)} is NaN`);
+  if (Number.isNaN(next.score))
+    throw new ShardloomError("ERR_CORRUPT", `Cannot merge answers as the score of ${JSON.stringify(next.id)} is NaN`);
   if (previous !== undefined && compareRanked(previous, next) > 0) {
-    throw new ShardloomError("ERR_CORRUPT", `Cannot merge answers as a shard's list is not sorted at ${JSON.stringify(next.id)}`);
+    throw new ShardloomError(
+      "ERR_CORRUPT",
+      `Cannot merge answers as a shard's list is not sorted at ${JSON.stringify(next.id)}`,
+    );
   }
   return next;
 }

@@ -31,10 +31,10 @@ export function createSeededRandom(seed: number): Random {
     const shifted = s1 << 9;
     state[2] = (state[2] as number) ^ (state[0] as number);
     state[3] = (state[3] as number) ^ s1;
-    state[1] = s1 ^ (state[2] as number);
-    state[0] = (state[0] as number) ^ (state[3] as number);
-    state[2] = (state[2] as number) ^ shifted;
-    state[3] = rotateLeft(state[3] as number, 11);
+    state[1] = s1 ^ state[2];
+    state[0] = (state[0] as number) ^ state[3];
+    state[2] = state[2] ^ shifted;
+    state[3] = rotateLeft(state[3], 11);
     return result;
   };
   return { u32, float: () => u32() / U32_RANGE };

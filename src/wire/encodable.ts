@@ -18,8 +18,19 @@ export interface Unencodable {
 export const MAX_DEPTH = 128;
 
 const TYPED_ARRAYS: ReadonlySet<unknown> = new Set([
-  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array,
-  Float32Array, Float64Array, BigInt64Array, BigUint64Array, DataView, Buffer,
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  BigInt64Array,
+  BigUint64Array,
+  DataView,
+  Buffer,
 ]);
 
 /** What is wrong, and the steps to it from the inside out. */
@@ -49,7 +60,8 @@ function visitObject(value: object, depth: number): Refusal | undefined {
   if (prototype === Map.prototype) return visitMap(value as Map<unknown, unknown>, depth);
   if (prototype === Set.prototype) return visitSet(value as Set<unknown>, depth);
   if (value instanceof Date || value instanceof RegExp || prototype === ArrayBuffer.prototype) return undefined;
-  if (ArrayBuffer.isView(value)) return TYPED_ARRAYS.has(value.constructor) ? undefined : refuse(`a ${value.constructor.name}`);
+  if (ArrayBuffer.isView(value))
+    return TYPED_ARRAYS.has(value.constructor) ? undefined : refuse(`a ${value.constructor.name}`);
   if (value instanceof Error) return step(visit(value.cause, depth + 1), ".cause");
   // Anything with a tag of its own (Promise, WeakMap, SharedArrayBuffer, URL, subclasses of Map) has state that fields do not show.
   const tag = Object.prototype.toString.call(value);
@@ -78,7 +90,8 @@ function visitArray(value: readonly unknown[], depth: number): Refusal | undefin
 function visitMap(value: ReadonlyMap<unknown, unknown>, depth: number): Refusal | undefined {
   let index = 0;
   for (const [key, entry] of value) {
-    const refusal = step(visit(key, depth + 1), `.keys()[${index}]`) ?? step(visit(entry, depth + 1), `.values()[${index}]`);
+    const refusal =
+      step(visit(key, depth + 1), `.keys()[${index}]`) ?? step(visit(entry, depth + 1), `.values()[${index}]`);
     if (refusal !== undefined) return refusal;
     index++;
   }

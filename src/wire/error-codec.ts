@@ -36,7 +36,15 @@ const MAX_DETAILS = 32;
 /** Largest detail, in characters or entries, that travels as it is. */
 const MAX_DETAIL_SIZE = 1024;
 
-const BUILT_IN: Readonly<Record<string, ErrorConstructor>> = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+const BUILT_IN: Readonly<Record<string, ErrorConstructor>> = {
+  Error,
+  EvalError,
+  RangeError,
+  ReferenceError,
+  SyntaxError,
+  TypeError,
+  URIError,
+};
 
 /** Turns anything thrown into a plain value. */
 export function errorToValue(error: unknown, options: ErrorCodecOptions = {}): ErrorValue {
@@ -52,7 +60,10 @@ export function errorFromValue(value: unknown): ShardloomError {
 
 function fromValue(value: unknown, causesLeft: number): ShardloomError {
   if (!isErrorValue(value)) {
-    return new ShardloomError("ERR_INTERNAL", `Cannot read an error as it must be an error value: current value is ${describeValue(value)}`);
+    return new ShardloomError(
+      "ERR_INTERNAL",
+      `Cannot read an error as it must be an error value: current value is ${describeValue(value)}`,
+    );
   }
   const known = value.code !== undefined && Object.hasOwn(ERROR_CODES, value.code);
   const code = known ? (value.code as ErrorCode) : "ERR_INTERNAL";
@@ -86,31 +97,47 @@ function toValue(error: Error, stack: boolean, causesLeft: number): ErrorValue {
   return {
     name: clip(error.name),
     message: clip(error.message),
-    ...(ShardloomError.is(error) && { code: error.code, retryable: error.retryable, details: plainDetails(error.details) }),
+    ...(ShardloomError.is(error) && {
+      code: error.code,
+      retryable: error.retryable,
+      details: plainDetails(error.details),
+    }),
     ...(stack && typeof error.stack === "string" && { stack: clip(error.stack) }),
-    ...(cause !== undefined && causesLeft > 0 && { cause: cause instanceof Error ? toValue(cause, stack, causesLeft - 1) : { value: plainDetail(cause) } }),
+    ...(cause !== undefined &&
+      causesLeft > 0 && {
+        cause: cause instanceof Error ? toValue(cause, stack, causesLeft - 1) : { value: plainDetail(cause) },
+      }),
   };
 }
 
 function causeFromValue(value: unknown, causesLeft: number): unknown {
-  if (!isErrorValue(value)) return typeof value === "object" && value !== null && "value" in value ? value.value : undefined;
+  if (!isErrorValue(value))
+    return typeof value === "object" && value !== null && "value" in value ? value.value : undefined;
   if (value.code !== undefined) return fromValue(value, causesLeft);
-  const constructor = Object.hasOwn(BUILT_IN, value.name) ? (BUILT_IN[value.name] as ErrorConstructor) : Error;
+  const ErrorClass = Object.hasOwn(BUILT_IN, value.name) ? (BUILT_IN[value.name] as ErrorConstructor) : Error;
   const cause = value.cause === undefined || causesLeft === 0 ? undefined : causeFromValue(value.cause, causesLeft - 1);
-  const error = new constructor(value.message, cause === undefined ? undefined : { cause });
+  const error = new ErrorClass(value.message, cause === undefined ? undefined : { cause });
   if (error.name !== value.name) Object.defineProperty(error, "name", { value: value.name, configurable: true });
   return withStack(error, value.stack);
 }
 
 /** Gives the error the stack of where it was thrown; without one it keeps none, as ours would point at the codec. */
 function withStack<E extends Error>(error: E, stack: string | undefined): E {
-  Object.defineProperty(error, "stack", { value: stack ?? `${error.name}: ${error.message}`, configurable: true, writable: true });
+  Object.defineProperty(error, "stack", {
+    value: stack ?? `${error.name}: ${error.message}`,
+    configurable: true,
+    writable: true,
+  });
   return error;
 }
 
 function isErrorValue(value: unknown): value is ErrorValue {
-  return typeof value === "object" && value !== null
-    && typeof (value as ErrorValue).name === "string" && typeof (value as ErrorValue).message === "string";
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    typeof (value as ErrorValue).name === "string" &&
+    typeof (value as ErrorValue).message === "string"
+  );
 }
 
 function plainDetails(details: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -125,8 +152,10 @@ function plainDetails(details: Readonly<Record<string, unknown>>): Record<string
 
 /** The value itself when it is small and can travel, else a short description of it. */
 function plainDetail(value: unknown): unknown {
-  if (typeof value === "string") return value.length > MAX_DETAIL_SIZE ? `${value.slice(0, MAX_DETAIL_SIZE - 3)}...` : value;
-  if (typeof value === "object" && value !== null) return findUnencodable(value) === undefined && sizeOf(value, MAX_DETAIL_SIZE) > 0 ? value : describeValue(value);
+  if (typeof value === "string")
+    return value.length > MAX_DETAIL_SIZE ? `${value.slice(0, MAX_DETAIL_SIZE - 3)}...` : value;
+  if (typeof value === "object" && value !== null)
+    return findUnencodable(value) === undefined && sizeOf(value, MAX_DETAIL_SIZE) > 0 ? value : describeValue(value);
   return typeof value === "function" || typeof value === "symbol" ? describeValue(value) : value;
 }
 
@@ -138,7 +167,12 @@ function sizeOf(value: unknown, budget: number): number {
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return budget - value.byteLength - 1;
   if (value instanceof Error) return 0;
   let left = budget - 1;
-  const parts = value instanceof Map ? [...value.keys(), ...value.values()] : value instanceof Set ? [...value] : [...Object.keys(value), ...Object.values(value)];
+  const parts =
+    value instanceof Map
+      ? [...value.keys(), ...value.values()]
+      : value instanceof Set
+        ? [...value]
+        : [...Object.keys(value), ...Object.values(value)];
   for (const part of parts) {
     if (left <= 0) return left;
     left = sizeOf(part, left);

@@ -13,7 +13,7 @@
  * two references to one object become two objects.
  */
 
-import { Packr, REUSE_BUFFER_MODE, RESET_BUFFER_MODE, Unpackr } from "msgpackr";
+import { Packr, RESET_BUFFER_MODE, REUSE_BUFFER_MODE, Unpackr } from "msgpackr";
 import { describeValue, invalidArgument, ShardloomError } from "../errors.ts";
 import { findUnencodable } from "./encodable.ts";
 
@@ -107,9 +107,13 @@ class MsgpackValueCodec implements ValueCodec {
     this.#preparedBytes = undefined;
     const problem = findUnencodable(value);
     if (problem !== undefined) {
-      throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot encode value as ${problem.path} must be plain data: current value is ${problem.what}`, {
-        details: { path: problem.path, value: problem.what },
-      });
+      throw new ShardloomError(
+        "ERR_INVALID_ARGUMENT",
+        `Cannot encode value as ${problem.path} must be plain data: current value is ${problem.what}`,
+        {
+          details: { path: problem.path, value: problem.what },
+        },
+      );
     }
     const target = this.#packr.pack(value, SCRATCH_MODE) as PackedTarget;
     this.#prepared = target;
@@ -148,7 +152,10 @@ class MsgpackValueCodec implements ValueCodec {
 
   decode(bytes: Uint8Array, byteOffset: number = 0, byteLength: number = bytes.length - byteOffset): unknown {
     if (!(byteLength > 0 && byteOffset >= 0 && byteOffset + byteLength <= bytes.length)) {
-      throw new ShardloomError("ERR_CORRUPT", `Cannot decode value as its range must lie within ${bytes.length} bytes: current value is ${describeValue(byteOffset)} + ${describeValue(byteLength)}`);
+      throw new ShardloomError(
+        "ERR_CORRUPT",
+        `Cannot decode value as its range must lie within ${bytes.length} bytes: current value is ${describeValue(byteOffset)} + ${describeValue(byteLength)}`,
+      );
     }
     if (bytes[byteOffset] === EXT8 && bytes[byteOffset + 2] === TYPED_ARRAY_EXT && bytes[byteOffset + 3] === UINT8_ARRAY_INDEX && bytes[byteOffset + 1] === byteLength - 3) {
       const value = new Uint8Array(byteLength - BYTES_HEADER);
@@ -161,7 +168,11 @@ class MsgpackValueCodec implements ValueCodec {
     try {
       return this.#unpackr.unpack(scratch, byteLength);
     } catch (error) {
-      throw new ShardloomError("ERR_CORRUPT", `Cannot decode value of ${byteLength} bytes: ${(error as Error).message}`, { cause: error });
+      throw new ShardloomError(
+        "ERR_CORRUPT",
+        `Cannot decode value of ${byteLength} bytes: ${(error as Error).message}`,
+        { cause: error },
+      );
     }
   }
 

@@ -13,7 +13,15 @@ import { createSeededRandom } from "../../src/runtime/random.ts";
 import { createVirtualTime } from "../../src/runtime/scheduler.ts";
 
 type Step =
-  | { readonly kind: "send"; readonly sender: number; readonly key: string; readonly handler: string; readonly ask: boolean; readonly timeoutMs: number; readonly actor: string }
+  | {
+      readonly kind: "send";
+      readonly sender: number;
+      readonly key: string;
+      readonly handler: string;
+      readonly ask: boolean;
+      readonly timeoutMs: number;
+      readonly actor: string;
+    }
   | { readonly kind: "cancel"; readonly back: number }
   | { readonly kind: "advance"; readonly ms: number }
   | { readonly kind: "stop" | "passivate"; readonly key: string };
@@ -86,21 +94,33 @@ async function play(steps: readonly Step[], closeTimeoutMs: number) {
         throw Object.assign(new Error("refused"), { expected: true });
       },
     },
-    onPassivate: ({}, { key: own }) => (own === "c" ? wait(1) : undefined),
-    onStop: ({}, { key: own }) => (own === "a" ? wait(1) : undefined),
+    onPassivate: (_state, { key: own }) => (own === "c" ? wait(1) : undefined),
+    onStop: (_state, { key: own }) => (own === "a" ? wait(1) : undefined),
     options: {
       mailboxCapacity: 3,
       idleAfterMs: 10,
-      restart: { maxRestarts: 1, withinMs: 40, backoffMs: 2, decide: (error) => ((error as { expected?: boolean }).expected === true ? "resume" : "restart") },
+      restart: {
+        maxRestarts: 1,
+        withinMs: 40,
+        backoffMs: 2,
+        decide: (error) => ((error as { expected?: boolean }).expected === true ? "resume" : "restart"),
+      },
     },
   });
-  const note = (requestToken: number, outcome: string): void => void outcomes.set(requestToken, [...(outcomes.get(requestToken) ?? []), outcome]);
+  const note = (requestToken: number, outcome: string): void =>
+    void outcomes.set(requestToken, [...(outcomes.get(requestToken) ?? []), outcome]);
   const sink: ReplySink = {
     value: (_sender, requestToken) => note(requestToken, "value"),
     error: (_sender, requestToken, error: ShardloomError) => note(requestToken, error.code),
   };
   const nowhere = { ask: () => Promise.reject(new Error("unused")), tell: () => Promise.resolve() };
-  const system = createActorSystem({ definitions: [mixed], clock: time.clock, scheduler: time.scheduler, random: createSeededRandom(1), send: nowhere });
+  const system = createActorSystem({
+    definitions: [mixed],
+    clock: time.clock,
+    scheduler: time.scheduler,
+    random: createSeededRandom(1),
+    send: nowhere,
+  });
 
   const asked: { sender: number; token: number }[] = [];
   const check = (): void => {
@@ -119,7 +139,19 @@ async function play(steps: readonly Step[], closeTimeoutMs: number) {
       if (next.ask) asked.push({ sender: next.sender, token });
       const deadlineAtMs = next.timeoutMs === 0 ? 0 : time.clock.nowMs() + next.timeoutMs;
       const message: Message = { sender: next.sender, order: token };
-      system.deliver({ actorName: next.actor, key: next.key, handler: next.handler, message, ask: next.ask, deadlineAtMs, senderId: next.sender, requestToken: token }, sink);
+      system.deliver(
+        {
+          actorName: next.actor,
+          key: next.key,
+          handler: next.handler,
+          message,
+          ask: next.ask,
+          deadlineAtMs,
+          senderId: next.sender,
+          requestToken: token,
+        },
+        sink,
+      );
     } else {
       system[next.kind]("mixed", next.key);
     }
@@ -138,30 +170,55 @@ describe("any mix of messages", () => {
   it("ends with one outcome each, in order, one at a time, and counters that add up (property)", async () => {
     const seen = new Set<string>();
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 80, size: "max" }), fc.constantFrom(0, 100), async (steps, closeTimeoutMs) => {
-        const { system, ran, overlaps, outcomes, asked, token, time } = await play(steps, closeTimeoutMs);
-        expect(system.pending()).toBe(0);
-        expect(system.pendingAsync()).toBe(0);
-        expect(time.pending()).toBe(0);
-        expect(system.counters().received).toBe(token);
-        expect([...outcomes.keys()].sort((one, two) => one - two)).toEqual(asked.map((ask) => ask.token));
-        for (const [, list] of outcomes) {
-          expect(list).toHaveLength(1);
-          seen.add(list[0] as string);
-        }
-        expect(overlaps).toEqual([]);
-        for (const sender of [1, 2, 3]) {
-          for (const actorKey of ["a", "b", "c"]) {
-            const orders = ran.filter((run) => run.sender === sender && run.key === actorKey).map((run) => run.order);
-            expect(orders).toEqual([...orders].sort((one, two) => one - two));
+      fc.asyncProperty(
+        fc.array(step, { minLength: 1, maxLength: 80, size: "max" }),
+        fc.constantFrom(0, 100),
+        async (steps, closeTimeoutMs) => {
+          const { system, ran, overlaps, outcomes, asked, token, time } = await play(steps, closeTimeoutMs);
+          expect(system.pending()).toBe(0);
+          expect(system.pendingAsync()).toBe(0);
+          expect(time.pending()).toBe(0);
+          expect(system.counters().received).toBe(token);
+          expect([...outcomes.keys()].sort((one, two) => one - two)).toEqual(asked.map((ask) => ask.token));
+          for (const [, list] of outcomes) {
+            expect(list).toHaveLength(1);
+            seen.add(list[0] as string);
           }
-        }
-        for (const [reason, count] of Object.entries(system.counters().dead)) if (count > 0) seen.add(reason);
-      }),
+          expect(overlaps).toEqual([]);
+          for (const sender of [1, 2, 3]) {
+            for (const actorKey of ["a", "b", "c"]) {
+              const orders = ran.filter((run) => run.sender === sender && run.key === actorKey).map((run) => run.order);
+              expect(orders).toEqual([...orders].sort((one, two) => one - two));
+            }
+          }
+          for (const [reason, count] of Object.entries(system.counters().dead)) if (count > 0) seen.add(reason);
+        },
+      ),
       { numRuns: 400 },
     );
     // The mix is worth nothing unless it reaches every way a message can end.
-    const ways = ["value", "ERR_ACTOR_FAILED", "ERR_OVERLOADED", "ERR_TIMEOUT", "ERR_ABORTED", "ERR_RESTART_BUDGET", "ERR_CLOSED", "ERR_UNAVAILABLE", "ERR_UNKNOWN_ACTOR"];
-    expect([...seen]).toEqual(expect.arrayContaining([...ways, "expired", "cancelled", "stopped", "failed", "closed", "no-actor", "no-handler"]));
+    const ways = [
+      "value",
+      "ERR_ACTOR_FAILED",
+      "ERR_OVERLOADED",
+      "ERR_TIMEOUT",
+      "ERR_ABORTED",
+      "ERR_RESTART_BUDGET",
+      "ERR_CLOSED",
+      "ERR_UNAVAILABLE",
+      "ERR_UNKNOWN_ACTOR",
+    ];
+    expect([...seen]).toEqual(
+      expect.arrayContaining([
+        ...ways,
+        "expired",
+        "cancelled",
+        "stopped",
+        "failed",
+        "closed",
+        "no-actor",
+        "no-handler",
+      ]),
+    );
   });
 });

@@ -38,7 +38,9 @@ function gated() {
       },
       async untilAborted(_state, _message: undefined, context) {
         log.push("in");
-        await new Promise((_resolve, reject) => context.signal.addEventListener("abort", () => reject(context.signal.reason)));
+        await new Promise((_resolve, reject) =>
+          context.signal.addEventListener("abort", () => reject(context.signal.reason as Error)),
+        );
       },
     },
     options: { mailboxCapacity: 2 },
@@ -63,8 +65,23 @@ describe("an actor", () => {
   it("runs a synchronous handler within deliver", () => {
     const { system } = createTestRunner([counter]);
     const values: unknown[] = [];
-    const sink = { value: (_sender: number, token: number, value: unknown) => void values.push([token, value]), error: () => expect.unreachable() };
-    system.deliver({ actorName: "counter", key: "a", handler: "add", message: 7, ask: true, deadlineAtMs: 0, senderId: 1, requestToken: 9 }, sink);
+    const sink = {
+      value: (_sender: number, token: number, value: unknown) => void values.push([token, value]),
+      error: () => expect.unreachable(),
+    };
+    system.deliver(
+      {
+        actorName: "counter",
+        key: "a",
+        handler: "add",
+        message: 7,
+        ask: true,
+        deadlineAtMs: 0,
+        senderId: 1,
+        requestToken: 9,
+      },
+      sink,
+    );
     expect(values).toEqual([[9, 7]]);
     expect(system.pendingAsync()).toBe(0);
   });
@@ -72,7 +89,11 @@ describe("an actor", () => {
   it("runs one message at a time, while other actors go on", async () => {
     const { definition, gates, log } = gated();
     const runner = createTestRunner([definition]);
-    const answers = [runner.actor(definition, "a").wait("1"), runner.actor(definition, "a").wait("2"), runner.actor(definition, "b").wait("3")];
+    const answers = [
+      runner.actor(definition, "a").wait("1"),
+      runner.actor(definition, "a").wait("2"),
+      runner.actor(definition, "b").wait("3"),
+    ];
     await runner.time.settle();
     expect(log).toEqual(["a:1 in", "b:3 in"]);
     expect(runner.system.pendingAsync()).toBe(2);
@@ -180,7 +201,11 @@ describe("limits", () => {
     const runner = createTestRunner([definition]);
     const actor = runner.actor(definition, "a");
     const answers = [actor.wait("1"), actor.wait("2"), actor.wait("3")];
-    await expect(actor.wait("4")).rejects.toMatchObject({ code: "ERR_OVERLOADED", retryable: true, details: { capacity: 2 } });
+    await expect(actor.wait("4")).rejects.toMatchObject({
+      code: "ERR_OVERLOADED",
+      retryable: true,
+      details: { capacity: 2 },
+    });
     await expect(actor.tell.wait("5")).rejects.toMatchObject({ code: "ERR_OVERLOADED" });
     expect(runner.system.counters().rejected).toBe(2);
     expectBalanced(runner);
@@ -193,8 +218,12 @@ describe("limits", () => {
 
   it("refuses unknown actors and handlers", async () => {
     const runner = createTestRunner([counter]);
-    await expect(runner.send.ask("nobody", "a", "add", 1, undefined)).rejects.toMatchObject({ code: "ERR_UNKNOWN_ACTOR" });
-    await expect(runner.send.ask("counter", "a", "toString", 1, undefined)).rejects.toMatchObject({ code: "ERR_UNKNOWN_ACTOR" });
+    await expect(runner.send.ask("nobody", "a", "add", 1, undefined)).rejects.toMatchObject({
+      code: "ERR_UNKNOWN_ACTOR",
+    });
+    await expect(runner.send.ask("counter", "a", "toString", 1, undefined)).rejects.toMatchObject({
+      code: "ERR_UNKNOWN_ACTOR",
+    });
     expect(runner.system.counters().dead).toMatchObject({ "no-actor": 1, "no-handler": 1 });
     expect(runner.system.activeCount()).toBe(0);
   });
@@ -202,9 +231,24 @@ describe("limits", () => {
   it("refuses bytes that are no value, before anything runs", () => {
     const { system } = createTestRunner([counter]);
     const errors: ShardloomError[] = [];
-    const sink = { value: () => expect.unreachable(), error: (_s: number, _t: number, error: ShardloomError) => void errors.push(error) };
+    const sink = {
+      value: () => expect.unreachable(),
+      error: (_s: number, _t: number, error: ShardloomError) => void errors.push(error),
+    };
     const bytes = new Uint8Array([0xdd, 0xff, 0xff, 0xff, 0xff]);
-    system.deliver({ actorName: "counter", key: "a", handler: "add", bytes, ask: true, deadlineAtMs: 0, senderId: 1, requestToken: 1 }, sink);
+    system.deliver(
+      {
+        actorName: "counter",
+        key: "a",
+        handler: "add",
+        bytes,
+        ask: true,
+        deadlineAtMs: 0,
+        senderId: 1,
+        requestToken: 1,
+      },
+      sink,
+    );
     expect(errors.map(({ code }) => code)).toEqual(["ERR_CORRUPT"]);
     expect(system.counters().dead.corrupt).toBe(1);
     expect(system.pending()).toBe(0);
@@ -212,7 +256,10 @@ describe("limits", () => {
 
   it("answers typed when the result cannot be encoded", async () => {
     const runner = createTestRunner([counter]);
-    await expect(runner.actor(counter, "a").bad()).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { path: "value.nested[0]" } });
+    await expect(runner.actor(counter, "a").bad()).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      details: { path: "value.nested[0]" },
+    });
     expectBalanced(runner);
   });
 
@@ -259,7 +306,9 @@ describe("cancellation", () => {
     const { definition, log } = gated();
     const runner = createTestRunner([definition]);
     const abort = new AbortController();
-    const answer = expect(runner.actor(definition, "a").untilAborted(undefined, { signal: abort.signal })).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    const answer = expect(
+      runner.actor(definition, "a").untilAborted(undefined, { signal: abort.signal }),
+    ).rejects.toMatchObject({ code: "ERR_ABORTED" });
     await runner.time.settle();
     expect(log).toEqual(["in"]);
     abort.abort();
@@ -273,7 +322,9 @@ describe("cancellation", () => {
   it("fires the signal at the deadline", async () => {
     const { definition } = gated();
     const runner = createTestRunner([definition]);
-    const answer = expect(runner.actor(definition, "a").untilAborted(undefined, { timeoutMs: 5 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    const answer = expect(
+      runner.actor(definition, "a").untilAborted(undefined, { timeoutMs: 5 }),
+    ).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
     await runner.advance(5);
     await answer;
     expect(runner.system.pendingAsync()).toBe(0);

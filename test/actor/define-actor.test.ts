@@ -22,7 +22,9 @@ describe("defineActor", () => {
     const definition = defineActor({ ...spec, handlers });
     handlers.add = () => 2;
     expect(definition.spec.handlers.add()).toBe(1);
-    expect(Object.isFrozen(definition) && Object.isFrozen(definition.spec) && Object.isFrozen(definition.options)).toBe(true);
+    expect(Object.isFrozen(definition) && Object.isFrozen(definition.spec) && Object.isFrozen(definition.options)).toBe(
+      true,
+    );
   });
 
   it("is recognised, and nothing else is", () => {
@@ -56,6 +58,11 @@ describe("defineActor", () => {
     ["an endless back-off", { options: { restart: { maxBackoffMs: Number.POSITIVE_INFINITY } } }],
     ["a judge that is no function", { options: { restart: { decide: "restart" } } }],
   ])("refuses %s", (_what, change) => {
-    expect(() => define(change)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", message: expect.stringMatching(/^Cannot define actor as .* must be .*: current value is /) }));
+    expect(() => define(change)).toThrow(
+      expect.objectContaining({
+        code: "ERR_INVALID_ARGUMENT",
+        message: expect.stringMatching(/^Cannot define actor as .* must be .*: current value is /),
+      }),
+    );
   });
 });

@@ -8,7 +8,9 @@ import { backoffMs, HEALTHY, type SupervisionState, transition } from "../../src
 import { createTestRunner } from "../../src/actor/test-runner.ts";
 import { ShardloomError } from "../../src/errors.ts";
 
-const policy = resolveActorOptions({ restart: { maxRestarts: 3, withinMs: 1000, backoffMs: 10, maxBackoffMs: 25 } }).restart;
+const policy = resolveActorOptions({
+  restart: { maxRestarts: 3, withinMs: 1000, backoffMs: 10, maxBackoffMs: 25 },
+}).restart;
 
 describe("supervision", () => {
   it("restarts at once, then backs off by doubling up to the limit", () => {
@@ -25,11 +27,17 @@ describe("supervision", () => {
     }
     const late = transition(policy, state, { kind: "failed", atMs: 1001, jitter: 0, atStart: false });
     expect(late).toMatchObject({ kind: "backing-off", failuresAtMs: [2, 1001] });
-    expect(transition(policy, state, { kind: "failed", atMs: 999, jitter: 0, atStart: false })).toEqual({ kind: "stopped", atMs: 999 });
+    expect(transition(policy, state, { kind: "failed", atMs: 999, jitter: 0, atStart: false })).toEqual({
+      kind: "stopped",
+      atMs: 999,
+    });
   });
 
   it("never restarts more often than its budget in any window (property)", () => {
-    const run = fc.record({ gaps: fc.array(fc.integer({ min: 0, max: 700 }), { maxLength: 40 }), jitter: fc.double({ min: 0, max: 0.99, noNaN: true }) });
+    const run = fc.record({
+      gaps: fc.array(fc.integer({ min: 0, max: 700 }), { maxLength: 40 }),
+      jitter: fc.double({ min: 0, max: 0.99, noNaN: true }),
+    });
     fc.assert(
       fc.property(run, ({ gaps, jitter }) => {
         let state: SupervisionState = HEALTHY;
@@ -44,7 +52,9 @@ describe("supervision", () => {
           state = transition(policy, state, { kind: "back-off-over" });
         }
         for (const from of restartsAtMs) {
-          expect(restartsAtMs.filter((at) => at >= from && at < from + policy.withinMs).length).toBeLessThanOrEqual(policy.maxRestarts);
+          expect(restartsAtMs.filter((at) => at >= from && at < from + policy.withinMs).length).toBeLessThanOrEqual(
+            policy.maxRestarts,
+          );
         }
       }),
     );
@@ -93,7 +103,11 @@ describe("an actor that fails", () => {
     const actor = runner.actor(definition, "a");
     await actor.hit();
     const error = await actor.crash().catch((caught: unknown) => caught);
-    expect(error).toMatchObject({ code: "ERR_ACTOR_FAILED", message: "Handler fragile.crash failed: boom", details: { key: "a" } });
+    expect(error).toMatchObject({
+      code: "ERR_ACTOR_FAILED",
+      message: "Handler fragile.crash failed: boom",
+      details: { key: "a" },
+    });
     expect((error as ShardloomError).cause).toBeInstanceOf(TypeError);
     expect(await actor.hit()).toBe(1);
     expect(log).toEqual(["init", "stop restart", "init"]);
@@ -128,14 +142,19 @@ describe("an actor that fails", () => {
   it("is stopped when its budget is spent, says so, and comes back after the window", async () => {
     const { definition, log } = fragile();
     const escalated: string[] = [];
-    const runner = createTestRunner([definition], { onEscalation: (name, key, error) => escalated.push(`${name}/${key}: ${(error as Error).message}`) });
+    const runner = createTestRunner([definition], {
+      onEscalation: (name, key, error) => escalated.push(`${name}/${key}: ${(error as Error).message}`),
+    });
     const actor = runner.actor(definition, "a");
     for (let crash = 0; crash < 2; crash++) {
       await expect(actor.crash()).rejects.toThrow("boom");
       await runner.advance(20);
     }
     const last = expect(actor.crashLater()).rejects.toMatchObject({ code: "ERR_ACTOR_FAILED" });
-    const waiting = expect(actor.hit()).rejects.toMatchObject({ code: "ERR_RESTART_BUDGET", details: { key: "a", maxRestarts: 2 } });
+    const waiting = expect(actor.hit()).rejects.toMatchObject({
+      code: "ERR_RESTART_BUDGET",
+      details: { key: "a", maxRestarts: 2 },
+    });
     await last;
     await waiting;
     await expect(actor.hit()).rejects.toMatchObject({ code: "ERR_RESTART_BUDGET" });

@@ -1,3 +1,4 @@
+import { pbkdf2Sync } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Cluster, ShardloomError } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
@@ -161,6 +162,56 @@ describe("a busy worker", () => {
     } finally {
       await cluster.close();
     }
+  });
+});
+
+/** Rounds of `grind` that take about this long on this machine. */
+function roundsFor(milliseconds: number): number {
+  const started = performance.now();
+  pbkdf2Sync("secret", "salt", 50_000, 32, "sha512");
+  return Math.ceil((50_000 * milliseconds) / (performance.now() - started));
+}
+
+describe("a native call past its budget", () => {
+  it("is quarantined: requests fail typed, a replacement serves, and the thread ends only when the call has returned", async () => {
+    const cluster = await startTestCluster({ maxNativeMs: 300, maxHandlerMs: 250 });
+    try {
+      const docs = await cluster.vectors("docs", { dimensions: 4, metric: "l2" });
+      await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: new Float32Array(4).fill(id) })));
+      const key = keyOnShard(cluster, saboteur, 0);
+      const restarted = new Promise<{ shard: number }>((resolve) => cluster.once("worker-restarted", resolve));
+      const grinding = cluster.actor(saboteur, key).grind(roundsFor(2_500), { timeoutMs: 20_000 });
+      await within(2_000, expect(grinding).rejects.toMatchObject({ code: "ERR_NATIVE_QUARANTINED" }));
+      expect(await restarted).toMatchObject({ shard: 0 });
+      expect(await cluster.actor(saboteur, key).calls()).toBe(1);
+      expect(await docs.count()).toBe(100);
+      await docs.upsert([{ id: 1, vector: new Float32Array(4).fill(-1) }]);
+      expect((await docs.get(1))?.vector).toEqual(new Float32Array(4).fill(-1));
+    } finally {
+      await cluster.close({ timeoutMs: 20_000 });
+    }
+  });
+
+  it("within its budget is no reason to worry", async () => {
+    const cluster = await startTestCluster({ maxNativeMs: 20_000, maxHandlerMs: 200 });
+    try {
+      let lost = 0;
+      cluster.on("worker-lost", () => lost++);
+      expect(await cluster.actor(saboteur, "native").grind(roundsFor(800), { timeoutMs: 20_000 })).toBe(32);
+      expect(lost).toBe(0);
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it("does not let close() abort the process: close waits, or says what it waits for", async () => {
+    const cluster = await startTestCluster({ maxNativeMs: 20_000 });
+    const grinding = cluster.actor(saboteur, "closing").grind(roundsFor(1_500), { timeoutMs: 20_000 });
+    grinding.catch(() => undefined);
+    await eventually("the native call runs", () => cluster.heartbeats().some((beat) => beat.activity === "native"));
+    await expect(cluster.close({ timeoutMs: 100, force: true })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    await cluster.close({ timeoutMs: 20_000 });
+    await expect(grinding).rejects.toMatchObject({ code: "ERR_CLOSED" });
   });
 });
 

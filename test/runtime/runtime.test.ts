@@ -1,10 +1,10 @@
 /** Clock, scheduler and random: the real ones by contract, the deterministic ones by value. */
 
 import { describe, expect, it } from "vitest";
+import { ShardloomError } from "../../src/errors.ts";
 import { createManualClock, systemClock } from "../../src/runtime/clock.ts";
 import { createSeededRandom, type Random, systemRandom } from "../../src/runtime/random.ts";
 import { createVirtualTime, systemScheduler } from "../../src/runtime/scheduler.ts";
-import { ShardloomError } from "../../src/errors.ts";
 
 describe("clock", () => {
   it("runs forward, in both units", () => {
@@ -77,7 +77,10 @@ describe("random", () => {
     expect(draw(1)).toEqual(GOLDEN_SEED_1); // the sequence is part of what a seed means
   });
 
-  it.each<[string, Random]>([["seeded", createSeededRandom(7)], ["system", systemRandom]])("is spread evenly (%s)", (_name, random) => {
+  it.each<[string, Random]>([
+    ["seeded", createSeededRandom(7)],
+    ["system", systemRandom],
+  ])("is spread evenly (%s)", (_name, random) => {
     const bins = new Array<number>(16).fill(0);
     for (let draw = 0; draw < 16_000; draw++) {
       const value = random.float();

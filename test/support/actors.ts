@@ -1,4 +1,5 @@
 /** Actors that the cluster tests host in real workers. */
+import { pbkdf2Sync } from "node:crypto";
 import { defineActor } from "../../src/index.ts";
 import { ShardloomError } from "../../src/errors.ts";
 
@@ -36,6 +37,10 @@ export const saboteur = defineActor({
       const until = performance.now() + milliseconds;
       while (performance.now() < until);
       return "done";
+    },
+    /** One real native call that nothing can interrupt; about 0.4 s for a million rounds. */
+    grind(_, rounds: number, context) {
+      return context.native(() => pbkdf2Sync("secret", "salt", rounds, 32, "sha512").length);
     },
     sleep(_, milliseconds: number) {
       return new Promise<string>((resolve) => setTimeout(() => resolve("slept"), milliseconds));

@@ -39,7 +39,11 @@ export const BANNED: readonly Ban[] = [
   { name: "Atomics.waitAsync", instead: "a Doorbell", except: ["native-bridge/doorbell.ts"] },
   { name: "Atomics.notify", instead: "a Doorbell", except: ["native-bridge/doorbell.ts"] },
   { name: "console", instead: "an event or a diagnostics channel", except: [] },
-  { name: "process", instead: "an option that src/cluster.ts fills in", except: ["src/plane/", "src/runtime/clock.ts"] },
+  {
+    name: "process",
+    instead: "an option that src/cluster.ts fills in",
+    except: ["src/plane/", "src/runtime/clock.ts"],
+  },
   { name: "fetch", instead: "a transport given as parameter (src/transport/transport.ts)", except: ["src/transport/"] },
   { name: "eval", instead: "a function", except: [] },
 ];
@@ -70,7 +74,7 @@ export const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
   "node:tls": ["src/transport/tls.ts"],
   "node:worker_threads": ["src/plane/"],
   comlink: ["src/plane/"],
-  msgpackr: ["src/wire/value-codec.ts"],
+  msgpackr: ["src/wire/value-codec.ts", "actors/vector/metadata-codec.ts"],
   piscina: ["src/plane/"],
   usearch: ["actors/vector/"],
 };

@@ -25,6 +25,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/cluster-options.ts": 10,
   "src/index.ts": 10,
   "src/testing.ts": 10,
+  "src/cluster-client.ts": 10,
 };
 
 /** The one number under which nothing touches the outside world directly. */

@@ -39,7 +39,9 @@ describe("a reference", () => {
   it("has the messages of its definition, typed", () => {
     const ref = createActorRef(cart, "alice", send);
     expectTypeOf(ref).toEqualTypeOf<ActorRef<typeof cart>>();
-    expectTypeOf(ref.add).parameters.toEqualTypeOf<[message: { sku: string; quantity: number }, options?: AskOptions]>();
+    expectTypeOf(ref.add).parameters.toEqualTypeOf<
+      [message: { sku: string; quantity: number }, options?: AskOptions]
+    >();
     expectTypeOf(ref.add).returns.toEqualTypeOf<Promise<number>>();
     expectTypeOf(ref.total).parameters.toEqualTypeOf<[message?: undefined, options?: AskOptions]>();
     expectTypeOf(ref.total).returns.toEqualTypeOf<Promise<number>>();

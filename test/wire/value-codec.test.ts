@@ -10,11 +10,25 @@ const codec = createValueCodec();
 
 /** Text that UTF-8 can hold. */
 const text = fc.string({ unit: "grapheme", maxLength: 80 });
-const number = fc.oneof(fc.integer(), fc.double(), fc.maxSafeInteger()).map((value) => (Object.is(value, -0) ? 0 : value));
+const number = fc
+  .oneof(fc.integer(), fc.double(), fc.maxSafeInteger())
+  .map((value) => (Object.is(value, -0) ? 0 : value));
 const bytes = fc.uint8Array({ maxLength: 300 });
 const leaf = fc.oneof(
-  text, number, fc.boolean(), fc.constant(null), fc.constant(undefined), fc.bigInt(), fc.bigInt({ min: -(2n ** 200n), max: 2n ** 200n }),
-  fc.date(), bytes, fc.float32Array(), fc.float64Array(), fc.int16Array(), fc.bigInt64Array(), fc.uint8ClampedArray(),
+  text,
+  number,
+  fc.boolean(),
+  fc.constant(null),
+  fc.constant(undefined),
+  fc.bigInt(),
+  fc.bigInt({ min: -(2n ** 200n), max: 2n ** 200n }),
+  fc.date(),
+  bytes,
+  fc.float32Array(),
+  fc.float64Array(),
+  fc.int16Array(),
+  fc.bigInt64Array(),
+  fc.uint8ClampedArray(),
   bytes.map((array) => array.slice().buffer),
 );
 const key = text.filter((name) => name !== "__proto__" && name !== "constructor");
@@ -31,9 +45,12 @@ const { value: anyValue } = fc.letrec<{ value: unknown }>((tie) => ({
 
 describe("value codec", () => {
   it("gives back an equal value (property)", () => {
-    fc.assert(fc.property(anyValue, (value) => {
-      expect(codec.decode(codec.encode(value))).toStrictEqual(value);
-    }), { numRuns: 2000 });
+    fc.assert(
+      fc.property(anyValue, (value) => {
+        expect(codec.decode(codec.encode(value))).toStrictEqual(value);
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   it("gives back records of the frozen table, also beside others", () => {
@@ -76,7 +93,12 @@ describe("value codec", () => {
   });
 
   it("keeps nothing of the bytes it read", () => {
-    const value = { raw: new Uint8Array([1, 2, 3]), buffer: Buffer.from("abc"), floats: new Float32Array([1, 2]), text: "hello, a text of some length" };
+    const value = {
+      raw: new Uint8Array([1, 2, 3]),
+      buffer: Buffer.from("abc"),
+      floats: new Float32Array([1, 2]),
+      text: "hello, a text of some length",
+    };
     const encoded = codec.encode(value);
     const decoded = codec.decode(encoded);
     expect(decoded).toStrictEqual(value);
@@ -137,12 +159,22 @@ describe("value codec", () => {
     expect(codec.decode(codec.encode([1, 2]))).toEqual([1, 2]);
   });
 
-  it.each([[0, 0], [-1, 2], [0, 9], [7, 4], [Number.NaN, 1]])("refuses the range %d + %d of 8 bytes", (byteOffset, byteLength) => {
-    expect(catchError(() => codec.decode(new Uint8Array(8), byteOffset, byteLength))).toMatchObject({ code: "ERR_CORRUPT" });
+  it.each([
+    [0, 0],
+    [-1, 2],
+    [0, 9],
+    [7, 4],
+    [Number.NaN, 1],
+  ])("refuses the range %d + %d of 8 bytes", (byteOffset, byteLength) => {
+    expect(catchError(() => codec.decode(new Uint8Array(8), byteOffset, byteLength))).toMatchObject({
+      code: "ERR_CORRUPT",
+    });
   });
 
   it("refuses more structures than fit", () => {
-    expect(catchError(() => createValueCodec({ structures: Array.from({ length: 33 }, () => ["a"]) }))).toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    expect(catchError(() => createValueCodec({ structures: Array.from({ length: 33 }, () => ["a"]) }))).toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+    });
   });
 });
 

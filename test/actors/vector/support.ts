@@ -1,24 +1,54 @@
 /** An engine in an arena of its own, called through the wire codec as a coordinator would, and the naive model it must equal. */
+
+import { Packr } from "msgpackr";
+import type { Engine, EngineContext, EngineReply, EngineRequest, WireMemory } from "../../../actors/engine.ts";
+import type { VectorId } from "../../../actors/vector/id-codec.ts";
+import { createVectorEngine, type VectorRecovery } from "../../../actors/vector/vector-engine.ts";
+import { resolveVectorOptions, type VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
+import {
+  type DeleteReply,
+  type OpenReply,
+  type QueryHits,
+  readCountReply,
+  readDeleteReply,
+  readGetReply,
+  readOpenReply,
+  readSearchReply,
+  readStatusReply,
+  readUpsertReply,
+  type StoredVector,
+  type UpsertReply,
+  type VectorShardStatus,
+} from "../../../actors/vector/vector-replies.ts";
+import {
+  filterRequestBytes,
+  INCLUDE,
+  idsRequestBytes,
+  OPEN_REQUEST_BYTES,
+  SEARCH_EXACT,
+  searchRequestBytes,
+  type UpsertItem,
+  upsertRequestBytes,
+  writeFilterRequest,
+  writeIdsRequest,
+  writeOpenRequest,
+  writeSearchRequest,
+  writeUpsertRequest,
+} from "../../../actors/vector/vector-requests.ts";
 import { Arena, createArena } from "../../../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../../../native-bridge/kernels.ts";
 import { RegionTable } from "../../../native-bridge/region-table.ts";
-import type { Engine, EngineContext, EngineReply, EngineRequest, WireMemory } from "../../../actors/engine.ts";
-import { createVectorEngine, type VectorRecovery } from "../../../actors/vector/vector-engine.ts";
-import type { VectorId } from "../../../actors/vector/id-codec.ts";
-import { resolveVectorOptions, type VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
-import {
-  type DeleteReply, type OpenReply, type QueryHits, readCountReply, readDeleteReply, readGetReply, readOpenReply, readSearchReply,
-  readStatusReply, readUpsertReply, type StoredVector, type UpsertReply, type VectorShardStatus,
-} from "../../../actors/vector/vector-replies.ts";
-import {
-  filterRequestBytes, idsRequestBytes, INCLUDE, OPEN_REQUEST_BYTES, SEARCH_EXACT, searchRequestBytes, type UpsertItem, upsertRequestBytes,
-  writeFilterRequest, writeIdsRequest, writeOpenRequest, writeSearchRequest, writeUpsertRequest,
-} from "../../../actors/vector/vector-requests.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
 import {
-  VECTOR_COUNT, VECTOR_DELETE, VECTOR_DROP, VECTOR_GET, VECTOR_OPEN, VECTOR_SEARCH, VECTOR_STATUS, VECTOR_UPSERT,
+  VECTOR_COUNT,
+  VECTOR_DELETE,
+  VECTOR_DROP,
+  VECTOR_GET,
+  VECTOR_OPEN,
+  VECTOR_SEARCH,
+  VECTOR_STATUS,
+  VECTOR_UPSERT,
 } from "../../../src/wire/message-types.ts";
-import { Packr } from "msgpackr";
 
 const MODULE = compileKernels();
 const packr = new Packr({ useRecords: false });
@@ -41,7 +71,12 @@ export function randomFrom(seed: number): () => number {
 /** Views over shared memory, as rings have them. */
 export function wireMemory(byteLength: number): WireMemory {
   const buffer = new SharedArrayBuffer((byteLength + 7) & ~7);
-  return { bytes: new Uint8Array(buffer), i32: new Int32Array(buffer), f32: new Float32Array(buffer), f64: new Float64Array(buffer) };
+  return {
+    bytes: new Uint8Array(buffer),
+    i32: new Int32Array(buffer),
+    f32: new Float32Array(buffer),
+    f64: new Float64Array(buffer),
+  };
 }
 
 export function makeContext(memory: WebAssembly.Memory, workerIndex = 0, seed = 1): EngineContext {
@@ -75,7 +110,13 @@ export interface SearchOptions {
 
 export function toItem(document: Document): UpsertItem {
   const payload = document.payload === undefined ? undefined : pack(document.payload);
-  return { id: document.id, hash: hashId(document.id), vshard: hashId(document.id) & 63, vector: document.vector, payload };
+  return {
+    id: document.id,
+    hash: hashId(document.id),
+    vshard: hashId(document.id) & 63,
+    vector: document.vector,
+    payload,
+  };
 }
 
 /** A shard with its engine on this thread. */
@@ -84,14 +125,27 @@ export class Bed {
   readonly context: EngineContext;
   readonly engine: Engine;
 
-  constructor(options: { memory?: WebAssembly.Memory; capacityBytes?: number; recover?: VectorRecovery; workerIndex?: number; seed?: number } = {}) {
+  constructor(
+    options: {
+      memory?: WebAssembly.Memory;
+      capacityBytes?: number;
+      recover?: VectorRecovery;
+      workerIndex?: number;
+      seed?: number;
+    } = {},
+  ) {
     this.memory = options.memory ?? createArena({ capacityBytes: options.capacityBytes ?? 64 * 1024 * 1024 });
     this.context = makeContext(this.memory, options.workerIndex ?? 0, options.seed ?? 1);
     this.engine = createVectorEngine(this.context, options.recover);
   }
 
   /** One message, through memory on both sides, at offsets that are not 0. */
-  call<T>(type: number, bytes: number, write: (m: WireMemory, offset: number) => void, read: (m: WireMemory, offset: number, length: number) => T): T {
+  call<T>(
+    type: number,
+    bytes: number,
+    write: (m: WireMemory, offset: number) => void,
+    read: (m: WireMemory, offset: number, length: number) => T,
+  ): T {
     const memory = wireMemory(bytes + 64);
     write(memory, 16);
     return this.send(type, { ...memory, offset: 16, length: bytes }, read);
@@ -106,44 +160,96 @@ export class Bed {
   }
 
   open(options: VectorCollectionOptions, collectionId = 1): OpenReply {
-    return this.call(VECTOR_OPEN, OPEN_REQUEST_BYTES, (m, o) => writeOpenRequest(m, o, collectionId, resolveVectorOptions(options)), readOpenReply);
+    return this.call(
+      VECTOR_OPEN,
+      OPEN_REQUEST_BYTES,
+      (m, o) => writeOpenRequest(m, o, collectionId, resolveVectorOptions(options)),
+      readOpenReply,
+    );
   }
 
   upsert(dimensions: number, documents: readonly Document[], collectionId = 1): UpsertReply {
     const items = documents.map(toItem);
     const bytes = upsertRequestBytes(dimensions, items);
-    return this.call(VECTOR_UPSERT, bytes, (m, o) => writeUpsertRequest(m, o, collectionId, dimensions, items), readUpsertReply);
+    return this.call(
+      VECTOR_UPSERT,
+      bytes,
+      (m, o) => writeUpsertRequest(m, o, collectionId, dimensions, items),
+      readUpsertReply,
+    );
   }
 
-  get(ids: readonly VectorId[], flags: number = INCLUDE.PAYLOAD | INCLUDE.VECTOR, collectionId = 1): (StoredVector | undefined)[] {
-    return this.call(VECTOR_GET, idsRequestBytes(ids), (m, o) => writeIdsRequest(m, o, collectionId, ids, ids.map(hashId), flags), readGetReply);
+  get(
+    ids: readonly VectorId[],
+    flags: number = INCLUDE.PAYLOAD | INCLUDE.VECTOR,
+    collectionId = 1,
+  ): (StoredVector | undefined)[] {
+    return this.call(
+      VECTOR_GET,
+      idsRequestBytes(ids),
+      (m, o) => writeIdsRequest(m, o, collectionId, ids, ids.map(hashId), flags),
+      readGetReply,
+    );
   }
 
   delete(ids: readonly VectorId[], collectionId = 1): DeleteReply {
-    return this.call(VECTOR_DELETE, idsRequestBytes(ids), (m, o) => writeIdsRequest(m, o, collectionId, ids, ids.map(hashId)), readDeleteReply);
+    return this.call(
+      VECTOR_DELETE,
+      idsRequestBytes(ids),
+      (m, o) => writeIdsRequest(m, o, collectionId, ids, ids.map(hashId)),
+      readDeleteReply,
+    );
   }
 
   count(filter?: unknown, collectionId = 1): number {
     const bytes = filter === undefined ? undefined : pack(filter);
-    return this.call(VECTOR_COUNT, filterRequestBytes(bytes), (m, o) => writeFilterRequest(m, o, collectionId, bytes), readCountReply);
+    return this.call(
+      VECTOR_COUNT,
+      filterRequestBytes(bytes),
+      (m, o) => writeFilterRequest(m, o, collectionId, bytes),
+      readCountReply,
+    );
   }
 
   status(collectionId = 1): VectorShardStatus {
-    return this.call(VECTOR_STATUS, filterRequestBytes(), (m, o) => writeFilterRequest(m, o, collectionId), readStatusReply);
+    return this.call(
+      VECTOR_STATUS,
+      filterRequestBytes(),
+      (m, o) => writeFilterRequest(m, o, collectionId),
+      readStatusReply,
+    );
   }
 
   drop(collectionId = 1): number {
-    return this.call(VECTOR_DROP, filterRequestBytes(), (m, o) => writeFilterRequest(m, o, collectionId), readCountReply);
+    return this.call(
+      VECTOR_DROP,
+      filterRequestBytes(),
+      (m, o) => writeFilterRequest(m, o, collectionId),
+      readCountReply,
+    );
   }
 
-  searchAll(queries: readonly ArrayLike<number>[], k: number, options: SearchOptions = {}, collectionId = 1): QueryHits[] {
+  searchAll(
+    queries: readonly ArrayLike<number>[],
+    k: number,
+    options: SearchOptions = {},
+    collectionId = 1,
+  ): QueryHits[] {
     const dimensions = queries[0]?.length ?? 1;
     const flat = new Float32Array(queries.length * dimensions);
     for (const [index, query] of queries.entries()) flat.set(query, index * dimensions);
-    const flags = (options.includePayload ? INCLUDE.PAYLOAD : 0) | (options.includeVector ? INCLUDE.VECTOR : 0) | (options.exact ? SEARCH_EXACT : 0);
+    const flags =
+      (options.includePayload ? INCLUDE.PAYLOAD : 0) |
+      (options.includeVector ? INCLUDE.VECTOR : 0) |
+      (options.exact ? SEARCH_EXACT : 0);
     const filter = options.filter === undefined ? undefined : pack(options.filter);
     const request = { collectionId, k, ef: options.ef ?? 0, flags, queries: flat, dimensions, filter };
-    return this.call(VECTOR_SEARCH, searchRequestBytes(request), (m, o) => writeSearchRequest(m, o, request), readSearchReply);
+    return this.call(
+      VECTOR_SEARCH,
+      searchRequestBytes(request),
+      (m, o) => writeSearchRequest(m, o, request),
+      readSearchReply,
+    );
   }
 
   search(query: ArrayLike<number>, k: number, options: SearchOptions = {}): QueryHits {
@@ -152,11 +258,13 @@ export class Bed {
 
   /** Runs background work to its end. */
   settle(): void {
-    for (let slice = 0; this.engine.background?.(50); slice++) if (slice > 100_000) throw new Error("background work does not end");
+    for (let slice = 0; this.engine.background?.(50); slice++)
+      if (slice > 100_000) throw new Error("background work does not end");
   }
 }
 
 class TestReply implements EngineReply {
+  limitBytes = 2 ** 20;
   bytes: Uint8Array = new Uint8Array(0);
   i32: Int32Array = new Int32Array(0);
   f32: Float32Array = new Float32Array(0);

@@ -1,0 +1,222 @@
+/**
+ * Writing documents from a client: checks and encodes them, groups them by shard, sends them in as few requests as fit.
+ *
+ * Invariant: nothing is sent before the whole batch was checked, sizes included, so bad input writes nothing on any shard.
+ * Vectors and payloads are copied when they are checked: the caller may reuse them at once.
+ * When the arena is nearly full the batch takes two rounds, one batch at a time: every shard first reserves the memory
+ * it needs, and only when all have it is anything written, so that ERR_OUT_OF_MEMORY leaves no part of a batch behind.
+ */
+import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
+import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
+import { hashId } from "../../src/topology/stable-hash.ts";
+import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
+import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
+import type { CallOptions } from "../coordinator.ts";
+import type { LoadProgress, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
+import { idWordOf } from "./id-codec.ts";
+import { encodePayload } from "./metadata-codec.ts";
+import { copyVector } from "./vector-checks.ts";
+import { rowStride } from "./vector-layout.ts";
+import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
+import {
+  type Reservation,
+  type UpsertItem,
+  upsertItemBytes,
+  upsertRequestBytes,
+  writeUpsertRequest,
+} from "./vector-requests.ts";
+
+/** Memory per shard that growth may take at once: a row chunk and a heap chunk, each rounded up to a power of two. */
+const GROWTH_BYTES = 40 * 1024 * 1024;
+
+/** Items [from, to) of one shard's list: one request. */
+interface Part {
+  readonly shard: number;
+  readonly items: readonly UpsertItem[];
+  readonly from: number;
+  readonly to: number;
+  readonly byteLength: number;
+}
+
+/** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
+export function prepareItem(parts: VectorCollectionParts, document: VectorDocument): UpsertItem {
+  if (document === null || typeof document !== "object")
+    throw invalidArgument("upsert", "document", "an object with id and vector", document);
+  const { id, vector, payload } = document;
+  idWordOf(id);
+  const hash = hashId(id);
+  const copy = copyVector("upsert", parts.options.dimensions, vector, id);
+  const encoded = payload === undefined ? undefined : encodePayload(payload, id);
+  return { id, hash, vshard: vshardOfHash(parts.coordinator.snapshot, hash), vector: copy, payload: encoded };
+}
+
+/** @throws {ShardloomError} `ERR_DUPLICATE_ID` when an id stands twice. */
+export function refuseDuplicates(items: readonly UpsertItem[]): void {
+  const seen = new Set<string | number>();
+  for (const [position, { id }] of items.entries()) {
+    if (seen.has(id)) {
+      throw new ShardloomError(
+        "ERR_DUPLICATE_ID",
+        `Cannot upsert batch as its ids must be distinct: ${describeValue(id)} stands again at position ${position}`,
+        {
+          details: { id, position },
+        },
+      );
+    }
+    seen.add(id);
+  }
+}
+
+/** Bytes that an item takes in a request. @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when no request can hold it. */
+export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): number {
+  const { coordinator, options } = parts;
+  const limit =
+    coordinator.requester(ownerOf(coordinator.snapshot, item.vshard)).maxPayloadBytes -
+    upsertRequestBytes(options.dimensions, [], 0, 0);
+  const byteLength = upsertItemBytes(options.dimensions, item);
+  if (byteLength <= limit) return byteLength;
+  throw new ShardloomError(
+    "ERR_RECORD_TOO_LARGE",
+    `Cannot upsert ${describeValue(item.id)} as a document must take at most ${limit} bytes: current value is ${byteLength}`,
+    {
+      details: { id: item.id, byteLength, limit },
+    },
+  );
+}
+
+/** Writes checked items with distinct ids. On an error `details.written` tells how many of them were acknowledged. */
+export async function upsertItems(
+  parts: VectorCollectionParts,
+  items: readonly UpsertItem[],
+  options: CallOptions,
+  priority: number,
+): Promise<LoadProgress> {
+  const requests = split(parts, items);
+  if (!isTight(parts, items)) return write(parts, requests, options, priority);
+  const turn = parts.reservations.tail.then(async () => {
+    const shards = new Set(requests.map((part) => part.shard));
+    await allOf(
+      [...shards].map((shard) =>
+        reserve(
+          parts,
+          requests.filter((part) => part.shard === shard),
+          options,
+          priority,
+        ),
+      ),
+    );
+    return write(parts, requests, options, priority);
+  });
+  parts.reservations.tail = turn.catch(() => undefined); // its caller has the error
+  return turn;
+}
+
+/** Groups by shard, then by what fits one request. */
+function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part[] {
+  const { coordinator, options } = parts;
+  const byShard = new Map<number, { items: UpsertItem[]; sizes: number[] }>();
+  for (const item of items) {
+    const shard = ownerOf(coordinator.snapshot, item.vshard);
+    const group = byShard.get(shard) ?? { items: [], sizes: [] };
+    byShard.set(shard, group);
+    group.items.push(item);
+    group.sizes.push(itemBytes(parts, item));
+  }
+  const header = upsertRequestBytes(options.dimensions, [], 0, 0);
+  return [...byShard].flatMap(([shard, group]) => {
+    const limit = coordinator.requester(shard).maxPayloadBytes;
+    const requests: Part[] = [];
+    for (let from = 0; from < group.items.length; ) {
+      let byteLength = header;
+      let to = from;
+      while (to < group.items.length && byteLength + (group.sizes[to] as number) <= limit)
+        byteLength += group.sizes[to++] as number;
+      requests.push({ shard, items: group.items, from, to, byteLength });
+      from = to;
+    }
+    return requests;
+  });
+}
+
+/** Whether this batch could meet the end of the arena. Memory that blocks gave back is not counted: it may not fit. */
+function isTight(parts: VectorCollectionParts, items: readonly UpsertItem[]): boolean {
+  const { capacityBytes, touchedBytes } = parts.arena.stats();
+  let batchBytes = 0;
+  for (const item of items)
+    batchBytes += rowStride(parts.options.dimensions) + upsertItemBytes(parts.options.dimensions, item);
+  const directoriesBytes = touchedBytes / 2;
+  return (
+    capacityBytes - touchedBytes < parts.coordinator.snapshot.shards * GROWTH_BYTES + 4 * batchBytes + directoriesBytes
+  );
+}
+
+/** Reserves memory for all parts of one shard, one after the other, each beyond those before it. */
+async function reserve(
+  parts: VectorCollectionParts,
+  requests: readonly Part[],
+  options: CallOptions,
+  priority: number,
+): Promise<void> {
+  let before: Reservation = { rows: 0, bytes: 0 };
+  for (const part of requests) {
+    const { inserted, firstVersion: bytes } = await send(parts, part, options, priority, before);
+    before = { rows: before.rows + inserted, bytes: before.bytes + bytes };
+  }
+}
+
+async function write(
+  parts: VectorCollectionParts,
+  requests: readonly Part[],
+  options: CallOptions,
+  priority: number,
+): Promise<LoadProgress> {
+  let written = 0;
+  let inserted = 0;
+  const calls = requests.map(async (part) => {
+    const reply = await send(parts, part, options, priority);
+    written += reply.count;
+    inserted += reply.inserted;
+  });
+  try {
+    await allOf(calls);
+  } catch (error) {
+    throw withDetails(error, { written });
+  }
+  return { written, inserted };
+}
+
+function send(
+  parts: VectorCollectionParts,
+  part: Part,
+  options: CallOptions,
+  priority: number,
+  reserved?: Reservation,
+): Promise<UpsertReply> {
+  const { coordinator, collectionId } = parts;
+  const { dimensions } = parts.options;
+  const { items, from, to, byteLength } = part;
+  const payload: Payload = {
+    byteLength,
+    write: (target, offset) => writeUpsertRequest(target, offset, collectionId, dimensions, items, from, to, reserved),
+  };
+  const decode = (frame: ReplyFrame): UpsertReply => readUpsertReply(frame, frame.offset);
+  return coordinator.ask(part.shard, VECTOR_UPSERT, VSHARD_LISTED, payload, decode, options, priority);
+}
+
+/** Waits for all, also when one fails, then throws the first failure: an answer must not come before the state is settled. */
+async function allOf(calls: readonly Promise<unknown>[]): Promise<void> {
+  const settled = await Promise.allSettled(calls);
+  const failed = settled.find((entry) => entry.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
+}
+
+/** The same error with more details. */
+export function withDetails(error: unknown, details: Readonly<Record<string, unknown>>): ShardloomError {
+  const base = ShardloomError.from(error);
+  return new ShardloomError(base.code, base.message, {
+    details: { ...base.details, ...details },
+    cause: base.cause ?? base,
+    retryable: base.retryable,
+  });
+}

@@ -1,0 +1,63 @@
+/**
+ * What the control plane is made of and what it tells: its options, its clients, its events.
+ *
+ * Invariant: every member of the options is resolved; nothing here has a default.
+ */
+import type { BridgeOptions } from "../../native-bridge/bridge.ts";
+import type { ShardloomError } from "../errors.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Scheduler } from "../runtime/scheduler.ts";
+import type { TopologySnapshot } from "../topology/snapshot.ts";
+import type { RecoverTask, ShardReady } from "./shard-task.ts";
+
+/** A client thread, seen from the control plane. */
+export interface ControlClient {
+  readonly name: string;
+  readonly block: SharedArrayBuffer;
+  /** A worker serves (or will serve) the shard on this bridge from now on. */
+  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void;
+  /** What the shard's worker held is lost. Called before the replacement's `attach`. */
+  lose(shard: number, error: ShardloomError): void;
+}
+
+/** Options of the control plane, all resolved. */
+export interface ControlPlaneOptions {
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly snapshot: TopologySnapshot;
+  readonly memory: WebAssembly.Memory;
+  readonly kernels: WebAssembly.Module;
+  readonly workerUrl: URL;
+  readonly actorUrls: readonly string[];
+  readonly bridge: BridgeOptions;
+  readonly mesh: BridgeOptions;
+  readonly maxHandlerMs: number;
+  readonly maxNativeMs: number;
+  readonly startTimeoutMs: number;
+  readonly maxHeapMb?: number;
+  /** What the next worker of a shard must take over. */
+  readonly recover: (shard: number) => readonly RecoverTask[];
+}
+
+/** A worker was lost; `error` is what its open requests failed with. */
+export interface WorkerLost {
+  readonly shard: number;
+  readonly incarnation: number;
+  readonly error: ShardloomError;
+}
+
+/** A replacement serves; its user actors start from their initial state. */
+export interface WorkerRestarted {
+  readonly shard: number;
+  readonly incarnation: number;
+  readonly ready: ShardReady;
+  /** From the loss to the first served message, in ms. */
+  readonly recoveryMs: number;
+}
+
+/** Lifecycle events. */
+export interface ControlPlaneEvents {
+  "worker-lost": [WorkerLost];
+  "worker-restarted": [WorkerRestarted];
+  "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
+}
