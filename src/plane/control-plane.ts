@@ -121,11 +121,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   }
 
   /** Heartbeat word and state of every worker, read from shared memory without a message. */
-  heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number }[] {
+  heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number; parks: number; wakes: number }[] {
     return this.#workers.map(({ shard, incarnation, state, block }) => {
       const beat = block.heartbeat.read();
       const activity = beat.state === HEARTBEAT.JS ? "js" : beat.state === HEARTBEAT.NATIVE ? "native" : "idle";
-      return { shard, incarnation, state, activity, sinceMs: beat.sinceMs };
+      return { shard, incarnation, state, activity, sinceMs: beat.sinceMs, ...block.bell.counters() };
     });
   }
 

@@ -128,16 +128,16 @@ export class DataPlane {
       if (block.retired) return "retired";
       const nowMs = clock.nowMs();
       const open = pendingAsync() > 0;
-      if (nowMs - lastTurnMs > (open ? TURN_LIMIT_ASYNC_MS : TURN_LIMIT_MS)) {
-        await nextTurn(scheduler);
-        lastTurnMs = clock.nowMs();
-        continue;
-      }
       const work = this.#duty(nowMs);
       if (work > 0) {
         this.#idleSlices = 0;
         if (waiting) spin.woke();
         waiting = false;
+      }
+      if (nowMs - lastTurnMs > (open ? TURN_LIMIT_ASYNC_MS : TURN_LIMIT_MS)) {
+        await nextTurn(scheduler);
+        lastTurnMs = clock.nowMs();
+        continue;
       }
       if (open || pendingAsync() > 0) {
         quiet = work > 0 ? 0 : quiet + 1;
