@@ -67,8 +67,10 @@ class ShardHost {
   readonly #early: (() => void)[] = [];
   readonly #peerIncarnations: Map<number, number> = new Map();
   #nativeDepth = 0;
-  #stopTimeoutMs: number | undefined;
   #refused: (() => void) | undefined;
+  readonly #stopped: Promise<void> = new Promise((resolve) => {
+    this.#refused = resolve;
+  });
   #becomeReady!: (ready: ShardReady) => void;
   #refuse!: (error: unknown) => void;
 
@@ -88,10 +90,10 @@ class ShardHost {
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
-      stop: (timeoutMs) => {
-        this.#stopTimeoutMs = timeoutMs;
+      quiesce: (timeoutMs) => this.#quiesce(timeoutMs),
+      stop: () => {
         this.#refused?.();
-        this.#stopWhenComposed();
+        this.#whenComposed(() => this.#plane?.stop());
       },
     };
   }
@@ -109,7 +111,7 @@ class ShardHost {
       this.#becomeReady({ actors: tableOf(definitions), recovered });
     } catch (error) {
       this.#refuse(error);
-      await this.#untilStopped();
+      await this.#stopped;
       return "stopped";
     }
     await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
@@ -121,28 +123,15 @@ class ShardHost {
     return ending;
   }
 
-  #untilStopped(): Promise<void> {
-    if (this.#stopTimeoutMs !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#refused = resolve;
-    });
-  }
-
   #whenComposed(act: () => void): void {
     if (this.#plane === undefined) this.#early.push(act);
     else act();
   }
 
-  /** Actors end first, while the loop still carries their messages; then the loop itself. */
-  #stopWhenComposed(): void {
-    const plane = this.#plane;
-    if (plane === undefined || this.#stopTimeoutMs === undefined) return;
-    plane.quiesce();
-    const closed = this.#actors?.close({ timeoutMs: this.#stopTimeoutMs }) ?? Promise.resolve();
-    closed.then(
-      () => plane.stop(),
-      () => plane.stop(),
-    );
+  /** Ends the actors while the loop still carries their messages. A worker that is only starting has none. */
+  async #quiesce(timeoutMs: number): Promise<void> {
+    this.#whenComposed(() => this.#plane?.quiesce());
+    await this.#actors?.close({ timeoutMs });
   }
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
@@ -241,7 +230,6 @@ class ShardHost {
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
     for (const act of this.#early.splice(0)) act();
-    this.#stopWhenComposed();
   }
 
   #attachPeer(peer: PeerTask): void {

@@ -36,7 +36,8 @@ export class ClientPlane {
   readonly #options: ClientPlaneOptions;
   readonly #pump: ReplyPump;
   readonly #requesters: Requester[] = [];
-  readonly #past: RequesterStats[] = [];
+  /** Sums of requesters that are gone. */
+  readonly #past: RequesterStats = createRequesterStats();
   readonly #origin: EnvelopeOrigin;
   #closed: ShardloomError | undefined;
 
@@ -79,16 +80,13 @@ export class ClientPlane {
     if (requester === undefined || requester.lost) return;
     this.#pump.remove(requester);
     requester.fail(error);
-    this.#past.push(requester.stats);
+    addStats(this.#past, requester.stats);
   }
 
   /** Sums of all requesters that this thread has had. */
   stats(): RequesterStats {
-    const sum = createRequesterStats();
-    const live = this.#requesters.filter((requester) => !requester.lost).map((requester) => requester.stats);
-    for (const stats of [...this.#past, ...live]) {
-      for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
-    }
+    const sum = { ...this.#past };
+    for (const requester of this.#requesters) if (!requester.lost) addStats(sum, requester.stats);
     return sum;
   }
 
@@ -99,4 +97,8 @@ export class ClientPlane {
     for (const requester of this.#requesters) requester.fail(this.#closed);
     this.#pump.close();
   }
+}
+
+function addStats(sum: RequesterStats, stats: RequesterStats): void {
+  for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
 }

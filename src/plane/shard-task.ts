@@ -79,6 +79,8 @@ export interface ShardControl {
   attachClient(client: ClientTask): void;
   detachClient(client: string): void;
   stats(): ShardStats;
-  /** End the actors, giving open handlers this long, finish what is in flight, then leave the loop. */
-  stop(timeoutMs: number): void;
+  /** End the actors, giving open handlers this long; requests are still answered, those to actors with `ERR_CLOSED`. */
+  quiesce(timeoutMs: number): Promise<void>;
+  /** Leave the loop once what has arrived is answered. */
+  stop(): void;
 }

@@ -1,7 +1,9 @@
 /** Actors that the cluster tests host in real workers. */
 import { pbkdf2Sync } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { defineActor } from "../../src/index.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 
 /** Keeps a count and the order in which it was told things. */
 export const counter = defineActor({
@@ -42,6 +44,32 @@ export const saboteur = defineActor({
     grind(_, rounds: number, context) {
       return context.native(() => pbkdf2Sync("secret", "salt", rounds, 32, "sha512").length);
     },
+    /** Goes native for a moment again and again, and never ends a turn meanwhile. */
+    flicker(_, milliseconds: number, context) {
+      const until = performance.now() + milliseconds;
+      while (performance.now() < until) context.native(() => pbkdf2Sync("secret", "salt", 2_000, 32, "sha512"));
+      return "done";
+    },
+    nestNative(_, milliseconds: number, context) {
+      return context.native(() => {
+        context.native(() => pbkdf2Sync("secret", "salt", 10, 32, "sha512"));
+        const until = performance.now() + milliseconds;
+        while (performance.now() < until) pbkdf2Sync("secret", "salt", 2_000, 32, "sha512");
+        return "done";
+      });
+    },
+    clock() {
+      return systemClock.nowMs();
+    },
+    sleepUntilAborted(_, milliseconds: number, context) {
+      return new Promise<string>((resolve, reject) => {
+        const timer = setTimeout(() => resolve("slept"), milliseconds);
+        context.signal.addEventListener("abort", () => {
+          clearTimeout(timer);
+          reject(context.signal.reason as Error);
+        });
+      });
+    },
     sleep(_, milliseconds: number) {
       return new Promise<string>((resolve) => setTimeout(() => resolve("slept"), milliseconds));
     },
@@ -80,5 +108,22 @@ export const relay = defineActor({
       await Promise.all(message.values.map((value) => target.tell.remember(value)));
       return target.seen();
     },
+  },
+});
+
+/** Saves itself to another actor when it stops, and notes whether that worked. */
+export const saver = defineActor({
+  name: "saver",
+  init: () => ({ key: "", path: "" }),
+  handlers: {
+    remember(state, message: { key: string; path: string }) {
+      state.key = message.key;
+      state.path = message.path;
+    },
+  },
+  async onStop(state, context) {
+    if (state.key === "") return;
+    const outcome = await context.actor(counter, state.key).add(1).catch((error: Error) => error.message);
+    writeFileSync(state.path, String(outcome));
   },
 });
