@@ -11,7 +11,7 @@ import { HEARTBEAT } from "../native-bridge/heartbeat.ts";
 import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
 import { RegionTable } from "../native-bridge/region-table.ts";
-import { createActorSystem, type ActorSystem } from "../src/actor/actor-system.ts";
+import { type ActorSystem, createActorSystem } from "../src/actor/actor-system.ts";
 import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
 import { serveControl } from "../src/plane/control-rpc.ts";
@@ -163,7 +163,10 @@ class ShardHost {
   /** After a native call: a quarantined worker's shard belongs to another thread by now. */
   #assertServing(): void {
     if (!this.#block.retired) return;
-    throw new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot go on as shard ${this.#task.shard} has been given to another worker`);
+    throw new ShardloomError(
+      "ERR_NATIVE_QUARANTINED",
+      `Cannot go on as shard ${this.#task.shard} has been given to another worker`,
+    );
   }
 
   /** What a successor takes over; the first worker of a shard has nothing to. */
@@ -249,7 +252,11 @@ class ShardHost {
     });
     this.#requesters.set(peer.shard, requester);
     this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
-    previous?.fail(new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, { details: { shard: peer.shard } }));
+    previous?.fail(
+      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, {
+        details: { shard: peer.shard },
+      }),
+    );
   }
 
   #attachClient(client: ClientTask): void {
@@ -267,7 +274,12 @@ class ShardHost {
       shard: this.#task.shard,
       incarnation: this.#task.incarnation,
       actors: { ...this.#actors?.counters(), active: this.#actors?.activeCount() ?? 0 },
-      requests: { handled: counters?.handled ?? 0, failed: counters?.failed ?? 0, expired: counters?.expired ?? 0, corrupt: counters?.corrupt ?? 0 },
+      requests: {
+        handled: counters?.handled ?? 0,
+        failed: counters?.failed ?? 0,
+        expired: counters?.expired ?? 0,
+        corrupt: counters?.corrupt ?? 0,
+      },
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };
   }
@@ -284,14 +296,22 @@ async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]
     const exported = await importModule(url);
     const found = Object.values(exported).filter(isActorDefinition);
     if (found.length === 0) {
-      throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actors as ${url} must export one made with defineActor`, { details: { url } });
+      throw new ShardloomError(
+        "ERR_MODULE_NOT_LOADED",
+        `Cannot load actors as ${url} must export one made with defineActor`,
+        { details: { url } },
+      );
     }
     for (const definition of found) {
       const other = byName.get(definition.name);
       if (other !== undefined && other !== definition) {
-        throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`, {
-          details: { url, name: definition.name },
-        });
+        throw new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
+          {
+            details: { url, name: definition.name },
+          },
+        );
       }
       byName.set(definition.name, definition);
     }
@@ -303,10 +323,13 @@ async function importModule(url: string): Promise<Record<string, unknown>> {
   try {
     return (await import(url)) as Record<string, unknown>;
   } catch (error) {
-    throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`, {
-      details: { url },
-      cause: error,
-    });
+    throw new ShardloomError(
+      "ERR_MODULE_NOT_LOADED",
+      `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        details: { url },
+        cause: error,
+      },
+    );
   }
 }
-

@@ -20,7 +20,13 @@ export interface AskOptions {
 /** How references reach actors. One per thread, made by the plane; tests make their own. */
 export interface ActorSend {
   /** Sends and resolves with the answer, or rejects with a ShardloomError. */
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown>;
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown>;
   /**
    * Sends; resolves when the message has left for its shard, with {@link ACCEPTED} itself when it could leave at once.
    * Rejects with `ERR_OVERLOADED` when too many wait.

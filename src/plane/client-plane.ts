@@ -5,11 +5,12 @@
  * requester has failed everything it held before the next one takes its place.
  */
 import { BridgeClient } from "../../native-bridge/bridge.ts";
-import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
 import { ShardloomError } from "../errors.ts";
 import { ReplyPump } from "../routing/reply-pump.ts";
-import { createRequesterStats, Requester, type RequesterStats } from "../routing/requester.ts";
+import { Requester } from "../routing/requester.ts";
+import { createRequesterStats, type RequesterStats } from "../routing/requester-stats.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { TopologySnapshot } from "../topology/snapshot.ts";
@@ -59,7 +60,11 @@ export class ClientPlane {
   /** Connects to the worker that serves, or is about to serve, a shard. */
   attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
     const previous = this.#requesters[shard];
-    if (previous !== undefined) this.lose(shard, new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`));
+    if (previous !== undefined)
+      this.lose(
+        shard,
+        new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`),
+      );
     const { clock, snapshot } = this.#options;
     const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
     const requester = new Requester(client, {
