@@ -127,7 +127,8 @@ export class DataPlane {
         waiting = false;
         spin.woke();
       }
-      const more = work > 0 || background(BACKGROUND_BUDGET_MS);
+      // What is stopping indexes nothing more: a long build must not hold up close().
+      const more = work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS));
       if (block.retired) return "retired";
       const turnDue = clock.nowMs() - lastTurnMs > TURN_LIMIT_MS;
       if (turnDue || (pendingAsync() > 0 && work > 0)) {
