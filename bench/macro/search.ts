@@ -152,8 +152,8 @@ async function assertIndexed({ stage, block }: Timed): Promise<void> {
 }
 
 async function measure(context: BenchContext, stage: SearchStage, data: SearchData): Promise<BenchReport> {
-  const count = sized(context.mode, 128, 2_048, 8_192);
-  const exactCount = sized(context.mode, 32, 256, 512);
+  const count = sized(context.mode, 128, 1_536, 8_192);
+  const exactCount = sized(context.mode, 32, 128, 512);
   const rounds = sized(context.mode, 1, 7, 9);
   const rows = await fill(stage, data);
   const block = new Float32Array(count * DIMENSIONS);
