@@ -40,8 +40,14 @@ async function startServer(side: Side, rows: number, seed: number): Promise<Serv
 /** Both sides must give the same answers. */
 async function compareAnswers(servers: readonly Server[], paths: readonly string[]): Promise<void> {
   for (const path of paths.slice(0, 20)) {
-    const [ours, theirs] = await Promise.all(servers.map(async (server) => (await fetch(server.url + path)).json() as Promise<{ id: string; score: number }[]>));
-    const same = ours?.length === NEIGHBOURS && ours.every((hit, at) => hit.id === theirs?.[at]?.id && Math.abs(hit.score - theirs[at].score) < 1e-5);
+    const [ours, theirs] = await Promise.all(
+      servers.map(
+        async (server) => (await fetch(server.url + path)).json() as Promise<{ id: string; score: number }[]>,
+      ),
+    );
+    const same =
+      ours?.length === NEIGHBOURS &&
+      ours.every((hit, at) => hit.id === theirs?.[at]?.id && Math.abs(hit.score - theirs[at].score) < 1e-5);
     if (!same) throw new Error(`embed bench: the sides answer ${path} differently`);
   }
 }
@@ -50,7 +56,8 @@ async function burst(server: Server, load: ChildProcess, task: Omit<LoadTask, "u
   await answer(server.process, "begin");
   const sample = await answer<LoadSample>(load, { ...task, url: server.url });
   const own = await answer<ServerSample>(server.process, "end");
-  if (sample.failures > 0 || sample.requestsPerSecond === 0) throw new Error(`embed bench: ${sample.failures} requests to ${server.side} failed`);
+  if (sample.failures > 0 || sample.requestsPerSecond === 0)
+    throw new Error(`embed bench: ${sample.failures} requests to ${server.side} failed`);
   if (server.side === "cluster" && own.cores < 0.5) throw new Error("embed bench: the cluster's server did nothing");
   if (!counted) return;
   server.load.push(sample);
@@ -60,19 +67,55 @@ async function burst(server: Server, load: ChildProcess, task: Omit<LoadTask, "u
 function report(context: BenchContext, servers: readonly Server[], connections: number, rows: number): BenchReport {
   const [ours, theirs] = servers as [Server, Server];
   const of = (server: Server, pick: (sample: LoadSample & ServerSample) => number): number[] =>
-    server.load.map((sample, at) => pick({ ...sample, ...(server.own[at] as ServerSample), cores: server.own[at]?.cores ?? 0 }));
-  const perRound = ours.load.map((sample, at) => sample.requestsPerSecond / (theirs.load[at]?.requestsPerSecond ?? Number.NaN));
+    server.load.map((sample, at) =>
+      pick({ ...sample, ...(server.own[at] as ServerSample), cores: server.own[at]?.cores ?? 0 }),
+    );
+  const perRound = ours.load.map(
+    (sample, at) => sample.requestsPerSecond / (theirs.load[at]?.requestsPerSecond ?? Number.NaN),
+  );
   const ourP99 = median(of(ours, (sample) => sample.delayP99));
   const theirP99 = median(of(theirs, (sample) => sample.delayP99));
-  const share = servers.map((server) => `${server.side} ${median(server.load.map((sample) => sample.cores)).toFixed(2)}`).join(", ");
+  const share = servers
+    .map((server) => `${server.side} ${median(server.load.map((sample) => sample.cores)).toFixed(2)}`)
+    .join(", ");
   return {
     rows: servers.flatMap((server) => [
-      toRow("exact search", server.side, "requests/s", of(server, (sample) => sample.requestsPerSecond)),
-      toRow("event-loop delay p50", server.side, "ms", of(server, (sample) => sample.delayP50)),
-      toRow("event-loop delay p99", server.side, "ms", of(server, (sample) => sample.delayP99)),
-      toRow("latency p50", server.side, "ms", of(server, (sample) => sample.latencyP50)),
-      toRow("latency p99", server.side, "ms", of(server, (sample) => sample.latencyP99)),
-      toRow("cores used by the server", server.side, "cores", of(server, (sample) => sample.cores)),
+      toRow(
+        "exact search",
+        server.side,
+        "requests/s",
+        of(server, (sample) => sample.requestsPerSecond),
+      ),
+      toRow(
+        "event-loop delay p50",
+        server.side,
+        "ms",
+        of(server, (sample) => sample.delayP50),
+      ),
+      toRow(
+        "event-loop delay p99",
+        server.side,
+        "ms",
+        of(server, (sample) => sample.delayP99),
+      ),
+      toRow(
+        "latency p50",
+        server.side,
+        "ms",
+        of(server, (sample) => sample.latencyP50),
+      ),
+      toRow(
+        "latency p99",
+        server.side,
+        "ms",
+        of(server, (sample) => sample.latencyP99),
+      ),
+      toRow(
+        "cores used by the server",
+        server.side,
+        "cores",
+        of(server, (sample) => sample.cores),
+      ),
     ]),
     goals: [
       judge(context.goals, "E1a", median(perRound)),
@@ -101,7 +144,8 @@ export const bench: Bench = {
       for (const side of SIDES) servers.push(await startServer(side, rows, context.seed));
       await compareAnswers(servers, paths);
       for (let round = -1; round < rounds; round++) {
-        for (const server of servers) await burst(server, load, { paths, connections, seconds: round < 0 ? 1 : seconds }, round >= 0);
+        for (const server of servers)
+          await burst(server, load, { paths, connections, seconds: round < 0 ? 1 : seconds }, round >= 0);
       }
     } finally {
       load.disconnect();
