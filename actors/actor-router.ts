@@ -8,12 +8,13 @@
  * Invariant: sender and receiver agree on actors and handlers by index, from the table that workers tell at the handshake.
  */
 import { ShardloomError } from "../src/errors.ts";
-import type { ActorSend, AskOptions } from "../src/actor/actor-ref.ts";
+import { ACCEPTED, type ActorSend, type AskOptions } from "../src/actor/actor-ref.ts";
 import type { ActorSystem } from "../src/actor/actor-system.ts";
 import type { ReplySink } from "../src/actor/delivery.ts";
+import type { ReplyFrame } from "../src/routing/requester.ts";
 import type { Scheduler, Timer } from "../src/runtime/scheduler.ts";
 import { ownerOf, vshardOfActor } from "../src/topology/snapshot.ts";
-import { ActorMessage } from "../src/wire/actor-codec.ts";
+import { ActorMessage, encodeKey } from "../src/wire/actor-codec.ts";
 import { PRIORITY } from "../src/wire/envelope-layout.ts";
 import { ACTOR_ASK, ACTOR_TELL } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
@@ -40,71 +41,113 @@ export interface ActorRouterOptions {
 /** Sender id of messages that this thread sends to its own actors. */
 const LOCAL_SENDER = 1;
 const EMPTY = new Uint8Array(0);
+/** Routes remembered per actor name. A reference is used many times; hashing its key each time would cost more than the send. */
+const ROUTE_LIMIT = 4096;
+
+/** Where the messages to one actor go. */
+interface Route {
+  readonly vshard: number;
+  readonly shard: number;
+  readonly key: Uint8Array;
+}
+
+interface KnownActor {
+  readonly index: number;
+  readonly handlers: ReadonlyMap<string, number>;
+  readonly routes: Map<string, Route>;
+}
 
 /** Sends to actors wherever they live. */
 export class ActorRouter implements ActorSend {
   readonly #options: ActorRouterOptions;
-  readonly #actors: Map<string, { index: number; handlers: Map<string, number> }> = new Map();
+  readonly #actors: Map<string, KnownActor> = new Map();
   readonly #open: Map<number, LocalAsk> = new Map();
   readonly #sink: ReplySink;
+  readonly #message: ActorMessage;
+  readonly #decode: (frame: ReplyFrame) => unknown;
   #token = 0;
 
   constructor(options: ActorRouterOptions) {
     this.#options = options;
+    const { codec } = options;
     for (const [index, { name, handlers }] of options.table.entries()) {
-      this.#actors.set(name, { index, handlers: new Map(handlers.map((handler, at) => [handler, at])) });
+      this.#actors.set(name, { index, handlers: new Map(handlers.map((handler, at) => [handler, at])), routes: new Map() });
     }
+    this.#message = new ActorMessage(codec);
+    this.#decode = (frame) => codec.decode(frame.bytes, frame.offset, frame.length);
     this.#sink = {
-      value: (_, token, value) => this.#settle(token, (ask) => ask.resolve(options.codec.decode(options.codec.encode(value)))),
+      value: (_, token, value) => this.#settle(token, (ask) => ask.resolve(codec.decode(codec.encode(value)))),
       error: (_, token, error) => this.#settle(token, (ask) => ask.reject(error)),
     };
   }
 
   /** @throws {ShardloomError} `ERR_UNKNOWN_ACTOR` when no worker hosts an actor of that name. */
   assertKnown(actorName: string): void {
-    this.#names(actorName, undefined);
+    this.#actor(actorName);
   }
 
-  // async so that every failure is a rejection
-  async ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
-    const { coordinator, codec } = this.#options;
-    const names = this.#names(actorName, handler);
-    const vshard = vshardOfActor(coordinator.snapshot, actorName, key);
-    const shard = ownerOf(coordinator.snapshot, vshard);
-    const value = message === undefined ? EMPTY : codec.encode(message);
-    const local = this.#options.local?.();
-    if (local?.shard === shard) return this.#askLocal(local, actorName, key, handler, value, options);
-    const payload = new ActorMessage(names.actor, names.handler, key, value);
-    return coordinator.ask(shard, ACTOR_ASK, vshard, payload, (frame) => codec.decode(frame.bytes, frame.offset, frame.length), options);
+  // Not async: that would put three more microtasks between the answer and the caller. Every failure is a rejection.
+  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
+    try {
+      const { coordinator } = this.#options;
+      const actor = this.#actor(actorName);
+      const handlerIndex = this.#handler(actor, actorName, handler);
+      const route = actor.routes.get(key) ?? this.#route(actor, actorName, key);
+      const local = this.#options.local?.();
+      if (local?.shard === route.shard) return this.#askLocal(local, actorName, key, handler, this.#encode(message), options);
+      const payload = this.#message.set(actor.index, handlerIndex, route.key, message);
+      return coordinator.ask(route.shard, ACTOR_ASK, route.vshard, payload, this.#decode, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
-  async tell(actorName: string, key: string, handler: string, message: unknown): Promise<void> {
-    const { coordinator, codec } = this.#options;
-    const names = this.#names(actorName, handler);
-    const vshard = vshardOfActor(coordinator.snapshot, actorName, key);
-    const shard = ownerOf(coordinator.snapshot, vshard);
-    const value = message === undefined ? EMPTY : codec.encode(message);
-    const local = this.#options.local?.();
-    if (local?.shard === shard) this.#deliver(local, actorName, key, handler, value, false, 0, 0);
-    else coordinator.requester(shard).tell(ACTOR_TELL, vshard, PRIORITY.NORMAL, new ActorMessage(names.actor, names.handler, key, value));
+  tell(actorName: string, key: string, handler: string, message: unknown): Promise<void> {
+    try {
+      const { coordinator } = this.#options;
+      const actor = this.#actor(actorName);
+      const handlerIndex = this.#handler(actor, actorName, handler);
+      const route = actor.routes.get(key) ?? this.#route(actor, actorName, key);
+      const local = this.#options.local?.();
+      if (local?.shard === route.shard) {
+        this.#deliver(local, actorName, key, handler, this.#encode(message), false, 0, 0);
+        return ACCEPTED;
+      }
+      const payload = this.#message.set(actor.index, handlerIndex, route.key, message);
+      return coordinator.requester(route.shard).tell(ACTOR_TELL, route.vshard, PRIORITY.NORMAL, payload) ?? ACCEPTED;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
-  #names(actorName: string, handler: string | undefined): { actor: number; handler: number } {
+  #encode(message: unknown): Uint8Array {
+    return message === undefined ? EMPTY : this.#options.codec.encode(message);
+  }
+
+  #actor(actorName: string): KnownActor {
     const actor = this.#actors.get(actorName);
-    if (actor === undefined) {
-      const known = [...this.#actors.keys()].join(", ");
-      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot refer to actor ${JSON.stringify(actorName)} as it must be one of the cluster's actors (${known || "none"})`, {
-        details: { actorName },
-      });
-    }
-    if (handler === undefined) return { actor: actor.index, handler: 0 };
+    if (actor !== undefined) return actor;
+    const known = [...this.#actors.keys()].join(", ");
+    throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot refer to actor ${JSON.stringify(actorName)} as it must be one of the cluster's actors (${known || "none"})`, {
+      details: { actorName },
+    });
+  }
+
+  #handler(actor: KnownActor, actorName: string, handler: string): number {
     const index = actor.handlers.get(handler);
-    if (index === undefined) {
-      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot send to actor ${actorName} as it has no handler ${JSON.stringify(handler)}`, {
-        details: { actorName, handler },
-      });
-    }
-    return { actor: actor.index, handler: index };
+    if (index !== undefined) return index;
+    throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot send to actor ${actorName} as it has no handler ${JSON.stringify(handler)}`, {
+      details: { actorName, handler },
+    });
+  }
+
+  #route(actor: KnownActor, actorName: string, key: string): Route {
+    const { snapshot } = this.#options.coordinator;
+    const vshard = vshardOfActor(snapshot, actorName, key);
+    const route: Route = { vshard, shard: ownerOf(snapshot, vshard), key: encodeKey(key) };
+    if (actor.routes.size >= ROUTE_LIMIT) actor.routes.clear();
+    actor.routes.set(key, route);
+    return route;
   }
 
   #askLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array, options: AskOptions | undefined): Promise<unknown> {

@@ -8,7 +8,7 @@
  */
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { Gather, type Gathered, type PartialPolicy } from "../src/routing/gather.ts";
-import type { Payload, PendingRequest, ReplyFrame, Requester } from "../src/routing/requester.ts";
+import type { Payload, PendingRequest, ReplyFrame, ReplySink, Requester } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
@@ -66,11 +66,15 @@ export class Coordinator {
 
   /** The absolute deadline of a call that begins now. */
   deadlineAtMs(options: CallOptions | undefined): number {
+    return this.#deadline(options, this.#options.clock.nowMs());
+  }
+
+  #deadline(options: CallOptions | undefined, nowMs: number): number {
     const timeoutMs = options?.timeoutMs ?? this.#options.requestTimeoutMs;
     if (!(timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS)) {
       throw invalidArgument("make call", "timeoutMs", `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`, timeoutMs);
     }
-    return this.#options.clock.nowMs() + timeoutMs;
+    return nowMs + timeoutMs;
   }
 
   /** The requester of a shard's current worker. */
@@ -78,7 +82,7 @@ export class Coordinator {
     return this.#options.requester(shard);
   }
 
-  /** Sends one request to one shard. `decode` runs while the reply is in place. */
+  /** Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place. */
   ask<T>(
     shard: number,
     type: number,
@@ -89,26 +93,14 @@ export class Coordinator {
     priority: number = PRIORITY.NORMAL,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
+      const nowMs = this.#options.clock.nowMs();
       const signal = options?.signal;
       if (signal?.aborted === true) throw abortError(signal);
-      const deadlineAtMs = this.deadlineAtMs(options);
+      const deadlineAtMs = this.#deadline(options, nowMs);
       const requester = this.requester(shard);
-      let unlisten: (() => void) | undefined;
-      const pending = requester.request(type, vshard, priority, deadlineAtMs, payload, {
-        onReply: (frame) => {
-          unlisten?.();
-          try {
-            resolve(decode(frame));
-          } catch (error) {
-            reject(ShardloomError.from(error, "ERR_CORRUPT"));
-          }
-        },
-        onFailure: (error) => {
-          unlisten?.();
-          reject(error);
-        },
-      });
-      if (signal !== undefined) unlisten = onAbort(signal, (error) => requester.cancel(pending, error));
+      const call = new AskCall(resolve, reject, decode);
+      const pending = requester.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs);
+      if (signal !== undefined) call.unlisten = onAbort(signal, (error) => requester.cancel(pending, error));
     });
   }
 
@@ -150,6 +142,34 @@ export class Coordinator {
     } finally {
       unlisten?.();
     }
+  }
+}
+
+/** Where one ask ends: its promise. */
+class AskCall<T> implements ReplySink {
+  unlisten: (() => void) | undefined = undefined;
+  readonly #resolve: (answer: T) => void;
+  readonly #reject: (error: ShardloomError) => void;
+  readonly #decode: (frame: ReplyFrame) => T;
+
+  constructor(resolve: (answer: T) => void, reject: (error: ShardloomError) => void, decode: (frame: ReplyFrame) => T) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#decode = decode;
+  }
+
+  onReply(frame: ReplyFrame): void {
+    this.unlisten?.();
+    try {
+      this.#resolve(this.#decode(frame));
+    } catch (error) {
+      this.#reject(ShardloomError.from(error, "ERR_CORRUPT"));
+    }
+  }
+
+  onFailure(error: ShardloomError): void {
+    this.unlisten?.();
+    this.#reject(error);
   }
 }
 

@@ -11,7 +11,7 @@ import type { Delivery, ReplySink } from "../src/actor/delivery.ts";
 import { ShardloomError } from "../src/errors.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
-import { type ActorMessageView, readActorMessage } from "../src/wire/actor-codec.ts";
+import { type ActorMessageView, KeyReader, readActorMessage } from "../src/wire/actor-codec.ts";
 import {
   checkEnvelope,
   ENVELOPE_FAULTS,
@@ -26,6 +26,7 @@ import {
   ENVELOPE_BYTES,
   FLAG_ERROR,
   FLAG_REPLY,
+  NO_DEADLINE_MS,
   PRIORITY,
   VSHARD_LISTED,
   WORD_DEADLINE,
@@ -73,11 +74,15 @@ interface MutableRequest {
   length: number;
 }
 
+/** An ask whose answer did not come within its delivery. */
 interface OpenAsk {
   readonly server: BridgeServer;
   readonly slot: number;
   readonly sequence: number;
 }
+
+/** One object for all deliveries: the actor system keeps none. */
+type MutableDelivery = { -readonly [K in keyof Delivery]: Delivery[K] };
 
 /** Dispatches the requests of one worker. */
 export class Shard {
@@ -94,6 +99,15 @@ export class Shard {
     length: 0,
   };
   readonly #asks: Map<number, OpenAsk> = new Map();
+  readonly #keys: KeyReader = new KeyReader();
+  readonly #delivery: MutableDelivery = { actorName: "", key: "", handler: "", bytes: undefined, byteOffset: 0, byteLength: 0, ask: false, deadlineAtMs: 0, nowMs: 0, senderId: 0, requestToken: 0 };
+  /** The ask that is being delivered: most are answered before `deliver` returns, and then cost no entry in a table. */
+  #currentToken = 0;
+  #currentServer!: BridgeServer;
+  #currentSlot = -1;
+  #currentSequence = 0;
+  /** Time of the last look at the clock. */
+  #nowMs = 0;
   readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
   readonly #sink: ReplySink;
   #token = 0;
@@ -114,6 +128,7 @@ export class Shard {
       value: (_, token, value) => this.#answerValue(token, value),
       error: (_, token, error) => this.#answerError(token, error),
       isCancelled: (_, token) => {
+        if (token === this.#currentToken) return this.#currentServer.isCancelled(this.#currentSlot, this.#currentSequence);
         const ask = this.#asks.get(token);
         return ask?.server.isCancelled(ask.slot, ask.sequence) ?? true;
       },
@@ -137,7 +152,7 @@ export class Shard {
     }
   }
 
-  /** @returns the absolute deadline of an envelope that may be handled */
+  /** @returns the absolute deadline of an envelope that may be handled, 0 when it has none */
   #check(i32: Int32Array, type: number, offset: number, length: number): number {
     const { shard, snapshot, clock } = this.#options;
     const fault = checkEnvelope(i32, offset, length);
@@ -172,11 +187,13 @@ export class Shard {
   }
 
   #deadline(i32: Int32Array, type: number, offset: number, clock: Clock): number {
-    const nowUs = clock.nowUs();
-    const waitedUs = ((nowUs % 0x1_0000_0000) - envelopeWord(i32, offset, WORD_SENT_AT)) >>> 0;
+    const left = envelopeWord(i32, offset, WORD_DEADLINE);
+    if (left === NO_DEADLINE_MS) return 0;
+    this.#nowMs = clock.nowMs();
+    const waitedUs = (((this.#nowMs * 1000) % 0x1_0000_0000) - envelopeWord(i32, offset, WORD_SENT_AT)) >>> 0;
     // A sender's clock may read a few microseconds ahead of ours, which wraps to a huge wait.
     const waitedMs = waitedUs > 0x8000_0000 ? 0 : waitedUs / 1000;
-    const remainingMs = envelopeWord(i32, offset, WORD_DEADLINE) - waitedMs;
+    const remainingMs = left - waitedMs;
     if (remainingMs <= 0) {
       this.counters.expired++;
       throw new ShardloomError(
@@ -185,7 +202,7 @@ export class Shard {
         { details: { waitedMs } },
       );
     }
-    return nowUs / 1000 + remainingMs;
+    return this.#nowMs + remainingMs;
   }
 
   #dispatch(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
@@ -232,7 +249,7 @@ export class Shard {
   ): void {
     const { bytes, i32 } = server.requests;
     const message = this.#message;
-    if (!readActorMessage(message, bytes, i32, offset, length)) {
+    if (!readActorMessage(message, this.#keys, bytes, i32, offset, length)) {
       this.counters.corrupt++;
       throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", {
         details: { length },
@@ -248,42 +265,63 @@ export class Shard {
     }
     const ask = type === ACTOR_ASK && slot >= 0;
     const token = ask ? this.#nextToken() : 0;
-    if (ask) this.#asks.set(token, { server, slot, sequence });
-    const delivery: Delivery = {
-      actorName: entry.name,
-      key: message.key,
-      handler,
-      bytes,
-      byteOffset: message.valueOffset,
-      byteLength: message.valueLength,
-      ask,
-      deadlineAtMs: ask ? deadlineAtMs : 0,
-      senderId: 0,
-      requestToken: token,
-    };
+    const delivery = this.#delivery;
+    delivery.actorName = entry.name;
+    delivery.key = message.key;
+    delivery.handler = handler;
+    delivery.bytes = bytes;
+    delivery.byteOffset = message.valueOffset;
+    delivery.byteLength = message.valueLength;
+    delivery.ask = ask;
+    delivery.deadlineAtMs = ask ? deadlineAtMs : 0;
+    delivery.nowMs = this.#nowMs;
+    delivery.requestToken = token;
+    this.#currentToken = token;
+    this.#currentServer = server;
+    this.#currentSlot = slot;
+    this.#currentSequence = sequence;
     this.#options.actors.deliver(delivery, this.#sink);
+    if (this.#currentToken !== 0) this.#asks.set(token, { server, slot, sequence });
+    this.#currentToken = 0;
   }
 
+  /** Never 0, which stands for none. */
   #nextToken(): number {
-    this.#token = (this.#token + 1) & 0x3fffffff;
+    this.#token = this.#token === 0x3fffffff ? 1 : this.#token + 1;
     return this.#token;
   }
 
   #answerValue(token: number, value: unknown): void {
+    const { codec, onDirty } = this.#options;
+    if (token === this.#currentToken) {
+      const byteLength = codec.prepare(value);
+      this.#claimAnswer(this.#currentServer, this.#currentSlot, this.#currentSequence, byteLength);
+      this.#currentToken = 0;
+      return;
+    }
     const ask = this.#asks.get(token);
     if (ask === undefined) return;
-    const { codec } = this.#options;
-    const reply = this.#reply;
     const byteLength = codec.prepare(value);
-    reply.begin(ask.server, ACTOR_ASK, ask.slot, ask.sequence, FLAG_REPLY);
-    reply.claim(byteLength);
-    codec.copyPrepared(reply.bytes, reply.offset);
-    reply.end();
+    this.#claimAnswer(ask.server, ask.slot, ask.sequence, byteLength);
     this.#asks.delete(token);
-    this.#options.onDirty();
+    onDirty();
+  }
+
+  /** Writes the prepared answer in place. When it does not fit, the ask stays open for the error. */
+  #claimAnswer(server: BridgeServer, slot: number, sequence: number, byteLength: number): void {
+    const reply = this.#reply;
+    reply.begin(server, ACTOR_ASK, slot, sequence, FLAG_REPLY);
+    reply.claim(byteLength);
+    this.#options.codec.copyPrepared(reply.bytes, reply.offset);
+    reply.end();
   }
 
   #answerError(token: number, error: ShardloomError): void {
+    if (token === this.#currentToken) {
+      this.#currentToken = 0;
+      this.#fail(this.#currentServer, ACTOR_ASK, this.#currentSlot, this.#currentSequence, error);
+      return;
+    }
     const ask = this.#asks.get(token);
     if (ask === undefined) return;
     this.#asks.delete(token);

@@ -237,6 +237,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxHandlerMs: options.maxHandlerMs,
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
+      requestTimeoutMs: options.requestTimeoutMs,
+      workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => this.#vectors.recoverTasks(shard),
     });

@@ -66,6 +66,8 @@ export async function openStage(
     maxHandlerMs: options.maxHandlerMs,
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
+    requestTimeoutMs: options.requestTimeoutMs,
+    workerNice: options.workerNice,
     recover: () => [],
   });
   await control.start(client);

@@ -20,16 +20,16 @@ export interface AskOptions {
 /** How references reach actors. One per thread, made by the plane; tests make their own. */
 export interface ActorSend {
   /** Sends and resolves with the answer, or rejects with a ShardloomError. */
-  ask(
-    actorName: string,
-    key: string,
-    handler: string,
-    message: unknown,
-    options: AskOptions | undefined,
-  ): Promise<unknown>;
-  /** Sends; resolves when the message was accepted for delivery, rejects with `ERR_OVERLOADED` when it was not. */
+  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown>;
+  /**
+   * Sends; resolves when the message has left for its shard, with {@link ACCEPTED} itself when it could leave at once.
+   * Rejects with `ERR_OVERLOADED` when too many wait.
+   */
   tell(actorName: string, key: string, handler: string, message: unknown): Promise<void>;
 }
+
+/** What `tell` returns when a message has left at once: one promise for all, as most do. */
+export const ACCEPTED: Promise<void> = Promise.resolve();
 
 type HandlersOf<D extends AnyActorDefinition> = D extends ActorDefinition<infer _S, infer H> ? H : never;
 
@@ -149,7 +149,7 @@ function makeTellClass(definition: AnyActorDefinition): RefClass {
   for (const handler of definition.handlerNames) {
     defineMethod(Tell.prototype, handler, function tell(this: Address, message?: unknown) {
       const accepted = this[SEND].tell(definition.name, this.key, handler, message);
-      accepted.catch(ignoreRefusal);
+      if (accepted !== ACCEPTED) accepted.catch(ignoreRefusal);
       return accepted;
     });
   }

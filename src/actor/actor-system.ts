@@ -115,6 +115,11 @@ class System implements ActorSystem {
   /** Type that the next sweep begins with, so that none starves. */
   #sweepFrom = 0;
   #closed: Promise<void> | undefined = undefined;
+  /** What the last message was for. */
+  #lastActorName = "";
+  #lastHandlerName = "";
+  #lastType: ActorType | undefined = undefined;
+  #lastHandler: AnyHandler | undefined = undefined;
 
   constructor(options: ActorSystemOptions, types: ReadonlyMap<string, ActorType>) {
     const { codec = createValueCodec(), counters = createActorCounters() } = options;
@@ -128,13 +133,14 @@ class System implements ActorSystem {
   deliver(delivery: Delivery, sink: ReplySink): void {
     const turns = this.#turns;
     turns.tally.received++;
-    const type = this.#types.get(delivery.actorName);
-    const handler = type?.handlers.get(delivery.handler);
+    if (delivery.handler !== this.#lastHandlerName || delivery.actorName !== this.#lastActorName) this.#find(delivery);
+    const type = this.#lastType;
+    const handler = this.#lastHandler;
     if (this.#closed !== undefined || type === undefined || handler === undefined) {
       this.#refuse(delivery, sink, type);
       return;
     }
-    if (delivery.deadlineAtMs !== 0 && this.#clock.nowMs() >= delivery.deadlineAtMs) {
+    if (delivery.deadlineAtMs !== 0 && (delivery.nowMs ?? this.#clock.nowMs()) >= delivery.deadlineAtMs) {
       turns.refuse(delivery, sink, "expired", expired(delivery.handler));
       return;
     }
@@ -217,6 +223,14 @@ class System implements ActorSystem {
   close(options: { readonly timeoutMs?: number } = {}): Promise<void> {
     this.#closed ??= this.#close(options.timeoutMs ?? CLOSE_TIMEOUT_MS);
     return this.#closed;
+  }
+
+  /** Looks actor and handler up, and remembers them: messages to one handler come in runs. */
+  #find(delivery: Delivery): void {
+    this.#lastActorName = delivery.actorName;
+    this.#lastHandlerName = delivery.handler;
+    this.#lastType = this.#types.get(delivery.actorName);
+    this.#lastHandler = this.#lastType?.handlers.get(delivery.handler);
   }
 
   #activate(type: ActorType, key: string): Activation {

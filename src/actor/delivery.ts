@@ -26,6 +26,8 @@ export interface Delivery {
   readonly ask: boolean;
   /** Absolute, on the system's clock; 0 is none. */
   readonly deadlineAtMs: number;
+  /** The time on the same clock, when the plane has just read it. @default the clock is read */
+  readonly nowMs?: number;
   /** With `requestToken`, what {@link ActorSystem.cancel} and the sink name the request by. Safe integers. */
   readonly senderId: number;
   readonly requestToken: number;

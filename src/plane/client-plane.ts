@@ -9,7 +9,7 @@ import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
 import { ShardloomError } from "../errors.ts";
 import { ReplyPump } from "../routing/reply-pump.ts";
-import { Requester, type RequesterStats } from "../routing/requester.ts";
+import { createRequesterStats, Requester, type RequesterStats } from "../routing/requester.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { TopologySnapshot } from "../topology/snapshot.ts";
@@ -78,13 +78,13 @@ export class ClientPlane {
     const requester = this.#requesters[shard];
     if (requester === undefined || requester.lost) return;
     this.#pump.remove(requester);
-    this.#past.push(requester.stats);
     requester.fail(error);
+    this.#past.push(requester.stats);
   }
 
   /** Sums of all requesters that this thread has had. */
   stats(): RequesterStats {
-    const sum: RequesterStats = { sent: 0, replied: 0, failed: 0, timedOut: 0, cancelled: 0, rejected: 0, late: 0, inDoubt: 0 };
+    const sum = createRequesterStats();
     const live = this.#requesters.filter((requester) => !requester.lost).map((requester) => requester.stats);
     for (const stats of [...this.#past, ...live]) {
       for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];

@@ -19,8 +19,13 @@ import type { WorkerBlock } from "./worker-block.ts";
 
 /** Messages taken from one ring before the next ring has its turn. */
 const DRAIN_LIMIT = 64;
-/** Longest stretch of work without a turn of the event loop. */
+/** Longest stretch of work without a turn of the event loop, and the same while handlers wait for something. */
 const TURN_LIMIT_MS = 5;
+const TURN_LIMIT_ASYNC_MS = 1;
+/** Rounds without news, each after a microtask, before a worker with open handlers spins: they may have gone on to send. */
+const QUIET_ROUNDS = 3;
+/** How often the heartbeat says that the worker is still at work, and the sweeps run. */
+const BEAT_MS = 1;
 /** Longest sleep in `Atomics.wait`; control messages wait at most this long. */
 const PARK_SLICE_MS = 20;
 /** Slices without work after which a worker parks in `Atomics.waitAsync`: a timed wake-up costs some 100 us of CPU each. */
@@ -74,6 +79,7 @@ export class DataPlane {
   #inLoop = false;
   #flushScheduled = false;
   #idleSlices = 0;
+  #beatAtMs = 0;
   #timer: Timer | undefined;
   readonly #hasWork: () => boolean = () => this.#pollable();
   readonly #flushLater: () => void = () => {
@@ -117,26 +123,33 @@ export class DataPlane {
     const { clock, block, scheduler, background, pendingAsync, spin } = this.#options;
     let lastTurnMs = clock.nowMs();
     let waiting = false;
+    let quiet = 0;
     for (;;) {
       if (block.retired) return "retired";
       const nowMs = clock.nowMs();
-      block.heartbeat.enter(HEARTBEAT.JS, nowMs);
+      const open = pendingAsync() > 0;
       const work = this.#duty(nowMs);
-      if (work > 0) this.#idleSlices = 0;
-      if (waiting && work > 0) {
+      if (work > 0) {
+        this.#idleSlices = 0;
+        if (waiting) spin.woke();
         waiting = false;
-        spin.woke();
       }
-      // What is stopping indexes nothing more: a long build must not hold up close().
-      const more = work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS));
-      if (block.retired) return "retired";
-      const turnDue = clock.nowMs() - lastTurnMs > TURN_LIMIT_MS;
-      if (turnDue || (pendingAsync() > 0 && work > 0)) {
+      if (nowMs - lastTurnMs > (open ? TURN_LIMIT_ASYNC_MS : TURN_LIMIT_MS)) {
         await nextTurn(scheduler);
         lastTurnMs = clock.nowMs();
         continue;
       }
-      if (more || (!waiting && spin.spin(this.#hasWork))) continue;
+      if (open || pendingAsync() > 0) {
+        quiet = work > 0 ? 0 : quiet + 1;
+        if (quiet < QUIET_ROUNDS) {
+          await undefined; // handlers whose answers have come go on
+          continue;
+        }
+      }
+      // What is stopping indexes nothing more: a long build must not hold up close().
+      if (work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS))) continue;
+      if (block.retired) return "retired";
+      if (!waiting && spin.spin(this.#hasWork)) continue;
       waiting = true;
       if (this.#stopping && pendingAsync() === 0 && !this.#pollable()) return "stopped";
       if (await this.#park()) lastTurnMs = clock.nowMs();
@@ -144,18 +157,22 @@ export class DataPlane {
   }
 
   #duty(nowMs: number): number {
+    const { block, sweep } = this.#options;
     this.#inLoop = true;
     let work = 0;
     try {
-      for (let at = 0; at < this.#servers.length; at++) {
-        const handled = (this.#servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
+      if (nowMs - this.#beatAtMs >= BEAT_MS) {
+        this.#beatAtMs = nowMs;
+        block.heartbeat.enter(HEARTBEAT.JS, nowMs);
+        for (const requester of this.#requesters) requester.sweep(nowMs);
+        sweep(nowMs);
+      }
+      const servers = this.#servers;
+      for (let at = 0; at < servers.length; at++) {
+        const handled = (servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
         if (handled > 0) work += handled;
       }
-      for (const requester of this.#requesters) {
-        work += requester.drain(DRAIN_LIMIT);
-        requester.sweep(nowMs);
-      }
-      this.#options.sweep(nowMs);
+      for (const requester of this.#requesters) work += requester.drain(DRAIN_LIMIT);
     } finally {
       this.#inLoop = false;
       this.#flush();
@@ -167,12 +184,13 @@ export class DataPlane {
   async #park(): Promise<boolean> {
     const { block, clock, scheduler, pendingAsync, openResources } = this.#options;
     const ticket = block.bell.prepareWait();
-    if (this.#pollable() || this.#stopping || block.retired) {
+    if (this.#pollable() || this.#madeRoom() || this.#stopping || block.retired) {
       block.bell.cancelWait();
       await nextTurn(scheduler);
       return true;
     }
     block.heartbeat.enter(HEARTBEAT.IDLE, clock.nowMs());
+    this.#beatAtMs = 0;
     if (this.#idleSlices >= PARK_SLICES || pendingAsync() > 0 || openResources()) {
       const woken = block.bell.waitAsync(ticket);
       if (woken === undefined) {
@@ -189,6 +207,14 @@ export class DataPlane {
     if (this.#pollable()) return false;
     await nextTurn(scheduler);
     return true;
+  }
+
+  /** The second look after announcing: room may have been made between the refusal and the announcement. */
+  #madeRoom(): boolean {
+    let sent = 0;
+    for (const requester of this.#requesters) sent += requester.sendQueued();
+    if (sent > 0) this.#flush();
+    return sent > 0;
   }
 
   /** While asleep in `waitAsync` nobody sweeps: a timer rings the bell at the earliest deadline. */

@@ -40,6 +40,8 @@ export interface ShardTask {
   readonly control: MessagePort;
   /** Modules that export user actors. */
   readonly actorUrls: readonly string[];
+  /** Deadline of calls that give none, in ms. */
+  readonly requestTimeoutMs: number;
   /** What engines need to take over the regions of the shard's previous worker. */
   readonly recover: readonly RecoverTask[];
 }
@@ -72,6 +74,8 @@ export interface ShardStats {
 export interface ShardControl {
   ready(): Promise<ShardReady>;
   attachPeer(peer: PeerTask): void;
+  /** The shard is without a worker for good: fail what is open to it, and what comes. */
+  losePeer(shard: number, error: Uint8Array): void;
   attachClient(client: ClientTask): void;
   detachClient(client: string): void;
   stats(): ShardStats;

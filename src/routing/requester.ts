@@ -13,7 +13,7 @@ import { type BridgeClient, NO_CREDIT, SUSPENDED, THROTTLED } from "../../native
 import { INSUFFICIENT_CAPACITY } from "../../native-bridge/spsc-ring.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { checkEnvelope, ENVELOPE_FAULTS, ENVELOPE_OK, envelopeFlags, type EnvelopeOrigin, writeEnvelope } from "../wire/envelope.ts";
-import { ENVELOPE_BYTES, FLAG_ERROR } from "../wire/envelope-layout.ts";
+import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS } from "../wire/envelope-layout.ts";
 import { messageTypeName } from "../wire/message-types.ts";
 
 /** Typed views over one block of memory; all of them start at byte 0 of the same buffer. */
@@ -27,8 +27,10 @@ export interface MemoryViews {
 /** A message body that knows its size and writes itself in place. */
 export interface Payload {
   readonly byteLength: number;
-  /** Writes exactly `byteLength` bytes at `offset`, which is 8-aligned. May be called later than it was given. */
+  /** Writes exactly `byteLength` bytes at `offset`, which is 8-aligned. */
   write(target: MemoryViews, offset: number): void;
+  /** The same message for a later `write`: called when it must wait. Absent when the payload owns what it writes. */
+  hold?(): Payload;
 }
 
 /** A reply's payload; valid only during `onReply`. */
@@ -43,18 +45,22 @@ export interface ReplySink {
   onFailure(error: ShardloomError): void;
 }
 
-/** One request on its way. Opaque to callers, who may only cancel it. */
+/** One message that is open, or a tell that waits for room. Opaque to callers, who may only cancel it. */
 export class PendingRequest {
   state: "queued" | "sent" | "settled" = "queued";
   slot = -1;
   sequence = 0;
+  /** How many records had been sent to the peer when this one was. */
+  record = 0;
+  payload: Payload;
   readonly type: number;
   readonly vshard: number;
   readonly priority: number;
   readonly deadlineAtMs: number;
-  readonly payload: Payload;
   /** Undefined for a tell. */
   readonly sink: ReplySink | undefined;
+  /** Tells that wait for room: called when it has left, or with the reason why it never will. */
+  readonly onSent: ((error?: ShardloomError) => void) | undefined;
 
   constructor(
     type: number,
@@ -63,6 +69,7 @@ export class PendingRequest {
     deadlineAtMs: number,
     payload: Payload,
     sink: ReplySink | undefined,
+    onSent: ((error?: ShardloomError) => void) | undefined,
   ) {
     this.type = type;
     this.vshard = vshard;
@@ -70,6 +77,7 @@ export class PendingRequest {
     this.deadlineAtMs = deadlineAtMs;
     this.payload = payload;
     this.sink = sink;
+    this.onSent = onSent;
   }
 }
 
@@ -82,63 +90,92 @@ export interface RequesterOptions {
   readonly topologyEpoch: number;
   /** Turns an error reply's payload into the error. */
   readonly decodeError: (bytes: Uint8Array, offset: number, length: number) => ShardloomError;
-  /** Called when something waits to be flushed; the owner flushes once per turn. */
-  readonly onDirty: () => void;
-  /** Requests that may wait for credit before new ones are refused. @default 4096 */
+  /**
+   * Called when something waits to be flushed; the owner flushes once per turn. `nowMs` is the time when the caller has
+   * just read it, else 0.
+   */
+  readonly onDirty: (nowMs: number) => void;
+  /** Messages that may wait for credit or room before new ones are refused. @default 4096 */
   readonly maxQueued?: number;
 }
 
-/** Counters of one requester; they only grow. */
+/**
+ * Counters of one requester; they only grow.
+ *
+ * At any moment `accepted = told + replied + failed + timedOut + cancelled + open`, each message in exactly one of them, and
+ * `sent = accepted - unsent - queued`. When nothing is open, the peer has counted `sent - skipped - inDoubt` messages.
+ */
 export interface RequesterStats {
+  /** Requests and tells taken. */
+  accepted: number;
+  /** Requests and tells refused: too large, or too many wait. */
+  rejected: number;
+  /** Records handed to the peer, tells included. */
   sent: number;
+  /** Tells handed to the peer. */
+  told: number;
+  /** Requests answered with a result. */
   replied: number;
+  /** Requests that ended with an error of the peer, or as the peer was lost; tells that were lost while they waited. */
   failed: number;
   timedOut: number;
   cancelled: number;
-  rejected: number;
+  /** Of those that ended otherwise than `told` and `replied`: how many were never handed to the peer. */
+  unsent: number;
+  /** Replies that came after their request had ended. */
   late: number;
+  /** Records that the peer skipped as their request had ended before it came to them. */
+  skipped: number;
+  /** Records of a lost peer that it had not taken, or not answered: it is not known what became of them. */
   inDoubt: number;
 }
 
-const DEADLINE_LIMIT_MS = 0x7fffffff;
+/** Counters at zero. */
+export function createRequesterStats(): RequesterStats {
+  return { accepted: 0, rejected: 0, sent: 0, told: 0, replied: 0, failed: 0, timedOut: 0, cancelled: 0, unsent: 0, late: 0, skipped: 0, inDoubt: 0 };
+}
+
+/** Records after which a burst is published and the peer woken, so that it works while the burst goes on. */
+const FLUSH_EVERY = 64;
+const MAX_QUEUED = 4096;
 
 /** Sends requests over one bridge and settles each exactly once. */
 export class Requester {
   readonly targetShard: number;
-  readonly stats: RequesterStats = {
-    sent: 0,
-    replied: 0,
-    failed: 0,
-    timedOut: 0,
-    cancelled: 0,
-    rejected: 0,
-    late: 0,
-    inDoubt: 0,
-  };
+  readonly #stats: RequesterStats = createRequesterStats();
   readonly #bridge: BridgeClient;
   readonly #options: RequesterOptions;
   readonly #maxQueued: number;
-  readonly #bySlot: (PendingRequest | undefined)[] = [];
-  readonly #queue: PendingRequest[] = [];
+  readonly #maxPayloadBytes: number;
+  readonly #bySlot: (PendingRequest | undefined)[];
+  #queue: PendingRequest[] = [];
   readonly #frame: { bytes: Uint8Array; i32: Int32Array; f32: Float32Array; f64: Float64Array; offset: number; length: number };
   readonly #onReply: (type: number, offset: number, length: number, slot: number, sequence: number) => void;
   #pending = 0;
+  #unflushed = 0;
   #earliestDeadlineMs = Number.POSITIVE_INFINITY;
   #lost: ShardloomError | undefined;
 
   constructor(bridge: BridgeClient, options: RequesterOptions) {
     this.#bridge = bridge;
     this.#options = options;
-    this.#maxQueued = options.maxQueued ?? 4096;
+    this.#maxQueued = options.maxQueued ?? MAX_QUEUED;
+    this.#maxPayloadBytes = bridge.maxRequestBytes - ENVELOPE_BYTES;
+    this.#bySlot = new Array<PendingRequest | undefined>(bridge.creditMessages).fill(undefined);
     this.targetShard = options.targetShard;
     const { bytes, i32, f32, f64 } = bridge.replies;
     this.#frame = { bytes, i32, f32, f64, offset: 0, length: 0 };
     this.#onReply = (type, offset, length, slot, sequence) => this.#settleReply(type, offset, length, slot, sequence);
   }
 
-  /** Requests without an outcome yet, queued ones included. */
+  /** Requests without an outcome yet, and tells that wait for room. */
   get pending(): number {
     return this.#pending;
+  }
+
+  /** Messages that wait for credit or room. */
+  get queued(): number {
+    return this.#queue.length;
   }
 
   /** A time at or before the earliest deadline of any open request. */
@@ -148,7 +185,7 @@ export class Requester {
 
   /** The largest payload that one message to this peer may have. */
   get maxPayloadBytes(): number {
-    return this.#bridge.maxRequestBytes - ENVELOPE_BYTES;
+    return this.#maxPayloadBytes;
   }
 
   /** Whether a reply has arrived that `drain` would settle. */
@@ -166,9 +203,15 @@ export class Requester {
     return this.#queue.length > 0 || this.#bridge.pressure() !== "open";
   }
 
+  /** A snapshot of the counters. */
+  get stats(): RequesterStats {
+    return { ...this.#stats, skipped: this.#bridge.stats().skipped };
+  }
+
   /**
    * Sends a request, or queues it behind those that wait for credit.
    *
+   * @param nowMs The time, when the caller has just read the clock.
    * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE`, `ERR_OVERLOADED` when the queue is full, or the reason why the peer is lost.
    */
   request(
@@ -178,47 +221,73 @@ export class Requester {
     deadlineAtMs: number,
     payload: Payload,
     sink: ReplySink,
+    nowMs: number = this.#options.clock.nowMs(),
   ): PendingRequest {
-    const pending = new PendingRequest(type, vshard, priority, deadlineAtMs, payload, sink);
-    this.#admit(pending);
+    this.#assertSendable(type, payload);
+    const pending = new PendingRequest(type, vshard, priority, deadlineAtMs, payload, sink, undefined);
+    if (this.#queue.length > 0 || !this.#trySend(pending, nowMs)) this.#enqueue(pending);
     this.#pending++;
+    this.#stats.accepted++;
     if (deadlineAtMs < this.#earliestDeadlineMs) this.#earliestDeadlineMs = deadlineAtMs;
+    this.#options.onDirty(nowMs);
     return pending;
   }
 
-  /** Sends a message that has no reply. Same errors as {@link request}. */
-  tell(type: number, vshard: number, priority: number, payload: Payload): void {
-    this.#admit(new PendingRequest(type, vshard, priority, Number.POSITIVE_INFINITY, payload, undefined));
+  /**
+   * Sends a message that has no reply. Same errors as {@link request}.
+   *
+   * @returns undefined when it has left, else a promise that resolves when it has: who awaits it keeps to the peer's pace
+   */
+  tell(type: number, vshard: number, priority: number, payload: Payload): Promise<void> | undefined {
+    this.#assertSendable(type, payload);
+    let waiting: Promise<void> | undefined;
+    if (this.#queue.length > 0 || !this.#trySendTell(type, vshard, priority, payload)) {
+      let onSent!: (error?: ShardloomError) => void;
+      waiting = new Promise((resolve, reject) => {
+        onSent = (error) => (error === undefined ? resolve() : reject(error));
+      });
+      this.#enqueue(new PendingRequest(type, vshard, priority, Number.POSITIVE_INFINITY, payload, undefined, onSent));
+      this.#pending++;
+    }
+    this.#stats.accepted++;
+    this.#options.onDirty(0);
+    return waiting;
   }
 
   /** Publishes what was sent since the last flush and rings the peer at most once. */
   flush(): void {
+    this.#unflushed = 0;
     this.#bridge.flush();
   }
 
-  /** Settles replies that have arrived and sends queued requests that now have credit. @returns replies handled */
+  /** Settles replies that have arrived and sends queued messages that now have room. @returns replies handled */
   drain(limit: number): number {
     const handled = this.#bridge.drainReplies(this.#onReply, limit);
     if (this.#queue.length > 0) this.sendQueued();
     return handled < 0 ? 0 : handled;
   }
 
-  /** Sends queued requests for which there is credit again. @returns how many left the queue */
+  /** Sends queued messages for which there is room again. @returns how many left the queue */
   sendQueued(): number {
-    let sent = 0;
-    for (const pending of this.#queue) {
-      if (pending.state !== "settled" && !this.#trySend(pending)) break;
-      sent++;
+    const queue = this.#queue;
+    if (queue.length === 0) return 0;
+    let left = 0;
+    try {
+      const nowMs = this.#options.clock.nowMs();
+      while (left < queue.length && this.#trySend(queue[left] as PendingRequest, nowMs)) left++;
+    } finally {
+      queue.splice(0, left);
     }
-    if (sent > 0) this.#queue.splice(0, sent);
-    return sent;
+    if (left > 0) this.#options.onDirty(0);
+    return left;
   }
 
   /** Ends a request with `error` now; its slot is free at once and the peer skips it when it has not started. */
   cancel(pending: PendingRequest, error: ShardloomError): boolean {
     if (pending.state === "settled") return false;
+    if (pending.state === "queued") this.#queue.splice(this.#queue.indexOf(pending), 1);
     this.#release(pending);
-    this.stats.cancelled++;
+    this.#stats.cancelled++;
     pending.sink?.onFailure(error);
     return true;
   }
@@ -228,108 +297,138 @@ export class Requester {
     if (nowMs < this.#earliestDeadlineMs) return this.#earliestDeadlineMs;
     let earliest = Number.POSITIVE_INFINITY;
     const due: PendingRequest[] = [];
-    for (const pending of [...this.#bySlot, ...this.#queue]) {
-      if (pending?.sink === undefined || pending.state === "settled") continue;
+    const look = (pending: PendingRequest | undefined): void => {
+      if (pending === undefined) return;
       if (pending.deadlineAtMs <= nowMs) due.push(pending);
       else if (pending.deadlineAtMs < earliest) earliest = pending.deadlineAtMs;
-    }
+    };
+    this.#bySlot.forEach(look);
+    this.#queue.forEach(look);
     this.#earliestDeadlineMs = earliest;
+    if (due.length === 0) return earliest;
+    this.#queue = this.#queue.filter((pending) => pending.deadlineAtMs > nowMs);
     for (const pending of due) this.#expire(pending);
     return earliest;
   }
 
-  /** Declares the peer lost: every open request ends with `error`, those already sent are in doubt. */
+  /** Declares the peer lost: every open message ends with `error`; what was sent and has no outcome is in doubt. */
   fail(error: ShardloomError): void {
+    if (this.#lost !== undefined) return;
     this.#lost = error;
-    const open = [...this.#bySlot.filter((entry) => entry !== undefined), ...this.#queue];
-    this.#queue.length = 0;
-    for (const pending of open) {
-      if (pending.state === "settled") continue;
-      if (pending.state === "sent") this.stats.inDoubt++;
+    const sent = this.#bySlot.filter((entry) => entry !== undefined);
+    const taken = this.#bridge.requests.counters().consumed;
+    const queued = this.#queue;
+    this.#queue = [];
+    this.#stats.inDoubt += Math.max(0, this.#stats.sent - taken) + sent.filter((entry) => entry.record <= taken).length;
+    for (const pending of [...sent, ...queued]) {
+      if (pending.state === "settled") continue; // by a sink called here
       this.#release(pending);
-      this.stats.failed++;
+      this.#stats.failed++;
       pending.sink?.onFailure(error);
+      pending.onSent?.(error);
     }
   }
 
-  #admit(pending: PendingRequest): void {
+  #assertSendable(type: number, payload: Payload): void {
     if (this.#lost !== undefined) throw this.#lost;
-    if (pending.payload.byteLength > this.maxPayloadBytes) {
-      this.stats.rejected++;
-      throw new ShardloomError(
-        "ERR_RECORD_TOO_LARGE",
-        `Cannot send ${messageTypeName(pending.type)} as its payload must be at most ${this.maxPayloadBytes} bytes: current value is ${pending.payload.byteLength}`,
-        { details: { byteLength: pending.payload.byteLength, limit: this.maxPayloadBytes } },
-      );
-    }
-    if (this.#queue.length === 0 && this.#trySend(pending)) return;
+    if (payload.byteLength <= this.#maxPayloadBytes) return;
+    this.#stats.rejected++;
+    throw new ShardloomError(
+      "ERR_RECORD_TOO_LARGE",
+      `Cannot send ${messageTypeName(type)} as its payload must be at most ${this.#maxPayloadBytes} bytes: current value is ${payload.byteLength}`,
+      { details: { byteLength: payload.byteLength, limit: this.#maxPayloadBytes } },
+    );
+  }
+
+  #enqueue(pending: PendingRequest): void {
     if (this.#queue.length >= this.#maxQueued) {
-      this.stats.rejected++;
+      this.#stats.rejected++;
       throw new ShardloomError(
         "ERR_OVERLOADED",
-        `Cannot send ${messageTypeName(pending.type)} to shard ${this.targetShard} as at most ${this.#maxQueued} requests may wait for credit`,
+        `Cannot send ${messageTypeName(pending.type)} to shard ${this.targetShard} as at most ${this.#maxQueued} messages may wait for credit`,
         { details: { shard: this.targetShard, queued: this.#queue.length } },
       );
     }
+    pending.payload = pending.payload.hold?.() ?? pending.payload;
     this.#queue.push(pending);
-    this.#options.onDirty();
   }
 
-  #trySend(pending: PendingRequest): boolean {
-    const bridge = this.#bridge;
-    const lengthBytes = ENVELOPE_BYTES + pending.payload.byteLength;
-    const offset =
-      pending.sink === undefined
-        ? bridge.tryTell(pending.type, lengthBytes, pending.priority)
-        : bridge.tryRequest(pending.type, lengthBytes, pending.priority);
-    if (offset < 0) {
-      if (offset === NO_CREDIT || offset === SUSPENDED || offset === THROTTLED || offset === INSUFFICIENT_CAPACITY) return false;
-      throw new ShardloomError("ERR_WORKER_LOST", `Cannot send to shard ${this.targetShard} as its ring is closed`, {
-        details: { shard: this.targetShard, code: offset },
-      });
-    }
-    const requests = bridge.requests;
-    this.#writeHeader(pending, offset);
-    pending.payload.write(requests, offset + ENVELOPE_BYTES);
-    if (pending.sink === undefined) {
+  #trySend(pending: PendingRequest, nowMs: number): boolean {
+    const { payload, sink } = pending;
+    if (sink === undefined) {
+      if (!this.#trySendTell(pending.type, pending.vshard, pending.priority, payload)) return false;
       pending.state = "settled";
-    } else {
-      pending.state = "sent";
-      pending.slot = bridge.lastSlot;
-      pending.sequence = bridge.lastSequence;
-      this.#bySlot[pending.slot] = pending;
+      this.#pending--;
+      pending.onSent?.();
+      return true;
     }
-    bridge.commit(offset);
-    this.stats.sent++;
-    this.#options.onDirty();
+    const bridge = this.#bridge;
+    const offset = bridge.tryRequest(pending.type, ENVELOPE_BYTES + payload.byteLength, pending.priority);
+    if (offset < 0) return this.#refused(offset);
+    const remainingMs = Math.ceil(pending.deadlineAtMs - nowMs);
+    this.#writeHeader(
+      pending.type,
+      pending.vshard,
+      pending.priority,
+      offset,
+      bridge.lastSequence,
+      remainingMs >= NO_DEADLINE_MS ? NO_DEADLINE_MS - 1 : remainingMs,
+      ((nowMs * 1000) % 0x1_0000_0000) | 0,
+      payload.byteLength,
+    );
+    payload.write(bridge.requests, offset + ENVELOPE_BYTES);
+    pending.state = "sent";
+    pending.slot = bridge.lastSlot;
+    pending.sequence = bridge.lastSequence;
+    this.#bySlot[pending.slot] = pending;
+    pending.record = this.#committed(offset);
     return true;
   }
 
-  #writeHeader(pending: PendingRequest, offset: number): void {
-    const { clock, origin, targetShard, topologyEpoch } = this.#options;
-    const nowUs = clock.nowUs();
-    const remainingMs = Math.ceil(pending.deadlineAtMs - nowUs / 1000);
-    writeEnvelope(
-      this.#bridge.requests.i32,
-      offset,
-      origin,
-      pending.type,
-      0,
-      pending.priority,
-      this.#bridge.lastSequence,
-      pending.vshard,
-      targetShard,
-      topologyEpoch,
-      remainingMs > DEADLINE_LIMIT_MS ? DEADLINE_LIMIT_MS : remainingMs,
-      nowUs % 0x1_0000_0000 | 0,
-      pending.payload.byteLength,
-    );
+  #trySendTell(type: number, vshard: number, priority: number, payload: Payload): boolean {
+    const bridge = this.#bridge;
+    const offset = bridge.tryTell(type, ENVELOPE_BYTES + payload.byteLength, priority);
+    if (offset < 0) return this.#refused(offset);
+    this.#writeHeader(type, vshard, priority, offset, 0, NO_DEADLINE_MS, 0, payload.byteLength);
+    payload.write(bridge.requests, offset + ENVELOPE_BYTES);
+    this.#committed(offset);
+    this.#stats.told++;
+    return true;
+  }
+
+  /** A refusal that may pass, or an error. */
+  #refused(code: number): false {
+    if (code === NO_CREDIT || code === SUSPENDED || code === THROTTLED || code === INSUFFICIENT_CAPACITY) return false;
+    throw new ShardloomError("ERR_WORKER_LOST", `Cannot send to shard ${this.targetShard} as its ring is closed`, {
+      details: { shard: this.targetShard, code },
+    });
+  }
+
+  #committed(offset: number): number {
+    this.#bridge.commit(offset);
+    if (++this.#unflushed >= FLUSH_EVERY) this.flush();
+    return ++this.#stats.sent;
+  }
+
+  #writeHeader(
+    type: number,
+    vshard: number,
+    priority: number,
+    offset: number,
+    requestId: number,
+    remainingMs: number,
+    sentAtUs: number,
+    payloadBytes: number,
+  ): void {
+    const { origin, topologyEpoch } = this.#options;
+    const words = this.#bridge.requests.i32;
+    writeEnvelope(words, offset, origin, type, 0, priority, requestId, vshard, this.targetShard, topologyEpoch, remainingMs, sentAtUs, payloadBytes);
   }
 
   #settleReply(type: number, offset: number, length: number, slot: number, sequence: number): void {
     const pending = this.#bySlot[slot];
     if (pending === undefined || pending.sequence !== sequence || !this.#bridge.complete(slot, sequence)) {
-      this.stats.late++;
+      this.#stats.late++;
       return;
     }
     this.#bySlot[slot] = undefined;
@@ -339,7 +438,7 @@ export class Requester {
     const frame = this.#frame;
     const fault = checkEnvelope(frame.i32, offset, length);
     if (fault !== ENVELOPE_OK) {
-      this.stats.failed++;
+      this.#stats.failed++;
       const reason = `Cannot decode reply to ${messageTypeName(type)} as it is ${ENVELOPE_FAULTS[fault]}`;
       sink.onFailure(new ShardloomError("ERR_CORRUPT", reason, { details: { length, fault } }));
       return;
@@ -347,11 +446,11 @@ export class Requester {
     frame.offset = offset + ENVELOPE_BYTES;
     frame.length = length - ENVELOPE_BYTES;
     if ((envelopeFlags(frame.i32, offset) & FLAG_ERROR) !== 0) {
-      this.stats.failed++;
+      this.#stats.failed++;
       sink.onFailure(this.#options.decodeError(frame.bytes, frame.offset, frame.length));
       return;
     }
-    this.stats.replied++;
+    this.#stats.replied++;
     sink.onReply(frame);
   }
 
@@ -359,7 +458,7 @@ export class Requester {
     if (pending.state === "settled") return;
     const wasSent = pending.state === "sent";
     this.#release(pending);
-    this.stats.timedOut++;
+    this.#stats.timedOut++;
     pending.sink?.onFailure(
       new ShardloomError(
         "ERR_TIMEOUT",
@@ -369,12 +468,15 @@ export class Requester {
     );
   }
 
+  /** Takes a message that ends without a reply out of the books. The caller has taken it out of the queue. */
   #release(pending: PendingRequest): void {
     if (pending.state === "sent") {
       this.#bySlot[pending.slot] = undefined;
       this.#bridge.cancel(pending.slot, pending.sequence);
+    } else {
+      this.#stats.unsent++;
     }
-    if (pending.sink !== undefined) this.#pending--;
+    this.#pending--;
     pending.state = "settled";
   }
 }

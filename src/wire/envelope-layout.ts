@@ -11,7 +11,7 @@
  *   5    source incarnation
  *   6    target shard              target node
  *   7    topology epoch
- *   8    remaining deadline in ms at the moment of sending
+ *   8    remaining deadline in ms at the moment of sending; NO_DEADLINE_MS: none
  *   9    sent at, low 32 bits of the host's monotonic clock in us (same host only)
  *  10    tenant
  *  11    trace id, low word
@@ -47,6 +47,9 @@ export const WORD_RESERVED = 14;
 
 /** First word of every envelope of this version. */
 export const MAGIC_WORD: number = ENVELOPE_MAGIC | (ENVELOPE_VERSION << 16) | (ENVELOPE_WORDS << 24);
+
+/** Remaining deadline of a message that never expires; `sent at` means nothing then. */
+export const NO_DEADLINE_MS = 0x7fffffff;
 
 /** The envelope answers a request. */
 export const FLAG_REPLY = 1;
