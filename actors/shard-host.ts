@@ -30,7 +30,6 @@ import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
 import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
-const REQUEST_TIMEOUT_MS = 5_000;
 const SPIN_LIMIT_US = 50;
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
@@ -40,17 +39,18 @@ export interface WorkerEnvironment {
   /** Names of what the event loop holds open, as `process.getActiveResourcesInfo` gives them. */
   readonly activeResources: () => readonly string[];
   readonly heapUsedBytes: () => number;
+  /** Ends this thread at once, with whatever timers user code has left on it. */
+  readonly exitThread: () => never;
 }
 
 /** Runs a worker until it is stopped or retired. */
 export async function hostShard(task: ShardTask, environment: WorkerEnvironment): Promise<string> {
   const host = new ShardHost(task, environment);
   serveControl(task.control, host.api);
-  try {
-    return await host.run();
-  } finally {
-    task.control.close();
-  }
+  const ending = await host.run();
+  task.control.close();
+  if (ending === "retired") environment.exitThread();
+  return ending;
 }
 
 class ShardHost {
@@ -63,10 +63,12 @@ class ShardHost {
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
-  #stopped!: () => void;
-  readonly #stop: Promise<void> = new Promise((resolve) => {
-    this.#stopped = resolve;
-  });
+  /** Links that were asked for before there was a loop to add them to. */
+  readonly #early: (() => void)[] = [];
+  readonly #peerIncarnations: Map<number, number> = new Map();
+  #nativeDepth = 0;
+  #stopTimeoutMs: number | undefined;
+  #refused: (() => void) | undefined;
   #becomeReady!: (ready: ShardReady) => void;
   #refuse!: (error: unknown) => void;
 
@@ -81,13 +83,15 @@ class ShardHost {
     this.#ready.catch(() => undefined); // told through ready(), whenever the control plane asks
     this.api = {
       ready: () => this.#ready,
-      attachPeer: (peer) => this.#attachPeer(peer),
-      attachClient: (client) => this.#attachClient(client),
-      detachClient: (client) => this.#detachClient(client),
+      attachPeer: (peer) => this.#whenComposed(() => this.#attachPeer(peer)),
+      losePeer: (shard, error) => this.#requesters.get(shard)?.fail(decodeErrorAt(error, 0, error.length)),
+      attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
+      detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
-      stop: () => {
-        this.#stopped();
-        this.#plane?.stop();
+      stop: (timeoutMs) => {
+        this.#stopTimeoutMs = timeoutMs;
+        this.#refused?.();
+        this.#stopWhenComposed();
       },
     };
   }
@@ -105,15 +109,40 @@ class ShardHost {
       this.#becomeReady({ actors: tableOf(definitions), recovered });
     } catch (error) {
       this.#refuse(error);
-      await this.#stop;
+      await this.#untilStopped();
       return "stopped";
     }
     await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
     const ending = await (this.#plane as DataPlane).run();
-    if (ending === "stopped") await this.#actors?.close({ timeoutMs: REQUEST_TIMEOUT_MS });
+    // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
+    if (ending === "retired") return ending;
     engine.close();
     kernels.close();
     return ending;
+  }
+
+  #untilStopped(): Promise<void> {
+    if (this.#stopTimeoutMs !== undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#refused = resolve;
+    });
+  }
+
+  #whenComposed(act: () => void): void {
+    if (this.#plane === undefined) this.#early.push(act);
+    else act();
+  }
+
+  /** Actors end first, while the loop still carries their messages; then the loop itself. */
+  #stopWhenComposed(): void {
+    const plane = this.#plane;
+    if (plane === undefined || this.#stopTimeoutMs === undefined) return;
+    plane.quiesce();
+    const closed = this.#actors?.close({ timeoutMs: this.#stopTimeoutMs }) ?? Promise.resolve();
+    closed.then(
+      () => plane.stop(),
+      () => plane.stop(),
+    );
   }
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
@@ -133,11 +162,11 @@ class ShardHost {
   /** Marks a native call on the heartbeat, so that it is not taken for a hung thread. Calls may nest. */
   #native<T>(call: () => T): T {
     const { heartbeat } = this.#block;
-    heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
+    if (this.#nativeDepth++ === 0) heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
     try {
       return call();
     } finally {
-      heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
+      if (--this.#nativeDepth === 0) heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
       this.#assertServing();
     }
   }
@@ -163,7 +192,7 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       snapshot,
-      requestTimeoutMs: REQUEST_TIMEOUT_MS,
+      requestTimeoutMs: this.#task.requestTimeoutMs,
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     const router = new ActorRouter({
@@ -199,7 +228,9 @@ class ShardHost {
       scheduler: systemScheduler,
       block: this.#block,
       spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
-      onRequest: (server, type, offset, length, slot, sequence) => dispatcher.onRequest(server, type, offset, length, slot, sequence),
+      onRequest: (server, type, offset, length, slot, sequence) => {
+        if (!this.#block.retired) dispatcher.onRequest(server, type, offset, length, slot, sequence);
+      },
       pendingAsync: () => actors.pendingAsync(),
       openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
       sweep: (nowMs) => {
@@ -209,9 +240,14 @@ class ShardHost {
     });
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
+    for (const act of this.#early.splice(0)) act();
+    this.#stopWhenComposed();
   }
 
   #attachPeer(peer: PeerTask): void {
+    // Of two links to one shard the one to its later worker stands, in whatever order they were told.
+    if (peer.incarnation < (this.#peerIncarnations.get(peer.shard) ?? 0)) return;
+    this.#peerIncarnations.set(peer.shard, peer.incarnation);
     const previous = this.#requesters.get(peer.shard);
     const bell = new Doorbell(peer.block);
     const nowUs = (): number => systemClock.nowUs();

@@ -6,9 +6,9 @@
  * reaches a handler.
  */
 import type { BridgeServer } from "../native-bridge/bridge.ts";
+import { ShardloomError } from "../src/errors.ts";
 import type { ActorSystem } from "../src/actor/actor-system.ts";
 import type { Delivery, ReplySink } from "../src/actor/delivery.ts";
-import { ShardloomError } from "../src/errors.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import { type ActorMessageView, KeyReader, readActorMessage } from "../src/wire/actor-codec.ts";
@@ -116,14 +116,10 @@ export class Shard {
 
   constructor(options: ShardOptions) {
     this.#options = options;
-    for (const engine of options.engines)
-      for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
+    for (const engine of options.engines) for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
     this.#handlers.set(RUNTIME_PING, (_, reply) => reply.claim(0));
     assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL]));
-    this.#reply = new RingReply(
-      { node: 0, shard: options.shard, incarnation: options.incarnation },
-      options.snapshot.topologyEpoch,
-    );
+    this.#reply = new RingReply({ node: 0, shard: options.shard, incarnation: options.incarnation }, options.snapshot.topologyEpoch);
     this.#sink = {
       value: (_, token, value) => this.#answerValue(token, value),
       error: (_, token, error) => this.#answerError(token, error),
@@ -159,29 +155,19 @@ export class Shard {
     if (fault !== ENVELOPE_OK || envelopeType(i32, offset) !== type) {
       this.counters.corrupt++;
       const reason = fault === ENVELOPE_OK ? "of another type than its record" : (ENVELOPE_FAULTS[fault] as string);
-      throw new ShardloomError("ERR_CORRUPT", `Cannot handle envelope as it is ${reason}`, {
-        details: { length, fault },
-      });
+      throw new ShardloomError("ERR_CORRUPT", `Cannot handle envelope as it is ${reason}`, { details: { length, fault } });
     }
     const epoch = envelopeWord(i32, offset, WORD_EPOCH);
     if (epoch !== snapshot.topologyEpoch) {
-      throw new ShardloomError(
-        "ERR_UNAVAILABLE",
-        `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`,
-        {
-          details: { topologyEpoch: snapshot.topologyEpoch, epoch },
-        },
-      );
+      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`, {
+        details: { topologyEpoch: snapshot.topologyEpoch, epoch },
+      });
     }
     const vshard = envelopeVshard(i32, offset);
     if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard) {
-      throw new ShardloomError(
-        "ERR_UNAVAILABLE",
-        `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`,
-        {
-          details: { shard, vshard },
-        },
-      );
+      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`, {
+        details: { shard, vshard },
+      });
     }
     return this.#deadline(i32, type, offset, clock);
   }
@@ -196,11 +182,7 @@ export class Shard {
     const remainingMs = left - waitedMs;
     if (remainingMs <= 0) {
       this.counters.expired++;
-      throw new ShardloomError(
-        "ERR_TIMEOUT",
-        `Cannot start ${messageTypeName(type)} as its deadline passed while it waited`,
-        { details: { waitedMs } },
-      );
+      throw new ShardloomError("ERR_TIMEOUT", `Cannot start ${messageTypeName(type)} as its deadline passed while it waited`, { details: { waitedMs } });
     }
     return this.#nowMs + remainingMs;
   }
@@ -208,11 +190,7 @@ export class Shard {
   #dispatch(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
     const handler = this.#handlers.get(type);
     if (handler === undefined) {
-      throw new ShardloomError(
-        "ERR_UNKNOWN_MESSAGE",
-        `Cannot handle message as type ${messageTypeName(type)} has no handler`,
-        { details: { type } },
-      );
+      throw new ShardloomError("ERR_UNKNOWN_MESSAGE", `Cannot handle message as type ${messageTypeName(type)} has no handler`, { details: { type } });
     }
     const request = this.#request;
     const { bytes, i32, f32, f64 } = server.requests;
@@ -238,30 +216,17 @@ export class Shard {
     server.flush();
   }
 
-  #deliver(
-    server: BridgeServer,
-    type: number,
-    offset: number,
-    length: number,
-    slot: number,
-    sequence: number,
-    deadlineAtMs: number,
-  ): void {
+  #deliver(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number, deadlineAtMs: number): void {
     const { bytes, i32 } = server.requests;
     const message = this.#message;
     if (!readActorMessage(message, this.#keys, bytes, i32, offset, length)) {
       this.counters.corrupt++;
-      throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", {
-        details: { length },
-      });
+      throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", { details: { length } });
     }
     const entry = this.#options.actorTable[message.actor];
     const handler = entry?.handlers[message.handler];
     if (entry === undefined || handler === undefined) {
-      throw new ShardloomError(
-        "ERR_UNKNOWN_ACTOR",
-        `Cannot deliver message as actor ${message.actor} has no handler ${message.handler}`,
-      );
+      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot deliver message as actor ${message.actor} has no handler ${message.handler}`);
     }
     const ask = type === ACTOR_ASK && slot >= 0;
     const token = ask ? this.#nextToken() : 0;
@@ -389,8 +354,7 @@ class RingReply implements EngineReply {
   }
 
   claim(lengthBytes: number): void {
-    if (this.#claimed)
-      throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
+    if (this.#claimed) throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
     const server = this.#server;
     server.claimReply(this.#type, ENVELOPE_BYTES + lengthBytes, this.#slot, this.#sequence);
     this.#claimed = true;

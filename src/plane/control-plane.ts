@@ -22,6 +22,8 @@ import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
 import { lookIntervalMs, type Verdict, WorkerMonitor } from "./worker-monitor.ts";
 import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
 
+/** Share of the closing time that handlers get to end by themselves. */
+const STOP_SHARE = 0.5;
 /** Failed starts in a row after which a shard is given up, however long each took. */
 const FAILED_START_LIMIT = 3;
 /** Replacements of one shard within {@link RESTART_WINDOW_MS} before it is given up. */
@@ -121,7 +123,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     }
   }
 
-  /** Heartbeat word and state of every worker, read from shared memory without a message. */
+  /** What every worker does, read from shared memory without a message. */
   heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number; parks: number; wakes: number }[] {
     return this.#workers.map(({ shard, incarnation, state, block }) => {
       const beat = block.heartbeat.read();
@@ -143,7 +145,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#watcher?.cancel();
     for (const giveUp of this.#paused) giveUp();
     const open = [...this.#workers, ...this.#quarantined].filter((worker) => worker.state !== "lost");
-    for (const worker of this.#workers) if (worker.state !== "lost") worker.control.remote.stop().catch(() => undefined);
+    for (const worker of open) worker.control.remote.stop(options.timeoutMs * STOP_SHARE).catch(() => undefined);
     const late = await this.#settle(open, options.timeoutMs);
     const stuck = late.filter((worker) => worker.block.heartbeat.read().state === HEARTBEAT.NATIVE);
     for (const worker of late) if (options.force && !stuck.includes(worker)) worker.running.terminate();
@@ -305,7 +307,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#tell("worker-down", { shard, error });
   }
 
-  /** Emits once this stack has unwound, so that no listener that throws, or closes the cluster, disturbs supervision. */
+  /** Emits once this stack has unwound: no listener that throws, or closes the cluster, disturbs supervision. */
   #tell<K extends keyof ControlPlaneEvents>(event: K, ...payload: ControlPlaneEvents[K]): void {
     this.#options.scheduler.defer(() => (this as EventEmitter).emit(event, ...payload));
   }
@@ -381,19 +383,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   /** Waits for workers to end. @returns those that did not in time */
   async #settle(workers: readonly Worker[], timeoutMs: number): Promise<Worker[]> {
     const open = new Set(workers);
-    const all = Promise.all(
-      workers.map((worker) =>
-        worker.running.done.then(
-          () => open.delete(worker),
-          () => open.delete(worker),
-        ),
-      ),
-    );
+    const ended = workers.map((worker) => worker.running.done.catch(() => undefined).then(() => open.delete(worker)));
     let timer: Timer | undefined;
     const expired = new Promise<void>((resolve) => {
       timer = this.#options.scheduler.timer(timeoutMs, resolve);
     });
-    await Promise.race([all, expired]);
+    await Promise.race([Promise.all(ended), expired]);
     timer?.cancel();
     return [...open];
   }

@@ -75,16 +75,20 @@ export class DataPlane {
   #servers: BridgeServer[] = [];
   #drainers: ((type: number, offset: number, length: number, slot: number, sequence: number) => void)[] = [];
   #requesters: Requester[] = [];
+  #quiescing = false;
   #stopping = false;
   #inLoop = false;
   #flushScheduled = false;
   #idleSlices = 0;
   #beatAtMs = 0;
+  /** Parked in `waitAsync`: handlers may go on meanwhile, and ask peers. */
+  #asleep = false;
   #timer: Timer | undefined;
   readonly #hasWork: () => boolean = () => this.#pollable();
   readonly #flushLater: () => void = () => {
     this.#flushScheduled = false;
     this.#flush();
+    if (this.#asleep) this.#watchDeadlines();
   };
 
   constructor(options: DataPlaneOptions) {
@@ -112,8 +116,14 @@ export class DataPlane {
     this.#options.scheduler.defer(this.#flushLater);
   };
 
-  /** Lets the loop end once its rings are empty and nothing is in flight. */
+  /** The worker is about to stop: no more background work, but requests are still answered. */
+  quiesce(): void {
+    this.#quiescing = true;
+  }
+
+  /** Lets the loop end once its rings are empty, whatever handlers are still open. */
   stop(): void {
+    this.#quiescing = true;
     this.#stopping = true;
     this.#options.block.bell.ring();
   }
@@ -129,6 +139,7 @@ export class DataPlane {
       const nowMs = clock.nowMs();
       const open = pendingAsync() > 0;
       const work = this.#duty(nowMs);
+      block.advance();
       if (work > 0) {
         this.#idleSlices = 0;
         if (waiting) spin.woke();
@@ -146,12 +157,11 @@ export class DataPlane {
           continue;
         }
       }
-      // What is stopping indexes nothing more: a long build must not hold up close().
-      if (work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS))) continue;
+      if (work > 0 || (!this.#quiescing && background(BACKGROUND_BUDGET_MS))) continue;
+      if (this.#stopping && !this.#pollable()) return "stopped";
       if (block.retired) return "retired";
       if (!waiting && spin.spin(this.#hasWork)) continue;
       waiting = true;
-      if (this.#stopping && pendingAsync() === 0 && !this.#pollable()) return "stopped";
       if (await this.#park()) lastTurnMs = clock.nowMs();
     }
   }
@@ -198,7 +208,9 @@ export class DataPlane {
         return true;
       }
       this.#watchDeadlines();
+      this.#asleep = true;
       await woken;
+      this.#asleep = false;
       this.#timer?.cancel();
       return true;
     }
@@ -223,13 +235,14 @@ export class DataPlane {
     for (const requester of this.#requesters) {
       if (requester.pending > 0 && requester.earliestDeadlineMs < earliest) earliest = requester.earliestDeadlineMs;
     }
+    this.#timer?.cancel();
     if (earliest === Number.POSITIVE_INFINITY) return;
     const { clock, scheduler, block } = this.#options;
     this.#timer = scheduler.timer(Math.max(0, earliest - clock.nowMs()), () => block.bell.ring());
   }
 
   #pollable(): boolean {
-    for (const server of this.#servers) if (!server.requests.isEmpty() || server.hasOverflow()) return true;
+    for (const server of this.#servers) if (!server.requests.isEmpty() || server.canMoveOverflow()) return true;
     for (const requester of this.#requesters) if (requester.hasReply()) return true;
     return false;
   }
@@ -243,9 +256,10 @@ export class DataPlane {
     const links = [...this.#links.values()];
     this.#servers = links.flatMap((link) => (link.server === undefined ? [] : [link.server]));
     this.#requesters = links.flatMap((link) => (link.requester === undefined ? [] : [link.requester]));
-    const { onRequest } = this.#options;
-    this.#drainers = this.#servers.map(
-      (server) => (type, offset, length, slot, sequence) => onRequest(server, type, offset, length, slot, sequence),
-    );
+    const { onRequest, block } = this.#options;
+    this.#drainers = this.#servers.map((server) => (type, offset, length, slot, sequence) => {
+      block.advance();
+      onRequest(server, type, offset, length, slot, sequence);
+    });
   }
 }

@@ -79,6 +79,6 @@ export interface ShardControl {
   attachClient(client: ClientTask): void;
   detachClient(client: string): void;
   stats(): ShardStats;
-  /** Finish what is in flight, then leave the loop. */
-  stop(): void;
+  /** End the actors, giving open handlers this long, finish what is in flight, then leave the loop. */
+  stop(timeoutMs: number): void;
 }
