@@ -51,12 +51,22 @@ export const PACE = 256;
 /** Tells from its own worker, and says how long it took until the receiver had them all. */
 export const pump: ActorDefinition<
   object,
-  { run: (state: object, order: PumpOrder, context: ActorContext) => Promise<{ readonly elapsedMs: number } & SinkTotals> }
+  {
+    run: (
+      state: object,
+      order: PumpOrder,
+      context: ActorContext,
+    ) => Promise<{ readonly elapsedMs: number } & SinkTotals>;
+  }
 > = defineActor({
   name: "pump",
   init: (): object => ({}),
   handlers: {
-    async run(_: object, order: PumpOrder, context: ActorContext): Promise<{ readonly elapsedMs: number } & SinkTotals> {
+    async run(
+      _: object,
+      order: PumpOrder,
+      context: ActorContext,
+    ): Promise<{ readonly elapsedMs: number } & SinkTotals> {
       const target = context.actor(sink, order.key);
       const body = new Uint8Array(64).fill(1);
       const started = performance.now();
@@ -71,7 +81,10 @@ export const pump: ActorDefinition<
 });
 
 /** Rests as soon as it is idle for 50 ms. */
-export const sleeper: ActorDefinition<{ value: number }, { touch: (state: { value: number }, value: number) => void; heap: () => number }> = defineActor({
+export const sleeper: ActorDefinition<
+  { value: number },
+  { touch: (state: { value: number }, value: number) => void; heap: () => number }
+> = defineActor({
   name: "sleeper",
   init: () => ({ value: 0 }),
   handlers: {
@@ -90,7 +103,10 @@ export const sleeper: ActorDefinition<{ value: number }, { touch: (state: { valu
 });
 
 /** As {@link sleeper}, but it stays. */
-export const resident: ActorDefinition<{ value: number }, { touch: (state: { value: number }, value: number) => void; heap: () => number }> = defineActor({
+export const resident: ActorDefinition<
+  { value: number },
+  { touch: (state: { value: number }, value: number) => void; heap: () => number }
+> = defineActor({
   ...sleeper.spec,
   name: "resident",
   options: { idleAfterMs: Number.POSITIVE_INFINITY },

@@ -81,5 +81,6 @@ export class Baseline {
 }
 
 function checkTotals(totals: { readonly count: number; readonly sum: number }, messages: number): void {
-  if (totals.count !== messages || totals.sum !== (messages * (messages - 1)) / 2) throw new Error(`postMessage delivered ${totals.count} of ${messages} messages`);
+  if (totals.count !== messages || totals.sum !== (messages * (messages - 1)) / 2)
+    throw new Error(`postMessage delivered ${totals.count} of ${messages} messages`);
 }

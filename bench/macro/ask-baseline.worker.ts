@@ -43,7 +43,9 @@ Comlink.expose(
       const { outward } = ports;
       if (outward === undefined) throw new Error("Cannot flood without a second worker");
       return new Promise((resolve) => {
-        outward.once("message", (totals: { count: number; sum: number }) => resolve({ elapsedMs: performance.now() - started, ...totals }));
+        outward.once("message", (totals: { count: number; sum: number }) =>
+          resolve({ elapsedMs: performance.now() - started, ...totals }),
+        );
         outward.postMessage({ expect: messages });
         const started = performance.now();
         for (let quantity = 0; quantity < messages; quantity++) outward.postMessage({ sku: "tea", quantity });

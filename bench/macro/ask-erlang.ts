@@ -34,9 +34,12 @@ export function compileErlang(log: (line: string) => void): ErlangProgram | unde
   return {
     dispose,
     run: (messages) => {
-      const output = execFileSync("erl", ["-noshell", "-pa", folder, "-run", "pingpong", "main", String(messages)], { encoding: "utf8" });
+      const output = execFileSync("erl", ["-noshell", "-pa", folder, "-run", "pingpong", "main", String(messages)], {
+        encoding: "utf8",
+      });
       const [oneWayNs = Number.NaN, roundTripNs = Number.NaN, counted] = output.trim().split(" ").map(Number);
-      if (counted !== messages || !(oneWayNs > 0) || !(roundTripNs > 0)) throw new Error(`Erlang counted ${counted} of ${messages} messages`);
+      if (counted !== messages || !(oneWayNs > 0) || !(roundTripNs > 0))
+        throw new Error(`Erlang counted ${counted} of ${messages} messages`);
       return { oneWayNs, roundTripNs };
     },
   };

@@ -28,14 +28,29 @@ export interface AskClusters {
 }
 
 /** Measures A3a to A3d, M4 and M4b. */
-export async function latency(context: BenchContext, clusters: AskClusters, baseline: Baseline): Promise<{ rows: BenchRow[]; goals: GoalResult[] }> {
+export async function latency(
+  context: BenchContext,
+  clusters: AskClusters,
+  baseline: Baseline,
+): Promise<{ rows: BenchRow[]; goals: GoalResult[] }> {
   const { mode, goals } = context;
   const usual = echoOf(clusters.usual);
   const polling = echoOf(clusters.polling);
   const post: Call = (value) => baseline.post(value);
   const comlink: Call = (value) => baseline.call(value);
   const read = await oneSided(clusters.usual);
-  const samples = { spin: [], comlink: [], post: [], polled: [], asleep: [], parkedComlink: [], parkedPost: [], flight: [], flightComlink: [], read: [] } as Record<string, number[]>;
+  const samples = {
+    spin: [],
+    comlink: [],
+    post: [],
+    polled: [],
+    asleep: [],
+    parkedComlink: [],
+    parkedPost: [],
+    flight: [],
+    flightComlink: [],
+    read: [],
+  } as Record<string, number[]>;
   const add = (row: string, values: readonly number[]): unknown => samples[row]?.push(...values);
   const rounds = sized(mode, 2, 7, 15);
   const parked = sized(mode, 30, 60, 150);
@@ -50,8 +65,24 @@ export async function latency(context: BenchContext, clusters: AskClusters, base
     for (let part = 0; part < 3; part++) {
       add("parkedPost", await afterGap(post, parked / 3, () => true));
       add("parkedComlink", await afterGap(comlink, parked / 3, () => true));
-      add("polled", await afterGap(polling, parked / 3, (turned) => !turned && wasParked, () => isIdle(clusters.polling)));
-      add("asleep", await afterGap(usual, parked / 3, (turned) => turned && wasParked, () => isIdle(clusters.usual)));
+      add(
+        "polled",
+        await afterGap(
+          polling,
+          parked / 3,
+          (turned) => !turned && wasParked,
+          () => isIdle(clusters.polling),
+        ),
+      );
+      add(
+        "asleep",
+        await afterGap(
+          usual,
+          parked / 3,
+          (turned) => turned && wasParked,
+          () => isIdle(clusters.usual),
+        ),
+      );
     }
   }
   const of = (name: string, side: string, unit: string, note?: string): BenchRow => {
@@ -105,7 +136,12 @@ async function chained(call: Call, count: number): Promise<number[]> {
 }
 
 /** Single calls after an idle gap. @returns microseconds of those that `keep` accepts, told whether the event loop turned */
-async function afterGap(call: Call, count: number, keep: (turned: boolean) => boolean, before: () => void = () => undefined): Promise<number[]> {
+async function afterGap(
+  call: Call,
+  count: number,
+  keep: (turned: boolean) => boolean,
+  before: () => void = () => undefined,
+): Promise<number[]> {
   const samples: number[] = [];
   for (let value = 0; value < count; value++) {
     await new Promise((resolve) => setTimeout(resolve, GAP_MS));
@@ -155,7 +191,8 @@ async function oneSided(cluster: Cluster): Promise<() => number[]> {
       const started = performance.now();
       for (let at = 0; at < READS_PER_SAMPLE; at++) failed |= reader.read(region, target);
       samples.push(((performance.now() - started) * 1000) / READS_PER_SAMPLE);
-      if (failed !== 0 || target.some((value, at) => value !== vector[at])) throw new Error("a one-sided read gave other data than was stored");
+      if (failed !== 0 || target.some((value, at) => value !== vector[at]))
+        throw new Error("a one-sided read gave other data than was stored");
     }
     return samples;
   };

@@ -7,13 +7,25 @@ import { compileErlang } from "./ask-erlang.ts";
 import { flood, floodAcross } from "./ask-side.ts";
 
 /** Measures A2, A2b and R4b. */
-export async function oneWay(context: BenchContext, cluster: Cluster, baseline: Baseline, notes: string[]): Promise<{ rows: BenchRow[]; goals: GoalResult[] }> {
+export async function oneWay(
+  context: BenchContext,
+  cluster: Cluster,
+  baseline: Baseline,
+  notes: string[],
+): Promise<{ rows: BenchRow[]; goals: GoalResult[] }> {
   const { mode, goals } = context;
   const messages = sized(mode, 20_000, 100_000, 300_000);
   const posts = sized(mode, 10_000, 30_000, 100_000);
   const rounds = sized(mode, 2, 7, 15);
   const erlang = compileErlang((line) => notes.push(line));
-  const samples: Record<string, number[]> = { main: [], mainPost: [], across: [], acrossPost: [], beam: [], beamTrip: [] };
+  const samples: Record<string, number[]> = {
+    main: [],
+    mainPost: [],
+    across: [],
+    acrossPost: [],
+    beam: [],
+    beamTrip: [],
+  };
   const add = (name: string, value: number): unknown => samples[name]?.push(value);
   try {
     for (let warm = 0; warm < 3; warm++) {
@@ -41,15 +53,36 @@ export async function oneWay(context: BenchContext, cluster: Cluster, baseline: 
       toRow("tell main to worker", "shardloom", "ns/message", samples["main"] as number[], note),
       toRow("tell main to worker", "postMessage", "ns/message", samples["mainPost"] as number[], "{ sku, quantity }"),
       toRow("tell worker to worker", "shardloom", "ns/message", samples["across"] as number[], note),
-      toRow("tell worker to worker", "postMessage", "ns/message", samples["acrossPost"] as number[], "{ sku, quantity }"),
+      toRow(
+        "tell worker to worker",
+        "postMessage",
+        "ns/message",
+        samples["acrossPost"] as number[],
+        "{ sku, quantity }",
+      ),
     ];
     const results = [
-      judge(goals, "A2", Math.min(m("mainPost") / m("main"), m("acrossPost") / m("across")), "the worse of main to worker and worker to worker"),
+      judge(
+        goals,
+        "A2",
+        Math.min(m("mainPost") / m("main"), m("acrossPost") / m("across")),
+        "the worse of main to worker and worker to worker",
+      ),
       judge(goals, "R4b", wakes, "at the load of these tells, both workers' doorbells"),
     ];
     if (erlang !== undefined) {
-      rows.push(toRow("send across schedulers", "erlang", "ns/message", samples["beam"] as number[], "64 B binary, processes on two schedulers"));
-      rows.push(toRow("round trip across schedulers", "erlang", "ns", samples["beamTrip"] as number[], "default busy wait"));
+      rows.push(
+        toRow(
+          "send across schedulers",
+          "erlang",
+          "ns/message",
+          samples["beam"] as number[],
+          "64 B binary, processes on two schedulers",
+        ),
+      );
+      rows.push(
+        toRow("round trip across schedulers", "erlang", "ns", samples["beamTrip"] as number[], "default busy wait"),
+      );
       results.push(judge(goals, "A2b", m("beam") / m("across")));
     }
     return { rows, goals: results };

@@ -7,7 +7,13 @@ const ACTORS_URL: URL = new URL("./ask-actors.js", import.meta.url);
 
 /** Starts a cluster with the bench's actors. */
 export function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
-  return Cluster.start({ workers: 2, memoryBytes: 64 * 1024 * 1024, requestTimeoutMs: 60_000, actors: [ACTORS_URL], ...options });
+  return Cluster.start({
+    workers: 2,
+    memoryBytes: 64 * 1024 * 1024,
+    requestTimeoutMs: 60_000,
+    actors: [ACTORS_URL],
+    ...options,
+  });
 }
 
 /** A key of an actor on the given shard. */
@@ -53,5 +59,6 @@ interface Totals {
 
 function checkTotals(after: Totals, before: Totals, messages: number): void {
   const count = after.count - before.count;
-  if (count !== messages || after.sum - before.sum !== 2 * messages) throw new Error(`the actor handled ${count} of ${messages} tells`);
+  if (count !== messages || after.sum - before.sum !== 2 * messages)
+    throw new Error(`the actor handled ${count} of ${messages} tells`);
 }

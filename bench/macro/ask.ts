@@ -7,7 +7,9 @@ import { startCluster } from "./ask-side.ts";
 import { start } from "./start.ts";
 
 async function run(context: BenchContext): Promise<BenchReport> {
-  const notes = ["wake strategy: adaptive spin, then Atomics.wait slices on workers and Atomics.waitAsync on the caller; the budget stands with each row"];
+  const notes = [
+    "wake strategy: adaptive spin, then Atomics.wait slices on workers and Atomics.waitAsync on the caller; the budget stands with each row",
+  ];
   const baseline = new Baseline();
   const usual = await startCluster();
   try {
@@ -17,7 +19,11 @@ async function run(context: BenchContext): Promise<BenchReport> {
     try {
       const trips = await latency(context, { usual, polling }, baseline);
       const starts = await start(context);
-      return { rows: [...oneWays.rows, ...trips.rows, ...starts.rows], goals: [...oneWays.goals, ...trips.goals, ...starts.goals], notes };
+      return {
+        rows: [...oneWays.rows, ...trips.rows, ...starts.rows],
+        goals: [...oneWays.goals, ...trips.goals, ...starts.goals],
+        notes,
+      };
     } finally {
       await polling.close();
     }

@@ -69,7 +69,8 @@ async function activate(running: Cluster, definition: Touchable, from: number, c
 
 async function heaps(running: Cluster): Promise<number> {
   let bytes = 0;
-  for (let shard = 0; shard < WORKERS; shard++) bytes += await running.actor(resident, keyOn(running, resident, shard)).heap();
+  for (let shard = 0; shard < WORKERS; shard++)
+    bytes += await running.actor(resident, keyOn(running, resident, shard)).heap();
   return bytes;
 }
 

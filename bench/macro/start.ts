@@ -25,9 +25,21 @@ export function start(context: BenchContext): { rows: BenchRow[]; goals: GoalRes
   return {
     rows: [
       toRow("start of 4 workers", "shardloom", "ms", cluster, "Cluster.start until every worker serves"),
-      toRow("start of 4 workers", "bare", "ms", bare, "new Worker ×4 until each has imported usearch, msgpackr, comlink, piscina"),
+      toRow(
+        "start of 4 workers",
+        "bare",
+        "ms",
+        bare,
+        "new Worker ×4 until each has imported usearch, msgpackr, comlink, piscina",
+      ),
       toRow("idle virtual actor", "shardloom", "bytes", [idleBytes], "workers' heaps after a full collection"),
-      toRow("activation after passivation", "shardloom", "bytes", [growth], "growth of the workers' heaps per activation"),
+      toRow(
+        "activation after passivation",
+        "shardloom",
+        "bytes",
+        [growth],
+        "growth of the workers' heaps per activation",
+      ),
     ],
     goals: [
       judge(goals, "A5a", median(cluster) / median(bare)),
@@ -38,7 +50,10 @@ export function start(context: BenchContext): { rows: BenchRow[]; goals: GoalRes
 }
 
 function child(task: string, size: number): number {
-  const output = execFileSync(process.execPath, ["--expose-gc", CHILD, task, String(size)], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  const output = execFileSync(process.execPath, ["--expose-gc", CHILD, task, String(size)], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   const value = Number(output.trim());
   if (!Number.isFinite(value)) throw new Error(`${task} printed ${JSON.stringify(output)}`);
   return value;
