@@ -36,8 +36,8 @@ import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler } from "./engine.ts";
 import { RingReply } from "./ring-reply.ts";
 
-/** A handler that took this long sends its reply at once, not with those of the requests behind it. */
-const LONG_HANDLER_US = 100;
+/** Engine time after which replies go out at once, not with those of the requests behind them; each sending wakes the client. */
+const HOLD_REPLIES_US = 1_000;
 
 /** What a shard is made of. */
 export interface ShardOptions {
@@ -121,6 +121,8 @@ export class Shard {
   readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
   readonly #sink: ReplySink;
   #token = 0;
+  /** Engine time since replies were last sent early. */
+  #heldUs = 0;
 
   constructor(options: ShardOptions) {
     this.#options = options;
@@ -241,7 +243,10 @@ export class Shard {
       throw error;
     }
     if (slot >= 0) reply.end();
-    if (this.#options.clock.nowUs() - startedUs > LONG_HANDLER_US) server.flush();
+    this.#heldUs += this.#options.clock.nowUs() - startedUs;
+    if (this.#heldUs < HOLD_REPLIES_US) return;
+    this.#heldUs = 0;
+    server.flush();
   }
 
   #deliver(

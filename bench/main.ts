@@ -16,6 +16,7 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   ask: () => import("./macro/ask.ts"),
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),
+  search: () => import("./macro/search.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

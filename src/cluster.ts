@@ -238,6 +238,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
       requestTimeoutMs: options.requestTimeoutMs,
+      workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => this.#vectors.recoverTasks(shard),
     });

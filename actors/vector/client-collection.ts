@@ -145,7 +145,7 @@ export class VectorCollection {
   ): Promise<LoadProgress> {
     this.#parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) return loadDocuments(this.#parts, documents, options);
-    const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents as VectorDocument];
+    const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents];
     const items = Array.from(list, (document) => prepareItem(this.#parts, document));
     refuseDuplicates(items);
     return upsertItems(this.#parts, items, options, PRIORITY.NORMAL);

@@ -69,6 +69,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#host = new WorkerHost({
       workerUrl: options.workerUrl,
       workers: options.snapshot.shards,
+      workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
     });
   }

@@ -36,6 +36,7 @@ export interface ControlPlaneOptions {
   readonly startTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly maxHeapMb?: number;
+  readonly workerNice: number;
   /** What the next worker of a shard must take over. */
   readonly recover: (shard: number) => readonly RecoverTask[];
 }
