@@ -41,6 +41,8 @@ export interface ActorRouterOptions {
 
 /** Sender id of messages that this thread sends to its own actors. */
 const LOCAL_SENDER = 1;
+/** How long local messages may chain before the event loop gets a turn. */
+const CHAIN_LIMIT_MS = 2;
 const EMPTY = new Uint8Array(0);
 /** Routes remembered per actor name. A reference is used many times; hashing its key each time would cost more than the send. */
 const ROUTE_LIMIT = 4096;
@@ -87,6 +89,10 @@ export class ActorRouter implements ActorSend {
   readonly #decode: (frame: ReplyFrame) => unknown;
   #last: Target = NO_TARGET;
   #token = 0;
+
+  /** When the present chain of local messages began; negative while there is none. */
+  #chainStartMs = -1;
+  readonly #putOff: (() => void)[] = [];
 
   constructor(options: ActorRouterOptions) {
     this.#options = options;
@@ -140,8 +146,7 @@ export class ActorRouter implements ActorSend {
       const { route } = target;
       const local = this.#options.local?.();
       if (local?.shard === route.shard) {
-        this.#deliver(local, actorName, key, handler, this.#encode(message), false, 0, 0);
-        return ACCEPTED;
+        return this.#tellLocal(local, actorName, key, handler, this.#encode(message));
       }
       const payload = this.#message.set(target.actor, target.handler, route.key, message);
       return coordinator.requester(route.shard).tell(ACTOR_TELL, route.vshard, PRIORITY.NORMAL, payload) ?? ACCEPTED;
@@ -234,8 +239,36 @@ export class ActorRouter implements ActorSend {
       signal?.addEventListener("abort", listener, { once: true });
       const unlisten = (): void => signal?.removeEventListener("abort", listener);
       this.#open.set(token, { resolve, reject, timer, unlisten });
-      this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token);
+      this.#inTurn(local, () => this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token));
     });
+  }
+
+  #tellLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#inTurn(local, () => {
+        if (this.#deliver(local, actorName, key, handler, value, false, 0, 0)) resolve();
+        else reject(new ShardloomError("ERR_OVERLOADED", `Cannot tell ${actorName} as its mailbox is full`, { details: { actorName, key } }));
+      });
+    });
+  }
+
+  /**
+   * Delivers now, or, when local messages have chained in microtasks for {@link CHAIN_LIMIT_MS}, after the event loop has
+   * turned: a chain of local asks must not hold rings, timers and I/O back. Nothing overtakes what was put off.
+   */
+  #inTurn(local: LocalActors, deliver: () => void): void {
+    const nowMs = this.#options.coordinator.nowMs();
+    if (this.#chainStartMs < 0) {
+      this.#chainStartMs = nowMs;
+      local.scheduler.turn(() => this.#turned());
+    }
+    if (this.#putOff.length === 0 && nowMs - this.#chainStartMs < CHAIN_LIMIT_MS) deliver();
+    else this.#putOff.push(deliver);
+  }
+
+  #turned(): void {
+    this.#chainStartMs = -1;
+    for (const deliver of this.#putOff.splice(0)) deliver();
   }
 
   #deliver(
@@ -247,8 +280,8 @@ export class ActorRouter implements ActorSend {
     ask: boolean,
     deadlineAtMs: number,
     requestToken: number,
-  ): void {
-    local.system.deliver(
+  ): boolean {
+    return local.system.deliver(
       {
         actorName,
         key,

@@ -201,6 +201,7 @@ class ShardHost {
       send: router,
       codec,
       native: (call) => this.#native(call),
+      onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
     this.#shard = new Shard({

@@ -31,7 +31,7 @@ import {
   WORD_SENT_AT,
 } from "../src/wire/envelope-layout.ts";
 import { encodeError } from "../src/wire/error-codec.ts";
-import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_PING } from "../src/wire/message-types.ts";
+import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_CANCEL, RUNTIME_PING } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler } from "./engine.ts";
 import { RingReply } from "./ring-reply.ts";
@@ -129,7 +129,7 @@ export class Shard {
     for (const engine of options.engines)
       for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
     this.#handlers.set(RUNTIME_PING, (_, reply) => reply.claim(0));
-    assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL]));
+    assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL, RUNTIME_CANCEL]));
     this.#reply = new RingReply(
       { node: 0, shard: options.shard, incarnation: options.incarnation },
       options.snapshot.topologyEpoch,
@@ -151,7 +151,9 @@ export class Shard {
     const { i32 } = server.requests;
     try {
       const deadlineAtMs = this.#check(i32, type, offset, length);
-      if (type === ACTOR_ASK || type === ACTOR_TELL) {
+      if (type === RUNTIME_CANCEL) {
+        this.#cancel(server, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES);
+      } else if (type === ACTOR_ASK || type === ACTOR_TELL) {
         this.#deliver(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence, deadlineAtMs);
       } else {
         this.#dispatch(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence);
@@ -294,6 +296,17 @@ export class Shard {
     this.#options.actors.deliver(delivery, this.#sink);
     if (this.#currentToken !== 0) this.#asks.set(token, { server, slot, sequence });
     this.#currentToken = 0;
+  }
+
+  /** The sender has given an ask up: a handler that runs it sees its signal fire. */
+  #cancel(server: BridgeServer, offset: number, length: number): void {
+    if (length < 8) throw new ShardloomError("ERR_CORRUPT", "Cannot cancel as the body is malformed", { details: { length } });
+    const { i32 } = server.requests;
+    const slot = i32[offset >> 2];
+    const sequence = i32[(offset >> 2) + 1];
+    for (const [token, ask] of this.#asks) {
+      if (ask.server === server && ask.slot === slot && ask.sequence === sequence) this.#options.actors.cancel(0, token);
+    }
   }
 
   /** Never 0, which stands for none. */

@@ -11,7 +11,7 @@ import type { ActorDefinition, AnyActorDefinition } from "./define-actor.ts";
 
 /** Limits on one ask. */
 export interface AskOptions {
-  /** How long to wait for the answer, in ms; 0 or less fails at once. @default the sender's */
+  /** How long to wait for the answer, in ms, in `(0, 2^31)`. @default the sender's */
   readonly timeoutMs?: number;
   /** Gives the message up: it does not start any more, or its `context.signal` fires. */
   readonly signal?: AbortSignal;

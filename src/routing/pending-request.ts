@@ -70,3 +70,14 @@ export class PendingRequest {
     this.onSent = onSent;
   }
 }
+
+/** Body of `runtime.cancel`: `i32 slot | i32 sequence` of a request of the same bridge. */
+export function cancelNotice({ slot, sequence }: PendingRequest): Payload {
+  return {
+    byteLength: 8,
+    write(target, offset) {
+      target.i32[offset >> 2] = slot;
+      target.i32[(offset >> 2) + 1] = sequence;
+    },
+  };
+}

@@ -11,7 +11,7 @@
  * `sent = accepted - unsent - queued`. When nothing is open, the peer has counted `sent - skipped - inDoubt` messages.
  */
 export interface RequesterStats {
-  /** Requests and tells taken. */
+  /** Requests and tells taken, and notices of cancellation sent, which count as tells. */
   accepted: number;
   /** Requests and tells refused: too large, or too many wait. */
   rejected: number;

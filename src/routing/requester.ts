@@ -21,9 +21,9 @@ import {
   envelopeFlags,
   writeEnvelope,
 } from "../wire/envelope.ts";
-import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS } from "../wire/envelope-layout.ts";
-import { messageTypeName } from "../wire/message-types.ts";
-import { type Payload, PendingRequest, type ReplySink } from "./pending-request.ts";
+import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS, PRIORITY } from "../wire/envelope-layout.ts";
+import { ACTOR_ASK, messageTypeName, RUNTIME_CANCEL } from "../wire/message-types.ts";
+import { cancelNotice, type Payload, PendingRequest, type ReplySink } from "./pending-request.ts";
 import { deadlinePassed, tooLarge, tooManyWait } from "./request-errors.ts";
 import { createRequesterStats, type RequesterStats } from "./requester-stats.ts";
 
@@ -202,9 +202,15 @@ export class Requester {
   /** Ends a request with `error` now; its slot is free at once and the peer skips it when it has not started. */
   cancel(pending: PendingRequest, error: ShardloomError): boolean {
     if (pending.state === "settled") return false;
+    const mayRun = pending.state === "sent" && pending.type === ACTOR_ASK;
     if (pending.state === "queued") this.#queue.splice(this.#queue.indexOf(pending), 1);
     this.#release(pending);
     this.#stats.cancelled++;
+    // Tells a handler that runs already. Without room it is not told, and runs to its end.
+    if (mayRun && this.#trySendTell(RUNTIME_CANCEL, pending.vshard, PRIORITY.CONTROL, cancelNotice(pending))) {
+      this.#stats.accepted++;
+      this.#options.onDirty(0);
+    }
     pending.sink?.onFailure(error);
     return true;
   }
@@ -331,22 +337,10 @@ export class Requester {
     payloadBytes: number,
   ): void {
     const { origin, topologyEpoch } = this.#options;
-    const words = this.#bridge.requests.i32;
-    writeEnvelope(
-      words,
-      offset,
-      origin,
-      type,
-      0,
-      priority,
-      requestId,
-      vshard,
-      this.targetShard,
-      topologyEpoch,
-      remainingMs,
-      sentAtUs,
-      payloadBytes,
-    );
+    const { i32 } = this.#bridge.requests;
+    // biome-ignore format: one call, one line of what and one of where
+    writeEnvelope(i32, offset, origin, type, 0, priority, requestId, vshard, this.targetShard,
+      topologyEpoch, remainingMs, sentAtUs, payloadBytes);
   }
 
   #settleReply(type: number, offset: number, length: number, slot: number, sequence: number): void {

@@ -29,7 +29,7 @@ export const counter = defineActor({
 /** Does what breaks things. */
 export const saboteur = defineActor({
   name: "saboteur",
-  init: () => ({ calls: 0 }),
+  init: () => ({ calls: 0, aborts: 0 }),
   handlers: {
     calls(state) {
       state.calls++;
@@ -60,6 +60,19 @@ export const saboteur = defineActor({
     },
     clock() {
       return systemClock.nowMs();
+    },
+    noteAbort(state, milliseconds: number, context) {
+      return new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        context.signal.addEventListener("abort", () => {
+          clearTimeout(timer);
+          state.aborts++;
+          resolve();
+        });
+      });
+    },
+    aborts(state) {
+      return state.aborts;
     },
     sleepUntilAborted(_, milliseconds: number, context) {
       return new Promise<string>((resolve, reject) => {
@@ -102,6 +115,21 @@ export const relay = defineActor({
   handlers: {
     async addTo(_, message: { key: string; amount: number }, context) {
       return context.actor(counter, message.key).add(message.amount);
+    },
+    /** Asks one after the other for a while, and says how often. */
+    async chain(_, message: { key: string; milliseconds: number }, context) {
+      const target = context.actor(counter, message.key);
+      const until = performance.now() + message.milliseconds;
+      let asks = 0;
+      for (; performance.now() < until; asks++) await target.add(1);
+      return asks;
+    },
+    /** Tells a sleeper more than its mailbox holds, and counts refusals. */
+    async flood(_, message: { key: string; count: number }, context) {
+      const target = context.actor(saboteur, message.key);
+      const tells = Array.from({ length: message.count }, () => target.tell.sleep(20));
+      const settled = await Promise.allSettled(tells);
+      return settled.filter((tell) => tell.status === "rejected").length;
     },
     async burst(_, message: { key: string; values: number[] }, context) {
       const target = context.actor(counter, message.key);
