@@ -30,7 +30,6 @@ import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
 import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
-const SPIN_LIMIT_US = 50;
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
 
@@ -220,7 +219,7 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       block: this.#block,
-      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
+      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: this.#task.spinLimitUs }),
       onRequest: (server, type, offset, length, slot, sequence) => {
         if (!this.#block.retired) dispatcher.onRequest(server, type, offset, length, slot, sequence);
       },

@@ -177,6 +177,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       control: channel.port2,
       actorUrls: options.actorUrls,
       requestTimeoutMs: options.requestTimeoutMs,
+      spinLimitUs: options.spinLimitUs,
       recover: options.recover(shard),
     };
     const pause = delayMs === 0 ? undefined : this.#pause(delayMs);

@@ -42,6 +42,8 @@ export interface ShardTask {
   readonly actorUrls: readonly string[];
   /** Deadline of calls that give none, in ms. */
   readonly requestTimeoutMs: number;
+  /** Longest spin for a message before the worker parks, in us. */
+  readonly spinLimitUs: number;
   /** What engines need to take over the regions of the shard's previous worker. */
   readonly recover: readonly RecoverTask[];
 }
