@@ -20,6 +20,7 @@ export type {
   VectorCollection,
   VectorDocument,
   VectorHit,
+  VectorRead,
 } from "../actors/vector/client-collection.ts";
 export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";

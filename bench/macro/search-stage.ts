@@ -48,7 +48,6 @@ export async function openStage(
     snapshot,
     requester: (shard) => client.requester(shard),
     requestTimeoutMs: options.requestTimeoutMs,
-    spinLimitUs: 50,
   });
   const control = new ControlPlane({
     clock: systemClock,

@@ -157,7 +157,9 @@ describe("a busy worker", () => {
         const region = docs.region(id);
         expect(reader.read(region as never, target)).toBe(0);
         expect(target[0]).toBe(id);
+        expect(await docs.read(id, target)).toMatchObject({ by: "one-sided" });
       }
+      expect(await docs.read("unknown", target)).toBeUndefined();
       await Promise.all(blocked);
     } finally {
       await cluster.close();
