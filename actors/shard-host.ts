@@ -11,7 +11,7 @@ import { HEARTBEAT } from "../native-bridge/heartbeat.ts";
 import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
 import { RegionTable } from "../native-bridge/region-table.ts";
-import { createActorSystem, type ActorSystem } from "../src/actor/actor-system.ts";
+import { type ActorSystem, createActorSystem } from "../src/actor/actor-system.ts";
 import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
 import { serveControl } from "../src/plane/control-rpc.ts";
@@ -30,7 +30,6 @@ import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
 import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
-const SPIN_LIMIT_US = 50;
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
 
@@ -67,8 +66,10 @@ class ShardHost {
   readonly #early: (() => void)[] = [];
   readonly #peerIncarnations: Map<number, number> = new Map();
   #nativeDepth = 0;
-  #stopTimeoutMs: number | undefined;
   #refused: (() => void) | undefined;
+  readonly #stopped: Promise<void> = new Promise((resolve) => {
+    this.#refused = resolve;
+  });
   #becomeReady!: (ready: ShardReady) => void;
   #refuse!: (error: unknown) => void;
 
@@ -88,10 +89,10 @@ class ShardHost {
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
-      stop: (timeoutMs) => {
-        this.#stopTimeoutMs = timeoutMs;
+      quiesce: (timeoutMs) => this.#quiesce(timeoutMs),
+      stop: () => {
         this.#refused?.();
-        this.#stopWhenComposed();
+        this.#whenComposed(() => this.#plane?.stop());
       },
     };
   }
@@ -109,7 +110,7 @@ class ShardHost {
       this.#becomeReady({ actors: tableOf(definitions), recovered });
     } catch (error) {
       this.#refuse(error);
-      await this.#untilStopped();
+      await this.#stopped;
       return "stopped";
     }
     await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
@@ -121,28 +122,15 @@ class ShardHost {
     return ending;
   }
 
-  #untilStopped(): Promise<void> {
-    if (this.#stopTimeoutMs !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#refused = resolve;
-    });
-  }
-
   #whenComposed(act: () => void): void {
     if (this.#plane === undefined) this.#early.push(act);
     else act();
   }
 
-  /** Actors end first, while the loop still carries their messages; then the loop itself. */
-  #stopWhenComposed(): void {
-    const plane = this.#plane;
-    if (plane === undefined || this.#stopTimeoutMs === undefined) return;
-    plane.quiesce();
-    const closed = this.#actors?.close({ timeoutMs: this.#stopTimeoutMs }) ?? Promise.resolve();
-    closed.then(
-      () => plane.stop(),
-      () => plane.stop(),
-    );
+  /** Ends the actors while the loop still carries their messages. A worker that is only starting has none. */
+  async #quiesce(timeoutMs: number): Promise<void> {
+    this.#whenComposed(() => this.#plane?.quiesce());
+    await this.#actors?.close({ timeoutMs });
   }
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
@@ -174,7 +162,10 @@ class ShardHost {
   /** After a native call: a quarantined worker's shard belongs to another thread by now. */
   #assertServing(): void {
     if (!this.#block.retired) return;
-    throw new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot go on as shard ${this.#task.shard} has been given to another worker`);
+    throw new ShardloomError(
+      "ERR_NATIVE_QUARANTINED",
+      `Cannot go on as shard ${this.#task.shard} has been given to another worker`,
+    );
   }
 
   /** What a successor takes over; the first worker of a shard has nothing to. */
@@ -209,6 +200,7 @@ class ShardHost {
       send: router,
       codec,
       native: (call) => this.#native(call),
+      onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
     this.#shard = new Shard({
@@ -227,7 +219,7 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       block: this.#block,
-      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
+      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: this.#task.spinLimitUs }),
       onRequest: (server, type, offset, length, slot, sequence) => {
         if (!this.#block.retired) dispatcher.onRequest(server, type, offset, length, slot, sequence);
       },
@@ -241,7 +233,6 @@ class ShardHost {
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
     for (const act of this.#early.splice(0)) act();
-    this.#stopWhenComposed();
   }
 
   #attachPeer(peer: PeerTask): void {
@@ -261,7 +252,11 @@ class ShardHost {
     });
     this.#requesters.set(peer.shard, requester);
     this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
-    previous?.fail(new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, { details: { shard: peer.shard } }));
+    previous?.fail(
+      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, {
+        details: { shard: peer.shard },
+      }),
+    );
   }
 
   #attachClient(client: ClientTask): void {
@@ -279,7 +274,12 @@ class ShardHost {
       shard: this.#task.shard,
       incarnation: this.#task.incarnation,
       actors: { ...this.#actors?.counters(), active: this.#actors?.activeCount() ?? 0 },
-      requests: { handled: counters?.handled ?? 0, failed: counters?.failed ?? 0, expired: counters?.expired ?? 0, corrupt: counters?.corrupt ?? 0 },
+      requests: {
+        handled: counters?.handled ?? 0,
+        failed: counters?.failed ?? 0,
+        expired: counters?.expired ?? 0,
+        corrupt: counters?.corrupt ?? 0,
+      },
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };
   }
@@ -296,14 +296,22 @@ async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]
     const exported = await importModule(url);
     const found = Object.values(exported).filter(isActorDefinition);
     if (found.length === 0) {
-      throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actors as ${url} must export one made with defineActor`, { details: { url } });
+      throw new ShardloomError(
+        "ERR_MODULE_NOT_LOADED",
+        `Cannot load actors as ${url} must export one made with defineActor`,
+        { details: { url } },
+      );
     }
     for (const definition of found) {
       const other = byName.get(definition.name);
       if (other !== undefined && other !== definition) {
-        throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`, {
-          details: { url, name: definition.name },
-        });
+        throw new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
+          {
+            details: { url, name: definition.name },
+          },
+        );
       }
       byName.set(definition.name, definition);
     }
@@ -315,10 +323,13 @@ async function importModule(url: string): Promise<Record<string, unknown>> {
   try {
     return (await import(url)) as Record<string, unknown>;
   } catch (error) {
-    throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`, {
-      details: { url },
-      cause: error,
-    });
+    throw new ShardloomError(
+      "ERR_MODULE_NOT_LOADED",
+      `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        details: { url },
+        cause: error,
+      },
+    );
   }
 }
-

@@ -237,6 +237,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxHandlerMs: options.maxHandlerMs,
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
+      spinLimitUs: options.spinLimitUs,
       requestTimeoutMs: options.requestTimeoutMs,
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),

@@ -24,7 +24,7 @@ export class Baseline {
     this.#start(undefined, between.port2);
     this.#raw = raw;
     this.#oneWay = oneWay;
-    this.#rpc = Comlink.wrap<Rpc>(rpc as unknown as Comlink.Endpoint);
+    this.#rpc = Comlink.wrap<Rpc>(rpc);
     raw.on("message", (value: number) => this.#answered(value));
   }
 
@@ -42,7 +42,7 @@ export class Baseline {
 
   /** A Comlink call. */
   call(value: number): Promise<number> {
-    return this.#rpc.echo(value) as Promise<number>;
+    return this.#rpc.echo(value);
   }
 
   /** One-way messages of a small object from this thread. @returns ms until the worker had handled all of them */

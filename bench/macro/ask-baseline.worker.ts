@@ -52,5 +52,5 @@ Comlink.expose(
       });
     },
   },
-  ports.rpc as unknown as Comlink.Endpoint,
+  ports.rpc,
 );

@@ -18,7 +18,7 @@ async function run(context: BenchContext): Promise<BenchReport> {
     const polling = await startCluster({ spinLimitUs: 1_000 });
     try {
       const trips = await latency(context, { usual, polling }, baseline);
-      const starts = await start(context);
+      const starts = start(context);
       return {
         rows: [...oneWays.rows, ...trips.rows, ...starts.rows],
         goals: [...oneWays.goals, ...trips.goals, ...starts.goals],

@@ -48,6 +48,7 @@ export async function openStage(
     snapshot,
     requester: (shard) => client.requester(shard),
     requestTimeoutMs: options.requestTimeoutMs,
+    spinLimitUs: 50,
   });
   const control = new ControlPlane({
     clock: systemClock,
@@ -67,6 +68,7 @@ export async function openStage(
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
     requestTimeoutMs: options.requestTimeoutMs,
+    spinLimitUs: 50,
     workerNice: options.workerNice,
     recover: () => [],
   });

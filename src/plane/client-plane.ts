@@ -5,11 +5,12 @@
  * requester has failed everything it held before the next one takes its place.
  */
 import { BridgeClient } from "../../native-bridge/bridge.ts";
-import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
 import { ShardloomError } from "../errors.ts";
 import { ReplyPump } from "../routing/reply-pump.ts";
-import { createRequesterStats, Requester, type RequesterStats } from "../routing/requester.ts";
+import { Requester } from "../routing/requester.ts";
+import { createRequesterStats, type RequesterStats } from "../routing/requester-stats.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { TopologySnapshot } from "../topology/snapshot.ts";
@@ -36,7 +37,8 @@ export class ClientPlane {
   readonly #options: ClientPlaneOptions;
   readonly #pump: ReplyPump;
   readonly #requesters: Requester[] = [];
-  readonly #past: RequesterStats[] = [];
+  /** Sums of requesters that are gone. */
+  readonly #past: RequesterStats = createRequesterStats();
   readonly #origin: EnvelopeOrigin;
   #closed: ShardloomError | undefined;
 
@@ -58,7 +60,11 @@ export class ClientPlane {
   /** Connects to the worker that serves, or is about to serve, a shard. */
   attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
     const previous = this.#requesters[shard];
-    if (previous !== undefined) this.lose(shard, new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`));
+    if (previous !== undefined)
+      this.lose(
+        shard,
+        new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`),
+      );
     const { clock, snapshot } = this.#options;
     const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
     const requester = new Requester(client, {
@@ -79,16 +85,13 @@ export class ClientPlane {
     if (requester === undefined || requester.lost) return;
     this.#pump.remove(requester);
     requester.fail(error);
-    this.#past.push(requester.stats);
+    addStats(this.#past, requester.stats);
   }
 
   /** Sums of all requesters that this thread has had. */
   stats(): RequesterStats {
-    const sum = createRequesterStats();
-    const live = this.#requesters.filter((requester) => !requester.lost).map((requester) => requester.stats);
-    for (const stats of [...this.#past, ...live]) {
-      for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
-    }
+    const sum = { ...this.#past };
+    for (const requester of this.#requesters) if (!requester.lost) addStats(sum, requester.stats);
     return sum;
   }
 
@@ -99,4 +102,8 @@ export class ClientPlane {
     for (const requester of this.#requesters) requester.fail(this.#closed);
     this.#pump.close();
   }
+}
+
+function addStats(sum: RequesterStats, stats: RequesterStats): void {
+  for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
 }

@@ -13,7 +13,7 @@ import { MessageChannel } from "node:worker_threads";
 import { createBridge } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import { ShardloomError } from "../errors.ts";
-import type { Timer } from "../runtime/scheduler.ts";
+import { type Timer, withinMs } from "../runtime/scheduler.ts";
 import { encodeError } from "../wire/error-codec.ts";
 import { type ControlConnection, connectControl } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
@@ -112,15 +112,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
   async stats(timeoutMs: number): Promise<(ShardStats | undefined)[]> {
-    let timer: Timer | undefined;
-    const late = new Promise<undefined>((resolve) => {
-      timer = this.#options.scheduler.timer(timeoutMs, () => resolve(undefined));
-    });
-    try {
-      return await Promise.all(this.#workers.map((worker) => Promise.race([worker.control.remote.stats().catch(() => undefined), late])));
-    } finally {
-      timer?.cancel();
-    }
+    const answers = this.#workers.map((worker) => withinMs(this.#options.scheduler, timeoutMs, worker.control.remote.stats().catch(() => undefined)));
+    return Promise.all(answers);
   }
 
   /** What every worker does, read from shared memory without a message. */
@@ -145,7 +138,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#watcher?.cancel();
     for (const giveUp of this.#paused) giveUp();
     const open = [...this.#workers, ...this.#quarantined].filter((worker) => worker.state !== "lost");
-    for (const worker of open) worker.control.remote.stop(options.timeoutMs * STOP_SHARE).catch(() => undefined);
+    await this.#quiesce(open, options.timeoutMs * STOP_SHARE);
+    for (const worker of open) worker.control.remote.stop().catch(() => undefined);
     const late = await this.#settle(open, options.timeoutMs);
     const stuck = late.filter((worker) => worker.block.heartbeat.read().state === HEARTBEAT.NATIVE);
     for (const worker of late) if (options.force && !stuck.includes(worker)) worker.running.terminate();
@@ -183,6 +177,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       control: channel.port2,
       actorUrls: options.actorUrls,
       requestTimeoutMs: options.requestTimeoutMs,
+      spinLimitUs: options.spinLimitUs,
       recover: options.recover(shard),
     };
     const pause = delayMs === 0 ? undefined : this.#pause(delayMs);
@@ -239,19 +234,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   /** @param delayMs Pause before the worker starts; it does not count against `startTimeoutMs`. */
   async #whenReady(worker: Worker, delayMs: number): Promise<ShardReady> {
     const { scheduler, startTimeoutMs } = this.#options;
-    let timer: Timer | undefined;
-    const expired = new Promise<never>((_, reject) => {
-      timer = scheduler.timer(startTimeoutMs + delayMs, () =>
-        reject(new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } })),
-      );
-    });
-    try {
-      const ready = await Promise.race([worker.ready, expired]);
-      if (worker.state === "starting") worker.state = "up";
-      return ready;
-    } finally {
-      timer?.cancel();
+    const ready = await withinMs(scheduler, startTimeoutMs + delayMs, worker.ready);
+    if (ready === undefined) {
+      throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } });
     }
+    if (worker.state === "starting") worker.state = "up";
+    return ready;
   }
 
   #ended(worker: Worker, ending: unknown): void {
@@ -329,7 +317,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#whenReady(worker, delayMs).then(
       (ready) => {
         this.#failedStarts[shard] = 0;
-        this.#tell("worker-restarted", { shard, incarnation, ready, recoveryMs: this.#options.clock.nowMs() - lostAtMs });
+        if (!this.#ending) this.#tell("worker-restarted", { shard, incarnation, ready, recoveryMs: this.#options.clock.nowMs() - lostAtMs });
       },
       (error: unknown) => {
         if (worker.state !== "lost" && !this.#ending) this.#remove(worker, "hung", ShardloomError.from(error, "ERR_WORKER_LOST"));
@@ -380,16 +368,17 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#replace(worker, error);
   }
 
+  /** Ends the actors of all workers before any loop ends, so that what they ask of each other settles. */
+  async #quiesce(workers: readonly Worker[], timeoutMs: number): Promise<void> {
+    const quiet = workers.map((worker) => worker.control.remote.quiesce(timeoutMs).catch(() => undefined));
+    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(quiet));
+  }
+
   /** Waits for workers to end. @returns those that did not in time */
   async #settle(workers: readonly Worker[], timeoutMs: number): Promise<Worker[]> {
     const open = new Set(workers);
     const ended = workers.map((worker) => worker.running.done.catch(() => undefined).then(() => open.delete(worker)));
-    let timer: Timer | undefined;
-    const expired = new Promise<void>((resolve) => {
-      timer = this.#options.scheduler.timer(timeoutMs, resolve);
-    });
-    await Promise.race([Promise.all(ended), expired]);
-    timer?.cancel();
+    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(ended));
     return [...open];
   }
 }

@@ -35,6 +35,7 @@ export interface ControlPlaneOptions {
   readonly maxNativeMs: number;
   readonly startTimeoutMs: number;
   readonly requestTimeoutMs: number;
+  readonly spinLimitUs: number;
   readonly maxHeapMb?: number;
   readonly workerNice: number;
   /** What the next worker of a shard must take over. */

@@ -24,6 +24,7 @@ const TURN_LIMIT_MS = 5;
 const TURN_LIMIT_ASYNC_MS = 1;
 /** Rounds without news, each after a microtask, before a worker with open handlers spins: they may have gone on to send. */
 const QUIET_ROUNDS = 3;
+const MICROTASK: Promise<void> = Promise.resolve();
 /** How often the heartbeat says that the worker is still at work, and the sweeps run. */
 const BEAT_MS = 1;
 /** Longest sleep in `Atomics.wait`; control messages wait at most this long. */
@@ -153,7 +154,7 @@ export class DataPlane {
       if (open || pendingAsync() > 0) {
         quiet = work > 0 ? 0 : quiet + 1;
         if (quiet < QUIET_ROUNDS) {
-          await undefined; // handlers whose answers have come go on
+          await MICROTASK; // handlers whose answers have come go on
           continue;
         }
       }

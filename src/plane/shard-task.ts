@@ -42,6 +42,8 @@ export interface ShardTask {
   readonly actorUrls: readonly string[];
   /** Deadline of calls that give none, in ms. */
   readonly requestTimeoutMs: number;
+  /** Longest spin for a message before the worker parks, in us. */
+  readonly spinLimitUs: number;
   /** What engines need to take over the regions of the shard's previous worker. */
   readonly recover: readonly RecoverTask[];
 }
@@ -79,6 +81,8 @@ export interface ShardControl {
   attachClient(client: ClientTask): void;
   detachClient(client: string): void;
   stats(): ShardStats;
-  /** End the actors, giving open handlers this long, finish what is in flight, then leave the loop. */
-  stop(timeoutMs: number): void;
+  /** End the actors, giving open handlers this long; requests are still answered, those to actors with `ERR_CLOSED`. */
+  quiesce(timeoutMs: number): Promise<void>;
+  /** Leave the loop once what has arrived is answered. */
+  stop(): void;
 }

@@ -3,7 +3,7 @@
  *
  * Invariant: looks are counted, not timed, and each look rings the worker's doorbell, so that neither a parked worker nor a
  * control plane that was itself asleep accuses anybody. Progress means that a handler or a loop turn has ended; entering and
- * leaving native calls is not progress, so a handler that never ends is found however often it goes native.
+ * leaving native calls is not progress: a handler that never ends is found, at the latest after both limits together.
  */
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import type { WorkerBlock } from "./worker-block.ts";
@@ -32,6 +32,8 @@ export class WorkerMonitor {
   readonly #intervalMs: number;
   #progress = 0;
   #beats = 0;
+  /** Looks without progress: all of them, those in JavaScript, and those in one and the same native call. */
+  #looks = 0;
   #scriptLooks = 0;
   #nativeLooks = 0;
   #wentNative = false;
@@ -49,7 +51,7 @@ export class WorkerMonitor {
 
   /** How long the worker has shown no progress, by looks. */
   get quietMs(): number {
-    return (this.#scriptLooks + this.#nativeLooks) * this.#intervalMs;
+    return this.#looks * this.#intervalMs;
   }
 
   /** One look; call it every {@link lookIntervalMs}. */
@@ -60,20 +62,24 @@ export class WorkerMonitor {
     this.#beats = beats;
     if (progress !== this.#progress) {
       this.#progress = progress;
+      this.#looks = 0;
       this.#scriptLooks = 0;
       this.#nativeLooks = 0;
       this.#wentNative = false;
       return "fine";
     }
     this.#block.bell.ring();
+    const { maxHandlerMs, maxNativeMs } = this.#limits;
+    this.#looks++;
+    if (this.#past(this.#looks, maxHandlerMs + maxNativeMs)) return "hung-native";
     if (state === HEARTBEAT.NATIVE) {
       this.#wentNative = true;
       this.#nativeLooks = moved ? 1 : this.#nativeLooks + 1;
-      return this.#past(this.#nativeLooks, this.#limits.maxNativeMs) ? "overdue" : "fine";
+      return this.#past(this.#nativeLooks, maxNativeMs) ? "overdue" : "fine";
     }
     if (moved && this.#scriptLooks > 0) this.#wentNative = true;
     this.#scriptLooks++;
-    if (!this.#past(this.#scriptLooks, this.#limits.maxHandlerMs)) return "fine";
+    if (!this.#past(this.#scriptLooks, maxHandlerMs)) return "fine";
     return this.#wentNative ? "hung-native" : "hung";
   }
 

@@ -157,7 +157,12 @@ class MsgpackValueCodec implements ValueCodec {
         `Cannot decode value as its range must lie within ${bytes.length} bytes: current value is ${describeValue(byteOffset)} + ${describeValue(byteLength)}`,
       );
     }
-    if (bytes[byteOffset] === EXT8 && bytes[byteOffset + 2] === TYPED_ARRAY_EXT && bytes[byteOffset + 3] === UINT8_ARRAY_INDEX && bytes[byteOffset + 1] === byteLength - 3) {
+    if (
+      bytes[byteOffset] === EXT8 &&
+      bytes[byteOffset + 2] === TYPED_ARRAY_EXT &&
+      bytes[byteOffset + 3] === UINT8_ARRAY_INDEX &&
+      bytes[byteOffset + 1] === byteLength - 3
+    ) {
       const start = byteOffset + BYTES_HEADER;
       // A Buffer's slice would be a view.
       if (bytes.constructor === Uint8Array) return bytes.slice(start, byteOffset + byteLength);

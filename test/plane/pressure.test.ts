@@ -1,18 +1,31 @@
 import { describe, expect, it } from "vitest";
+import { ShardloomError } from "../../src/errors.ts";
 import type { ClusterInfo } from "../../src/index.ts";
 import { counter, relay } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
 
 /** Sums over all workers. */
-function atWorkers(info: ClusterInfo): { handled: number; failed: number; received: number; ended: number; rejected: number } {
+function atWorkers(info: ClusterInfo): {
+  handled: number;
+  failed: number;
+  received: number;
+  ended: number;
+  rejected: number;
+} {
   const sum = { handled: 0, failed: 0, received: 0, ended: 0, rejected: 0 };
   for (const { stats } of info.workers) {
-    const actors = stats?.actors as { received: number; delivered: number; rejected: number; dead: Record<string, number> };
+    const actors = stats?.actors as {
+      received: number;
+      delivered: number;
+      rejected: number;
+      dead: Record<string, number>;
+    };
     sum.handled += stats?.requests.handled ?? Number.NaN;
     sum.failed += stats?.requests.failed ?? Number.NaN;
     sum.received += actors.received;
     sum.rejected += actors.rejected;
-    sum.ended += actors.delivered + actors.rejected + Object.values(actors.dead).reduce((dead, count) => dead + count, 0);
+    sum.ended +=
+      actors.delivered + actors.rejected + Object.values(actors.dead).reduce((dead, count) => dead + count, 0);
   }
   return sum;
 }
@@ -28,9 +41,9 @@ describe("a cluster under ten times the load it can take", () => {
       const before = process.memoryUsage().heapUsed;
       let peak = 0;
       for (let at = 0; at < offered; at++) {
-        ref.tell.add(1).catch((error: { code?: unknown }) => {
+        ref.tell.add(1).catch((error: unknown) => {
           refused++;
-          codes.add(error.code);
+          codes.add(ShardloomError.is(error) ? error.code : error);
         });
         if (at % 10_000 === 9_999) {
           // One turn for ten thousand tells: far more than the ring and the queue hold.
@@ -45,7 +58,14 @@ describe("a cluster under ten times the load it can take", () => {
       expect(peak - before).toBeLessThan(128 * 1024 * 1024);
       const info = await cluster.info();
       const { client } = info;
-      expect(client).toMatchObject({ accepted: offered - refused + 1, rejected: refused, told: offered - refused, replied: 1, inDoubt: 0, unsent: 0 });
+      expect(client).toMatchObject({
+        accepted: offered - refused + 1,
+        rejected: refused,
+        told: offered - refused,
+        replied: 1,
+        inDoubt: 0,
+        unsent: 0,
+      });
       expect(client.sent - client.skipped).toBe(atWorkers(info).handled + atWorkers(info).failed);
     } finally {
       await cluster.close();
@@ -68,7 +88,9 @@ describe("a cluster under ten times the load it can take", () => {
     const cluster = await startTestCluster({ meshRingBytes: 65_536 });
     try {
       const target = keyOnShard(cluster, counter, 1);
-      const order = cluster.actor(relay, keyOnShard(cluster, relay, 0)).burst({ key: target, values: Array.from({ length: 4_000 }, (_, at) => at) }, { timeoutMs: 20_000 });
+      const order = cluster
+        .actor(relay, keyOnShard(cluster, relay, 0))
+        .burst({ key: target, values: Array.from({ length: 4_000 }, (_, at) => at) }, { timeoutMs: 20_000 });
       expect(await order).toEqual(Array.from({ length: 4_000 }, (_, at) => at));
       await eventually("every message has an outcome", async () => {
         const { received, ended } = atWorkers(await cluster.info());

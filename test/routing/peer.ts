@@ -62,8 +62,19 @@ export class Peer {
     const gate = new SharedArrayBuffer(8 + DOORBELL_BYTES);
     this.#gate = new Int32Array(gate);
     const snapshot = createSnapshot({ shards: 1, vshards: 1 });
-    this.plane = new ClientPlane({ name: "test", clock: systemClock, scheduler: systemScheduler, snapshot, spinLimitUs });
-    const memory: PeerMemory = { bridge: createBridge(options), block: createWorkerBlock(), client: this.plane.block, gate };
+    this.plane = new ClientPlane({
+      name: "test",
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot,
+      spinLimitUs,
+    });
+    const memory: PeerMemory = {
+      bridge: createBridge(options),
+      block: createWorkerBlock(),
+      client: this.plane.block,
+      gate,
+    };
     this.worker = new Worker(new URL("./peer.worker.js", import.meta.url), { workerData: memory });
     this.plane.attach(0, memory.bridge, memory.block);
     this.requester = this.plane.requester(0);
@@ -82,7 +93,12 @@ export class Peer {
   }
 
   /** An ask and the handle to cancel it by. */
-  start(op: number, value: number, timeoutMs = 20_000, byteLength = 8): { readonly pending: PendingRequest; readonly answer: Promise<Answer> } {
+  start(
+    op: number,
+    value: number,
+    timeoutMs = 20_000,
+    byteLength = 8,
+  ): { readonly pending: PendingRequest; readonly answer: Promise<Answer> } {
     let pending!: PendingRequest;
     const answer = new Promise<Answer>((resolve, reject) => {
       const sink = {
@@ -92,7 +108,14 @@ export class Peer {
         },
         onFailure: (error: ShardloomError): void => reject(error),
       };
-      pending = this.requester.request(TYPE, 0, 1, systemClock.nowMs() + timeoutMs, new Body(op, value, byteLength), sink);
+      pending = this.requester.request(
+        TYPE,
+        0,
+        1,
+        systemClock.nowMs() + timeoutMs,
+        new Body(op, value, byteLength),
+        sink,
+      );
     });
     answer.catch(() => undefined);
     return { pending, answer };
@@ -113,8 +136,10 @@ export class Peer {
     const stats = this.plane.stats();
     const open = this.requester.pending;
     const { accepted, told, replied, failed, timedOut, cancelled, sent, unsent } = stats;
-    if (accepted !== told + replied + failed + timedOut + cancelled + open) throw new Error(`outcomes do not add up: ${JSON.stringify({ ...stats, open })}`);
-    if (sent !== accepted - unsent - this.requester.queued) throw new Error(`records do not add up: ${JSON.stringify({ ...stats, queued: this.requester.queued })}`);
+    if (accepted !== told + replied + failed + timedOut + cancelled + open)
+      throw new Error(`outcomes do not add up: ${JSON.stringify({ ...stats, open })}`);
+    if (sent !== accepted - unsent - this.requester.queued)
+      throw new Error(`records do not add up: ${JSON.stringify({ ...stats, queued: this.requester.queued })}`);
     return stats;
   }
 

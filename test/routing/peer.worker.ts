@@ -2,10 +2,10 @@
 import { workerData } from "node:worker_threads";
 import { BridgeServer } from "../../native-bridge/bridge.ts";
 import { Doorbell } from "../../native-bridge/doorbell.ts";
-import { encodeError } from "../../src/wire/error-codec.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import { writeEnvelope } from "../../src/wire/envelope.ts";
 import { ENVELOPE_BYTES, FLAG_ERROR, FLAG_REPLY } from "../../src/wire/envelope-layout.ts";
-import { ShardloomError } from "../../src/errors.ts";
+import { encodeError } from "../../src/wire/error-codec.ts";
 import { GATE, OP, type PeerMemory } from "./peer.ts";
 
 const memory = workerData as PeerMemory;
@@ -41,7 +41,8 @@ function onRequest(_type: number, offset: number, _length: number, slot: number,
   }
   if (op === OP.RELEASE) for (const request of held.splice(0)) answer(request.slot, request.sequence, request.value);
   if (slot < 0 || op === OP.NEVER) return;
-  if (op === OP.HOLD || op === OP.DELAY) held.push({ slot, sequence, value, atMs: op === OP.DELAY ? performance.now() + value : Infinity });
+  if (op === OP.HOLD || op === OP.DELAY)
+    held.push({ slot, sequence, value, atMs: op === OP.DELAY ? performance.now() + value : Infinity });
   else answer(slot, sequence, value, op === OP.FAIL ? FLAG_REPLY | FLAG_ERROR : FLAG_REPLY);
 }
 

@@ -49,7 +49,7 @@ describe("ReplyPump", () => {
         while (next < 5_000) {
           const value = next++;
           expect((await peer.ask(OP.ECHO, value)).value).toBe(value);
-          for (let hop = 0; hop < hops; hop++) await undefined;
+          for (let hop = 0; hop < hops; hop++) await Promise.resolve();
         }
       };
       await Promise.all(Array.from({ length: 64 }, (_, hops) => lane(hops % 9)));

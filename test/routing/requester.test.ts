@@ -17,9 +17,20 @@ describe("Requester over a real thread", () => {
     expect(peer.requester.queued).toBeGreaterThan(300);
     peer.stats();
     peer.open();
-    expect((await Promise.all(answers)).map(({ value }) => value)).toEqual(Array.from({ length: 200 }, (_, at) => at * 2));
+    expect((await Promise.all(answers)).map(({ value }) => value)).toEqual(
+      Array.from({ length: 200 }, (_, at) => at * 2),
+    );
     expect(await peer.ask(OP.ECHO, 400)).toEqual({ value: 400, count: 401, inOrder: true });
-    expect(peer.stats()).toMatchObject({ accepted: 401, sent: 401, told: 200, replied: 201, rejected: 0, unsent: 0, late: 0, inDoubt: 0 });
+    expect(peer.stats()).toMatchObject({
+      accepted: 401,
+      sent: 401,
+      told: 200,
+      replied: 201,
+      rejected: 0,
+      unsent: 0,
+      late: 0,
+      inDoubt: 0,
+    });
   });
 
   it("holds a teller that awaits until its tell has left, when the ring is full", async () => {
@@ -44,12 +55,22 @@ describe("Requester over a real thread", () => {
     const third = peer.start(OP.ECHO, 3);
     expect(peer.requester.cancel(first.pending, new ShardloomError("ERR_ABORTED", "given up"))).toBe(true);
     expect(peer.requester.cancel(first.pending, new ShardloomError("ERR_ABORTED", "again"))).toBe(false);
-    expect(peer.requester.cancel(third.pending, new ShardloomError("ERR_ABORTED", "given up while it waited"))).toBe(true);
+    expect(peer.requester.cancel(third.pending, new ShardloomError("ERR_ABORTED", "given up while it waited"))).toBe(
+      true,
+    );
     await expect(first.answer).rejects.toMatchObject({ code: "ERR_ABORTED", message: "given up" });
     await expect(third.answer).rejects.toMatchObject({ code: "ERR_ABORTED" });
     peer.open();
     expect(await second.answer).toEqual({ value: 2, count: 1, inOrder: true });
-    expect(peer.stats()).toMatchObject({ accepted: 3, sent: 2, cancelled: 2, unsent: 1, replied: 1, skipped: 1, late: 0 });
+    expect(peer.stats()).toMatchObject({
+      accepted: 3,
+      sent: 2,
+      cancelled: 2,
+      unsent: 1,
+      replied: 1,
+      skipped: 1,
+      late: 0,
+    });
   });
 
   it("counts a reply that comes after its request has ended, and delivers it to nobody", async () => {
@@ -93,7 +114,8 @@ describe("Requester over a real thread", () => {
     const open = [taken, ...[3, 4, 5, 6, 7].map((value) => peer.ask(OP.ECHO, value))];
     const waiting = peer.tell(8);
     peer.plane.lose(0, new ShardloomError("ERR_WORKER_LOST", "gone"));
-    for (const outcome of await Promise.allSettled([...open, waiting])) expect(outcome).toMatchObject({ status: "rejected", reason: { code: "ERR_WORKER_LOST" } });
+    for (const outcome of await Promise.allSettled([...open, waiting]))
+      expect(outcome).toMatchObject({ status: "rejected", reason: { code: "ERR_WORKER_LOST" } });
     expect(() => peer.requester.tell(1, 0, 1, { byteLength: 0, write: () => undefined })).toThrow(/gone/);
     // Sent: 1, 2 and three more for the credits; 1 and those three are in doubt.
     expect(peer.stats()).toMatchObject({ accepted: 8, sent: 5, replied: 1, failed: 7, unsent: 3, inDoubt: 4 });
@@ -103,7 +125,10 @@ describe("Requester over a real thread", () => {
     peer = new Peer({ requestCapacityBytes: 16_384 });
     peer.open();
     const limit = peer.requester.maxPayloadBytes;
-    await expect(peer.ask(OP.ECHO, 1, undefined, limit + 1)).rejects.toMatchObject({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: limit + 1, limit } });
+    await expect(peer.ask(OP.ECHO, 1, undefined, limit + 1)).rejects.toMatchObject({
+      code: "ERR_RECORD_TOO_LARGE",
+      details: { byteLength: limit + 1, limit },
+    });
     expect(await peer.ask(OP.ECHO, 2)).toMatchObject({ value: 2, count: 1 });
     expect(peer.stats()).toMatchObject({ accepted: 1, rejected: 1, sent: 1 });
   });
@@ -117,7 +142,8 @@ describe("Requester over a real thread", () => {
     // The pressure limit of 95 % holds back normal messages before the last credit is used.
     expect(refused.length).toBeGreaterThanOrEqual(10);
     expect(refused.length).toBeLessThan(15);
-    for (const outcome of refused) expect(outcome).toMatchObject({ reason: { code: "ERR_OVERLOADED", retryable: true } });
+    for (const outcome of refused)
+      expect(outcome).toMatchObject({ reason: { code: "ERR_OVERLOADED", retryable: true } });
     expect(await peer.ask(OP.ECHO, 5_000)).toMatchObject({ inOrder: true });
     expect(peer.stats()).toMatchObject({ rejected: refused.length, unsent: 0, inDoubt: 0 });
   });
