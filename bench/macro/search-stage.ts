@@ -48,7 +48,6 @@ export async function openStage(
     snapshot,
     requester: (shard) => client.requester(shard),
     requestTimeoutMs: options.requestTimeoutMs,
-    spinLimitUs: 50,
   });
   const control = new ControlPlane({
     clock: systemClock,
@@ -68,7 +67,7 @@ export async function openStage(
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
     requestTimeoutMs: options.requestTimeoutMs,
-    spinLimitUs: 50,
+    spinLimitUs: options.spinLimitUs,
     workerNice: options.workerNice,
     recover: () => [],
   });
