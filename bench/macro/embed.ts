@@ -4,8 +4,9 @@
  * Three processes: either server and the clients (autocannon); bursts against the two servers alternate, and a server without
  * load is parked. Exact search over ROWS x 384 f32, which is a few ms of scan per request: what one would move off the event
  * loop. The cluster's server is the example in test/examples/search-server.ts, as it stands.
- * Waiting: the event loop never spins for replies (`spinLimitUs: 0`), as the cores are taken by then; the workers step back behind
- * it (`workerNice: 5`), which halves the time that it waits for a core and costs them nothing.
+ * Waiting: neither event loop nor workers spin (`spinLimitUs: 0`), as the cores are taken by then; the workers step back behind
+ * it (`workerNice: 5`), which about halved the time that it waits for a core; what that costs their throughput was not settled on a
+ * machine that others used.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";

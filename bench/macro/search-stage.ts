@@ -67,7 +67,7 @@ export async function openStage(
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
     requestTimeoutMs: options.requestTimeoutMs,
-    spinLimitUs: 50,
+    spinLimitUs: options.spinLimitUs,
     workerNice: options.workerNice,
     recover: () => [],
   });
