@@ -28,12 +28,14 @@ export interface ClientPlaneOptions {
   readonly snapshot: TopologySnapshot;
   /** Longest spin for a reply before the thread parks, microseconds. */
   readonly spinLimitUs: number;
+  /** The thread's doorbell, when another thread has made it. @default a new one */
+  readonly block?: SharedArrayBuffer;
 }
 
 /** The requesters of one client thread. */
 export class ClientPlane {
   readonly name: string;
-  readonly block: SharedArrayBuffer = new SharedArrayBuffer(DOORBELL_BYTES);
+  readonly block: SharedArrayBuffer;
   readonly #options: ClientPlaneOptions;
   readonly #pump: ReplyPump;
   readonly #requesters: Requester[] = [];
@@ -45,6 +47,7 @@ export class ClientPlane {
   constructor(options: ClientPlaneOptions) {
     const { clock, scheduler, spinLimitUs } = options;
     this.name = options.name;
+    this.block = options.block ?? new SharedArrayBuffer(DOORBELL_BYTES);
     this.#options = options;
     this.#origin = { node: 0, shard: CLIENT_SHARD, incarnation: 1 };
     const spin = new AdaptiveSpin({ nowUs: () => clock.nowUs(), maxSpinUs: spinLimitUs });
