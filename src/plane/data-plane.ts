@@ -168,16 +168,12 @@ export class DataPlane {
   }
 
   #duty(nowMs: number): number {
-    const { block, sweep } = this.#options;
+    const { block } = this.#options;
     this.#inLoop = true;
     let work = 0;
+    const beat = nowMs - this.#beatAtMs >= BEAT_MS;
+    if (beat) block.heartbeat.enter(HEARTBEAT.JS, nowMs);
     try {
-      if (nowMs - this.#beatAtMs >= BEAT_MS) {
-        this.#beatAtMs = nowMs;
-        block.heartbeat.enter(HEARTBEAT.JS, nowMs);
-        for (const requester of this.#requesters) requester.sweep(nowMs);
-        sweep(nowMs);
-      }
       const servers = this.#servers;
       for (let at = 0; at < servers.length; at++) {
         const handled = (servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
@@ -188,7 +184,15 @@ export class DataPlane {
       this.#inLoop = false;
       this.#flush();
     }
+    // What is only due now and then comes after the answers have gone.
+    if (beat) this.#sweep(nowMs);
     return work;
+  }
+
+  #sweep(nowMs: number): void {
+    this.#beatAtMs = nowMs;
+    for (const requester of this.#requesters) requester.sweep(nowMs);
+    this.#options.sweep(nowMs);
   }
 
   /** Sleeps until rung. @returns whether the event loop had a turn */
