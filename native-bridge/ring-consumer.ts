@@ -22,6 +22,7 @@ import {
   STATE_OFFSET,
   STATE_POISONED,
   STATE_PRODUCER_CLOSED,
+  TAIL_OFFSET,
   isRecord,
   maxPayloadBytesOf,
   openRing,
@@ -43,8 +44,9 @@ export interface RingCounters {
 
 /** A long drain frees its space in pieces of `capacity >> RELEASE_SHIFT` bytes, so that slow handlers do not stop the producer. */
 const RELEASE_SHIFT = 2;
-/** Empty drains between two that confirm with `Atomics.load` what a plain load said. */
+/** Empty looks between two that confirm with `Atomics.load` what a plain load said, and two that look at the tail. */
 const CONFIRM_MASK = 15;
+const TAIL_MASK = 511;
 
 /** The reading side; one per ring at a time, on one thread. */
 export class RingConsumer {
@@ -57,12 +59,13 @@ export class RingConsumer {
   readonly #base: number;
   readonly #mask: number;
   readonly #headIndex: number;
+  readonly #tailIndex: number;
   readonly #stateIndex: number;
   readonly #countersIndex: number;
   readonly #producerCountersIndex: number;
   /** Ahead of the shared head only during a drain. */
   #head: number;
-  #emptyDrains: number = 0;
+  #emptyLooks: number = 0;
 
   constructor(buffer: SharedArrayBuffer, byteOffset: number = 0) {
     this.capacityBytes = openRing(buffer, byteOffset);
@@ -74,6 +77,7 @@ export class RingConsumer {
     this.#base = byteOffset + RING_HEADER_BYTES;
     this.#mask = this.capacityBytes - 1;
     this.#headIndex = (byteOffset + HEAD_OFFSET) >> 2;
+    this.#tailIndex = (byteOffset + TAIL_OFFSET) >> 2;
     this.#stateIndex = (byteOffset + STATE_OFFSET) >> 2;
     this.#countersIndex = (byteOffset + CONSUMED_OFFSET) >> 3;
     this.#producerCountersIndex = (byteOffset + PRODUCED_OFFSET) >> 3;
@@ -140,7 +144,11 @@ export class RingConsumer {
   isEmpty(): boolean {
     const at = (this.#base + (this.#head & this.#mask)) >> 2;
     // Acquires the record; ordered after what the caller stored or announced with Atomics before.
-    if ((this.i32[at] as number) === 0 && Atomics.load(this.i32, at) === 0) return true;
+    if ((this.i32[at] as number) === 0 && Atomics.load(this.i32, at) === 0) {
+      this.#emptyLooks = (this.#emptyLooks + 1) | 0;
+      if ((this.#emptyLooks & TAIL_MASK) === 0) this.#checkTail();
+      return true;
+    }
     return ((this.i32[this.#stateIndex] as number) & STATE_POISONED) !== 0; // only this side poisons, so a plain read sees it
   }
 
@@ -170,14 +178,27 @@ export class RingConsumer {
   /** The code of an empty drain; cheap while the ring is open, as pollers live on it. */
   #nothing(): number {
     if (this.i32[this.#stateIndex] !== 0) return this.#emptyCode();
-    this.#emptyDrains = (this.#emptyDrains + 1) | 0;
+    this.#emptyLooks = (this.#emptyLooks + 1) | 0;
     // No compiler may take the plain loads of a polling loop for constant if there is an atomic one among them.
-    return (this.#emptyDrains & CONFIRM_MASK) === 0 ? this.#emptyCode() : 0;
+    if ((this.#emptyLooks & CONFIRM_MASK) !== 0) return 0;
+    if ((this.#emptyLooks & TAIL_MASK) === 0) this.#checkTail();
+    return this.#emptyCode();
+  }
+
+  /** Poisons a ring whose next size word was lost: the tail, stored after it, says that it was published. */
+  #checkTail(): void {
+    const tail = Atomics.load(this.i32, this.#tailIndex); // acquires the size words before the tail
+    if (((tail - this.#head) | 0) <= 0) return;
+    if (Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) === 0) Atomics.or(this.i32, this.#stateIndex, STATE_POISONED); // publishes the poison
   }
 
   #emptyCode(): number {
-    const state = Atomics.load(this.i32, this.#stateIndex); // acquires the last record, which was published before the state
+    let state = Atomics.load(this.i32, this.#stateIndex); // acquires the last record, which was published before the state
     if (state === 0) return 0;
+    if ((state & STATE_PRODUCER_CLOSED) !== 0) {
+      this.#checkTail(); // closed over a lost record is not closed and empty
+      state = Atomics.load(this.i32, this.#stateIndex);
+    }
     if ((state & STATE_POISONED) !== 0) return RING_POISONED;
     if ((state & STATE_PRODUCER_CLOSED) !== 0 && Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) !== 0) return 0;
     return RING_CLOSED;

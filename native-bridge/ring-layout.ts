@@ -37,7 +37,9 @@ export const RING_MAGIC = 0x676e6952;
 export const MAGIC_OFFSET = 0;
 export const CAPACITY_OFFSET = 4;
 export const STATE_OFFSET = 8;
-// Producer line: written by the producer only. There is no tail: the size words say how far the stream goes.
+// Producer line: written by the producer only. The size words say how far the stream goes; the tail follows them and is
+// looked at now and then only, to notice a size word that was lost.
+export const TAIL_OFFSET: number = CACHE_LINE_BYTES;
 export const PRODUCED_OFFSET: number = CACHE_LINE_BYTES + 8;
 export const PUBLICATIONS_OFFSET: number = CACHE_LINE_BYTES + 16;
 export const REFUSALS_OFFSET: number = CACHE_LINE_BYTES + 24;
