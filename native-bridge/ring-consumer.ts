@@ -63,7 +63,7 @@ export class RingConsumer {
   readonly #stateIndex: number;
   readonly #countersIndex: number;
   readonly #producerCountersIndex: number;
-  /** Ahead of the shared head only during a drain. */
+  /** As the shared head; the records of a drain that is going on lie behind it. */
   #head: number;
   #emptyLooks: number = 0;
 
@@ -122,6 +122,7 @@ export class RingConsumer {
         }
         if (((head - released) | 0) >= releaseBytes) {
           released = head;
+          this.#head = head; // the producer may write over what lies before: a handler that asks isEmpty() must not look there
           storeRelease(i32, this.#headIndex, head); // publishes the space before the head
         }
         if (size !== usualSize) {
