@@ -15,6 +15,7 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   ring: () => import("./micro/ring.ts"),
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),
+  search: () => import("./macro/search.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

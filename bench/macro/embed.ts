@@ -90,7 +90,7 @@ function report(context: BenchContext, servers: readonly Server[], connections: 
 export const bench: Bench = {
   name: "embed",
   async run(context) {
-    const rows = sized(context.mode, 2_000, 50_000, 50_000);
+    const rows = sized(context.mode, 2_000, 25_000, 25_000);
     const seconds = sized(context.mode, 1, 3, 5);
     const rounds = sized(context.mode, 1, 3, 5);
     const connections = 8;

@@ -146,7 +146,8 @@ export class DataPlane {
           continue;
         }
       }
-      if (work > 0 || background(BACKGROUND_BUDGET_MS)) continue;
+      // What is stopping indexes nothing more: a long build must not hold up close().
+      if (work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS))) continue;
       if (block.retired) return "retired";
       if (!waiting && spin.spin(this.#hasWork)) continue;
       waiting = true;

@@ -7,6 +7,9 @@
 import fastify, { type FastifyInstance } from "fastify";
 import { Cluster, STATUS, type VectorDocument } from "../../src/index.ts";
 
+/** Rows of a shard up to which it goes without an index: every search here is exact, so none is built. */
+const ALWAYS_SCAN = 2 ** 30;
+
 export interface SearchServerOptions {
   readonly documents: Iterable<VectorDocument>;
   readonly dimensions: number;
@@ -17,7 +20,7 @@ export interface SearchServerOptions {
 export async function createSearchServer(options: SearchServerOptions): Promise<FastifyInstance> {
   const { documents, dimensions, workers = 2 } = options;
   const cluster = await Cluster.start({ workers, spinLimitUs: 0 });
-  const docs = await cluster.vectors("docs", { dimensions, metric: "cosine" });
+  const docs = await cluster.vectors("docs", { dimensions, metric: "cosine", scanRows: ALWAYS_SCAN });
   await docs.upsert(documents);
 
   const app = fastify();

@@ -1,0 +1,65 @@
+/**
+ * A cluster composed as `Cluster` composes it, with its coordinator in reach: the direct side of bench `search` sends the same
+ * workers envelopes that the public API has no call for.
+ */
+import { Coordinator } from "../../actors/coordinator.ts";
+import type { VectorCollection } from "../../actors/vector/client-collection.ts";
+import { VectorCatalog } from "../../actors/vector/vector-catalog.ts";
+import type { VectorCollectionOptions } from "../../actors/vector/vector-options.ts";
+import { Arena, createArena } from "../../native-bridge/arena.ts";
+import { compileKernels, Kernels } from "../../native-bridge/kernels.ts";
+import { resolveClusterOptions } from "../../src/cluster-options.ts";
+import { ClientPlane } from "../../src/plane/client-plane.ts";
+import { ControlPlane } from "../../src/plane/control-plane.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { systemScheduler } from "../../src/runtime/scheduler.ts";
+import { createSnapshot } from "../../src/topology/snapshot.ts";
+
+export interface SearchStage {
+  readonly coordinator: Coordinator;
+  readonly collection: VectorCollection;
+  /** The number that envelopes name the collection by: the first of its catalog. */
+  readonly collectionId: number;
+  close(): Promise<void>;
+}
+
+export async function openStage(workers: number, spinLimitUs: number, collectionOptions: VectorCollectionOptions): Promise<SearchStage> {
+  const options = resolveClusterOptions({ workers, spinLimitUs, requestTimeoutMs: 120_000 });
+  const { creditMessages } = options;
+  const snapshot = createSnapshot({ shards: workers, vshards: options.vshards });
+  const memory = createArena({ capacityBytes: options.memoryBytes });
+  const module = compileKernels();
+  const arena = new Arena(memory);
+  const kernels = new Kernels(module, arena, undefined, 0xffff);
+  const client = new ClientPlane({ name: "main", clock: systemClock, scheduler: systemScheduler, snapshot, spinLimitUs });
+  const coordinator = new Coordinator({
+    clock: systemClock,
+    scheduler: systemScheduler,
+    snapshot,
+    requester: (shard) => client.requester(shard),
+    requestTimeoutMs: options.requestTimeoutMs,
+  });
+  const control = new ControlPlane({
+    clock: systemClock,
+    scheduler: systemScheduler,
+    snapshot,
+    memory,
+    kernels: module,
+    workerUrl: new URL("../../actors/shard.worker.js", import.meta.url),
+    actorUrls: [],
+    bridge: { requestCapacityBytes: options.requestRingBytes, replyCapacityBytes: options.replyRingBytes, creditMessages },
+    mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
+    maxHandlerMs: options.maxHandlerMs,
+    maxNativeMs: options.maxNativeMs,
+    startTimeoutMs: options.startTimeoutMs,
+    recover: () => [],
+  });
+  await control.start(client);
+  const catalog = new VectorCatalog({ coordinator, arena, kernels, assertOpen: () => undefined });
+  const collection = await catalog.open("bench", collectionOptions);
+  const close = async (): Promise<void> => {
+    client.close();
+    await control.close({ timeoutMs: 10_000, force: true });
+  };
+  return { coordinator, collection, collectionId: 1, close };
+}
