@@ -90,7 +90,9 @@ function groupIds(parts: VectorCollectionParts, ids: readonly VectorId[], action
     group.hashes.push(hash);
     group.places.push(place);
   }
-  return [...byShard.values()].flatMap((group) => fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes));
+  return [...byShard.values()].flatMap((group) =>
+    fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes),
+  );
 }
 
 function fitRequests(group: Group, limitBytes: number): Group[] {

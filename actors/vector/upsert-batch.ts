@@ -7,7 +7,7 @@
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest } from "../engine.ts";
 import { idLengthOf, readId, sameIdBytes } from "./id-codec.ts";
-import type { VectorCollection } from "./vector-collection.ts";
+import type { ShardCollection } from "./shard-collection.ts";
 import { recordBytes } from "./vector-layout.ts";
 import { UpsertCursor } from "./vector-requests.ts";
 
@@ -19,7 +19,7 @@ export class UpsertBatch {
   heapBytes = 0;
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
-  #collection!: VectorCollection;
+  #collection!: ShardCollection;
   /** Row of each item, −1 = new. */
   readonly #rows: number[] = [];
   readonly #idOffsets: number[] = [];
@@ -38,7 +38,7 @@ export class UpsertBatch {
   }
 
   /** @throws {ShardloomError} for the first thing that is wrong with the batch, with the offending value. */
-  read(request: EngineRequest, find: (collectionId: number) => VectorCollection): void {
+  read(request: EngineRequest, find: (collectionId: number) => ShardCollection): void {
     const cursor = this.#cursor.open(request);
     const collection = find(cursor.collectionId);
     const { store } = collection;

@@ -9,6 +9,7 @@
 
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../native-bridge/kernels.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
 import { rankHits } from "./rank-hits.ts";
@@ -48,7 +49,7 @@ export class SearchResult {
   }
 }
 
-export class VectorCollection {
+export class ShardCollection {
   readonly id: number;
   readonly options: ResolvedVectorOptions;
   readonly store: VectorStore;
@@ -68,7 +69,7 @@ export class VectorCollection {
     this.options = options;
     this.store = store;
     this.filters = new FilterCache(store);
-    this.#pending = new RowBitmap(store.root, store.rowsUsed);
+    this.#pending = RowBitmap.inherit(store.root, store.rowsUsed);
     for (let row = 0; row < store.rowsUsed; row++) if (store.recordOf(row) !== 0) this.#pending.add(row);
   }
 
@@ -260,11 +261,15 @@ export class VectorCollection {
     return query.buffer instanceof SharedArrayBuffer ? query.slice() : query;
   }
 
-  /** Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it. */
+  /**
+   * Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it.
+   * That the thread was quarantined meanwhile is another matter: the memory behind `pending` is its successor's by then.
+   */
   #unindex(row: number): void {
     try {
       this.#index?.remove(row);
-    } catch {
+    } catch (error) {
+      if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") throw error;
       this.#index = undefined;
       for (let other = 0; other < this.store.rowsUsed; other++)
         if (this.store.recordOf(other) !== 0) this.#pending.add(other);
