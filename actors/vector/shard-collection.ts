@@ -15,7 +15,7 @@ import { type CachedFilter, FilterCache } from "./filter-cache.ts";
 import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
 import { INDEX_BATCH_ROWS, VectorIndex } from "./vector-index.ts";
-import type { ResolvedVectorOptions } from "./vector-options.ts";
+import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
 import { PLAN } from "./vector-replies.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -58,6 +58,8 @@ export class ShardCollection {
   lastPlan: number = PLAN.SCAN;
   lastScored = 0;
   readonly #context: EngineContext;
+  /** Beyond it the index would take a component of a query for an infinity. */
+  readonly #componentLimit: number;
   readonly #pending: RowBitmap;
   #index: VectorIndex | undefined;
   #cursor = 0;
@@ -68,6 +70,7 @@ export class ShardCollection {
     this.id = id;
     this.options = options;
     this.store = store;
+    this.#componentLimit = componentLimit(options);
     this.filters = new FilterCache(store);
     this.#pending = RowBitmap.inherit(store.root, store.rowsUsed);
     for (let row = 0; row < store.rowsUsed; row++) if (store.recordOf(row) !== 0) this.#pending.add(row);
@@ -144,8 +147,9 @@ export class ShardCollection {
     return this.#index !== undefined || this.store.count > this.options.scanRows;
   }
 
-  #useIndex(): VectorIndex | undefined {
-    return this.store.count > this.options.scanRows && this.indexed > 0 ? this.#index : undefined;
+  #useIndex(query: Float32Array): VectorIndex | undefined {
+    const large = this.store.count > this.options.scanRows && this.indexed > 0;
+    return large && firstBeyond(query, 0, query.length, this.#componentLimit) < 0 ? this.#index : undefined;
   }
 
   /**
@@ -190,12 +194,12 @@ export class ShardCollection {
   }
 
   #searchAll(query: Float32Array, limit: number, ef: number, exact: boolean, out: SearchResult): void {
-    const index = exact || limit * SCAN_PER_CANDIDATE > this.store.count ? undefined : this.#useIndex();
+    const index = exact || limit * SCAN_PER_CANDIDATE > this.store.count ? undefined : this.#useIndex(query);
     if (index === undefined) {
       this.#scanRows(query, limit, undefined, out);
       return;
     }
-    const found = index.search(this.#privateCopy(query), Math.max(limit, ef));
+    const found = index.search(query, Math.max(limit, ef));
     if (found + this.#pending.count < limit) {
       // the graph did not reach enough rows
       this.#scanRows(query, limit, undefined, out);
@@ -215,7 +219,7 @@ export class ShardCollection {
     filter: CachedFilter,
     out: SearchResult,
   ): void {
-    const index = exact || this.#pending.count > MAX_PENDING_PROBES ? undefined : this.#useIndex();
+    const index = exact || this.#pending.count > MAX_PENDING_PROBES ? undefined : this.#useIndex(query);
     const share = index === undefined ? 0 : this.filters.selectivity(filter);
     const candidates = Math.ceil(
       (OVER_FETCH * Math.max(limit, ef, this.options.expansionSearch)) / Math.max(share, 1e-9),
@@ -239,7 +243,7 @@ export class ShardCollection {
     filter: CachedFilter,
     out: SearchResult,
   ): boolean {
-    const found = index.search(this.#privateCopy(query), wanted);
+    const found = index.search(query, wanted);
     return this.#rank(query, limit, limit, 0, PLAN.FILTERED_INDEX, out, () => {
       for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
       for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1))
@@ -254,11 +258,6 @@ export class ShardCollection {
 
   #offer(row: number): void {
     this.#context.kernels.offerCell(this.store.cellOf(row), row);
-  }
-
-  /** usearch gets private memory only. */
-  #privateCopy(query: Float32Array): Float32Array {
-    return query.buffer instanceof SharedArrayBuffer ? query.slice() : query;
   }
 
   /**
