@@ -51,6 +51,8 @@ import { VectorStore } from "./vector-store.ts";
 
 /** Most hits of one query. */
 export const MAX_K = 65_536;
+/** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
+export const MAX_HITS = 1_048_576;
 
 /** What a dead worker's collections were; with it a successor takes them over. */
 export interface VectorRecovery {
@@ -206,7 +208,7 @@ function countRows(state: ShardState, request: EngineRequest, reply: EngineReply
 function search(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const wanted = readSearchRequest(request);
   const collection = find(state, wanted.collectionId);
-  checkSearch(wanted, collection.options.dimensions);
+  checkSearch(wanted, collection.options.dimensions, collection.store.count);
   runSearch(collection, wanted, reply);
 }
 
@@ -281,11 +283,13 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
 }
 
-function checkSearch(search: ReceivedSearch, dimensions: number): void {
+function checkSearch(search: ReceivedSearch, dimensions: number, rows: number): void {
   const { k, ef, queryCount, skip } = search;
   if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
   if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
   if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  const most = Math.floor(MAX_HITS / Math.max(1, Math.min(k, rows)));
+  if (queryCount > most) throw invalidArgument("search", "queries", `at most ${most} for ${k} hits each`, queryCount);
   if (skip < 0 || skip > k || (skip > 0 && queryCount > 1))
     throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
   if (search.dimensions !== dimensions) {

@@ -101,6 +101,18 @@ describe("a full arena", () => {
   });
 });
 
+test("a request for more hits than a shard holds at a time is refused, by hits there are rather than asked for", () => {
+  const bed = new Bed({ capacityBytes: 64 * MIB });
+  bed.open({ dimensions: 1, metric: "l2", scanRows: 1e6 });
+  for (let batch = 0; batch < 3; batch++) bed.upsert(1, rows(1000, 1, batch * 1000));
+  const queries = Array.from({ length: 400 }, () => [1]);
+  const refused = expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", details: { name: "queries", value: 400 } });
+  expect(() => bed.searchAll(queries, 65_536)).toThrow(refused);
+  expect(() => bed.searchAll(queries, 3000)).toThrow(refused);
+  expect(bed.searchAll(queries, 10).map((found) => found.hits.length)).toEqual(queries.map(() => 10));
+  expect(bed.searchAll(queries.slice(0, 300), 65_536)).toHaveLength(300);
+});
+
 describe("a thread that was quarantined in a native call", () => {
   const small: VectorCollectionOptions = { dimensions: 4, metric: "l2", scanRows: 10 };
   const plain: VectorCollectionOptions = { dimensions: 4, metric: "l2", scanRows: 1e6 };
