@@ -6,7 +6,8 @@
  *  byte 64     bump cursor (units)                    own cache line: every allocation may write it
  *  byte 128    used (units) | allocations | frees     statistics, relaxed
  *  byte 256    192 free-list heads, 8 bytes each: tag (high 32 bits) | first free block in units (low 32 bits, 0 = none)
- *  byte 2048   64 scratch entries, 16 bytes each: owner + 1 (0 = free) | byte offset | byte length | unused
+ *  byte 2048   64 scratch entries, 16 bytes each: owner + 1 (0 = free) | unused | range, 8 bytes:
+ *              byte length (high 32 bits) | block in units (low 32 bits); one store changes it, 0 = none
  *  byte 4096   region table (see region-layout.ts)
  * ```
  *
@@ -45,6 +46,8 @@ export const FREE_LIST_LONG = 32;
 export const SCRATCH_WORD = 512;
 export const SCRATCH_ENTRY_WORDS = 4;
 export const SCRATCH_ENTRIES = 64;
+/** Index of the range inside a scratch entry, in 8-byte words. */
+export const SCRATCH_RANGE = 1;
 
 export const REGION_TABLE_BYTE_OFFSET = 4096;
 

@@ -10,10 +10,36 @@
  */
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import {
-  ALLOCATIONS_WORD, ARENA_DEFAULT_BYTES, ARENA_MAGIC, ARENA_MAX_BYTES, ARENA_MIN_BYTES, ARENA_VERSION, BLOCK_MARK_A,
-  BLOCK_MARK_B, BLOCK_NEXT, BUMP_WORD, CAPACITY_UNITS_WORD, CLASS_COUNT, classOf, classUnits, FREE_LIST_LONG, FREE_MARK_A,
-  FREE_MARK_B, FREES_WORD, HEAP_START_WORD, MAGIC_WORD, PAGE_BYTES, REGION_TABLE_BYTE_OFFSET, SCRATCH_ENTRIES,
-  SCRATCH_ENTRY_WORDS, SCRATCH_WORD, UNIT_BYTES, UNIT_SHIFT, USED_UNITS_WORD, VERSION_WORD,
+  ALLOCATIONS_WORD,
+  ARENA_DEFAULT_BYTES,
+  ARENA_MAGIC,
+  ARENA_MAX_BYTES,
+  ARENA_MIN_BYTES,
+  ARENA_VERSION,
+  BLOCK_MARK_A,
+  BLOCK_MARK_B,
+  BLOCK_NEXT,
+  BUMP_WORD,
+  CAPACITY_UNITS_WORD,
+  CLASS_COUNT,
+  classOf,
+  classUnits,
+  FREE_LIST_LONG,
+  FREE_MARK_A,
+  FREE_MARK_B,
+  FREES_WORD,
+  HEAP_START_WORD,
+  MAGIC_WORD,
+  PAGE_BYTES,
+  REGION_TABLE_BYTE_OFFSET,
+  SCRATCH_ENTRIES,
+  SCRATCH_ENTRY_WORDS,
+  SCRATCH_RANGE,
+  SCRATCH_WORD,
+  UNIT_BYTES,
+  UNIT_SHIFT,
+  USED_UNITS_WORD,
+  VERSION_WORD,
 } from "./arena-layout.ts";
 import { REGION_TABLE_BYTES } from "./region-layout.ts";
 
@@ -50,7 +76,12 @@ const LOW_32 = 0xffff_ffffn;
  */
 export function createArena(options: ArenaOptions = {}): WebAssembly.Memory {
   const capacityBytes = options.capacityBytes ?? ARENA_DEFAULT_BYTES;
-  if (!Number.isInteger(capacityBytes) || capacityBytes % PAGE_BYTES !== 0 || capacityBytes < ARENA_MIN_BYTES || capacityBytes > ARENA_MAX_BYTES) {
+  if (
+    !Number.isInteger(capacityBytes) ||
+    capacityBytes % PAGE_BYTES !== 0 ||
+    capacityBytes < ARENA_MIN_BYTES ||
+    capacityBytes > ARENA_MAX_BYTES
+  ) {
     throw invalidArgument("create arena", "capacityBytes", "a multiple of 64 KiB from 1 MiB to 4 GiB", capacityBytes);
   }
   const pages = capacityBytes / PAGE_BYTES;
@@ -58,7 +89,11 @@ export function createArena(options: ArenaOptions = {}): WebAssembly.Memory {
   try {
     memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   } catch (cause) {
-    throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot create arena as the system refuses ${capacityBytes} bytes of address space`, { cause, details: { capacityBytes } });
+    throw new ShardloomError(
+      "ERR_OUT_OF_MEMORY",
+      `Cannot create arena as the system refuses ${capacityBytes} bytes of address space`,
+      { cause, details: { capacityBytes } },
+    );
   }
   const i32 = new Int32Array(memory.buffer);
   i32[VERSION_WORD] = ARENA_VERSION;
@@ -83,11 +118,14 @@ export class Arena {
   readonly heapByteOffset: number;
   readonly capacityBytes: number;
   readonly #heads: BigUint64Array;
+  /** The head as 8-byte words. */
+  readonly #longs: BigUint64Array;
   readonly #capacityUnits: number;
 
   constructor(memory: WebAssembly.Memory) {
     const buffer = memory?.buffer as unknown;
-    if (!(buffer instanceof SharedArrayBuffer)) throw invalidArgument("open arena", "memory", "a shared WebAssembly.Memory", memory);
+    if (!(buffer instanceof SharedArrayBuffer))
+      throw invalidArgument("open arena", "memory", "a shared WebAssembly.Memory", memory);
     this.memory = memory;
     this.buffer = buffer;
     this.bytes = new Uint8Array(buffer);
@@ -95,15 +133,21 @@ export class Arena {
     this.u32 = new Uint32Array(buffer);
     this.f32 = new Float32Array(buffer);
     this.f64 = new Float64Array(buffer);
-    this.#heads = new BigUint64Array(buffer, FREE_LIST_LONG * 8, CLASS_COUNT);
+    this.#longs = new BigUint64Array(buffer, 0, REGION_TABLE_BYTE_OFFSET / 8);
+    this.#heads = this.#longs.subarray(FREE_LIST_LONG, FREE_LIST_LONG + CLASS_COUNT);
     this.#capacityUnits = buffer.byteLength / UNIT_BYTES;
     this.capacityBytes = buffer.byteLength;
     this.heapByteOffset = HEAP_START_UNITS * UNIT_BYTES;
     if (
-      Atomics.load(this.i32, MAGIC_WORD) !== ARENA_MAGIC || this.i32[VERSION_WORD] !== ARENA_VERSION ||
-      this.i32[CAPACITY_UNITS_WORD] !== this.#capacityUnits || this.i32[HEAP_START_WORD] !== HEAP_START_UNITS
+      Atomics.load(this.i32, MAGIC_WORD) !== ARENA_MAGIC ||
+      this.i32[VERSION_WORD] !== ARENA_VERSION ||
+      this.i32[CAPACITY_UNITS_WORD] !== this.#capacityUnits ||
+      this.i32[HEAP_START_WORD] !== HEAP_START_UNITS
     ) {
-      throw new ShardloomError("ERR_CORRUPT", "Cannot open arena as the memory was not made by createArena of this version");
+      throw new ShardloomError(
+        "ERR_CORRUPT",
+        "Cannot open arena as the memory was not made by createArena of this version",
+      );
     }
   }
 
@@ -125,7 +169,11 @@ export class Arena {
     const fresh = !recycled && block !== 0;
     if (block === 0) block = this.#split(sizeClass);
     if (block === 0) {
-      throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot allocate ${byteLength} bytes as the arena of ${this.capacityBytes} bytes has no free range of that size`, { details: { byteLength, ...this.stats() } });
+      throw new ShardloomError(
+        "ERR_OUT_OF_MEMORY",
+        `Cannot allocate ${byteLength} bytes as the arena of ${this.capacityBytes} bytes has no free range of that size`,
+        { details: { byteLength, ...this.stats() } },
+      );
     }
     Atomics.add(this.i32, USED_UNITS_WORD, classUnits(sizeClass));
     Atomics.add(this.i32, ALLOCATIONS_WORD, 1);
@@ -143,7 +191,11 @@ export class Arena {
     const units = this.#unitsOf(byteLength, "free");
     const block = byteOffset / UNIT_BYTES;
     const sizeClass = classOf(units);
-    if (!Number.isInteger(block) || block < HEAP_START_UNITS || block + classUnits(sizeClass) > Atomics.load(this.i32, BUMP_WORD)) {
+    if (
+      !Number.isInteger(block) ||
+      block < HEAP_START_UNITS ||
+      block + classUnits(sizeClass) > Atomics.load(this.i32, BUMP_WORD)
+    ) {
       throw invalidArgument("free block", "byteOffset", "the start of an allocated block", byteOffset);
     }
     const word = block << 4;
@@ -157,44 +209,42 @@ export class Arena {
 
   /**
    * Takes the scratch range of one thread, and remembers it under `owner`, so that whoever replaces a dead thread under
-   * the same number gets its range back instead of leaking it. Contents of a reused range are zeroed.
+   * the same number gets its range back instead of leaking it. A range that is large enough is reused, zeroed; a smaller one
+   * is freed once its successor is there, so that on failure the caller still has what it had.
    *
    * @param owner Number of the thread, a non-negative int32. Only one live thread may use it.
+   * @returns Byte offset of at least `byteLength` bytes.
    * @throws {ShardloomError} `ERR_OUT_OF_MEMORY` also when 64 threads have scratch already.
    */
   allocateScratch(owner: number, byteLength: number): number {
     this.#unitsOf(byteLength, "allocate scratch");
-    if (!Number.isInteger(owner) || owner < 0 || owner >= 0x7fff_ffff) throw invalidArgument("allocate scratch", "owner", "a non-negative int32", owner);
-    const held = this.#scratchEntry(owner);
-    if (held >= 0) {
-      const offset = this.u32[held + 1] as number;
-      if (offset !== 0 && this.u32[held + 2] === byteLength) {
-        this.bytes.fill(0, offset, offset + byteLength);
-        return offset;
-      }
-      this.freeScratch(owner);
+    if (!Number.isInteger(owner) || owner < 0 || owner >= 0x7fff_ffff)
+      throw invalidArgument("allocate scratch", "owner", "a non-negative int32", owner);
+    const word = this.#scratchEntry(owner) ?? this.#claimScratchEntry(owner);
+    const old = this.#scratchRange(word);
+    if (old.byteLength >= byteLength) {
+      this.bytes.fill(0, old.byteOffset, old.byteOffset + byteLength);
+      return old.byteOffset;
     }
-    for (let index = 0; index < SCRATCH_ENTRIES; index++) {
-      const word = SCRATCH_WORD + index * SCRATCH_ENTRY_WORDS;
-      if (Atomics.compareExchange(this.i32, word, 0, owner + 1) !== 0) continue;
-      this.u32[word + 1] = 0;
-      const offset = this.allocate(byteLength);
-      this.u32[word + 2] = byteLength;
-      this.u32[word + 1] = offset;
-      return offset;
-    }
-    throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot allocate scratch as ${SCRATCH_ENTRIES} threads hold a range already`, { details: { owner } });
+    const byteOffset = this.allocate(byteLength);
+    Atomics.store(
+      this.#longs,
+      (word >>> 1) + SCRATCH_RANGE,
+      (BigInt(byteLength) << 32n) | BigInt(byteOffset / UNIT_BYTES),
+    );
+    if (old.byteLength > 0) this.free(old.byteOffset, old.byteLength);
+    return byteOffset;
   }
 
   /** Frees the scratch range of a thread that has stopped, or of the caller. Returns whether there was one. */
   freeScratch(owner: number): boolean {
     const word = this.#scratchEntry(owner);
-    if (word < 0) return false;
-    const offset = this.u32[word + 1] as number;
-    if (offset !== 0) this.free(offset, this.u32[word + 2] as number);
-    this.u32[word + 1] = 0;
+    if (word === undefined) return false;
+    const { byteOffset, byteLength } = this.#scratchRange(word);
+    Atomics.store(this.#longs, (word >>> 1) + SCRATCH_RANGE, 0n);
+    if (byteLength > 0) this.free(byteOffset, byteLength);
     Atomics.store(this.i32, word, 0); // publishes the entry as free
-    return offset !== 0;
+    return byteLength > 0;
   }
 
   /** A snapshot of what is used. */
@@ -217,12 +267,29 @@ export class Arena {
     return Math.ceil(byteLength / UNIT_BYTES);
   }
 
-  #scratchEntry(owner: number): number {
+  #scratchEntry(owner: number): number | undefined {
     for (let index = 0; index < SCRATCH_ENTRIES; index++) {
       const word = SCRATCH_WORD + index * SCRATCH_ENTRY_WORDS;
       if (Atomics.load(this.i32, word) === owner + 1) return word;
     }
-    return -1;
+    return undefined;
+  }
+
+  #claimScratchEntry(owner: number): number {
+    for (let index = 0; index < SCRATCH_ENTRIES; index++) {
+      const word = SCRATCH_WORD + index * SCRATCH_ENTRY_WORDS;
+      if (Atomics.compareExchange(this.i32, word, 0, owner + 1) === 0) return word;
+    }
+    throw new ShardloomError(
+      "ERR_OUT_OF_MEMORY",
+      `Cannot allocate scratch as ${SCRATCH_ENTRIES} threads hold a range already`,
+      { details: { owner } },
+    );
+  }
+
+  #scratchRange(word: number): { byteOffset: number; byteLength: number } {
+    const range = Atomics.load(this.#longs, (word >>> 1) + SCRATCH_RANGE);
+    return { byteOffset: Number(range & LOW_32) * UNIT_BYTES, byteLength: Number(range >> 32n) };
   }
 
   #bump(units: number): number {

@@ -65,6 +65,7 @@ export class CompletionQueue {
 
   /** Moves up to `limit` completions into `out[0 …]`, reusing the objects that are there. Returns how many. */
   poll(out: Completion[], limit: number): number {
+    if (!Array.isArray(out)) throw invalidArgument("poll", "out", "an array", out);
     const count = Math.min(this.#size, limit);
     for (let index = 0; index < count; index++) {
       const at = this.#head;

@@ -24,7 +24,7 @@ export interface KernelArena {
   readonly memory: WebAssembly.Memory;
   allocate(byteLength: number): number;
   free(byteOffset: number, byteLength: number): void;
-  /** A range that a successor of a dead thread with the same number gets back. Only used when an owner is given. */
+  /** A range that a successor of a dead thread with the same number gets back; a larger one replaces it. Only used when an owner is given. */
   allocateScratch?(owner: number, byteLength: number): number;
   freeScratch?(owner: number): boolean;
 }
@@ -256,7 +256,7 @@ export class Kernels {
   #reserve(byteLength: number): void {
     if (byteLength <= this.#scratchBytes) return;
     const grown = Math.max(byteLength, this.#scratchBytes * 2);
-    const offset = this.#allocate(grown); // under an owner this frees the old range first, which nothing reads any more
+    const offset = this.#allocate(grown); // when this throws, the old range stays in use; under an owner it is freed by this
     if (this.#owner === undefined) this.#arena.free(this.#scratchOffset, this.#scratchBytes);
     this.#scratchOffset = offset;
     this.#scratchBytes = grown;

@@ -6,12 +6,13 @@
  *           key | previous key | one before | one before that                         float64 each
  *  line 1   writes and atomics in flight                                              int32, own line
  *
- *  stamp    bits 0-1 state (FREE, CLAIMED, ACTIVE, DRAINING) | bits 2-31 regionEpoch
+ *  stamp    bits 0-1 state (FREE, ACTIVE, DRAINING) | bits 2-31 regionEpoch
+ *  owner    0 = nobody's. A slot is taken by compare-and-swap of this word, and given back by storing 0 in it, last
  *  rkey     bits 0-11 table index | bits 12-51 random (never 0): a safe integer, so no BigInt is needed
  * ```
  *
  * Invariant: `ACTIVE` with one regionEpoch occurs once in the life of a slot, and every other field changes only while the
- * slot is CLAIMED or DRAINING. So a reader that finds the same ACTIVE stamp before and after has read consistent fields.
+ * slot has an owner and is not ACTIVE. So a reader that finds the same ACTIVE stamp before and after has read consistent fields.
  * Slots whose epoch is used up (2^30 registrations) are retired. Four keys are remembered, so that a stale key is told
  * from one that never was; an older one is INVALID_RKEY, which is no less a refusal.
  */
@@ -57,7 +58,6 @@ export const KEYS_KEPT = 4;
 
 export const STATE_MASK = 3;
 export const FREE = 0;
-export const CLAIMED = 1;
 export const ACTIVE = 2;
 export const DRAINING = 3;
 export const EPOCH_SHIFT = 2;

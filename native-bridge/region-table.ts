@@ -3,7 +3,8 @@
  *
  * Invariant: a key opens its region only while the slot's stamp is ACTIVE under the epoch it was made for. Before memory
  * can be reused or moved, the stamp has left ACTIVE (so that optimistic reads fail their second check) and every write or
- * atomic in flight has been waited for. Each slot's fields are written by whoever moved its stamp out of FREE or ACTIVE.
+ * atomic in flight has been waited for. Each slot's fields are written by the owner in it alone, who is in it from before the
+ * first until after the last of them, so that whoever adopts what a dead owner had finds every slot it held.
  * Source: `ibv_reg_mr`, `ibv_rereg_mr`, `ibv_dereg_mr` (rdma-core). Divergence: re-registering always gives a new key; a
  * dead owner's regions can be adopted; reads are not counted but validated, so readers may die at any point.
  */
@@ -13,8 +14,28 @@ import { REGION_CURSOR_WORD } from "./arena-layout.ts";
 import { repairOdd } from "./cell.ts";
 import { CELL_ALIGNMENT_BYTES, CELL_HEADER_BYTES } from "./cell-layout.ts";
 import {
-  ACCESS_MASK, ACTIVE, BASE, CLAIMED, DRAINING, EPOCH_SHIFT, entryWord, FREE, IN_FLIGHT, INDEX_MASK, KEY, KEYS_KEPT, LENGTH,
-  MAX_EPOCH, MAX_OWNER, OWNER, REGION_COUNT, type RegionRef, RIGHTS, STAMP, STATE_MASK, STRIDE, stampOf,
+  ACCESS_MASK,
+  ACTIVE,
+  BASE,
+  DRAINING,
+  EPOCH_SHIFT,
+  entryWord,
+  FREE,
+  IN_FLIGHT,
+  INDEX_MASK,
+  KEY,
+  KEYS_KEPT,
+  LENGTH,
+  MAX_EPOCH,
+  MAX_OWNER,
+  OWNER,
+  REGION_COUNT,
+  type RegionRef,
+  RIGHTS,
+  STAMP,
+  STATE_MASK,
+  STRIDE,
+  stampOf,
 } from "./region-layout.ts";
 import { STATUS, statusName } from "./status.ts";
 
@@ -93,7 +114,7 @@ export class RegionTable {
    */
   register(options: RegionOptions): RegionRef {
     this.#check("register region", options);
-    return this.#publish(this.#claim(), this.#owner, options);
+    return this.#publish(this.#claim(this.#owner), this.#owner, options);
   }
 
   /**
@@ -146,11 +167,9 @@ export class RegionTable {
     for (const word of words) {
       const stamp = Atomics.load(this.#i32, word + STAMP);
       const state = stamp & STATE_MASK;
-      if (state === ACTIVE) {
-        if (this.#move(word, stamp, DRAINING)) adopted.push(this.#takeOver(word, newOwner, options.timeoutMs ?? ADOPT_DRAIN_MS));
-      } else if (state === CLAIMED || (state === DRAINING && this.#drained(word, 0))) {
-        this.#release(word);
-      }
+      if (state === FREE) this.#release(word);
+      else if (state === DRAINING || this.#move(word, stamp, DRAINING))
+        adopted.push(this.#takeOver(word, newOwner, options.timeoutMs ?? ADOPT_DRAIN_MS));
     }
     return adopted;
   }
@@ -192,36 +211,53 @@ export class RegionTable {
     if (!Number.isInteger(byteLength) || byteLength < 1 || byteOffset + byteLength > arena.capacityBytes) {
       throw invalidArgument(action, "byteLength", "at least 1 and end inside the arena", byteLength);
     }
-    if (!Number.isInteger(access) || access < 1 || access > ACCESS_MASK) throw invalidArgument(action, "access", "a union of ACCESS rights", access);
+    if (!Number.isInteger(access) || access < 1 || access > ACCESS_MASK)
+      throw invalidArgument(action, "access", "a union of ACCESS rights", access);
     if (stride === 0) return;
-    if (!Number.isInteger(stride) || stride <= CELL_HEADER_BYTES || stride % CELL_ALIGNMENT_BYTES !== 0 || stride > byteLength) {
+    if (
+      !Number.isInteger(stride) ||
+      stride <= CELL_HEADER_BYTES ||
+      stride % CELL_ALIGNMENT_BYTES !== 0 ||
+      stride > byteLength
+    ) {
       throw invalidArgument(action, "cellStrideBytes", "0, or a multiple of 16 above 32 within byteLength", stride);
     }
-    if (byteLength % stride !== 0) throw invalidArgument(action, "byteLength", "a multiple of cellStrideBytes", byteLength);
-    if (byteOffset % CELL_ALIGNMENT_BYTES !== 0) throw invalidArgument(action, "byteOffset", "a multiple of 16", byteOffset);
+    if (byteLength % stride !== 0)
+      throw invalidArgument(action, "byteLength", "a multiple of cellStrideBytes", byteLength);
+    if (byteOffset % CELL_ALIGNMENT_BYTES !== 0)
+      throw invalidArgument(action, "byteOffset", "a multiple of 16", byteOffset);
   }
 
   /** Takes a free slot: next fit, so that a slot, and the keys it remembers, is reused as late as possible. */
-  #claim(): number {
+  #claim(owner: number): number {
     const start = Atomics.add(this.#i32, REGION_CURSOR_WORD, 1);
     for (let step = 0; step < REGION_COUNT; step++) {
       const word = entryWord((start + step) & INDEX_MASK);
-      const stamp = Atomics.load(this.#i32, word + STAMP);
-      if ((stamp & STATE_MASK) !== FREE || stamp >>> EPOCH_SHIFT === MAX_EPOCH) continue;
-      if (!this.#move(word, stamp, CLAIMED)) continue;
+      if (!this.#isFree(word) || Atomics.compareExchange(this.#i32, word + OWNER, 0, owner + 1) !== 0) continue;
+      if (!this.#isFree(word)) {
+        Atomics.store(this.#i32, word + OWNER, 0); // taken and left DRAINING for good in between
+        continue;
+      }
       if (step > 0) Atomics.store(this.#i32, REGION_CURSOR_WORD, start + step + 1);
       return word;
     }
-    throw new ShardloomError("ERR_REGION_TABLE_FULL", `Cannot register region as all ${REGION_COUNT} slots are taken`, { details: { limit: REGION_COUNT } });
+    throw new ShardloomError("ERR_REGION_TABLE_FULL", `Cannot register region as all ${REGION_COUNT} slots are taken`, {
+      details: { limit: REGION_COUNT },
+    });
   }
 
-  /** Fills a slot that the caller holds (CLAIMED or DRAINING and drained) and makes it active under the next epoch. */
+  #isFree(word: number): boolean {
+    const stamp = Atomics.load(this.#i32, word + STAMP);
+    return (stamp & STATE_MASK) === FREE && stamp >>> EPOCH_SHIFT !== MAX_EPOCH;
+  }
+
+  /** Fills a slot that the caller owns (FREE, or DRAINING and drained) and makes it active under the next epoch. */
   #publish(word: number, owner: number, options: RegionOptions): RegionRef {
     const i32 = this.#i32;
     const epoch = (i32[word + STAMP] as number) >>> EPOCH_SHIFT;
     if (epoch >= MAX_EPOCH) {
       this.#release(word); // retired for good: #claim skips it
-      return this.#publish(this.#claim(), owner, options);
+      return this.#publish(this.#claim(owner), owner, options);
     }
     Atomics.store(i32, word + OWNER, owner + 1);
     const keys = (word >>> 1) + KEY;
@@ -252,20 +288,35 @@ export class RegionTable {
     const word = typeof rkey === "number" ? entryWord(rkey & INDEX_MASK) : 0;
     const state = word === 0 ? FREE : Atomics.load(this.#i32, word + STAMP) & STATE_MASK;
     const current = word !== 0 && this.#key(word, 0) === rkey;
-    if (current && (state === ACTIVE || state === DRAINING) && Atomics.load(this.#i32, word + OWNER) === this.#owner + 1) return word;
+    if (
+      current &&
+      (state === ACTIVE || state === DRAINING) &&
+      Atomics.load(this.#i32, word + OWNER) === this.#owner + 1
+    )
+      return word;
     const known = word !== 0 && typeof rkey === "number" && this.#remembers(word, rkey);
-    const status = current && state === ACTIVE ? STATUS.REMOTE_ACCESS_ERROR : known ? STATUS.REGION_REVOKED : STATUS.INVALID_RKEY;
-    throw new ShardloomError("ERR_REGION_ACCESS", `Cannot ${action} as the key belongs to no region of owner ${this.#owner}: ${statusName(status)}`, { details: { status: statusName(status), owner: this.#owner } });
+    const status =
+      current && state === ACTIVE ? STATUS.REMOTE_ACCESS_ERROR : known ? STATUS.REGION_REVOKED : STATUS.INVALID_RKEY;
+    throw new ShardloomError(
+      "ERR_REGION_ACCESS",
+      `Cannot ${action} as the key belongs to no region of owner ${this.#owner}: ${statusName(status)}`,
+      { details: { status: statusName(status), owner: this.#owner } },
+    );
   }
 
   /** ACTIVE → DRAINING, then waits for writes in flight. A slot that is DRAINING already is waited for again. */
   #revoke(word: number, action: string, timeoutMs: number): void {
-    if (!Number.isFinite(timeoutMs) || timeoutMs < 0) throw invalidArgument(action, "timeoutMs", "a finite number, at least 0", timeoutMs);
+    if (!Number.isFinite(timeoutMs) || timeoutMs < 0)
+      throw invalidArgument(action, "timeoutMs", "a finite number, at least 0", timeoutMs);
     const stamp = Atomics.load(this.#i32, word + STAMP);
     if ((stamp & STATE_MASK) === ACTIVE) this.#move(word, stamp, DRAINING);
     if (this.#drained(word, timeoutMs)) return;
     const inFlight = Atomics.load(this.#i32, word + IN_FLIGHT);
-    throw new ShardloomError("ERR_TIMEOUT", `Cannot ${action} as ${inFlight} writes are still in flight after ${timeoutMs} ms`, { details: { inFlight, timeoutMs } });
+    throw new ShardloomError(
+      "ERR_TIMEOUT",
+      `Cannot ${action} as ${inFlight} writes are still in flight after ${timeoutMs} ms`,
+      { details: { inFlight, timeoutMs } },
+    );
   }
 
   #takeOver(word: number, newOwner: number, timeoutMs: number): AdoptedRegion {
@@ -281,7 +332,7 @@ export class RegionTable {
       }
     }
     const options: RegionOptions = { byteOffset, byteLength, access: this.#u32(word + RIGHTS), cellStrideBytes };
-    const ref = this.#publish(drained ? word : this.#claim(), newOwner, options);
+    const ref = this.#publish(drained ? word : this.#claim(newOwner), newOwner, options);
     if (!drained) Atomics.store(i32, word + OWNER, 0); // the slot stays DRAINING, and nobody's
     return { ...ref, cellStrideBytes, tornCells };
   }
@@ -291,15 +342,16 @@ export class RegionTable {
     const limit = this.#nowMs === undefined ? Math.ceil(timeoutMs * LOADS_PER_MS) : Number.POSITIVE_INFINITY;
     for (let loads = 0; Atomics.load(this.#i32, word + IN_FLIGHT) > 0; loads++) {
       if (loads >= limit) return false;
-      if (loads % LOADS_PER_CLOCK_READ === 0 && this.#nowMs !== undefined && this.#nowMs() - start >= timeoutMs) return false;
+      if (loads % LOADS_PER_CLOCK_READ === 0 && this.#nowMs !== undefined && this.#nowMs() - start >= timeoutMs)
+        return false;
     }
     return true;
   }
 
   #release(word: number): void {
-    Atomics.store(this.#i32, word + OWNER, 0);
     const epoch = (this.#i32[word + STAMP] as number) >>> EPOCH_SHIFT;
-    Atomics.store(this.#i32, word + STAMP, stampOf(epoch, FREE)); // publishes the slot as free
+    Atomics.store(this.#i32, word + STAMP, stampOf(epoch, FREE));
+    Atomics.store(this.#i32, word + OWNER, 0); // publishes the slot as free
   }
 
   #move(word: number, stamp: number, state: number): boolean {
@@ -322,5 +374,6 @@ export class RegionTable {
 }
 
 function checkOwner(action: string, name: string, owner: number): void {
-  if (!Number.isInteger(owner) || owner < 0 || owner > MAX_OWNER) throw invalidArgument(action, name, "a non-negative int32", owner);
+  if (!Number.isInteger(owner) || owner < 0 || owner > MAX_OWNER)
+    throw invalidArgument(action, name, "a non-negative int32", owner);
 }

@@ -11,29 +11,42 @@
  */
 import { invalidArgument } from "../src/errors.ts";
 import type { Arena } from "./arena.ts";
-import { beginWrite, CELL_ATTEMPTS, cancelWrite, endWrite, loadFirst, NEEDS_RMW_CHECK, sameVersion, spinWhileOdd } from "./cell.ts";
-import { CELL_WRITABLE_OFFSET, INCARNATION, VERSION_HIGH, VERSION_LOW } from "./cell-layout.ts";
+import { loadFirst, sameVersion, spinWhileOdd } from "./cell.ts";
+import { INCARNATION, VERSION_HIGH, VERSION_LOW } from "./cell-layout.ts";
 import { type Completion, CompletionQueue } from "./completion-queue.ts";
+import { RegionAccess } from "./region-access.ts";
 import {
-  ACCESS, ACTIVE, BASE, IN_FLIGHT, INDEX_MASK, KEY, KEYS_KEPT, LENGTH, MIN_RKEY, REGION_ENTRY_WORD_SHIFT, REGION_TABLE_WORD,
-  type RegionRef, RIGHTS, STAMP, STATE_MASK, STRIDE,
+  ACCESS,
+  ACTIVE,
+  BASE,
+  INDEX_MASK,
+  KEY,
+  LENGTH,
+  REGION_ENTRY_WORD_SHIFT,
+  REGION_TABLE_WORD,
+  type RegionRef,
+  RIGHTS,
+  STAMP,
+  STATE_MASK,
+  STRIDE,
 } from "./region-layout.ts";
 import { STATUS } from "./status.ts";
+import { type InPlaceResult, resolveVerbsOptions, type VerbsOptions } from "./verbs-options.ts";
+import {
+  copyDoubles,
+  copyIn,
+  copyOut,
+  copyWords,
+  LocalBuffer,
+  type LocalView,
+  WORD_LOOP_MAX_BYTES,
+} from "./word-copy.ts";
 import { executeRequest, type WorkRequest } from "./work-request.ts";
-import { copyDoubles, copyIn, copyOut, copyWords, LocalBuffer, type LocalView, WORD_LOOP_MAX_BYTES } from "./word-copy.ts";
 
 export type { Completion } from "./completion-queue.ts";
 export { STATUS, type Status, statusName } from "./status.ts";
+export type { InPlaceResult, VerbsOptions } from "./verbs-options.ts";
 export { OPCODE, type WorkRequest } from "./work-request.ts";
-
-export interface VerbsOptions {
-  /** Completions held until polled, 1 … 65536; when full, `post` accepts no more. @default 256 */
-  readonly completionCapacity?: number;
-  /** Attempts on a busy cell before RETRY_EXCEEDED, at least 1. @default 128 */
-  readonly attempts?: number;
-  /** Whether second checks are read-modify-writes. @default what this processor needs */
-  readonly rmwCheck?: boolean;
-}
 
 // Imported bindings are loaded from their module at each use, local constants are folded: 7 ns of a 35 ns read.
 const TABLE_WORD = REGION_TABLE_WORD;
@@ -65,31 +78,29 @@ export class Verbs {
   readonly #arena: Arena;
   readonly #i32: Int32Array;
   readonly #f64: Float64Array;
-  readonly #bytes: Uint8Array;
   readonly #attempts: number;
   readonly #rmw: boolean;
   readonly #local: LocalBuffer = new LocalBuffer();
   readonly #completions: CompletionQueue;
   /** Carries readAt's arguments; its fields are float64 from the start, so that storing a key allocates nothing. */
   readonly #ref: { address: number; rkey: number; length: number } = { address: 0.5, rkey: 0.5, length: 0.5 };
-  /** Set by #resolve: the entry, its stamp, and the cell's word index (0 = not in a cell region). */
-  #entry = 0;
-  #stamp = 0;
-  #cell = 0;
+  readonly #access: RegionAccess;
   /** Set by beginInPlace. */
   #low = 0;
   #high = 0;
+  readonly #result: InPlaceResult<unknown> = { status: SUCCESS, value: undefined };
+  readonly #parameters: [Uint8Array, number, number];
 
   constructor(arena: Arena, options: VerbsOptions = {}) {
-    const attempts = options.attempts ?? CELL_ATTEMPTS;
-    if (!Number.isInteger(attempts) || attempts < 1) throw invalidArgument("create verbs", "attempts", "an integer, at least 1", attempts);
+    const { attempts, rmwCheck, completionCapacity } = resolveVerbsOptions(options);
     this.#arena = arena;
     this.#i32 = arena.i32;
     this.#f64 = arena.f64;
-    this.#bytes = arena.bytes;
+    this.#parameters = [arena.bytes, 0, 0];
     this.#attempts = attempts;
-    this.#rmw = options.rmwCheck ?? NEEDS_RMW_CHECK;
-    this.#completions = new CompletionQueue(options.completionCapacity ?? 256);
+    this.#rmw = rmwCheck;
+    this.#access = new RegionAccess(arena, rmwCheck);
+    this.#completions = new CompletionQueue(completionCapacity);
   }
 
   /**
@@ -106,6 +117,8 @@ export class Verbs {
    * @returns One of STATUS. RETRY_EXCEEDED: ask the owner instead.
    */
   read(ref: RegionRef, target: LocalView, targetOffset: number = 0): number {
+    if (ref === null || ref === undefined || typeof targetOffset !== "number")
+      return this.#readSlowly(ref, target, targetOffset);
     const address = ref.address;
     const length = ref.length;
     const rkey = ref.rkey;
@@ -113,29 +126,52 @@ export class Verbs {
     const words = local.words;
     const at = targetOffset << local.elementShift;
     if (
-      this.#rmw || local.view !== target || typeof address !== "number" || typeof rkey !== "number" || typeof length !== "number" ||
-      address >>> 0 !== address || length >>> 0 !== length || targetOffset >>> 0 !== targetOffset || targetOffset > MAX_FAST_OFFSET ||
-      ((address | at | length) & 3) !== 0 || length > LOOP_MAX_BYTES || at + length > words.length * 4
-    ) return this.#readSlowly(ref, target, targetOffset);
+      this.#rmw ||
+      local.view !== target ||
+      typeof address !== "number" ||
+      typeof rkey !== "number" ||
+      typeof length !== "number" ||
+      address >>> 0 !== address ||
+      length >>> 0 !== length ||
+      targetOffset >>> 0 !== targetOffset ||
+      targetOffset > MAX_FAST_OFFSET ||
+      ((address | at | length) & 3) !== 0 ||
+      length > LOOP_MAX_BYTES ||
+      at + length > words.length * 4
+    )
+      return this.#readSlowly(ref, target, targetOffset);
     const i32 = this.#i32;
     const entry = TABLE_WORD + ((rkey & KEY_INDEX) << ENTRY_SHIFT);
     const stamp = i32[entry + AT_STAMP] as number;
     const within = address - ((i32[entry + AT_BASE] as number) >>> 0);
     const stride = i32[entry + AT_STRIDE] as number;
     if (
-      (stamp & STATE) === ACTIVE_STATE && this.#f64[(entry >>> 1) + AT_KEY] === rkey && ((i32[entry + AT_RIGHTS] as number) & MAY_READ) !== 0 &&
-      within >= 0 && within + length <= (i32[entry + AT_LENGTH] as number) >>> 0
+      (stamp & STATE) === ACTIVE_STATE &&
+      this.#f64[(entry >>> 1) + AT_KEY] === rkey &&
+      ((i32[entry + AT_RIGHTS] as number) & MAY_READ) !== 0 &&
+      within >= 0 &&
+      within + length <= (i32[entry + AT_LENGTH] as number) >>> 0
     ) {
       const inCell = stride === 0 ? 0 : (within >>> 0) % (stride >>> 0);
       const guard = stride === 0 ? entry : (address - inCell) >>> 2;
       const high = i32[guard + AT_HIGH] as number;
       const low = i32[guard + AT_LOW] as number;
       const generation = ref.generation;
-      if ((low & 1) === 0 && (stride === 0 || inCell + length <= stride >>> 0) && (generation === undefined || (stride !== 0 && i32[guard + AT_INCARNATION] === generation))) {
-        if (((address | at | length) & 7) === 0 && local.doubles.length !== 0) copyDoubles(this.#f64, address >>> 3, local.doubles, at >>> 3, length >>> 3);
+      if (
+        (low & 1) === 0 &&
+        (stride === 0 || inCell + length <= stride >>> 0) &&
+        (generation === undefined || (stride !== 0 && i32[guard + AT_INCARNATION] === generation))
+      ) {
+        if (((address | at | length) & 7) === 0 && local.doubles.length !== 0)
+          copyDoubles(this.#f64, address >>> 3, local.doubles, at >>> 3, length >>> 3);
         else copyWords(i32, address >>> 2, words, at >>> 2, length >>> 2);
         // The one atomic: loads before it stay before, loads after it stay after.
-        if (Atomics.load(i32, guard + AT_LOW) === low && i32[guard + AT_HIGH] === high && i32[entry + AT_STAMP] === stamp) return SUCCESS;
+        if (
+          Atomics.load(i32, guard + AT_LOW) === low &&
+          i32[guard + AT_HIGH] === high &&
+          i32[entry + AT_STAMP] === stamp
+        )
+          return SUCCESS;
       }
     }
     return this.#readSlowly(ref, target, targetOffset);
@@ -154,26 +190,34 @@ export class Verbs {
    * Lets `visit` look at the bytes where they are, and validates afterwards. `visit` may see torn bytes and may run again,
    * so it must only compute; what it throws over bytes that turn out torn is dropped.
    *
-   * @returns The status, and the value of the validated call.
+   * @returns The status, and the value of the validated call: one object per Verbs, valid until its next `readInPlace`.
    */
-  readInPlace<T>(ref: RegionRef, visit: (arena: Uint8Array, byteOffset: number, byteLength: number) => T): { status: number; value: T | undefined } {
-    for (let attempt = 0; attempt < this.#attempts; attempt++) {
-      const begun = this.beginInPlace(ref);
-      if (begun === STATUS.RETRY_EXCEEDED) continue;
-      if (begun !== SUCCESS) return { status: begun, value: undefined };
-      let value: T | undefined;
-      let status: number;
+  readInPlace<T>(
+    ref: RegionRef,
+    visit: (arena: Uint8Array, byteOffset: number, byteLength: number) => T,
+  ): InPlaceResult<T> {
+    const result = this.#result as { status: number; value: T | undefined };
+    if (typeof visit !== "function") throw invalidArgument("read in place", "visit", "a function", visit);
+    const parameters = this.#parameters;
+    result.status = STATUS.RETRY_EXCEEDED;
+    for (let attempt = this.#attempts; attempt > 0 && result.status === STATUS.RETRY_EXCEEDED; attempt--) {
+      result.status = this.beginInPlace(ref);
+      if (result.status !== SUCCESS) continue;
+      parameters[1] = ref.address;
+      parameters[2] = ref.length;
+      let thrown = false;
       try {
-        value = visit(this.#bytes, ref.address, ref.length);
-        status = this.endInPlace();
+        // Applied, not called: V8 then compiles the visitor by itself. A loop that it inlines into a `try` is half as fast.
+        result.value = Reflect.apply(visit, undefined, parameters) as T;
       } catch (error) {
-        status = this.endInPlace();
-        if (status === SUCCESS) throw error;
+        thrown = true;
+        result.value = error as T;
       }
-      if (status === SUCCESS) return { status, value };
-      if (status !== STATUS.RETRY_EXCEEDED) return { status, value: undefined };
+      result.status = this.endInPlace();
+      if (thrown && result.status === SUCCESS) throw result.value;
     }
-    return { status: STATUS.RETRY_EXCEEDED, value: undefined };
+    if (result.status !== SUCCESS) result.value = undefined;
+    return result;
   }
 
   /**
@@ -183,9 +227,9 @@ export class Verbs {
    * @returns SUCCESS, or why not; RETRY_EXCEEDED here means that the cell is being written now.
    */
   beginInPlace(ref: RegionRef): number {
-    const status = this.#resolve(ref.address, ref.rkey, ref.length, MAY_READ);
+    const status = this.#access.resolve(ref, MAY_READ);
     if (status !== SUCCESS) return status;
-    const cell = this.#cell;
+    const cell = this.#access.cell;
     if (cell === 0) return ref.generation === undefined ? SUCCESS : STATUS.STALE_CELL;
     this.#high = loadFirst(this.#i32, cell + AT_HIGH, this.#rmw); // acquires
     this.#low = loadFirst(this.#i32, cell + AT_LOW, this.#rmw); // acquires
@@ -200,10 +244,10 @@ export class Verbs {
 
   /** Second half: SUCCESS when all loads since {@link beginInPlace} are valid, RETRY_EXCEEDED when the cell changed, or REGION_REVOKED. */
   endInPlace(): number {
-    const cell = this.#cell;
-    if (cell === 0) return this.#active() ? SUCCESS : STATUS.REGION_REVOKED;
+    const cell = this.#access.cell;
+    if (cell === 0) return this.#access.active() ? SUCCESS : STATUS.REGION_REVOKED;
     const same = sameVersion(this.#i32, cell, this.#low, this.#high, this.#rmw);
-    if (!this.#activeAfterCell()) return STATUS.REGION_REVOKED;
+    if (!this.#access.activeAfterCell()) return STATUS.REGION_REVOKED;
     if (same) return SUCCESS;
     this.retries++;
     return STATUS.RETRY_EXCEEDED;
@@ -216,14 +260,14 @@ export class Verbs {
    * @param sourceOffset In elements of `source`.
    */
   write(ref: RegionRef, source: LocalView, sourceOffset: number = 0): number {
-    const resolved = this.#resolve(ref.address, ref.rkey, ref.length, ACCESS.WRITE);
+    const resolved = this.#access.resolve(ref, ACCESS.WRITE);
     if (resolved !== SUCCESS) return resolved;
-    const at = this.#localRange(source, sourceOffset, ref.length);
+    const at = this.#local.rangeOf(source, sourceOffset, ref.length);
     if (at < 0) return STATUS.LOCAL_LENGTH_ERROR;
-    const entered = this.#enter(ref);
+    const entered = this.#access.enter(ref.generation, this.#attempts);
     if (entered !== SUCCESS) return entered;
     copyIn(this.#arena, ref.address, this.#local, at, ref.length);
-    this.#leave();
+    this.#access.leave();
     return SUCCESS;
   }
 
@@ -232,19 +276,22 @@ export class Verbs {
    * place when that equals `expected | 0`. In a cell region it takes the cell, as a write does.
    */
   compareAndSwap(ref: RegionRef, expected: number, desired: number): number {
+    checkOperand("compare and swap", "expected", expected);
+    checkOperand("compare and swap", "desired", desired);
     const entered = this.#enterAtomic(ref);
     if (entered !== SUCCESS) return entered;
     this.atomicResult = Atomics.compareExchange(this.#i32, ref.address >>> 2, expected | 0, desired | 0);
-    this.#leave();
+    this.#access.leave();
     return SUCCESS;
   }
 
   /** Adds `delta` to the int32 at the address, modulo 2^32. `atomicResult` is the old value. */
   fetchAdd(ref: RegionRef, delta: number): number {
+    checkOperand("fetch and add", "delta", delta);
     const entered = this.#enterAtomic(ref);
     if (entered !== SUCCESS) return entered;
     this.atomicResult = Atomics.add(this.#i32, ref.address >>> 2, delta | 0);
-    this.#leave();
+    this.#access.leave();
     return SUCCESS;
   }
 
@@ -267,21 +314,29 @@ export class Verbs {
     return this.#completions.poll(out, limit);
   }
 
+  /**
+   * Whether a key opens a region for reading now: the last check after one's own loads from the region, for whoever validates
+   * the cells otherwise. Looks at the region table only.
+   */
+  checkKey(rkey: number): number {
+    return this.#access.checkKey(rkey);
+  }
+
   #readSlowly(ref: RegionRef, target: LocalView, targetOffset: number): number {
-    const { address, rkey, length, generation } = ref;
-    const resolved = this.#resolve(address, rkey, length, MAY_READ);
+    const resolved = this.#access.resolve(ref, MAY_READ);
     if (resolved !== SUCCESS) return resolved;
-    const at = this.#localRange(target, targetOffset, length);
+    const { address, length, generation } = ref;
+    const at = this.#local.rangeOf(target, targetOffset, length);
     if (at < 0) return STATUS.LOCAL_LENGTH_ERROR;
-    if (this.#cell !== 0) return this.#copyCell(address, at, length, generation);
+    if (this.#access.cell !== 0) return this.#copyCell(address, at, length, generation);
     if (generation !== undefined) return STATUS.STALE_CELL;
     copyOut(this.#arena, address, this.#local, at, length);
-    return this.#active() ? SUCCESS : this.#wipe(at, length, STATUS.REGION_REVOKED);
+    return this.#access.active() ? SUCCESS : this.#wipe(at, length, STATUS.REGION_REVOKED);
   }
 
   #copyCell(address: number, at: number, length: number, generation: number | undefined): number {
     const i32 = this.#i32;
-    const cell = this.#cell;
+    const cell = this.#access.cell;
     for (let attempt = this.#attempts; attempt > 0; attempt--) {
       const high = loadFirst(i32, cell + AT_HIGH, this.#rmw); // acquires
       const low = loadFirst(i32, cell + AT_LOW, this.#rmw); // acquires
@@ -289,66 +344,13 @@ export class Verbs {
         const stale = generation !== undefined && i32[cell + AT_INCARNATION] !== generation;
         if (!stale) copyOut(this.#arena, address, this.#local, at, length);
         if (sameVersion(i32, cell, low, high, this.#rmw)) {
-          if (!this.#activeAfterCell()) return this.#wipe(at, length, STATUS.REGION_REVOKED);
+          if (!this.#access.activeAfterCell()) return this.#wipe(at, length, STATUS.REGION_REVOKED);
           return stale ? STATUS.STALE_CELL : SUCCESS;
         }
       } else spinWhileOdd(i32, cell);
       this.retries++;
     }
-    return this.#wipe(at, length, this.#active() ? STATUS.RETRY_EXCEEDED : STATUS.REGION_REVOKED);
-  }
-
-  /** Checks key, right, range and cell; notes entry, stamp and cell. */
-  #resolve(address: number, rkey: number, length: number, right: number): number {
-    if (typeof rkey !== "number") return STATUS.INVALID_RKEY;
-    const i32 = this.#i32;
-    const entry = TABLE_WORD + ((rkey & KEY_INDEX) << ENTRY_SHIFT);
-    const stamp = loadFirst(i32, entry + AT_STAMP, this.#rmw); // acquires the entry's fields
-    if ((stamp & STATE) !== ACTIVE_STATE || this.#f64[(entry >>> 1) + AT_KEY] !== rkey) return this.#unknownKey(entry, rkey);
-    this.#entry = entry;
-    this.#stamp = stamp;
-    if (((i32[entry + AT_RIGHTS] as number) & right) === 0) return STATUS.REMOTE_ACCESS_ERROR;
-    if (typeof address !== "number" || typeof length !== "number") return STATUS.OUT_OF_BOUNDS;
-    if (address >>> 0 !== address || length >>> 0 !== length) return STATUS.OUT_OF_BOUNDS;
-    const within = address - ((i32[entry + AT_BASE] as number) >>> 0);
-    if (within < 0 || within + length > (i32[entry + AT_LENGTH] as number) >>> 0) return STATUS.OUT_OF_BOUNDS;
-    const stride = i32[entry + AT_STRIDE] as number;
-    if (stride === 0) {
-      this.#cell = 0;
-      return SUCCESS;
-    }
-    const inCell = (within >>> 0) % (stride >>> 0);
-    this.#cell = (address - inCell) >>> 2;
-    if (inCell + length > stride >>> 0) return STATUS.SPANS_CELLS;
-    return right !== MAY_READ && inCell < CELL_WRITABLE_OFFSET ? STATUS.REMOTE_ACCESS_ERROR : SUCCESS;
-  }
-
-  #unknownKey(entry: number, rkey: number): number {
-    if (!(rkey >= MIN_RKEY)) return STATUS.INVALID_RKEY;
-    for (let age = 0; age < KEYS_KEPT; age++) {
-      if (this.#f64[(entry >>> 1) + AT_KEY + age] === rkey) return STATUS.REGION_REVOKED;
-    }
-    return STATUS.INVALID_RKEY;
-  }
-
-  /** Whether the region that #resolve found is still active, as the second check of a read outside cells. */
-  #active(): boolean {
-    const word = this.#entry + AT_STAMP;
-    return (this.#rmw ? Atomics.add(this.#i32, word, 0) : Atomics.load(this.#i32, word)) === this.#stamp;
-  }
-
-  /** The same after {@link sameVersion}, whose atomic has put all loads in order already. */
-  #activeAfterCell(): boolean {
-    return loadFirst(this.#i32, this.#entry + AT_STAMP, this.#rmw) === this.#stamp;
-  }
-
-  /** Binds the local buffer; byte offset in it, or −1 when the range does not fit. */
-  #localRange(view: LocalView, offset: number, length: number): number {
-    const local = this.#local;
-    if (local.view !== view) local.bind(view);
-    if (typeof offset !== "number" || offset >>> 0 !== offset) return -1;
-    const at = offset * (1 << local.elementShift);
-    return at + length > local.bytes.length ? -1 : at;
+    return this.#wipe(at, length, this.#access.active() ? STATUS.RETRY_EXCEEDED : STATUS.REGION_REVOKED);
   }
 
   #wipe(at: number, length: number, status: number): number {
@@ -357,34 +359,14 @@ export class Verbs {
   }
 
   #enterAtomic(ref: RegionRef): number {
-    const resolved = this.#resolve(ref.address, ref.rkey, ref.length, ACCESS.ATOMIC);
+    const resolved = this.#access.resolve(ref, ACCESS.ATOMIC);
     if (resolved !== SUCCESS) return resolved;
     if ((ref.address & 3) !== 0 || ref.length !== 4) return STATUS.MISALIGNED;
-    return this.#enter(ref);
+    return this.#access.enter(ref.generation, this.#attempts);
   }
+}
 
-  /** Registers an operation in flight, checks that the region is still active, and takes the cell if there is one. */
-  #enter(ref: RegionRef): number {
-    const i32 = this.#i32;
-    const cell = this.#cell;
-    if (cell === 0 && ref.generation !== undefined) return STATUS.STALE_CELL;
-    Atomics.add(i32, this.#entry + IN_FLIGHT, 1); // before the stamp is looked at again: deregister does it the other way round
-    let status: number = SUCCESS;
-    if (Atomics.load(i32, this.#entry + AT_STAMP) !== this.#stamp) status = STATUS.REGION_REVOKED;
-    else if (cell !== 0) status = this.#takeCell(cell, ref.generation);
-    if (status !== SUCCESS) Atomics.sub(i32, this.#entry + IN_FLIGHT, 1);
-    return status;
-  }
-
-  #takeCell(cell: number, generation: number | undefined): number {
-    if (!beginWrite(this.#i32, cell * 4, this.#attempts)) return STATUS.RETRY_EXCEEDED;
-    if (generation === undefined || this.#i32[cell + AT_INCARNATION] === generation) return SUCCESS;
-    cancelWrite(this.#i32, cell * 4);
-    return STATUS.STALE_CELL;
-  }
-
-  #leave(): void {
-    if (this.#cell !== 0) endWrite(this.#i32, this.#cell * 4);
-    Atomics.sub(this.#i32, this.#entry + IN_FLIGHT, 1);
-  }
+/** Before the cell is taken: a bigint would throw with the cell in hand. */
+function checkOperand(action: string, name: string, value: number): void {
+  if (typeof value !== "number") throw invalidArgument(action, name, "a number", value);
 }

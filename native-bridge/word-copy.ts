@@ -29,28 +29,47 @@ export class LocalBuffer {
 
   /** Points at another buffer. Allocates four views. */
   bind(view: LocalView): void {
-    if (!ArrayBuffer.isView(view) || view instanceof DataView) throw invalidArgument("copy", "target", "a Uint8Array or Float32Array", view);
+    if (!ArrayBuffer.isView(view) || view instanceof DataView)
+      throw invalidArgument("copy", "target", "a Uint8Array or Float32Array", view);
     this.bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    this.words = view.byteOffset % 4 === 0 ? new Int32Array(view.buffer, view.byteOffset, view.byteLength >>> 2) : new Int32Array(0);
-    this.doubles = view.byteOffset % 8 === 0 ? new Float64Array(view.buffer, view.byteOffset, view.byteLength >>> 3) : new Float64Array(0);
+    this.words =
+      view.byteOffset % 4 === 0
+        ? new Int32Array(view.buffer, view.byteOffset, view.byteLength >>> 2)
+        : new Int32Array(0);
+    this.doubles =
+      view.byteOffset % 8 === 0
+        ? new Float64Array(view.buffer, view.byteOffset, view.byteLength >>> 3)
+        : new Float64Array(0);
     this.elementShift = 31 - Math.clz32(view.BYTES_PER_ELEMENT);
     this.view = view;
+  }
+
+  /** Binds a view, whose `offset` is in elements. @returns byte offset in it, or −1 when the range does not fit */
+  rangeOf(view: LocalView, offset: number, length: number): number {
+    if (this.view !== view) this.bind(view);
+    if (typeof offset !== "number" || offset >>> 0 !== offset) return -1;
+    const at = offset * (1 << this.elementShift);
+    return at + length > this.bytes.length ? -1 : at;
   }
 }
 
 /** Copies `length` bytes of the arena at `address` into the local buffer at byte `at`. The caller has checked both ranges. */
 export function copyOut(arena: Arena, address: number, local: LocalBuffer, at: number, length: number): void {
   if (length > WORD_LOOP_MAX_BYTES) local.bytes.set(arena.bytes.subarray(address, address + length), at);
-  else if (((address | at | length) & 7) === 0 && local.doubles.length !== 0) copyDoubles(arena.f64, address >>> 3, local.doubles, at >>> 3, length >>> 3);
-  else if (((address | at | length) & 3) === 0 && local.words.length !== 0) copyWords(arena.i32, address >>> 2, local.words, at >>> 2, length >>> 2);
+  else if (((address | at | length) & 7) === 0 && local.doubles.length !== 0)
+    copyDoubles(arena.f64, address >>> 3, local.doubles, at >>> 3, length >>> 3);
+  else if (((address | at | length) & 3) === 0 && local.words.length !== 0)
+    copyWords(arena.i32, address >>> 2, local.words, at >>> 2, length >>> 2);
   else copyBytes(arena.bytes, address, local.bytes, at, length);
 }
 
 /** Copies `length` bytes of the local buffer at byte `at` into the arena at `address`. The caller has checked both ranges. */
 export function copyIn(arena: Arena, address: number, local: LocalBuffer, at: number, length: number): void {
   if (length > WORD_LOOP_MAX_BYTES) arena.bytes.set(local.bytes.subarray(at, at + length), address);
-  else if (((address | at | length) & 7) === 0 && local.doubles.length !== 0) copyDoubles(local.doubles, at >>> 3, arena.f64, address >>> 3, length >>> 3);
-  else if (((address | at | length) & 3) === 0 && local.words.length !== 0) copyWords(local.words, at >>> 2, arena.i32, address >>> 2, length >>> 2);
+  else if (((address | at | length) & 7) === 0 && local.doubles.length !== 0)
+    copyDoubles(local.doubles, at >>> 3, arena.f64, address >>> 3, length >>> 3);
+  else if (((address | at | length) & 3) === 0 && local.words.length !== 0)
+    copyWords(local.words, at >>> 2, arena.i32, address >>> 2, length >>> 2);
   else copyBytes(local.bytes, at, arena.bytes, address, length);
 }
 

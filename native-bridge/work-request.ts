@@ -28,28 +28,44 @@ export interface WorkRequest {
 }
 
 /** Executes one request and appends its completion. The caller has checked that the queue has room. */
-export function executeRequest(verbs: Verbs, completions: CompletionQueue, request: WorkRequest | null | undefined): void {
-  const opcode = Number(request?.opcode);
+export function executeRequest(
+  verbs: Verbs,
+  completions: CompletionQueue,
+  request: WorkRequest | null | undefined,
+): void {
+  const opcode = numberOf(request?.opcode);
   verbs.atomicResult = 0;
-  const status = isObject(request) && isObject(request?.ref) ? perform(verbs, request as WorkRequest) : STATUS.INVALID_REQUEST;
+  const status =
+    isObject(request) && isObject(request?.ref) ? perform(verbs, request as WorkRequest) : STATUS.INVALID_REQUEST;
   const byteLength = status === STATUS.SUCCESS ? (request as WorkRequest).ref.length : 0;
-  completions.push(Number(request?.id), opcode, status, byteLength, verbs.atomicResult);
+  completions.push(numberOf(request?.id), opcode, status, byteLength, verbs.atomicResult);
 }
 
 function perform(verbs: Verbs, request: WorkRequest): number {
   const { ref, local, localOffset = 0, expected, desired, delta } = request;
   switch (request.opcode) {
     case OPCODE.READ:
-      return isObject(local) ? verbs.read(ref, local as LocalView, localOffset) : STATUS.INVALID_REQUEST;
+      return isView(local) ? verbs.read(ref, local, localOffset) : STATUS.INVALID_REQUEST;
     case OPCODE.WRITE:
-      return isObject(local) ? verbs.write(ref, local as LocalView, localOffset) : STATUS.INVALID_REQUEST;
+      return isView(local) ? verbs.write(ref, local, localOffset) : STATUS.INVALID_REQUEST;
     case OPCODE.COMPARE_AND_SWAP:
-      return expected === undefined || desired === undefined ? STATUS.INVALID_REQUEST : verbs.compareAndSwap(ref, expected, desired);
+      return typeof expected === "number" && typeof desired === "number"
+        ? verbs.compareAndSwap(ref, expected, desired)
+        : STATUS.INVALID_REQUEST;
     case OPCODE.FETCH_ADD:
-      return delta === undefined ? STATUS.INVALID_REQUEST : verbs.fetchAdd(ref, delta);
+      return typeof delta === "number" ? verbs.fetchAdd(ref, delta) : STATUS.INVALID_REQUEST;
     default:
       return STATUS.INVALID_REQUEST;
   }
+}
+
+/** `Number` throws for a symbol. */
+function numberOf(value: unknown): number {
+  return typeof value === "number" ? value : Number.NaN;
+}
+
+function isView(value: unknown): value is LocalView {
+  return ArrayBuffer.isView(value) && !(value instanceof DataView);
 }
 
 function isObject(value: unknown): boolean {

@@ -24,6 +24,7 @@ import {
   ROOT_DIRECTORY,
   ROOT_DOUBLINGS,
   ROOT_DROPPED,
+  ROOT_GONE,
   ROOT_HEAP_TABLE,
   ROOT_LIVE,
   ROOT_MAGIC,
@@ -42,6 +43,16 @@ export interface Chunk {
   readonly address: number;
   readonly length: number;
   rkey: number;
+}
+
+/** The regions of a dead worker by address; recovery takes out what it finds an owner for. */
+export type Adopted = Map<number, AdoptedRegion>;
+
+/** A private block of the root's list. */
+export interface Auxiliary {
+  readonly index: number;
+  readonly address: number;
+  readonly byteLength: number;
 }
 
 export class CollectionRoot {
@@ -90,26 +101,28 @@ export class CollectionRoot {
   }
 
   /**
-   * Takes over the root of a dead worker, whose region may be among those that were adopted.
+   * Takes over the root of a dead worker, whose region is taken out of those that were adopted.
    *
+   * @returns Undefined when the collection was dropped, or its drop has begun: {@link dropUnclaimed} does the rest.
    * @throws {ShardloomError} `ERR_CORRUPT` when the address holds no root of this collection and shape.
    */
   static adopt(
     arena: Arena,
     regions: RegionTable,
     address: number,
-    adopted: AdoptedRegion | undefined,
+    adopted: Adopted,
     collectionId: number,
     dimensions: number,
     metric: number,
     geometry: RowGeometry,
-  ): CollectionRoot {
+  ): CollectionRoot | undefined {
     const word = (address + CELL_HEADER_BYTES) >>> 2;
     const { i32 } = arena;
+    const magic = i32[word + ROOT_MAGIC_WORD];
     const matches =
       address >= arena.heapByteOffset &&
       address % 64 === 0 &&
-      i32[word + ROOT_MAGIC_WORD] === ROOT_MAGIC &&
+      (magic === ROOT_MAGIC || magic === ROOT_GONE) &&
       i32[word + ROOT_COLLECTION] === collectionId &&
       i32[word + ROOT_DIMENSIONS] === dimensions &&
       i32[word + ROOT_METRIC] === metric &&
@@ -123,11 +136,31 @@ export class CollectionRoot {
         },
       );
     }
+    if (magic === ROOT_GONE || i32[word + ROOT_DROPPED] === 1) return undefined;
     if (isOdd(i32, address)) endWrite(i32, address); // valid before or after the change, see the invariant
-    const { rkey } = adopted ?? register(regions, address, ROOT_BYTES, ROOT_BYTES);
-    const root = new CollectionRoot(arena, regions, { address, rkey, length: ROOT_BYTES }, geometry);
-    for (let index = 0; index < AUXILIARY_BLOCKS; index++) root.freeAuxiliary(index);
-    return root;
+    const { rkey } = claim(adopted, address) ?? register(regions, address, ROOT_BYTES, ROOT_BYTES);
+    return new CollectionRoot(arena, regions, { address, rkey, length: ROOT_BYTES }, geometry);
+  }
+
+  /**
+   * After the collections of a dead worker were recovered: frees what is left of its regions. Those are collections that it
+   * died creating or dropping, or that were dropped while it was dead, and chunks that no root named yet or any more.
+   */
+  static dropUnclaimed(arena: Arena, regions: RegionTable, adopted: Adopted): void {
+    for (const region of [...adopted.values()]) {
+      if (region.cellStrideBytes !== ROOT_BYTES || region.length !== ROOT_BYTES) continue;
+      const word = (region.address + CELL_HEADER_BYTES) >>> 2;
+      const [stride, baseShift, doublings] = [ROOT_STRIDE, ROOT_BASE_SHIFT, ROOT_DOUBLINGS].map(
+        (index) => arena.i32[word + index] as number,
+      ) as [number, number, number];
+      adopted.delete(region.address);
+      new CollectionRoot(arena, regions, region, { stride, baseShift, doublings }).#drop(adopted);
+    }
+    for (const region of adopted.values()) {
+      regions.deregister(region);
+      arena.free(region.address, region.length);
+    }
+    adopted.clear();
   }
 
   /** Absolute word index of a word of the payload. */
@@ -204,31 +237,45 @@ export class CollectionRoot {
   }
 
   /**
-   * After a crash: gives the entry its region's new key. A region that nobody handed over (a successor may have died in
-   * the middle of this) is registered again.
+   * After a crash: gives the entry its region's new key, and takes the region out of those that were adopted. One that is
+   * not among them is registered again.
    */
-  adoptEntry(
-    table: number,
-    index: number,
-    stride: number,
-    adopted: ReadonlyMap<number, AdoptedRegion>,
-  ): Chunk | undefined {
+  adoptEntry(table: number, index: number, stride: number, adopted: Adopted): Chunk | undefined {
     const chunk = this.readEntry(table, index);
     if (chunk === undefined) return undefined;
-    chunk.rkey = (adopted.get(chunk.address) ?? register(this.regions, chunk.address, chunk.length, stride)).rkey;
+    chunk.rkey = (claim(adopted, chunk.address) ?? register(this.regions, chunk.address, chunk.length, stride)).rkey;
     this.writeEntry(table, index, chunk);
     return chunk;
   }
 
-  /** Allocates a private block that a successor frees if this worker dies. Returns its index and address. */
-  allocateAuxiliary(byteLength: number): { index: number; address: number } {
+  /**
+   * For the first auxiliary block of an owner: a dead worker's is taken over, zeroed, if one is large enough; the others are
+   * freed. So a recovery needs no memory that the dead worker did not have.
+   */
+  inheritAuxiliary(byteLength: number): Auxiliary {
+    let inherited: Auxiliary | undefined;
+    for (let index = 0; index < AUXILIARY_BLOCKS; index++) {
+      const word = this.word(ROOT_AUXILIARY + index * 2);
+      const address = this.arena.u32[word] as number;
+      const length = this.arena.u32[word + 1] as number;
+      if (address === 0) continue;
+      if (inherited !== undefined || length < byteLength) this.freeAuxiliary(index);
+      else inherited = { index, address, byteLength: length };
+    }
+    if (inherited === undefined) return this.allocateAuxiliary(byteLength);
+    this.arena.bytes.fill(0, inherited.address, inherited.address + inherited.byteLength);
+    return inherited;
+  }
+
+  /** Allocates a private block that a successor inherits or frees if this worker dies. */
+  allocateAuxiliary(byteLength: number): Auxiliary {
     for (let index = 0; index < AUXILIARY_BLOCKS; index++) {
       const word = this.word(ROOT_AUXILIARY + index * 2);
       if (this.arena.u32[word] !== 0) continue;
       const address = this.arena.allocate(byteLength);
       this.arena.u32[word + 1] = byteLength;
       this.arena.u32[word] = address;
-      return { index, address };
+      return { index, address, byteLength };
     }
     throw new ShardloomError(
       "ERR_INTERNAL",
@@ -244,38 +291,46 @@ export class CollectionRoot {
     this.arena.free(address, this.arena.u32[word + 1] as number);
   }
 
-  /** Whether a drop has begun: the collection is gone, whatever is left of it. */
-  get dropped(): boolean {
-    return this.get(ROOT_DROPPED) === 1;
-  }
-
   /** Deregisters and frees everything that the tables name, then the root. Marked first, so that a successor finishes it. */
   drop(): void {
-    this.store(ROOT_DROPPED, 1);
-    for (let index = 0; index < MAX_HEAP_CHUNKS; index++) this.#freeEntry(ROOT_HEAP_TABLE, index);
-    for (let index = 0; index < MAX_ROW_CHUNKS; index++) this.#freeEntry(ROOT_ROW_TABLE, index);
-    this.#freeEntry(ROOT_DIRECTORY, 0);
+    this.change((u32) => {
+      u32[this.word(ROOT_DROPPED)] = 1;
+    });
+    this.#drop(undefined);
+  }
+
+  /** @param adopted After a crash, the regions that are left; undefined when the tables have the keys. */
+  #drop(adopted: Adopted | undefined): void {
+    const deregister = (chunk: Chunk): void => {
+      const region = adopted === undefined ? chunk : claim(adopted, chunk.address);
+      if (region !== undefined) this.regions.deregister(region);
+    };
+    // All rows first: one-sided readers follow a row into the heap and trust what is there while the row's key is good.
+    for (let index = 0; index < MAX_ROW_CHUNKS; index++) {
+      const chunk = this.readEntry(ROOT_ROW_TABLE, index);
+      if (chunk !== undefined) deregister(chunk);
+    }
+    const free = (table: number, index: number): void => {
+      const chunk = this.readEntry(table, index);
+      if (chunk === undefined) return;
+      this.writeEntry(table, index, undefined);
+      if (table !== ROOT_ROW_TABLE) deregister(chunk);
+      this.arena.free(chunk.address, chunk.length);
+    };
+    for (let index = 0; index < MAX_ROW_CHUNKS; index++) free(ROOT_ROW_TABLE, index);
+    for (let index = 0; index < MAX_HEAP_CHUNKS; index++) free(ROOT_HEAP_TABLE, index);
+    free(ROOT_DIRECTORY, 0);
     for (let index = 0; index < AUXILIARY_BLOCKS; index++) this.freeAuxiliary(index);
+    this.store(ROOT_MAGIC_WORD, ROOT_GONE);
     this.regions.deregister(this.ref);
-    this.arena.i32[this.word(ROOT_MAGIC_WORD)] = 0;
     this.arena.free(this.ref.address, this.#byteLength);
   }
+}
 
-  /** After a crash in the middle of `drop`: does the rest. */
-  finishDrop(adopted: ReadonlyMap<number, AdoptedRegion>): void {
-    for (let index = 0; index < MAX_HEAP_CHUNKS; index++) this.adoptEntry(ROOT_HEAP_TABLE, index, 0, adopted);
-    for (let index = 0; index < MAX_ROW_CHUNKS; index++)
-      this.adoptEntry(ROOT_ROW_TABLE, index, this.geometry.stride, adopted);
-    this.adoptEntry(ROOT_DIRECTORY, 0, 0, adopted);
-    this.drop();
-  }
-
-  #freeEntry(table: number, index: number): void {
-    const chunk = this.readEntry(table, index);
-    if (chunk === undefined) return;
-    this.writeEntry(table, index, undefined);
-    this.freeChunk(chunk);
-  }
+function claim(adopted: Adopted, address: number): AdoptedRegion | undefined {
+  const region = adopted.get(address);
+  adopted.delete(address);
+  return region;
 }
 
 function register(regions: RegionTable, byteOffset: number, byteLength: number, stride: number): RegionRef {

@@ -5,8 +5,7 @@
  * sequence is never cut short. A full table is rebuilt into a new region, which the root then names; readers that miss
  * in the old one see that the root changed and look again. Hashes may collide: the caller compares ids.
  */
-import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
-import type { Chunk, CollectionRoot } from "./collection-root.ts";
+import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
 import {
   DIRECTORY_DELETED,
   DIRECTORY_SLOT_WORDS,
@@ -87,11 +86,18 @@ export class Directory {
     }
   }
 
-  /** After a crash: takes the old table's region over, so that the next `reserve` frees it. */
-  adopt(adopted: ReadonlyMap<number, AdoptedRegion>): void {
-    this.#chunk = this.#root.adoptEntry(ROOT_DIRECTORY, 0, 0, adopted);
-    this.#slots = 0; // whatever is in it, it is rebuilt
+  /**
+   * After a crash: takes the dead worker's table over and fills it again in place, as it may have been half-written. Needs
+   * no memory: the table had room for what lives. Readers hold the dead worker's keys and cannot take the gaps for answers.
+   */
+  adopt(adopted: Adopted, entries: DirectoryEntries): void {
+    const chunk = this.#root.adoptEntry(ROOT_DIRECTORY, 0, 0, adopted);
+    if (chunk === undefined) return;
+    this.#chunk = chunk;
+    this.#slots = chunk.length / (DIRECTORY_SLOT_WORDS * 4);
     this.#used = 0;
+    this.#root.arena.bytes.fill(0, chunk.address, chunk.address + chunk.length);
+    entries((hash, row) => this.insert(hash, row));
   }
 
   #word(hash: number, probe: number): number {

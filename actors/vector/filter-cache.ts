@@ -59,7 +59,7 @@ export class FilterCache {
   /** All rows that match, evaluated now or kept up to date since. */
   rowsOf(entry: CachedFilter): RowBitmap {
     if (entry.rows !== undefined) return entry.rows;
-    const rows = new RowBitmap(this.#store.root, this.#store.rowsUsed);
+    const rows = RowBitmap.create(this.#store.root, this.#store.rowsUsed);
     for (let row = 0; row < this.#store.rowsUsed; row++) {
       if (this.matches(entry, row)) rows.add(row);
     }

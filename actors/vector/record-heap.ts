@@ -5,9 +5,8 @@
  * is reserved before the first write of a batch, so appending cannot fail.
  * Divergence from a log: nothing is read back in order; after a crash the rows say which records live.
  */
-import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
-import type { Chunk, CollectionRoot } from "./collection-root.ts";
+import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
 import { idLengthOf } from "./id-codec.ts";
 import {
   MAX_HEAP_CHUNKS,
@@ -130,7 +129,7 @@ export class RecordHeap {
   }
 
   /** After a crash: finds the chunks, without their contents. */
-  adopt(adopted: ReadonlyMap<number, AdoptedRegion>): void {
+  adopt(adopted: Adopted): void {
     for (let slot = 0; slot < MAX_HEAP_CHUNKS; slot++) {
       const chunk = this.#root.adoptEntry(ROOT_HEAP_TABLE, slot, 0, adopted);
       if (chunk !== undefined) this.#chunks.push({ ...chunk, slot, live: 0 });

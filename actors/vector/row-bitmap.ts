@@ -4,20 +4,27 @@
  * Invariant: bits at and above the rows ever added are 0, and the bitmap covers every row below `ensure`'s argument.
  * Owner thread only. The block is on the root's list of auxiliary blocks, so a successor frees it after a crash.
  */
-import type { CollectionRoot } from "./collection-root.ts";
+import type { Auxiliary, CollectionRoot } from "./collection-root.ts";
 
 const MIN_BYTES = 512;
 
 export class RowBitmap {
   readonly #root: CollectionRoot;
-  #block: { index: number; address: number };
-  #byteLength: number;
+  #block: Auxiliary;
   #count = 0;
 
-  constructor(root: CollectionRoot, rows = 0) {
+  private constructor(root: CollectionRoot, block: Auxiliary) {
     this.#root = root;
-    this.#byteLength = bytesFor(rows);
-    this.#block = root.allocateAuxiliary(this.#byteLength);
+    this.#block = block;
+  }
+
+  static create(root: CollectionRoot, rows: number): RowBitmap {
+    return new RowBitmap(root, root.allocateAuxiliary(bytesFor(rows)));
+  }
+
+  /** The first bitmap of a root's owner: in a dead worker's block, if there is one. */
+  static inherit(root: CollectionRoot, rows: number): RowBitmap {
+    return new RowBitmap(root, root.inheritAuxiliary(bytesFor(rows)));
   }
 
   /** Byte offset of the bitmap; changes when it grows. */
@@ -33,12 +40,11 @@ export class RowBitmap {
   /** Makes room for rows below `rows`. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`. */
   ensure(rows: number): void {
     const byteLength = bytesFor(rows);
-    if (byteLength <= this.#byteLength) return;
-    const block = this.#root.allocateAuxiliary(byteLength);
-    this.#root.arena.bytes.copyWithin(block.address, this.#block.address, this.#block.address + this.#byteLength);
-    this.#root.freeAuxiliary(this.#block.index);
-    this.#block = block;
-    this.#byteLength = byteLength;
+    const old = this.#block;
+    if (byteLength <= old.byteLength) return;
+    this.#block = this.#root.allocateAuxiliary(byteLength);
+    this.#root.arena.bytes.copyWithin(this.#block.address, old.address, old.address + old.byteLength);
+    this.#root.freeAuxiliary(old.index);
   }
 
   has(row: number): boolean {
@@ -71,7 +77,7 @@ export class RowBitmap {
   next(row: number): number {
     const { u32 } = this.#root.arena;
     const first = this.#block.address >>> 2;
-    const end = this.#byteLength >>> 2;
+    const end = this.#block.byteLength >>> 2;
     let index = row >>> 5;
     if (index >= end) return -1;
     let bits = (u32[first + index] as number) & (-1 << (row & 31));

@@ -17,6 +17,7 @@ import {
   ROOT_DIMENSIONS,
   ROOT_DIRECTORY,
   ROOT_DOUBLINGS,
+  ROOT_DROPPED,
   ROOT_MAGIC,
   ROOT_MAGIC_WORD,
   ROOT_METRIC,
@@ -63,6 +64,7 @@ export class ShardView {
     const status = this.#verbs.read(root, this.#bytes);
     if (status !== STATUS.SUCCESS) return status;
     const word = (index: number): number => this.#u32[CELL_HEADER_BYTES / 4 + index] as number;
+    if (word(ROOT_DROPPED) === 1) return STATUS.REGION_REVOKED; // its keys follow
     if (word(ROOT_MAGIC_WORD) !== ROOT_MAGIC) return STATUS.INVALID_RKEY;
     this.root = root;
     this.#structure = word(ROOT_STRUCTURE);
@@ -108,17 +110,9 @@ export class ShardView {
     return true;
   }
 
-  /** Whether a chunk's key still opens it: what was read from it in between was not freed or repaired meanwhile. */
-  chunkAlive(chunk: number): boolean {
-    return (
-      this.#verbs.readAt(
-        this.chunkAddresses[chunk] as number,
-        this.chunkRkeys[chunk] as number,
-        0,
-        this.#wordBytes,
-        0,
-      ) === STATUS.SUCCESS
-    );
+  /** Whether all keys still open their chunks: what was read from them in between was not freed or repaired meanwhile. */
+  chunksAlive(): boolean {
+    return this.chunkRkeys.every((rkey) => this.#verbs.checkKey(rkey) === STATUS.SUCCESS);
   }
 
   #rootWord(index: number): number {

@@ -7,8 +7,9 @@
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import type { EngineRequest } from "../engine.ts";
 import { idLengthOf, readId, sameIdBytes } from "./id-codec.ts";
-import type { VectorCollection } from "./vector-collection.ts";
+import type { ShardCollection } from "./shard-collection.ts";
 import { recordBytes } from "./vector-layout.ts";
+import { componentLimit, firstBeyond } from "./vector-options.ts";
 import { UpsertCursor } from "./vector-requests.ts";
 
 export class UpsertBatch {
@@ -19,7 +20,7 @@ export class UpsertBatch {
   heapBytes = 0;
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
-  #collection!: VectorCollection;
+  #collection!: ShardCollection;
   /** Row of each item, −1 = new. */
   readonly #rows: number[] = [];
   readonly #idOffsets: number[] = [];
@@ -38,7 +39,7 @@ export class UpsertBatch {
   }
 
   /** @throws {ShardloomError} for the first thing that is wrong with the batch, with the offending value. */
-  read(request: EngineRequest, find: (collectionId: number) => VectorCollection): void {
+  read(request: EngineRequest, find: (collectionId: number) => ShardCollection): void {
     const cursor = this.#cursor.open(request);
     const collection = find(cursor.collectionId);
     const { store } = collection;
@@ -57,8 +58,10 @@ export class UpsertBatch {
     this.#byHash.clear();
     this.newRows = 0;
     this.heapBytes = 0;
+    const limit = componentLimit(collection.options);
     for (let item = 0; cursor.next(); item++) {
       this.#checkFinite(item);
+      this.#checkRange(item, limit);
       this.#checkDuplicate(item);
       const row = store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
       if (row < 0) this.newRows++;
@@ -114,6 +117,19 @@ export class UpsertBatch {
         },
       );
     }
+  }
+
+  #checkRange(item: number, limit: number): void {
+    const { f32 } = this.#request;
+    const first = this.#cursor.vectorOffset >>> 2;
+    const at = firstBeyond(f32, first, first + this.#cursor.dimensions, limit);
+    if (at < 0) return;
+    const value = f32[at] as number;
+    throw new ShardloomError(
+      "ERR_INVALID_ARGUMENT",
+      `Cannot upsert as component ${at - first} of item ${item} must be within ±${limit} with f16: current value is ${value}`,
+      { details: { item, component: at - first, value, limit, id: this.#id() } },
+    );
   }
 
   #checkDuplicate(item: number): void {

@@ -1,8 +1,10 @@
 /**
  * Which collections exist, and where each shard keeps its root: the client's side of opening, dropping and recovering.
  *
- * Invariant: a collection is listed only once every shard has opened it; its roots are always those of the shards'
- * current workers, so that a one-sided reader never follows a dead worker's keys for longer than a recovery takes.
+ * Invariant: a collection is listed only once the current worker of every shard has opened it; its roots are always those of
+ * the shards' current workers, so that a one-sided reader never follows a dead worker's keys for longer than a recovery takes.
+ * What is not listed a new worker frees, so a collection that is being opened or dropped never outlives a worker; for the
+ * workers that live on, a drop stays on a list until each has acknowledged it, and every later call tries it again.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { Kernels } from "../../native-bridge/kernels.ts";
@@ -52,6 +54,19 @@ interface Entry {
   dropped: boolean;
 }
 
+/** A drop that some shards have not acknowledged. */
+interface Dropping {
+  readonly name: string;
+  readonly collectionId: number;
+  readonly shards: Set<number>;
+  /** The attempt under way. */
+  attempt: Promise<void> | undefined;
+}
+
+/** How often a collection is opened again on shards whose worker was replaced meanwhile, and dropped where one was lost. */
+const ATTEMPTS = 4;
+const LOST: ReadonlySet<string> = new Set(["ERR_WORKER_LOST", "ERR_HANDLER_HUNG", "ERR_NATIVE_QUARANTINED"]);
+
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** The collections of one cluster. */
@@ -59,6 +74,9 @@ export class VectorCatalog {
   readonly #parts: VectorCatalogOptions;
   readonly #entries: Map<string, Promise<Entry>> = new Map();
   readonly #open: Map<string, Entry> = new Map();
+  readonly #dropping: Map<number, Dropping> = new Map();
+  /** Per shard, how many workers it has had. */
+  readonly #successions: number[] = [];
   readonly #reservations: { tail: Promise<unknown> } = { tail: Promise.resolve() };
   #nextId = 1;
 
@@ -97,6 +115,7 @@ export class VectorCatalog {
     if (typeof name !== "string" || !NAME.test(name)) {
       throw invalidArgument("open collection", "name", "1 to 128 letters, digits, dots, underscores or dashes", name);
     }
+    this.#retryDrops();
     let opening = this.#entries.get(name);
     if (opening === undefined) {
       if (options === undefined) {
@@ -117,21 +136,32 @@ export class VectorCatalog {
     return entry;
   }
 
-  /** Drops a collection on every shard and frees its regions. @returns whether it existed */
+  /**
+   * Drops a collection on every shard and frees its regions. It is gone at once; when a shard does not acknowledge that in
+   * time, this rejects, and calling it again, or any later open or drop, goes on with it.
+   *
+   * @returns whether it existed, or was still being dropped
+   */
   async drop(name: string): Promise<boolean> {
     this.#parts.assertOpen();
     const entry = await this.#entries.get(name);
-    if (entry === undefined || entry.dropped) return false;
-    entry.dropped = true;
-    this.#entries.delete(name);
-    this.#open.delete(name);
-    this.#parts.onDropped?.(entry.collectionId);
-    await this.#dropOn(this.#parts.coordinator.shards, entry.collectionId);
-    return true;
+    if (entry !== undefined && !entry.dropped) {
+      entry.dropped = true;
+      this.#entries.delete(name);
+      this.#open.delete(name);
+      this.#parts.onDropped?.(entry.collectionId);
+      this.#beginDrop(name, entry.collectionId);
+    }
+    const drops = [...this.#dropping.values()].filter((dropping) => dropping.name === name);
+    this.#retryDrops();
+    await Promise.all(drops.map((dropping) => dropping.attempt));
+    return drops.length > 0;
   }
 
-  /** What the next worker of a shard must take over. */
+  /** What the next worker of a shard must take over. It frees everything else, so drops are done with that. */
   recoverTasks(shard: number): RecoverTask[] {
+    this.#successions[shard] = this.#successionOf(shard) + 1;
+    for (const dropping of this.#dropping.values()) this.#acknowledged(dropping, shard);
     return [...this.#open.values()].flatMap(({ collectionId, options, roots }) => {
       const root = roots[shard];
       if (root === undefined) return [];
@@ -151,47 +181,103 @@ export class VectorCatalog {
   }
 
   async #create(name: string, options: ResolvedVectorOptions): Promise<Entry> {
-    const { coordinator } = this.#parts;
-    const collectionId = this.#nextId++;
+    const { shards } = this.#parts.coordinator;
+    const entry: Entry = { collectionId: this.#nextId++, options, roots: [], reader: undefined, dropped: false };
+    const openedIn: number[] = [];
+    try {
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        const missing = shards.filter((shard) => openedIn[shard] !== this.#successionOf(shard));
+        if (missing.length === 0) {
+          this.#open.set(name, entry); // in one turn with the look above: no worker is replaced in between
+          return entry;
+        }
+        const succession = missing.map((shard) => this.#successionOf(shard));
+        const settled = await Promise.allSettled(missing.map((shard) => this.#openOn(shard, entry)));
+        for (const [at, call] of settled.entries()) {
+          if (call.status === "rejected") {
+            if (attempt + 1 < ATTEMPTS && LOST.has(ShardloomError.from(call.reason).code)) continue; // its successor opens it
+            throw call.reason;
+          }
+          openedIn[missing[at] as number] = succession[at] as number;
+          entry.roots[missing[at] as number] = call.value;
+        }
+      }
+      throw new ShardloomError(
+        "ERR_UNAVAILABLE",
+        `Cannot open collection ${JSON.stringify(name)} as workers were replaced during ${ATTEMPTS} attempts`,
+        { details: { name, attempts: ATTEMPTS } },
+      );
+    } catch (error) {
+      await this.#beginDrop(name, entry.collectionId).attempt?.catch(() => undefined); // the first failure is the one to tell
+      throw error;
+    }
+  }
+
+  #openOn(shard: number, { collectionId, options }: Entry): Promise<RegionRef> {
     const payload: Payload = {
       byteLength: OPEN_REQUEST_BYTES,
       write: (target, offset) => writeOpenRequest(target, offset, collectionId, options),
     };
-    const calls = coordinator.shards.map((shard) =>
-      coordinator.ask(
-        shard,
-        VECTOR_OPEN,
-        VSHARD_LISTED,
-        payload,
-        (frame) => readOpenReply(frame, frame.offset).root,
-        undefined,
-        PRIORITY.CONTROL,
-      ),
+    return this.#parts.coordinator.ask(
+      shard,
+      VECTOR_OPEN,
+      VSHARD_LISTED,
+      payload,
+      (frame) => readOpenReply(frame, frame.offset).root,
+      undefined,
+      PRIORITY.CONTROL,
     );
-    const settled = await Promise.allSettled(calls);
-    const failed = settled.find((call) => call.status === "rejected");
-    if (failed !== undefined) {
-      const opened = coordinator.shards.filter((shard) => settled[shard]?.status === "fulfilled");
-      await this.#dropOn(opened, collectionId).catch(() => undefined); // the first failure is the one to tell
-      throw failed.reason;
-    }
-    const roots = settled.map((call) => (call as PromiseFulfilledResult<RegionRef>).value);
-    const entry: Entry = { collectionId, options, roots, reader: undefined, dropped: false };
-    this.#open.set(name, entry);
-    return entry;
   }
 
-  async #dropOn(shards: readonly number[], collectionId: number): Promise<void> {
+  #beginDrop(name: string, collectionId: number): Dropping {
+    const shards = new Set(this.#parts.coordinator.shards);
+    const dropping: Dropping = { name, collectionId, shards, attempt: undefined };
+    this.#dropping.set(collectionId, dropping);
+    this.#retryDrops();
+    return dropping;
+  }
+
+  /** Goes on with every drop that nobody is at. Who waits for one awaits its `attempt`; the others leave it on the list. */
+  #retryDrops(): void {
+    for (const dropping of this.#dropping.values()) {
+      if (dropping.attempt !== undefined) continue;
+      dropping.attempt = this.#dropOn(dropping).finally(() => {
+        dropping.attempt = undefined;
+      });
+      dropping.attempt.catch(() => undefined); // it stays on the list
+    }
+  }
+
+  async #dropOn(dropping: Dropping): Promise<void> {
     const { coordinator } = this.#parts;
     const payload: Payload = {
       byteLength: filterRequestBytes(),
-      write: (target, offset) => writeFilterRequest(target, offset, collectionId),
+      write: (target, offset) => writeFilterRequest(target, offset, dropping.collectionId),
     };
-    await Promise.all(
-      shards.map((shard) =>
-        coordinator.ask(shard, VECTOR_DROP, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL),
-      ),
-    );
+    for (let attempt = 1; dropping.shards.size > 0; attempt++) {
+      const failures: unknown[] = [];
+      await Promise.all(
+        [...dropping.shards].map((shard) =>
+          coordinator
+            .ask(shard, VECTOR_DROP, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL)
+            .then(
+              () => this.#acknowledged(dropping, shard),
+              (error: unknown) => failures.push(error),
+            ),
+        ),
+      );
+      const fatal = failures.find((error) => attempt === ATTEMPTS || !LOST.has(ShardloomError.from(error).code));
+      if (fatal !== undefined && dropping.shards.size > 0) throw fatal;
+    }
+  }
+
+  #acknowledged(dropping: Dropping, shard: number): void {
+    dropping.shards.delete(shard);
+    if (dropping.shards.size === 0) this.#dropping.delete(dropping.collectionId);
+  }
+
+  #successionOf(shard: number): number {
+    return this.#successions[shard] ?? 0;
   }
 
   #reader(entry: Entry): VectorReader {

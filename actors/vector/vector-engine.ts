@@ -18,8 +18,9 @@ import {
   VECTOR_UPSERT,
 } from "../../src/wire/message-types.ts";
 import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
+import { type Adopted, CollectionRoot } from "./collection-root.ts";
+import { SearchResult, ShardCollection } from "./shard-collection.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
-import { SearchResult, VectorCollection } from "./vector-collection.ts";
 import {
   assertSameOptions,
   type ResolvedVectorOptions,
@@ -50,6 +51,8 @@ import { VectorStore } from "./vector-store.ts";
 
 /** Most hits of one query. */
 export const MAX_K = 65_536;
+/** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
+export const MAX_HITS = 1_048_576;
 
 /** What a dead worker's collections were; with it a successor takes them over. */
 export interface VectorRecovery {
@@ -71,20 +74,27 @@ export interface VectorEngine extends Engine {
 /**
  * Creates the engine of one shard, on that shard's thread.
  *
- * @param recover Collections of the dead worker that this one replaces; none is lost, each under a new key.
+ * @param recover Collections of the dead worker that this one replaces; none is lost, each under a new key. Everything else
+ *   that the dead worker had is freed: whatever was being created or dropped when it died is gone.
  * @throws {ShardloomError} `ERR_CORRUPT` when a root address holds no root of that collection.
  */
 export function createVectorEngine(context: EngineContext, recover?: VectorRecovery): VectorEngine {
-  const collections = new Map<number, VectorCollection>();
-  if (recover !== undefined) recoverCollections(context, recover, collections);
-  const state: ShardState = { context, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
+  const collections = new Map<number, ShardCollection>();
+  const leave = new Leave();
+  const guarded: EngineContext = { ...context, native: (call) => leave.note(() => context.native(call)) };
+  if (recover !== undefined) recoverCollections(guarded, recover, collections);
+  const state: ShardState = { context: guarded, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
   const handlers = Object.entries(HANDLERS).map(([type, handle]): [number, EngineHandler] => [
     Number(type),
-    (request, reply) => handle(state, request, reply),
+    (request, reply) => {
+      leave.assertServing();
+      handle(state, request, reply);
+    },
   ]);
   return {
     handlers: new Map(handlers),
     background(budgetMs) {
+      leave.assertServing();
       let more = false;
       const share = budgetMs / Math.max(1, collections.size);
       for (const collection of collections.values()) more = runBackground(collection, share) || more;
@@ -92,16 +102,39 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
     },
     roots: () => new Map([...collections].map(([id, collection]) => [id, collection.store.root.ref])),
     close() {
+      if (leave.taken) return; // everything is the successor's
       for (const collection of collections.values()) collection.free();
       collections.clear();
     },
   };
 }
 
+/** Remembers that a native call returned on a quarantined thread: from there nothing of the shard may be touched. */
+class Leave {
+  #reason: ShardloomError | undefined;
+
+  get taken(): boolean {
+    return this.#reason !== undefined;
+  }
+
+  note<T>(call: () => T): T {
+    try {
+      return call();
+    } catch (error) {
+      if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") this.#reason = error;
+      throw error;
+    }
+  }
+
+  assertServing(): void {
+    if (this.#reason !== undefined) throw this.#reason;
+  }
+}
+
 /** What the handlers of one shard share; the cursors are reused. */
 interface ShardState {
   readonly context: EngineContext;
-  readonly collections: Map<number, VectorCollection>;
+  readonly collections: Map<number, ShardCollection>;
   readonly ids: IdsCursor;
   readonly batch: UpsertBatch;
 }
@@ -119,7 +152,7 @@ const HANDLERS: Readonly<Record<number, StateHandler>> = {
   [VECTOR_STATUS]: status,
 };
 
-function find(state: ShardState, collectionId: number): VectorCollection {
+function find(state: ShardState, collectionId: number): ShardCollection {
   const found = state.collections.get(collectionId);
   if (found !== undefined) return found;
   throw new ShardloomError(
@@ -175,7 +208,7 @@ function countRows(state: ShardState, request: EngineRequest, reply: EngineReply
 function search(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const wanted = readSearchRequest(request);
   const collection = find(state, wanted.collectionId);
-  checkSearch(wanted, collection.options.dimensions);
+  checkSearch(wanted, collection.options.dimensions, collection.store.count);
   runSearch(collection, wanted, reply);
 }
 
@@ -195,10 +228,10 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
   });
 }
 
-function create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): VectorCollection {
+function create(context: EngineContext, collectionId: number, options: ResolvedVectorOptions): ShardCollection {
   const store = VectorStore.create(context, collectionId, options);
   try {
-    return new VectorCollection(context, collectionId, options, store);
+    return new ShardCollection(context, collectionId, options, store);
   } catch (error) {
     store.drop();
     throw error;
@@ -208,26 +241,27 @@ function create(context: EngineContext, collectionId: number, options: ResolvedV
 function recoverCollections(
   context: EngineContext,
   recover: VectorRecovery,
-  collections: Map<number, VectorCollection>,
+  collections: Map<number, ShardCollection>,
 ): void {
-  const { workerIndex, regions } = context;
-  const adopted = new Map(
+  const { workerIndex, arena, regions } = context;
+  const adopted: Adopted = new Map(
     (recover.adopted ?? regions.adopt(workerIndex, workerIndex)).map((region) => [region.address, region]),
   );
   for (const { collectionId, options, rootAddress } of recover.collections) {
     const resolved = resolveVectorOptions(options);
     const store = VectorStore.recover(context, collectionId, resolved, rootAddress, adopted);
-    if (store !== undefined)
-      collections.set(collectionId, new VectorCollection(context, collectionId, resolved, store));
+    if (store !== undefined) collections.set(collectionId, new ShardCollection(context, collectionId, resolved, store));
   }
+  CollectionRoot.dropUnclaimed(arena, regions, adopted);
 }
 
 /** A full arena stops indexing and compaction, not the shard: both are tried again in the next slice. */
-function runBackground(collection: VectorCollection, budgetMs: number): boolean {
+function runBackground(collection: ShardCollection, budgetMs: number): boolean {
   try {
     return collection.background(budgetMs);
   } catch (error) {
-    if (ShardloomError.is(error) && error.retryable) return false;
+    if (ShardloomError.is(error) && (error.code === "ERR_OUT_OF_MEMORY" || error.code === "ERR_REGION_TABLE_FULL"))
+      return false;
     throw error;
   }
 }
@@ -249,11 +283,13 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
 }
 
-function checkSearch(search: ReceivedSearch, dimensions: number): void {
+function checkSearch(search: ReceivedSearch, dimensions: number, rows: number): void {
   const { k, ef, queryCount, skip } = search;
   if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
   if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
   if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  const most = Math.floor(MAX_HITS / Math.max(1, Math.min(k, rows)));
+  if (queryCount > most) throw invalidArgument("search", "queries", `at most ${most} for ${k} hits each`, queryCount);
   if (skip < 0 || skip > k || (skip > 0 && queryCount > 1))
     throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
   if (search.dimensions !== dimensions) {
@@ -278,7 +314,7 @@ function checkSearch(search: ReceivedSearch, dimensions: number): void {
   }
 }
 
-function runSearch(collection: VectorCollection, search: ReceivedSearch, reply: EngineReply): void {
+function runSearch(collection: ShardCollection, search: ReceivedSearch, reply: EngineReply): void {
   const { dimensions, k, ef, flags, filter, skip, queryCount } = search;
   const result = new SearchResult();
   const counts = new Int32Array(queryCount);

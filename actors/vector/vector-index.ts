@@ -2,8 +2,8 @@
  * A thin seam over usearch: one approximate index per shard and collection, keyed by row.
  *
  * Invariant: every native call goes through `native` (heartbeat, and nobody terminates the thread meanwhile) and uses one
- * thread. usearch sees private copies of vectors, never shared memory. Its distances are not used: callers score the
- * candidates again from the stored vectors.
+ * thread. usearch sees private copies of vectors, never shared memory; for cosine of length 1, as its own norms overflow or
+ * vanish in float32. Its distances are not used: callers score the candidates again from the stored vectors.
  * Known of usearch 2.25: expansions are fixed at construction, but a search uses max(expansion, wanted), so asking for more
  * candidates raises it; adding a key twice throws; removed keys leave the results at once and their nodes are reused.
  */
@@ -23,12 +23,16 @@ export class VectorIndex {
   readonly #index: Index;
   readonly #native: <T>(call: () => T) => T;
   readonly #dimensions: number;
+  readonly #normalises: boolean;
+  readonly #query: Float32Array;
   readonly #key: BigUint64Array = new BigUint64Array(1);
   #size = 0;
 
   constructor(options: ResolvedVectorOptions, native: <T>(call: () => T) => T) {
     this.#native = native;
     this.#dimensions = options.dimensions;
+    this.#normalises = options.metric === "cosine";
+    this.#query = new Float32Array(options.dimensions);
     this.staging = new Float32Array(INDEX_BATCH_ROWS * options.dimensions);
     this.#index = native(
       () =>
@@ -52,6 +56,8 @@ export class VectorIndex {
   /** Adds `count` rows whose vectors are in `staging`. None of them may be in the index. */
   add(rows: ArrayLike<number>, count: number): void {
     const keys = BigUint64Array.from({ length: count }, (_, index) => BigInt(rows[index] as number));
+    if (this.#normalises)
+      for (let at = 0; at < count; at++) normalise(this.staging, at * this.#dimensions, this.#dimensions);
     const vectors = this.staging.subarray(0, count * this.#dimensions);
     this.#native(() => this.#index.add(keys, vectors, 1));
     this.#size += count;
@@ -67,10 +73,21 @@ export class VectorIndex {
   search(query: Float32Array, wanted: number): number {
     const limit = Math.min(wanted, this.#size);
     if (limit === 0) return 0;
-    const { keys } = this.#native(() => this.#index.search(query, limit, 1));
+    this.#query.set(query);
+    if (this.#normalises) normalise(this.#query, 0, this.#dimensions);
+    const { keys } = this.#native(() => this.#index.search(this.#query, limit, 1));
     const words = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2); // low words: rows are int32
     if (this.rows.length < keys.length) this.rows = new Int32Array(keys.length * 2);
     for (let i = 0; i < keys.length; i++) this.rows[i] = words[i * 2] as number;
     return keys.length;
   }
+}
+
+/** Scales a vector to length 1; a zero vector stays. In float64, where no square of a float32 overflows or vanishes. */
+function normalise(vectors: Float32Array, from: number, dimensions: number): void {
+  let sum = 0;
+  for (let at = from; at < from + dimensions; at++) sum += (vectors[at] as number) ** 2;
+  if (sum === 0) return;
+  const norm = Math.sqrt(sum);
+  for (let at = from; at < from + dimensions; at++) vectors[at] = (vectors[at] as number) / norm;
 }

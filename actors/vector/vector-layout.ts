@@ -16,6 +16,8 @@
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 
 export const ROOT_MAGIC = 0x54524f56; // "VORT"
+/** In its place once nothing is left of the collection but the root's own block. */
+export const ROOT_GONE = 0x45_4e_4f_47;
 
 // Words of the root's payload. Those marked * change without the seqlock, by single atomic stores.
 export const ROOT_MAGIC_WORD = 0;

@@ -15,12 +15,21 @@ export const QUANTIZATION_NAMES = ["f32", "f16"] as const;
 /** Element type inside the index. Scores always come from the stored f32. */
 export type QuantizationName = (typeof QUANTIZATION_NAMES)[number];
 
+/** Largest finite float16. */
+const MAX_F16 = 65_504;
+
 export interface VectorCollectionOptions {
   /** Components of every vector, in [1, 65536]. */
   readonly dimensions: number;
-  /** @default "cosine" */
+  /**
+   * Scores are right for all finite vectors. The index compares squares and products in float32, so with `l2` and
+   * `inner-product` and components beyond about 1e18 or all below 1e-18, use exact searches. @default "cosine"
+   */
   readonly metric?: MetricName;
-  /** @default "f32" */
+  /**
+   * With `f16` and `l2` or `inner-product`, upserts of components beyond ±65504 are refused, and components closer to 0 than
+   * about 6e-8 are 0 to the index; `cosine` has no such limits. @default "f32"
+   */
   readonly quantization?: QuantizationName;
   /** Links per node of the index, in [2, 256]. @default 16 */
   readonly connectivity?: number;
@@ -58,6 +67,18 @@ export function resolveVectorOptions(options: VectorCollectionOptions): Resolved
     expansionSearch: integerIn("expansionSearch", options.expansionSearch ?? 64, 1, 65_536),
     scanRows: integerIn("scanRows", options.scanRows ?? 1000, 0, 2 ** 30),
   };
+}
+
+/** Largest magnitude of a component that the index can hold. For cosine it gets vectors of length 1. */
+export function componentLimit({ metric, quantization }: ResolvedVectorOptions): number {
+  return quantization === "f16" && metric !== "cosine" ? MAX_F16 : Number.POSITIVE_INFINITY;
+}
+
+/** Index of the first component from `from` to `to` whose magnitude is above the limit, or −1. */
+export function firstBeyond(components: Float32Array, from: number, to: number, limit: number): number {
+  if (limit === Number.POSITIVE_INFINITY) return -1;
+  for (let at = from; at < to; at++) if (Math.abs(components[at] as number) > limit) return at;
+  return -1;
 }
 
 /** Kernel code of a metric. */

@@ -6,7 +6,7 @@
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { EngineReply } from "../engine.ts";
 import { idLengthOf } from "./id-codec.ts";
-import type { SearchResult } from "./vector-collection.ts";
+import type { SearchResult } from "./shard-collection.ts";
 import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
 import {
   GET_ENTRY_HEADER,

@@ -7,13 +7,12 @@
  * `reserve` takes all memory of a batch beforehand: `put` and `remove` cannot fail. Addresses of rows never move.
  * Owner thread only, except through vector-reader.ts.
  */
-import { beginWrite, bumpIncarnation, endWrite, isOdd } from "../../native-bridge/cell.ts";
+import { beginWrite, bumpIncarnation, endWrite, repairOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, METRIC } from "../../native-bridge/kernels.ts";
-import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
-import { type Chunk, CollectionRoot } from "./collection-root.ts";
+import { type Adopted, type Chunk, CollectionRoot } from "./collection-root.ts";
 import { Directory, type DirectoryEntries } from "./directory.ts";
 import { idLengthOf, readId, sameIdBytes, type VectorId } from "./id-codec.ts";
 import { RecordHeap } from "./record-heap.ts";
@@ -86,17 +85,17 @@ export class VectorStore {
 
   /**
    * Takes over what a dead worker left: finishes the update it was in, frees rows and records it had not finished, and
-   * rebuilds the directory. Cost: one pass over the rows.
+   * rebuilds the directory. Takes no memory and no region that the dead worker did not have. Cost: two passes over the rows.
    *
-   * @param adopted All regions that were taken over from the dead worker, by address; others' are ignored.
-   * @returns Undefined when the worker died while it dropped the collection.
+   * @param adopted All regions that were taken over from the dead worker; this store's are taken out.
+   * @returns Undefined when the collection was dropped, or the worker died while it dropped it.
    */
   static recover(
     context: EngineContext,
     collectionId: number,
     options: ResolvedVectorOptions,
     rootAddress: number,
-    adopted: ReadonlyMap<number, AdoptedRegion>,
+    adopted: Adopted,
   ): VectorStore | undefined {
     const { arena, regions } = context;
     const { dimensions } = options;
@@ -104,16 +103,13 @@ export class VectorStore {
       arena,
       regions,
       rootAddress,
-      adopted.get(rootAddress),
+      adopted,
       collectionId,
       dimensions,
       metricCode(options.metric),
       rowGeometry(dimensions),
     );
-    if (root.dropped) {
-      root.finishDrop(adopted);
-      return undefined;
-    }
+    if (root === undefined) return undefined;
     const store = new VectorStore(context, options, root);
     store.#recover(adopted);
     return store;
@@ -217,7 +213,7 @@ export class VectorStore {
     return fresh;
   }
 
-  /** Frees a row. Readers see it gone at once. */
+  /** Frees a row. Readers see it gone at once, and references to it are stale. */
   remove(row: number): void {
     const { i32 } = this.root.arena;
     const cell = this.cellOf(row);
@@ -226,6 +222,7 @@ export class VectorStore {
     beginWrite(i32, cell);
     bumpIncarnation(i32, cell); // references made for the document that was here fail from now on
     i32[(cell >>> 2) + USER0] = 0;
+    bumpIncarnation(i32, cell);
     endWrite(i32, cell);
     this.directory.remove(hash, row);
     this.heap.release(record);
@@ -339,7 +336,7 @@ export class VectorStore {
     Atomics.store(i32, cellWord + USER0, record); // last: from here the row is whole
   }
 
-  #recover(adopted: ReadonlyMap<number, AdoptedRegion>): void {
+  #recover(adopted: Adopted): void {
     const { root, geometry } = this;
     for (let index = 0; index < root.get(ROOT_ROW_CHUNKS); index++) {
       const chunk = root.adoptEntry(ROOT_ROW_TABLE, index, geometry.stride, adopted);
@@ -350,21 +347,20 @@ export class VectorStore {
     }
     this.#rowsUsed = Math.min(root.rowsUsed, this.#capacity);
     this.heap.adopt(adopted);
-    this.directory.adopt(adopted);
     const announced = this.#shadow.announcedRow();
     if (announced >= 0) this.#shadow.apply(this.cellOf(announced));
     for (let row = this.#rowsUsed - 1; row >= 0; row--) this.#recoverRow(row);
     this.heap.endAdopt();
     root.store(ROOT_LIVE, this.#live);
     this.#sequence = Math.max(this.#sequence, root.get(ROOT_SEQUENCE_BLOCK) * SEQUENCE_BLOCK);
-    this.directory.reserve(0, this.#live, this.#entries);
+    this.directory.adopt(adopted, this.#entries);
   }
 
   #recoverRow(row: number): void {
     const { i32 } = this.root.arena;
     const cell = this.cellOf(row);
     const record = this.recordOf(row);
-    if (isOdd(i32, cell)) endWrite(i32, cell); // whole or free, see the invariant
+    repairOdd(i32, cell); // whole or free, see the invariant
     if (record === 0) {
       this.#freeRows.push(row);
       return;

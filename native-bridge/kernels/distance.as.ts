@@ -3,13 +3,17 @@
  *
  * The module imports the node's shared memory as `env.memory` and has no data segment, no heap and no global state: every
  * instance works in the scratch range that its thread owns, so instances of all threads can run at once over one memory.
- * Sums are kept in 16 f32 lanes and folded in f64; integer data below 2^24 per lane (MNIST, SIFT) gives exact sums.
+ * Sums are kept in 16 f32 lanes and folded in f64; integer data below 2^24 per lane (MNIST, SIFT) gives exact sums. Where f32
+ * overflows or vanishes the row is computed again in f64 (exact.as.ts), so scores are right for every finite vector.
  *
  * Seqlock: a row is read between two loads of its version word. Rows go in blocks: versions and distances of the whole block
  * first, then one fence, then all versions again, which costs one fence for BLOCK_ROWS rows.
  * Source: Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012 (fence before the second load).
  * Divergence: a zero vector has cosine distance 1 from everything, itself included (usearch says 0 for two zero vectors).
  */
+
+import { dotU8, l2U8 } from "./bytes.as";
+import { cosineExact, dotExact, l2Exact } from "./exact.as";
 
 const METRIC_L2: i32 = 0;
 const METRIC_COSINE: i32 = 1;
@@ -56,12 +60,6 @@ function foldF32(v: v128): f64 {
   const high = f64x2.promote_low_f32x4(i8x16.shuffle(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
   const sum = f64x2.add(low, high);
   return f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1);
-}
-
-// @ts-ignore: decorator
-@inline
-function foldI32(v: v128): f64 {
-  return <f64>i32x4.extract_lane(v, 0) + <f64>i32x4.extract_lane(v, 1) + <f64>i32x4.extract_lane(v, 2) + <f64>i32x4.extract_lane(v, 3);
 }
 
 // @ts-ignore: decorator
@@ -142,57 +140,6 @@ function dotF32(left: usize, right: usize, dimensions: i32): f64 {
   return sum;
 }
 
-function l2U8(left: usize, right: usize, dimensions: i32): f64 {
-  let a = left;
-  let b = right;
-  let s0 = i32x4.splat(0);
-  let s1 = i32x4.splat(0);
-  let end = a + ((<usize>dimensions) >> 4 << 4);
-  while (a < end) {
-    const x = v128.load(a);
-    const y = v128.load(b);
-    const low = i16x8.sub(i16x8.extend_low_i8x16_u(x), i16x8.extend_low_i8x16_u(y));
-    const high = i16x8.sub(i16x8.extend_high_i8x16_u(x), i16x8.extend_high_i8x16_u(y));
-    s0 = i32x4.add(s0, i32x4.dot_i16x8_s(low, low));
-    s1 = i32x4.add(s1, i32x4.dot_i16x8_s(high, high));
-    a += 16;
-    b += 16;
-  }
-  let sum = foldI32(s0) + foldI32(s1);
-  end = left + <usize>dimensions;
-  while (a < end) {
-    const d = <i32>load<u8>(a) - <i32>load<u8>(b);
-    sum += <f64>(d * d);
-    a++;
-    b++;
-  }
-  return sum;
-}
-
-function dotU8(left: usize, right: usize, dimensions: i32): f64 {
-  let a = left;
-  let b = right;
-  let s0 = i32x4.splat(0);
-  let s1 = i32x4.splat(0);
-  let end = a + ((<usize>dimensions) >> 4 << 4);
-  while (a < end) {
-    const x = v128.load(a);
-    const y = v128.load(b);
-    s0 = i32x4.add(s0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(x), i16x8.extend_low_i8x16_u(y)));
-    s1 = i32x4.add(s1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(x), i16x8.extend_high_i8x16_u(y)));
-    a += 16;
-    b += 16;
-  }
-  let sum = foldI32(s0) + foldI32(s1);
-  end = left + <usize>dimensions;
-  while (a < end) {
-    sum += <f64>(<i32>load<u8>(a) * <i32>load<u8>(b));
-    a++;
-    b++;
-  }
-  return sum;
-}
-
 /** 1 / |a|, or 0 for the zero vector. Squares are summed in f64, so that no finite vector overflows. */
 export function inverseNorm(element: i32, a: usize, dimensions: i32): f32 {
   let sum: f64 = 0;
@@ -207,17 +154,39 @@ export function inverseNorm(element: i32, a: usize, dimensions: i32): f32 {
   return sum > 0 ? <f32>(1 / sqrt(sum)) : 0;
 }
 
+/** Sums between these lost nothing to overflow, and next to nothing to numbers too small for f32. False for NaN. */
+const SMALLEST: f64 = 1e-30;
+const LARGEST: f64 = 1e30;
+/** Smallest inverse norm that f32 holds with all its digits. */
+const SMALLEST_NORM: f32 = 1.1754944e-38;
+
+// @ts-ignore: decorator
+@inline
+function fromCosine(cosine: f64): f64 {
+  return min<f64>(2, max<f64>(0, 1 - cosine));
+}
+
 // @ts-ignore: decorator
 @inline
 function distanceWithNorms(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32): f64 {
-  let d: f64;
-  if (metric == METRIC_L2) {
-    d = element == ELEMENT_F32 ? l2F32(a, b, dimensions) : l2U8(a, b, dimensions);
-  } else {
-    const dot = element == ELEMENT_F32 ? dotF32(a, b, dimensions) : dotU8(a, b, dimensions);
-    d = metric == METRIC_COSINE ? min<f64>(2, max<f64>(0, 1 - dot * <f64>normA * <f64>normB)) : 1 - dot;
+  if (element != ELEMENT_F32) {
+    if (metric == METRIC_L2) return l2U8(a, b, dimensions);
+    const dot = dotU8(a, b, dimensions);
+    return metric == METRIC_COSINE ? fromCosine(dot * <f64>normA * <f64>normB) : 1 - dot;
   }
-  return d == d ? d : f64.MAX_VALUE;
+  if (metric == METRIC_L2) {
+    const d = l2F32(a, b, dimensions);
+    return d > SMALLEST && d < LARGEST ? d : l2Exact(a, b, dimensions);
+  }
+  if (metric == METRIC_COSINE) {
+    const norms = <f64>normA * <f64>normB;
+    if (norms == 0) return 1;
+    // |a| |b| bounds the sum and its terms.
+    const plain = norms > SMALLEST && norms < LARGEST && normA > SMALLEST_NORM && normB > SMALLEST_NORM;
+    return fromCosine(plain ? dotF32(a, b, dimensions) * norms : cosineExact(a, b, dimensions));
+  }
+  const dot = dotF32(a, b, dimensions);
+  return 1 - (abs(dot) < LARGEST ? dot : dotExact(a, b, dimensions));
 }
 
 /** Distance of two vectors at byte offsets of the memory. Smaller is closer for every metric. */

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { CLASS_COUNT, classOf, classUnits } from "../../native-bridge/arena-layout.ts";
-import { generator, LONG, runWorker, seedOf } from "./memory-support.ts";
+import { dieAt, generator, LONG, runWorker, seedOf } from "./memory-support.ts";
 
 const MIB = 1_048_576;
 
@@ -13,7 +13,12 @@ interface Block {
 }
 
 /** Allocates and frees at random, and throws at the first overlap, misalignment, or byte that is not what it must be. */
-function exercise(arena: Arena, operations: number, random: () => number, maxBytes: number): { allocated: number; reused: number } {
+function exercise(
+  arena: Arena,
+  operations: number,
+  random: () => number,
+  maxBytes: number,
+): { allocated: number; reused: number } {
   const live: Block[] = [];
   const seen = new Set<number>();
   let allocated = 0;
@@ -21,15 +26,20 @@ function exercise(arena: Arena, operations: number, random: () => number, maxByt
   for (let operation = 0; operation < operations; operation++) {
     if (live.length > 0 && (random() & 1) === 0) {
       const [block] = live.splice(random() % live.length, 1) as [Block];
-      for (let at = block.at; at < block.at + block.length; at++) if (arena.bytes[at] !== block.mark) throw new Error(`block at ${block.at} was overwritten at ${at}`);
+      for (let at = block.at; at < block.at + block.length; at++)
+        if (arena.bytes[at] !== block.mark) throw new Error(`block at ${block.at} was overwritten at ${at}`);
       arena.free(block.at, block.length);
       continue;
     }
     const length = 1 + (random() % (random() % 8 === 0 ? maxBytes : 512));
     const at = arena.allocate(length);
-    if (at % 64 !== 0 || at < arena.heapByteOffset || at + length > arena.capacityBytes) throw new Error(`bad block ${at}+${length}`);
-    for (let byte = at; byte < at + length; byte++) if (arena.bytes[byte] !== 0) throw new Error(`block at ${at} is not zero at ${byte}`);
-    for (const other of live) if (at < other.at + other.length && other.at < at + length) throw new Error(`${at}+${length} overlaps ${other.at}+${other.length}`);
+    if (at % 64 !== 0 || at < arena.heapByteOffset || at + length > arena.capacityBytes)
+      throw new Error(`bad block ${at}+${length}`);
+    for (let byte = at; byte < at + length; byte++)
+      if (arena.bytes[byte] !== 0) throw new Error(`block at ${at} is not zero at ${byte}`);
+    for (const other of live)
+      if (at < other.at + other.length && other.at < at + length)
+        throw new Error(`${at}+${length} overlaps ${other.at}+${other.length}`);
     if (seen.has(at)) reused++;
     seen.add(at);
     allocated++;
@@ -43,9 +53,12 @@ function exercise(arena: Arena, operations: number, random: () => number, maxByt
 }
 
 describe("createArena", () => {
-  it.each([0, -65_536, 65_536, 1000, MIB + 1, 2 ** 33, Number.NaN, 1.5, Number.POSITIVE_INFINITY])("refuses %s bytes", (capacityBytes) => {
-    expect(() => createArena({ capacityBytes })).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
-  });
+  it.each([0, -65_536, 65_536, 1000, MIB + 1, 2 ** 33, Number.NaN, 1.5, Number.POSITIVE_INFINITY])(
+    "refuses %s bytes",
+    (capacityBytes) => {
+      expect(() => createArena({ capacityBytes })).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+    },
+  );
 
   it("reserves 4 GiB without touching it, and addresses its end", () => {
     const before = process.memoryUsage.rss();
@@ -57,14 +70,19 @@ describe("createArena", () => {
   });
 
   it("is not opened over foreign memory", () => {
-    expect(() => new Arena({ buffer: new ArrayBuffer(64) } as never)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
-    expect(() => new Arena({ buffer: new SharedArrayBuffer(MIB) } as never)).toThrow(expect.objectContaining({ code: "ERR_CORRUPT" }));
+    expect(() => new Arena({ buffer: new ArrayBuffer(64) } as never)).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }),
+    );
+    expect(() => new Arena({ buffer: new SharedArrayBuffer(MIB) } as never)).toThrow(
+      expect.objectContaining({ code: "ERR_CORRUPT" }),
+    );
   });
 });
 
 describe("size classes", () => {
   it("hold what they are asked for, in order, within 12.5 %", () => {
-    for (let sizeClass = 1; sizeClass < CLASS_COUNT; sizeClass++) expect(classUnits(sizeClass)).toBeGreaterThan(classUnits(sizeClass - 1));
+    for (let sizeClass = 1; sizeClass < CLASS_COUNT; sizeClass++)
+      expect(classUnits(sizeClass)).toBeGreaterThan(classUnits(sizeClass - 1));
     const random = generator(1);
     for (let trial = 0; trial < 100_000; trial++) {
       const units = 1 + (random() % 2 ** (1 + (random() % 26)));
@@ -120,7 +138,8 @@ describe("Arena", () => {
   it("refuses to free what is no block, or twice", () => {
     const arena = new Arena(createArena({ capacityBytes: MIB }));
     const at = arena.allocate(100);
-    for (const bad of [0, at + 1, at - 64, at + 64 * 1024, Number.NaN, -64]) expect(() => arena.free(bad, 100)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+    for (const bad of [0, at + 1, at - 64, at + 64 * 1024, Number.NaN, -64])
+      expect(() => arena.free(bad, 100)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
     arena.free(at, 100);
     expect(() => arena.free(at, 100)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
     expect(arena.stats()).toMatchObject({ usedBytes: 0, allocations: 1, frees: 1 });
@@ -139,12 +158,44 @@ describe("Arena", () => {
     expect(arena.stats().usedBytes).toBe(0);
   });
 
+  it("leaves scratch that cannot grow as it is, and gives a successor what was grown", () => {
+    const arena = new Arena(createArena({ capacityBytes: MIB }));
+    const grown = arena.allocateScratch(3, 128 * 1024);
+    expect(() => arena.allocateScratch(3, MIB)).toThrow(expect.objectContaining({ code: "ERR_OUT_OF_MEMORY" }));
+    expect(arena.stats().usedBytes).toBe(128 * 1024);
+    expect(arena.allocateScratch(3, 64 * 1024)).toBe(grown);
+    expect(arena.allocateScratch(3, 128 * 1024)).toBe(grown);
+    expect(arena.freeScratch(3)).toBe(true);
+    expect(arena.stats().usedBytes).toBe(0);
+  });
+
+  it("loses at most the block in hand, wherever in growing its scratch a thread dies", () => {
+    for (let n = 0, died = true; died; n++) {
+      const arena = new Arena(createArena({ capacityBytes: MIB }));
+      arena.allocateScratch(3, 1024);
+      died = dieAt(n, () => void arena.allocateScratch(3, 2048));
+      const held = arena.allocateScratch(3, 2048);
+      expect(arena.allocate(1024)).not.toBe(held);
+      expect(arena.freeScratch(3)).toBe(true);
+      arena.stats();
+      expect(arena.stats().usedBytes, `died at ${n}`).toBeLessThanOrEqual(1024 + 2048);
+    }
+  });
+
   it("serves three threads at once without overlap", async () => {
     const seed = seedOf("arena threads");
     const shared = createArena({ capacityBytes: 64 * MIB });
     const operations = LONG ? 3_000_000 : 150_000;
     const url = new URL("./arena.worker.js", import.meta.url);
-    const runs = [1, 2, 3].map((mark) => runWorker<{ mark: number; allocated: number; faults: string[] }>(url, { memory: shared, mark, operations, seed: seed + mark }).result);
+    const runs = [1, 2, 3].map(
+      (mark) =>
+        runWorker<{ mark: number; allocated: number; faults: string[] }>(url, {
+          memory: shared,
+          mark,
+          operations,
+          seed: seed + mark,
+        }).result,
+    );
     const results = await Promise.all(runs);
     for (const result of results) {
       expect(result.faults).toEqual([]);

@@ -36,8 +36,42 @@ export function memory(seed: number, capacityBytes: number = 4_194_304): { arena
   return { arena, table: new RegionTable(arena, 1, generator(seed)) };
 }
 
+class Death extends Error {}
+
+const DEADLY = ["store", "add", "sub", "compareExchange"] as const;
+
+/**
+ * Runs `act` as a thread that dies at its n-th atomic operation: just before it, or, with `after`, just after. From there every
+ * further one throws as well, so that no `finally` or `catch` does what a dead thread cannot. Returns whether it died.
+ */
+export function dieAt(n: number, act: () => void, after: boolean = false): boolean {
+  const table = Atomics as unknown as Record<string, (...parameters: unknown[]) => unknown>;
+  const originals = DEADLY.map((name) => [name, table[name]] as const);
+  let left = n;
+  for (const [name, original] of originals) {
+    table[name] = (...parameters) => {
+      if (left-- > 0) return original?.(...parameters);
+      if (left === -1 && after) original?.(...parameters);
+      throw new Death("here the thread dies");
+    };
+  }
+  try {
+    act();
+    return false;
+  } catch (error) {
+    if (error instanceof Death) return true;
+    throw error;
+  } finally {
+    for (const [name, original] of originals) table[name] = original as never;
+  }
+}
+
 /** Starts a worker of `test/` and settles with its last message, or rejects with its error or at the deadline. */
-export function runWorker<T>(url: URL, workerData: unknown, timeoutMs: number = 300_000): { worker: Worker; result: Promise<T> } {
+export function runWorker<T>(
+  url: URL,
+  workerData: unknown,
+  timeoutMs: number = 300_000,
+): { worker: Worker; result: Promise<T> } {
   const worker = new Worker(url, { workerData });
   const result = new Promise<T>((resolve, reject) => {
     let last: T | undefined;

@@ -1,10 +1,22 @@
 /** RegionTable: options, keys, epochs, revocation, bounded waits for writes in flight, adoption, a full table. */
 import { describe, expect, it } from "vitest";
 import { beginWrite, incarnationOf, isOdd } from "../../native-bridge/cell.ts";
-import { ACTIVE, entryWord, IN_FLIGHT, INDEX_MASK, MAX_EPOCH, REGION_COUNT, STAMP, stampOf } from "../../native-bridge/region-layout.ts";
+import {
+  ACTIVE,
+  entryWord,
+  FREE,
+  IN_FLIGHT,
+  INDEX_MASK,
+  MAX_EPOCH,
+  OWNER,
+  REGION_COUNT,
+  STAMP,
+  STATE_MASK,
+  stampOf,
+} from "../../native-bridge/region-layout.ts";
 import { ACCESS, type RegionOptions, RegionTable } from "../../native-bridge/region-table.ts";
 import { STATUS, statusName, Verbs } from "../../native-bridge/verbs.ts";
-import { generator, memory } from "./memory-support.ts";
+import { dieAt, generator, memory } from "./memory-support.ts";
 
 const ALL = ACCESS.READ | ACCESS.WRITE | ACCESS.ATOMIC;
 
@@ -20,16 +32,28 @@ function setup() {
 
 describe("register", () => {
   it.each([
-    ["byteOffset", { byteOffset: 0 }], ["byteOffset", { byteOffset: -64 }], ["byteOffset", { byteOffset: Number.NaN }],
-    ["byteOffset", { byteOffset: 2 ** 32 }], ["byteOffset", { byteOffset: 600_008, cellStrideBytes: 96 }],
-    ["byteLength", { byteLength: 0 }], ["byteLength", { byteLength: 2 ** 32 }], ["byteLength", { byteLength: 0.5 }],
-    ["byteLength", { byteLength: 100, cellStrideBytes: 96 }], ["access", { access: 0 }], ["access", { access: 8 }], ["access", { access: 1.5 }],
-    ["cellStrideBytes", { cellStrideBytes: 32 }], ["cellStrideBytes", { cellStrideBytes: 100 }], ["cellStrideBytes", { cellStrideBytes: -96 }],
+    ["byteOffset", { byteOffset: 0 }],
+    ["byteOffset", { byteOffset: -64 }],
+    ["byteOffset", { byteOffset: Number.NaN }],
+    ["byteOffset", { byteOffset: 2 ** 32 }],
+    ["byteOffset", { byteOffset: 600_008, cellStrideBytes: 96 }],
+    ["byteLength", { byteLength: 0 }],
+    ["byteLength", { byteLength: 2 ** 32 }],
+    ["byteLength", { byteLength: 0.5 }],
+    ["byteLength", { byteLength: 100, cellStrideBytes: 96 }],
+    ["access", { access: 0 }],
+    ["access", { access: 8 }],
+    ["access", { access: 1.5 }],
+    ["cellStrideBytes", { cellStrideBytes: 32 }],
+    ["cellStrideBytes", { cellStrideBytes: 100 }],
+    ["cellStrideBytes", { cellStrideBytes: -96 }],
     ["cellStrideBytes", { cellStrideBytes: 1920 }],
   ] as [string, Partial<RegionOptions>][])("refuses a bad %s %o", (name, bad) => {
     const { table } = memory(1);
     const options = { byteOffset: 600_064, byteLength: 960, access: 1, ...bad };
-    expect(() => table.register(options)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", details: expect.objectContaining({ name }) as unknown }));
+    expect(() => table.register(options)).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", details: expect.objectContaining({ name }) as unknown }),
+    );
     expect(table.list()).toEqual([]);
   });
 
@@ -54,9 +78,13 @@ describe("register", () => {
     const { arena, table } = memory(1);
     const byteOffset = arena.allocate(64);
     const refs = Array.from({ length: REGION_COUNT }, () => table.register({ byteOffset, byteLength: 64, access: 1 }));
-    expect(() => table.register({ byteOffset, byteLength: 64, access: 1 })).toThrow(expect.objectContaining({ code: "ERR_REGION_TABLE_FULL" }));
+    expect(() => table.register({ byteOffset, byteLength: 64, access: 1 })).toThrow(
+      expect.objectContaining({ code: "ERR_REGION_TABLE_FULL" }),
+    );
     table.deregister(refs[77]!);
-    expect(table.register({ byteOffset, byteLength: 64, access: 1 }).rkey & INDEX_MASK).toBe(refs[77]!.rkey & INDEX_MASK);
+    expect(table.register({ byteOffset, byteLength: 64, access: 1 }).rkey & INDEX_MASK).toBe(
+      refs[77]!.rkey & INDEX_MASK,
+    );
   });
 
   it("retires a slot whose epochs are used up", () => {
@@ -97,7 +125,10 @@ describe("deregister and reregister", () => {
   it("refuse a stranger's, unknown, stale or malformed key with its status", () => {
     const { arena, table, ref } = setup();
     const stranger = new RegionTable(arena, 2, generator(3));
-    const refuses = (act: () => void, status: string) => expect(act).toThrow(expect.objectContaining({ code: "ERR_REGION_ACCESS", details: expect.objectContaining({ status }) as unknown }));
+    const refuses = (act: () => void, status: string) =>
+      expect(act).toThrow(
+        expect.objectContaining({ code: "ERR_REGION_ACCESS", details: expect.objectContaining({ status }) as unknown }),
+      );
     refuses(() => stranger.deregister(ref), "REMOTE_ACCESS_ERROR");
     refuses(() => table.deregister({ ...ref, rkey: ref.rkey + 4096 }), "INVALID_RKEY");
     refuses(() => table.deregister({ ...ref, rkey: Number.NaN }), "INVALID_RKEY");
@@ -131,7 +162,12 @@ describe("adopt", () => {
     const [before] = table.list(1);
     const [adopted, ...rest] = new RegionTable(arena, 9, generator(4)).adopt(1, 5);
     expect(rest).toEqual([]);
-    expect(adopted).toMatchObject({ address: byteOffset, length: 960, cellStrideBytes: 96, tornCells: [byteOffset + 3 * 96] });
+    expect(adopted).toMatchObject({
+      address: byteOffset,
+      length: 960,
+      cellStrideBytes: 96,
+      tornCells: [byteOffset + 3 * 96],
+    });
     expect([isOdd(arena.i32, byteOffset + 288), incarnationOf(arena.i32, byteOffset + 288)]).toEqual([false, 1]);
     expect(verbs.read(cell(3), target)).toBe(STATUS.REGION_REVOKED);
     expect(verbs.read(cell(3, adopted!.rkey), target)).toBe(STATUS.SUCCESS);
@@ -150,6 +186,26 @@ describe("adopt", () => {
     expect(verbs.write(cell(0, adopted!.rkey), target)).toBe(STATUS.SUCCESS);
     table.deregister(adopted!);
     expect(verbs.read(cell(0), target)).toBe(STATUS.REGION_REVOKED);
+  });
+
+  it("loses no slot, wherever in a registration or deregistration the owner died", () => {
+    const { arena } = memory(3);
+    const byteOffset = arena.allocate(64);
+    const register = (table: RegionTable) => table.register({ byteOffset, byteLength: 64, access: ACCESS.READ });
+    const cycle = (table: RegionTable): void => table.deregister(register(table));
+    let deaths = 0;
+    for (let n = 0; dieAt(n, () => cycle(new RegionTable(arena, 7, generator(n)))); n++) {
+      deaths++;
+      const heir = new RegionTable(arena, 8, generator(100 + n));
+      const adopted = heir.adopt(7, 8);
+      expect(adopted.length).toBeLessThanOrEqual(1); // registered, or not yet, or no more
+      for (const region of adopted) heir.deregister(region);
+      const taken = Array.from({ length: REGION_COUNT }, (_, index) => entryWord(index)).filter(
+        (word) => ((arena.i32[word + STAMP] as number) & STATE_MASK) !== FREE || arena.i32[word + OWNER] !== 0,
+      );
+      expect(taken, `died at ${n}`).toEqual([]);
+    }
+    expect(deaths).toBeGreaterThan(5);
   });
 
   it("leaves other owners alone", () => {

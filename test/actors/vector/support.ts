@@ -132,10 +132,12 @@ export class Bed {
       recover?: VectorRecovery;
       workerIndex?: number;
       seed?: number;
+      native?: EngineContext["native"];
     } = {},
   ) {
     this.memory = options.memory ?? createArena({ capacityBytes: options.capacityBytes ?? 64 * 1024 * 1024 });
-    this.context = makeContext(this.memory, options.workerIndex ?? 0, options.seed ?? 1);
+    const context = makeContext(this.memory, options.workerIndex ?? 0, options.seed ?? 1);
+    this.context = options.native === undefined ? context : { ...context, native: options.native };
     this.engine = createVectorEngine(this.context, options.recover);
   }
 

@@ -9,12 +9,13 @@
 
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../native-bridge/kernels.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
 import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
 import { INDEX_BATCH_ROWS, VectorIndex } from "./vector-index.ts";
-import type { ResolvedVectorOptions } from "./vector-options.ts";
+import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
 import { PLAN } from "./vector-replies.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -48,7 +49,7 @@ export class SearchResult {
   }
 }
 
-export class VectorCollection {
+export class ShardCollection {
   readonly id: number;
   readonly options: ResolvedVectorOptions;
   readonly store: VectorStore;
@@ -57,6 +58,8 @@ export class VectorCollection {
   lastPlan: number = PLAN.SCAN;
   lastScored = 0;
   readonly #context: EngineContext;
+  /** Beyond it the index would take a component of a query for an infinity. */
+  readonly #componentLimit: number;
   readonly #pending: RowBitmap;
   #index: VectorIndex | undefined;
   #cursor = 0;
@@ -67,8 +70,9 @@ export class VectorCollection {
     this.id = id;
     this.options = options;
     this.store = store;
+    this.#componentLimit = componentLimit(options);
     this.filters = new FilterCache(store);
-    this.#pending = new RowBitmap(store.root, store.rowsUsed);
+    this.#pending = RowBitmap.inherit(store.root, store.rowsUsed);
     for (let row = 0; row < store.rowsUsed; row++) if (store.recordOf(row) !== 0) this.#pending.add(row);
   }
 
@@ -143,8 +147,9 @@ export class VectorCollection {
     return this.#index !== undefined || this.store.count > this.options.scanRows;
   }
 
-  #useIndex(): VectorIndex | undefined {
-    return this.store.count > this.options.scanRows && this.indexed > 0 ? this.#index : undefined;
+  #useIndex(query: Float32Array): VectorIndex | undefined {
+    const large = this.store.count > this.options.scanRows && this.indexed > 0;
+    return large && firstBeyond(query, 0, query.length, this.#componentLimit) < 0 ? this.#index : undefined;
   }
 
   /**
@@ -189,12 +194,12 @@ export class VectorCollection {
   }
 
   #searchAll(query: Float32Array, limit: number, ef: number, exact: boolean, out: SearchResult): void {
-    const index = exact || limit * SCAN_PER_CANDIDATE > this.store.count ? undefined : this.#useIndex();
+    const index = exact || limit * SCAN_PER_CANDIDATE > this.store.count ? undefined : this.#useIndex(query);
     if (index === undefined) {
       this.#scanRows(query, limit, undefined, out);
       return;
     }
-    const found = index.search(this.#privateCopy(query), Math.max(limit, ef));
+    const found = index.search(query, Math.max(limit, ef));
     if (found + this.#pending.count < limit) {
       // the graph did not reach enough rows
       this.#scanRows(query, limit, undefined, out);
@@ -214,7 +219,7 @@ export class VectorCollection {
     filter: CachedFilter,
     out: SearchResult,
   ): void {
-    const index = exact || this.#pending.count > MAX_PENDING_PROBES ? undefined : this.#useIndex();
+    const index = exact || this.#pending.count > MAX_PENDING_PROBES ? undefined : this.#useIndex(query);
     const share = index === undefined ? 0 : this.filters.selectivity(filter);
     const candidates = Math.ceil(
       (OVER_FETCH * Math.max(limit, ef, this.options.expansionSearch)) / Math.max(share, 1e-9),
@@ -238,7 +243,7 @@ export class VectorCollection {
     filter: CachedFilter,
     out: SearchResult,
   ): boolean {
-    const found = index.search(this.#privateCopy(query), wanted);
+    const found = index.search(query, wanted);
     return this.#rank(query, limit, limit, 0, PLAN.FILTERED_INDEX, out, () => {
       for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
       for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1))
@@ -255,16 +260,15 @@ export class VectorCollection {
     this.#context.kernels.offerCell(this.store.cellOf(row), row);
   }
 
-  /** usearch gets private memory only. */
-  #privateCopy(query: Float32Array): Float32Array {
-    return query.buffer instanceof SharedArrayBuffer ? query.slice() : query;
-  }
-
-  /** Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it. */
+  /**
+   * Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it.
+   * That the thread was quarantined meanwhile is another matter: the memory behind `pending` is its successor's by then.
+   */
   #unindex(row: number): void {
     try {
       this.#index?.remove(row);
-    } catch {
+    } catch (error) {
+      if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") throw error;
       this.#index = undefined;
       for (let other = 0; other < this.store.rowsUsed; other++)
         if (this.store.recordOf(other) !== 0) this.#pending.add(other);
