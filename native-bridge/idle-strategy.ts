@@ -39,15 +39,21 @@ export interface SpinPolicy {
 const DEFAULT_MAX_SPIN_US = 200;
 /** Polls before the clock is read at all: covers a peer that is answering right now. */
 const FREE_POLLS = 64;
+/** The same after a wait that polling did not end: a caller that goes on running may hold the core its peer wakes on. */
+const FEW_POLLS = 4;
 /** Polls between two looks at the clock. */
 const BATCH_POLLS = 32;
 /** Turns of nothing between two polls: a poll takes the line from the writer, so the longer the wait the rarer they are. */
 const REST_TURNS = 96;
 /** A batch takes about 2 µs; one that takes this long was interrupted by another thread. */
 const PREEMPTED_US = 150;
-/** Waits between probes of parking while polling wins, and of polling while parking wins. */
+/** Polled waits between two probes of parking. */
 const PROBE_PARK_EVERY = 512;
-const PROBE_SPIN_EVERY = 32;
+/** Parked waits between two probes of polling: doubles while probes show no gain. */
+const FIRST_PROBE_SPIN = 16;
+const LAST_PROBE_SPIN = 256;
+/** Probes of polling come in a row: they show a gain only if the peer, which adapts too, polls in the same waits. */
+const PROBE_SPIN_WAITS = 6;
 /** Polling must win by this much (log2 of the ratio of wait times) to be worth its CPU. */
 const MARGIN_LOG2 = 0.25;
 /** A hit before the clock was read lasted some 0.5 µs. */
@@ -65,9 +71,11 @@ export class AdaptiveSpin implements SpinPolicy {
   #waitStartUs: number = UNKNOWN;
   #spunThisWait: boolean = false;
   #parkNext: boolean = false;
-  /** Parked waits since polling was last tried, and polled waits since parking was. */
-  #sinceProbe: number = 0;
+  /** Parked waits until polling is tried again; below 0 while it is. And polled waits since parking was tried. */
+  #untilProbe: number = FIRST_PROBE_SPIN;
+  #probeEvery: number = FIRST_PROBE_SPIN;
   #spinsInARow: number = 0;
+  #freePolls: number = FREE_POLLS;
   /** Hits before the clock was read, not yet part of the averages. */
   #freeHits: number = 0;
   #hits: number = 0;
@@ -91,14 +99,16 @@ export class AdaptiveSpin implements SpinPolicy {
    * @returns Whether the predicate held.
    */
   spin(predicate: () => boolean): boolean {
-    for (let poll = 0; poll < FREE_POLLS; poll++) {
+    for (let poll = 0; poll < this.#freePolls; poll++) {
       if (predicate()) {
+        this.#freePolls = FREE_POLLS;
         this.#freeHits++;
         return true;
       }
       this.#rest(poll >> 1);
     }
     if (this.#freeHits > 0) this.#foldFreeHits();
+    this.#freePolls = FEW_POLLS;
     const startUs = this.#nowUs();
     this.#waitStartUs = startUs;
     const budgetUs = this.#budgetUs();
@@ -113,9 +123,13 @@ export class AdaptiveSpin implements SpinPolicy {
       for (let poll = 0; poll < BATCH_POLLS; poll++) {
         if (predicate()) {
           this.#hits++;
+          this.#freePolls = FREE_POLLS;
           const waitUs = this.#nowUs() - startUs;
           // A probe that beat parking is repeated at once: a change for the better is learnt in a few waits.
-          if (Math.log2(waitUs + 0.25) < this.#parkedLog2 - MARGIN_LOG2) this.#sinceProbe = PROBE_SPIN_EVERY;
+          if (Math.log2(waitUs + 0.25) < this.#parkedLog2 - MARGIN_LOG2) {
+            this.#untilProbe = 0;
+            this.#probeEvery = FIRST_PROBE_SPIN;
+          }
           this.#observe(waitUs);
           if (preempted) this.#notePreemption();
           return true;
@@ -151,7 +165,7 @@ export class AdaptiveSpin implements SpinPolicy {
   #budgetUs(): number {
     const maxSpinUs = this.#maxSpinUs;
     if (this.#expectedUs > 2 * maxSpinUs) return 0;
-    if (this.#parkNext) {
+    if (this.#parkNext && this.#untilProbe >= 0) {
       this.#parkNext = false;
       return 0;
     }
@@ -163,9 +177,13 @@ export class AdaptiveSpin implements SpinPolicy {
       this.#spinsInARow = 0;
       return 0;
     }
-    this.#sinceProbe++;
-    if (this.#sinceProbe < PROBE_SPIN_EVERY) return 0;
-    this.#sinceProbe = 0;
+    this.#untilProbe--;
+    if (this.#untilProbe >= 0) return 0;
+    this.#parkNext = false;
+    if (this.#untilProbe <= -PROBE_SPIN_WAITS) {
+      this.#untilProbe = this.#probeEvery;
+      this.#probeEvery = Math.min(2 * this.#probeEvery, LAST_PROBE_SPIN);
+    }
     return budgetUs;
   }
 

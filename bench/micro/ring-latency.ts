@@ -7,7 +7,7 @@ import { RingConsumer, RingProducer, initializeRing, ringByteLength } from "../.
 import type { BenchCase } from "../harness/harness.ts";
 import { PARTNER_CORE } from "../harness/pin.ts";
 import type { NativeProgram } from "../harness/native.ts";
-import { CONTROL, Partner, backOff, ensure, nowUs } from "./ring-partner.ts";
+import { CONTROL, Partner, backOff, ensure, localUs } from "./ring-partner.ts";
 import { nativeCase } from "./ring-throughput.ts";
 
 const TRIPS = 500;
@@ -118,7 +118,7 @@ export function spinningCases(program: NativeProgram | undefined): BenchCase[] {
 
 function parkedCase(trips: number): BenchCase {
   const pair = new RingPair();
-  const partner = new Partner({ role: "policy-echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt });
+  const partner = new Partner({ role: "policy-echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, core: PARTNER_CORE });
   let sent = 0;
   return {
     name: "parked",
@@ -130,16 +130,16 @@ function parkedCase(trips: number): BenchCase {
       for (let trip = 0; trip < trips; trip++) {
         // Until the worker has announced its park, and then long enough for it to be asleep.
         const parked = pair.workerBell.counters().parks;
-        const giveUpUs = nowUs() + 100_000;
-        while (pair.workerBell.counters().parks === parked && nowUs() < giveUpUs) backOff(100);
-        const readyUs = nowUs() + 200;
-        while (nowUs() < readyUs) backOff(100);
-        const startUs = nowUs();
+        const giveUpUs = localUs() + 100_000;
+        while (pair.workerBell.counters().parks === parked && localUs() < giveUpUs) backOff(100);
+        const readyUs = localUs() + 200;
+        while (localUs() < readyUs) backOff(100);
+        const startUs = localUs();
         pair.send(trip);
         sent++;
         pair.workerBell.ring();
         while (!pair.take());
-        samples.push(nowUs() - startUs);
+        samples.push(localUs() - startUs);
       }
       return samples;
     },
@@ -152,7 +152,7 @@ function parkedCase(trips: number): BenchCase {
 }
 
 function postMessageCase(trips: number): BenchCase {
-  const partner = new Partner({ role: "post-echo" });
+  const partner = new Partner({ role: "post-echo", core: PARTNER_CORE });
   let sent = 0;
   return {
     name: "quiet round trip",
@@ -163,12 +163,12 @@ function postMessageCase(trips: number): BenchCase {
       const samples: number[] = [];
       for (let trip = 0; trip < trips; trip++) {
         await new Promise((resolve) => setTimeout(resolve, 1)); // quiet: both sides are asleep
-        const startUs = nowUs();
+        const startUs = localUs();
         const answered = new Promise((resolve) => partner.worker.once("message", resolve));
         partner.worker.postMessage(trip);
         await answered;
         sent++;
-        samples.push(nowUs() - startUs);
+        samples.push(localUs() - startUs);
       }
       return samples;
     },
@@ -180,7 +180,7 @@ function postMessageCase(trips: number): BenchCase {
 function waitNotifyCase(): BenchCase {
   const memory = new SharedArrayBuffer(512);
   const words = new Int32Array(memory);
-  const partner = new Partner({ role: "wait-echo", memory, records: TRIPS });
+  const partner = new Partner({ role: "wait-echo", memory, records: TRIPS, core: PARTNER_CORE });
   let next = 1;
   return {
     name: "both asleep",
@@ -191,11 +191,11 @@ function waitNotifyCase(): BenchCase {
       partner.begin();
       const samples: number[] = [];
       for (let trip = 0; trip < TRIPS; trip++, next++) {
-        const startUs = nowUs();
+        const startUs = localUs();
         Atomics.store(words, 0, next);
         Atomics.notify(words, 0);
         while (Atomics.load(words, 64) !== next) Atomics.wait(words, 64, next - 1, 1000);
-        samples.push(nowUs() - startUs);
+        samples.push(localUs() - startUs);
       }
       partner.end();
       return samples;
@@ -231,8 +231,8 @@ export async function wakesAtLoad(envelopes: number): Promise<number> {
       pair.workerBell.ring();
       while (pair.take());
     }
-    const giveUpUs = nowUs() + 5_000_000;
-    while (pair.replies.counters().consumed < pair.requests.counters().produced && nowUs() < giveUpUs) pair.take();
+    const giveUpUs = localUs() + 5_000_000;
+    while (pair.replies.counters().consumed < pair.requests.counters().produced && localUs() < giveUpUs) pair.take();
     ensure(pair.replies.counters().consumed === pair.requests.counters().produced, "load: envelopes went missing");
     return pair.workerBell.counters().wakes / pair.requests.counters().produced;
   } finally {

@@ -102,6 +102,11 @@ export function nowUs(): number {
   return (performance.timeOrigin + performance.now()) * 1000;
 }
 
+/** Clock in µs of this thread alone: the common scale has steps of 0.25 µs. */
+export function localUs(): number {
+  return performance.now() * 1000;
+}
+
 /** Fails a case that did not do what it claims. */
 export function ensure(condition: boolean, what: string): void {
   if (!condition) throw new Error(`void: ${what}`);

@@ -1,6 +1,6 @@
 /** Waiting policies under test: fixed budgets of polling, and ours. */
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
-import { type Policy, nowUs } from "./ring-partner.ts";
+import { type Policy, localUs } from "./ring-partner.ts";
 
 /** Polls for a fixed time, then says to park: what AdaptiveSpin is held against. */
 export class FixedSpin {
@@ -12,10 +12,10 @@ export class FixedSpin {
 
   spin(predicate: () => boolean): boolean {
     if (this.#budgetUs === 0) return predicate();
-    const endUs = nowUs() + this.#budgetUs;
+    const endUs = localUs() + this.#budgetUs;
     do {
       for (let poll = 0; poll < 32; poll++) if (predicate()) return true;
-    } while (nowUs() < endUs);
+    } while (localUs() < endUs);
     return false;
   }
 
@@ -26,7 +26,7 @@ export class FixedSpin {
 
 /** The spin of a policy. */
 export function makeSpin(policy: Policy): AdaptiveSpin | FixedSpin {
-  return policy.kind === "adaptive" ? new AdaptiveSpin({ nowUs }) : new FixedSpin(policy.spinUs);
+  return policy.kind === "adaptive" ? new AdaptiveSpin({ nowUs: localUs }) : new FixedSpin(policy.spinUs);
 }
 
 export function policyName(policy: Policy): string {

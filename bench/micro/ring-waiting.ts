@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import { waitUntil } from "../../native-bridge/idle-strategy.ts";
 import { type BenchMode, type BenchRow, median, sized, toRow } from "../harness/harness.ts";
 import { RingPair } from "./ring-latency.ts";
-import { CONTROL, Partner, type Policy, backOff, ensure, nowUs } from "./ring-partner.ts";
+import { CONTROL, Partner, type Policy, backOff, ensure, localUs } from "./ring-partner.ts";
 import { makeSpin, policyName } from "./ring-policy.ts";
 
 const POLICIES: readonly Policy[] = [
@@ -36,8 +36,8 @@ function pause(gapUs: number, sleeper: Int32Array): void {
     Atomics.wait(sleeper, 0, 0, gapUs / 1000);
     return;
   }
-  const endUs = nowUs() + gapUs;
-  while (nowUs() < endUs) backOff(50);
+  const endUs = localUs() + gapUs;
+  while (localUs() < endUs) backOff(50);
 }
 
 async function open(policy: Policy, workers: number): Promise<Cell> {
@@ -58,11 +58,11 @@ function trips(cell: Cell, gapUs: number, count: number, sleeper: Int32Array): n
   for (let trip = 0; trip < count; trip++) {
     pause(gapUs, sleeper);
     const pair = cell.pairs[trip % cell.pairs.length] as RingPair;
-    const startUs = nowUs();
+    const startUs = localUs();
     pair.send(trip);
     pair.workerBell.ring();
-    const answered = waitUntil(() => !pair.replies.isEmpty(), pair.callerBell, cell.spin, nowUs, 5000);
-    samples.push(nowUs() - startUs);
+    const answered = waitUntil(() => !pair.replies.isEmpty(), pair.callerBell, cell.spin, localUs, 5000);
+    samples.push(localUs() - startUs);
     ensure(answered && pair.take() && pair.lastReply === trip, `waiting: no answer under ${policyName(cell.policy)}`);
   }
   return samples;
@@ -90,10 +90,10 @@ export async function waitingRows(mode: BenchMode, log: (line: string) => void):
           const cell = await open(policy, state === "workers = 2x cores" ? 2 * availableParallelism() : 1);
           trips(cell, gapUs, Math.max(8, Math.ceil(count / 5)), sleeper);
           const before = process.cpuUsage();
-          const startUs = nowUs();
+          const startUs = localUs();
           samples[index]?.push(...trips(cell, gapUs, count, sleeper));
           const used = process.cpuUsage(before);
-          cpu[index] = (cpu[index] ?? 0) + (used.user + used.system) / (nowUs() - startUs) / rounds;
+          cpu[index] = (cpu[index] ?? 0) + (used.user + used.system) / (localUs() - startUs) / rounds;
           for (const partner of cell.partners) {
             ensure(Atomics.load(partner.control, CONTROL.RECORDS) > 0, "waiting: a worker did nothing");
             await partner.close();

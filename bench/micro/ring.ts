@@ -13,9 +13,9 @@ async function run(context: BenchContext): Promise<BenchReport> {
   const rows: BenchRow[] = [];
   const goals: GoalResult[] = [];
   const program = compileNative((line) => notes.push(line));
-  // Caller here and partner on the next core, in C++ as in JavaScript; free again before anything sleeps.
+  // Caller here and partner on the next core, in C++ as in JavaScript; free again for the waiting policies.
   const pinned = pinThread(CALLER_CORE);
-  notes.push(pinned ? "throughput and spinning round trips: the two sides are pinned to cores 0 and 1" : "threads are not pinned");
+  notes.push(pinned ? "throughput and round trips: the two sides are pinned to cores 0 and 1" : "threads are not pinned");
   try {
     context.log("ring: throughput");
     const throughput = throughputCases(program);
@@ -35,10 +35,10 @@ async function run(context: BenchContext): Promise<BenchReport> {
     goals.push(judge(context.goals, "R3", ratioOf(rows, "spinning", "shardloom", baseline), `against ${baseline}`));
   } finally {
     program?.dispose();
-    pinThread("any");
   }
   context.log("ring: parked");
   rows.push(...(await interleave(parkedCases(sized(context.mode, 5, 20, 50)), sized(context.mode, 2, 10, 20))));
+  pinThread("any");
   goals.push(judge(context.goals, "R4", ratioOf(rows, "parked", "shardloom", "postMessage", "quiet round trip")));
   goals.push(judge(context.goals, "R4b", await wakesAtLoad(sized(context.mode, 20_000, 200_000, 1_000_000))));
   context.log("ring: heap");

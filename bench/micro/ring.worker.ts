@@ -5,7 +5,7 @@ import { waitUntil } from "../../native-bridge/idle-strategy.ts";
 import { RingConsumer, RingProducer } from "../../native-bridge/spsc-ring.ts";
 import { openRingbuf } from "../compare/ringbuf.ts";
 import { pinThread } from "../harness/pin.ts";
-import { CONTROL, CONTROL_SUM, type PartnerInput, backOff, nowUs } from "./ring-partner.ts";
+import { CONTROL, CONTROL_SUM, type PartnerInput, backOff, localUs } from "./ring-partner.ts";
 import { makeSpin } from "./ring-policy.ts";
 
 const input = workerData as PartnerInput;
@@ -138,7 +138,7 @@ function policyEcho(): void {
       replies.flush();
       callers.ring();
     } else {
-      waitUntil(ready, mine, spin, nowUs, 20);
+      waitUntil(ready, mine, spin, localUs, 20);
     }
   }
 }
