@@ -7,10 +7,11 @@
  *
  * Invariant: sender and receiver agree on actors and handlers by index, from the table that workers tell at the handshake.
  */
-import { ShardloomError } from "../src/errors.ts";
+
 import { ACCEPTED, type ActorSend, type AskOptions } from "../src/actor/actor-ref.ts";
 import type { ActorSystem } from "../src/actor/actor-system.ts";
 import type { ReplySink } from "../src/actor/delivery.ts";
+import { ShardloomError } from "../src/errors.ts";
 import type { ReplyFrame } from "../src/routing/requester.ts";
 import type { Scheduler, Timer } from "../src/runtime/scheduler.ts";
 import { ownerOf, vshardOfActor } from "../src/topology/snapshot.ts";
@@ -40,6 +41,8 @@ export interface ActorRouterOptions {
 
 /** Sender id of messages that this thread sends to its own actors. */
 const LOCAL_SENDER = 1;
+/** How long local messages may chain before the event loop gets a turn. */
+const CHAIN_LIMIT_MS = 2;
 const EMPTY = new Uint8Array(0);
 /** Routes remembered per actor name. A reference is used many times; hashing its key each time would cost more than the send. */
 const ROUTE_LIMIT = 4096;
@@ -57,6 +60,25 @@ interface KnownActor {
   readonly routes: Map<string, Route>;
 }
 
+/** One handler of one actor. */
+interface Target {
+  readonly actorName: string;
+  readonly key: string;
+  readonly handlerName: string;
+  readonly actor: number;
+  readonly handler: number;
+  readonly route: Route;
+}
+
+const NO_TARGET: Target = {
+  actorName: "",
+  key: "",
+  handlerName: "",
+  actor: -1,
+  handler: -1,
+  route: { vshard: -1, shard: -1, key: EMPTY },
+};
+
 /** Sends to actors wherever they live. */
 export class ActorRouter implements ActorSend {
   readonly #options: ActorRouterOptions;
@@ -65,13 +87,22 @@ export class ActorRouter implements ActorSend {
   readonly #sink: ReplySink;
   readonly #message: ActorMessage;
   readonly #decode: (frame: ReplyFrame) => unknown;
+  #last: Target = NO_TARGET;
   #token = 0;
+
+  /** When the present chain of local messages began; negative while there is none. */
+  #chainStartMs = -1;
+  readonly #putOff: (() => void)[] = [];
 
   constructor(options: ActorRouterOptions) {
     this.#options = options;
     const { codec } = options;
     for (const [index, { name, handlers }] of options.table.entries()) {
-      this.#actors.set(name, { index, handlers: new Map(handlers.map((handler, at) => [handler, at])), routes: new Map() });
+      this.#actors.set(name, {
+        index,
+        handlers: new Map(handlers.map((handler, at) => [handler, at])),
+        routes: new Map(),
+      });
     }
     this.#message = new ActorMessage(codec);
     this.#decode = (frame) => codec.decode(frame.bytes, frame.offset, frame.length);
@@ -87,37 +118,52 @@ export class ActorRouter implements ActorSend {
   }
 
   // Not async: that would put three more microtasks between the answer and the caller. Every failure is a rejection.
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown> {
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown> {
     try {
       const { coordinator } = this.#options;
-      const actor = this.#actor(actorName);
-      const handlerIndex = this.#handler(actor, actorName, handler);
-      const route = actor.routes.get(key) ?? this.#route(actor, actorName, key);
+      const target = this.#find(actorName, key, handler);
+      const { route } = target;
       const local = this.#options.local?.();
-      if (local?.shard === route.shard) return this.#askLocal(local, actorName, key, handler, this.#encode(message), options);
-      const payload = this.#message.set(actor.index, handlerIndex, route.key, message);
+      if (local?.shard === route.shard)
+        return this.#askLocal(local, actorName, key, handler, this.#encode(message), options);
+      const payload = this.#message.set(target.actor, target.handler, route.key, message);
       return coordinator.ask(route.shard, ACTOR_ASK, route.vshard, payload, this.#decode, options);
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(ShardloomError.from(error));
     }
   }
 
   tell(actorName: string, key: string, handler: string, message: unknown): Promise<void> {
     try {
       const { coordinator } = this.#options;
-      const actor = this.#actor(actorName);
-      const handlerIndex = this.#handler(actor, actorName, handler);
-      const route = actor.routes.get(key) ?? this.#route(actor, actorName, key);
+      const target = this.#find(actorName, key, handler);
+      const { route } = target;
       const local = this.#options.local?.();
       if (local?.shard === route.shard) {
-        this.#deliver(local, actorName, key, handler, this.#encode(message), false, 0, 0);
-        return ACCEPTED;
+        return this.#tellLocal(local, actorName, key, handler, this.#encode(message));
       }
-      const payload = this.#message.set(actor.index, handlerIndex, route.key, message);
+      const payload = this.#message.set(target.actor, target.handler, route.key, message);
       return coordinator.requester(route.shard).tell(ACTOR_TELL, route.vshard, PRIORITY.NORMAL, payload) ?? ACCEPTED;
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(ShardloomError.from(error));
     }
+  }
+
+  /** Looks a receiver up, and remembers it: messages come in runs. */
+  #find(actorName: string, key: string, handler: string): Target {
+    const last = this.#last;
+    if (key === last.key && handler === last.handlerName && actorName === last.actorName) return last;
+    const known = this.#actor(actorName);
+    const handlerIndex = this.#handler(known, actorName, handler);
+    const route = known.routes.get(key) ?? this.#route(known, actorName, key);
+    this.#last = { actorName, key, handlerName: handler, actor: known.index, handler: handlerIndex, route };
+    return this.#last;
   }
 
   #encode(message: unknown): Uint8Array {
@@ -128,17 +174,25 @@ export class ActorRouter implements ActorSend {
     const actor = this.#actors.get(actorName);
     if (actor !== undefined) return actor;
     const known = [...this.#actors.keys()].join(", ");
-    throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot refer to actor ${JSON.stringify(actorName)} as it must be one of the cluster's actors (${known || "none"})`, {
-      details: { actorName },
-    });
+    throw new ShardloomError(
+      "ERR_UNKNOWN_ACTOR",
+      `Cannot refer to actor ${JSON.stringify(actorName)} as it must be one of the cluster's actors (${known || "none"})`,
+      {
+        details: { actorName },
+      },
+    );
   }
 
   #handler(actor: KnownActor, actorName: string, handler: string): number {
     const index = actor.handlers.get(handler);
     if (index !== undefined) return index;
-    throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot send to actor ${actorName} as it has no handler ${JSON.stringify(handler)}`, {
-      details: { actorName, handler },
-    });
+    throw new ShardloomError(
+      "ERR_UNKNOWN_ACTOR",
+      `Cannot send to actor ${actorName} as it has no handler ${JSON.stringify(handler)}`,
+      {
+        details: { actorName, handler },
+      },
+    );
   }
 
   #route(actor: KnownActor, actorName: string, key: string): Route {
@@ -150,10 +204,20 @@ export class ActorRouter implements ActorSend {
     return route;
   }
 
-  #askLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array, options: AskOptions | undefined): Promise<unknown> {
+  #askLocal(
+    local: LocalActors,
+    actorName: string,
+    key: string,
+    handler: string,
+    value: Uint8Array,
+    options: AskOptions | undefined,
+  ): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const signal = options?.signal;
-      if (signal?.aborted === true) throw new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal.reason });
+      if (signal?.aborted === true)
+        throw new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", {
+          cause: signal.reason,
+        });
       const { coordinator } = this.#options;
       const deadlineAtMs = coordinator.deadlineAtMs(options);
       const token = ++this.#token;
@@ -162,19 +226,74 @@ export class ActorRouter implements ActorSend {
         this.#settle(token, (ask) => ask.reject(error));
       };
       const timer = local.scheduler.timer(Math.max(0, deadlineAtMs - coordinator.nowMs()), () =>
-        giveUp(new ShardloomError("ERR_TIMEOUT", `Cannot finish ${actorName}.${handler} before its deadline`, { details: { actorName, key, handler } })),
+        giveUp(
+          new ShardloomError("ERR_TIMEOUT", `Cannot finish ${actorName}.${handler} before its deadline`, {
+            details: { actorName, key, handler },
+          }),
+        ),
       );
-      const listener = (): void => giveUp(new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal?.reason }));
+      const listener = (): void =>
+        giveUp(
+          new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal?.reason }),
+        );
       signal?.addEventListener("abort", listener, { once: true });
       const unlisten = (): void => signal?.removeEventListener("abort", listener);
       this.#open.set(token, { resolve, reject, timer, unlisten });
-      this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token);
+      this.#inTurn(local, () => this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token));
     });
   }
 
-  #deliver(local: LocalActors, actorName: string, key: string, handler: string, bytes: Uint8Array, ask: boolean, deadlineAtMs: number, requestToken: number): void {
-    local.system.deliver(
-      { actorName, key, handler, bytes, byteOffset: 0, byteLength: bytes.length, ask, deadlineAtMs, senderId: LOCAL_SENDER, requestToken },
+  #tellLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#inTurn(local, () => {
+        if (this.#deliver(local, actorName, key, handler, value, false, 0, 0)) resolve();
+        else reject(new ShardloomError("ERR_OVERLOADED", `Cannot tell ${actorName} as its mailbox is full`, { details: { actorName, key } }));
+      });
+    });
+  }
+
+  /**
+   * Delivers now, or, when local messages have chained in microtasks for {@link CHAIN_LIMIT_MS}, after the event loop has
+   * turned: a chain of local asks must not hold rings, timers and I/O back. Nothing overtakes what was put off.
+   */
+  #inTurn(local: LocalActors, deliver: () => void): void {
+    const nowMs = this.#options.coordinator.nowMs();
+    if (this.#chainStartMs < 0) {
+      this.#chainStartMs = nowMs;
+      local.scheduler.turn(() => this.#turned());
+    }
+    if (this.#putOff.length === 0 && nowMs - this.#chainStartMs < CHAIN_LIMIT_MS) deliver();
+    else this.#putOff.push(deliver);
+  }
+
+  #turned(): void {
+    this.#chainStartMs = -1;
+    for (const deliver of this.#putOff.splice(0)) deliver();
+  }
+
+  #deliver(
+    local: LocalActors,
+    actorName: string,
+    key: string,
+    handler: string,
+    bytes: Uint8Array,
+    ask: boolean,
+    deadlineAtMs: number,
+    requestToken: number,
+  ): boolean {
+    return local.system.deliver(
+      {
+        actorName,
+        key,
+        handler,
+        bytes,
+        byteOffset: 0,
+        byteLength: bytes.length,
+        ask,
+        deadlineAtMs,
+        senderId: LOCAL_SENDER,
+        requestToken,
+      },
       this.#sink,
     );
   }

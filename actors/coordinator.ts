@@ -72,7 +72,12 @@ export class Coordinator {
   #deadline(options: CallOptions | undefined, nowMs: number): number {
     const timeoutMs = options?.timeoutMs ?? this.#options.requestTimeoutMs;
     if (!(timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS)) {
-      throw invalidArgument("make call", "timeoutMs", `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`, timeoutMs);
+      throw invalidArgument(
+        "make call",
+        "timeoutMs",
+        `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`,
+        timeoutMs,
+      );
     }
     return nowMs + timeoutMs;
   }
@@ -127,7 +132,10 @@ export class Coordinator {
       try {
         const requester = this.requester(shard);
         const sink = gather.sink(shard, (frame) => decode(frame, shard), count);
-        open.push({ requester, pending: requester.request(type, vshard, PRIORITY.NORMAL, deadlineAtMs, payload(shard), sink) });
+        open.push({
+          requester,
+          pending: requester.request(type, vshard, PRIORITY.NORMAL, deadlineAtMs, payload(shard), sink),
+        });
       } catch (error) {
         gather.fail(shard, ShardloomError.from(error));
       }

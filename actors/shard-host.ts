@@ -11,7 +11,7 @@ import { HEARTBEAT } from "../native-bridge/heartbeat.ts";
 import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
 import { RegionTable } from "../native-bridge/region-table.ts";
-import { createActorSystem, type ActorSystem } from "../src/actor/actor-system.ts";
+import { type ActorSystem, createActorSystem } from "../src/actor/actor-system.ts";
 import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
 import { serveControl } from "../src/plane/control-rpc.ts";
@@ -30,8 +30,6 @@ import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
 import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
-const REQUEST_TIMEOUT_MS = 5_000;
-const SPIN_LIMIT_US = 50;
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
 
@@ -40,17 +38,18 @@ export interface WorkerEnvironment {
   /** Names of what the event loop holds open, as `process.getActiveResourcesInfo` gives them. */
   readonly activeResources: () => readonly string[];
   readonly heapUsedBytes: () => number;
+  /** Ends this thread at once, with whatever timers user code has left on it. */
+  readonly exitThread: () => never;
 }
 
 /** Runs a worker until it is stopped or retired. */
 export async function hostShard(task: ShardTask, environment: WorkerEnvironment): Promise<string> {
   const host = new ShardHost(task, environment);
   serveControl(task.control, host.api);
-  try {
-    return await host.run();
-  } finally {
-    task.control.close();
-  }
+  const ending = await host.run();
+  task.control.close();
+  if (ending === "retired") environment.exitThread();
+  return ending;
 }
 
 class ShardHost {
@@ -63,9 +62,13 @@ class ShardHost {
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
-  #stopped!: () => void;
-  readonly #stop: Promise<void> = new Promise((resolve) => {
-    this.#stopped = resolve;
+  /** Links that were asked for before there was a loop to add them to. */
+  readonly #early: (() => void)[] = [];
+  readonly #peerIncarnations: Map<number, number> = new Map();
+  #nativeDepth = 0;
+  #refused: (() => void) | undefined;
+  readonly #stopped: Promise<void> = new Promise((resolve) => {
+    this.#refused = resolve;
   });
   #becomeReady!: (ready: ShardReady) => void;
   #refuse!: (error: unknown) => void;
@@ -81,13 +84,15 @@ class ShardHost {
     this.#ready.catch(() => undefined); // told through ready(), whenever the control plane asks
     this.api = {
       ready: () => this.#ready,
-      attachPeer: (peer) => this.#attachPeer(peer),
-      attachClient: (client) => this.#attachClient(client),
-      detachClient: (client) => this.#detachClient(client),
+      attachPeer: (peer) => this.#whenComposed(() => this.#attachPeer(peer)),
+      losePeer: (shard, error) => this.#requesters.get(shard)?.fail(decodeErrorAt(error, 0, error.length)),
+      attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
+      detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
+      quiesce: (timeoutMs) => this.#quiesce(timeoutMs),
       stop: () => {
-        this.#stopped();
-        this.#plane?.stop();
+        this.#refused?.();
+        this.#whenComposed(() => this.#plane?.stop());
       },
     };
   }
@@ -105,15 +110,27 @@ class ShardHost {
       this.#becomeReady({ actors: tableOf(definitions), recovered });
     } catch (error) {
       this.#refuse(error);
-      await this.#stop;
+      await this.#stopped;
       return "stopped";
     }
     await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
     const ending = await (this.#plane as DataPlane).run();
-    if (ending === "stopped") await this.#actors?.close({ timeoutMs: REQUEST_TIMEOUT_MS });
+    // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
+    if (ending === "retired") return ending;
     engine.close();
     kernels.close();
     return ending;
+  }
+
+  #whenComposed(act: () => void): void {
+    if (this.#plane === undefined) this.#early.push(act);
+    else act();
+  }
+
+  /** Ends the actors while the loop still carries their messages. A worker that is only starting has none. */
+  async #quiesce(timeoutMs: number): Promise<void> {
+    this.#whenComposed(() => this.#plane?.quiesce());
+    await this.#actors?.close({ timeoutMs });
   }
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
@@ -133,11 +150,11 @@ class ShardHost {
   /** Marks a native call on the heartbeat, so that it is not taken for a hung thread. Calls may nest. */
   #native<T>(call: () => T): T {
     const { heartbeat } = this.#block;
-    heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
+    if (this.#nativeDepth++ === 0) heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
     try {
       return call();
     } finally {
-      heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
+      if (--this.#nativeDepth === 0) heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
       this.#assertServing();
     }
   }
@@ -145,7 +162,10 @@ class ShardHost {
   /** After a native call: a quarantined worker's shard belongs to another thread by now. */
   #assertServing(): void {
     if (!this.#block.retired) return;
-    throw new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot go on as shard ${this.#task.shard} has been given to another worker`);
+    throw new ShardloomError(
+      "ERR_NATIVE_QUARANTINED",
+      `Cannot go on as shard ${this.#task.shard} has been given to another worker`,
+    );
   }
 
   /** What a successor takes over; the first worker of a shard has nothing to. */
@@ -163,7 +183,7 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       snapshot,
-      requestTimeoutMs: REQUEST_TIMEOUT_MS,
+      requestTimeoutMs: this.#task.requestTimeoutMs,
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     const router = new ActorRouter({
@@ -180,6 +200,7 @@ class ShardHost {
       send: router,
       codec,
       native: (call) => this.#native(call),
+      onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
     this.#shard = new Shard({
@@ -198,8 +219,10 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       block: this.#block,
-      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: SPIN_LIMIT_US }),
-      onRequest: (server, type, offset, length, slot, sequence) => dispatcher.onRequest(server, type, offset, length, slot, sequence),
+      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: this.#task.spinLimitUs }),
+      onRequest: (server, type, offset, length, slot, sequence) => {
+        if (!this.#block.retired) dispatcher.onRequest(server, type, offset, length, slot, sequence);
+      },
       pendingAsync: () => actors.pendingAsync(),
       openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
       sweep: (nowMs) => {
@@ -209,9 +232,13 @@ class ShardHost {
     });
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
+    for (const act of this.#early.splice(0)) act();
   }
 
   #attachPeer(peer: PeerTask): void {
+    // Of two links to one shard the one to its later worker stands, in whatever order they were told.
+    if (peer.incarnation < (this.#peerIncarnations.get(peer.shard) ?? 0)) return;
+    this.#peerIncarnations.set(peer.shard, peer.incarnation);
     const previous = this.#requesters.get(peer.shard);
     const bell = new Doorbell(peer.block);
     const nowUs = (): number => systemClock.nowUs();
@@ -225,7 +252,11 @@ class ShardHost {
     });
     this.#requesters.set(peer.shard, requester);
     this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
-    previous?.fail(new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, { details: { shard: peer.shard } }));
+    previous?.fail(
+      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, {
+        details: { shard: peer.shard },
+      }),
+    );
   }
 
   #attachClient(client: ClientTask): void {
@@ -243,7 +274,12 @@ class ShardHost {
       shard: this.#task.shard,
       incarnation: this.#task.incarnation,
       actors: { ...this.#actors?.counters(), active: this.#actors?.activeCount() ?? 0 },
-      requests: { handled: counters?.handled ?? 0, failed: counters?.failed ?? 0, expired: counters?.expired ?? 0, corrupt: counters?.corrupt ?? 0 },
+      requests: {
+        handled: counters?.handled ?? 0,
+        failed: counters?.failed ?? 0,
+        expired: counters?.expired ?? 0,
+        corrupt: counters?.corrupt ?? 0,
+      },
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };
   }
@@ -260,14 +296,22 @@ async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]
     const exported = await importModule(url);
     const found = Object.values(exported).filter(isActorDefinition);
     if (found.length === 0) {
-      throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actors as ${url} must export one made with defineActor`, { details: { url } });
+      throw new ShardloomError(
+        "ERR_MODULE_NOT_LOADED",
+        `Cannot load actors as ${url} must export one made with defineActor`,
+        { details: { url } },
+      );
     }
     for (const definition of found) {
       const other = byName.get(definition.name);
       if (other !== undefined && other !== definition) {
-        throw new ShardloomError("ERR_INVALID_ARGUMENT", `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`, {
-          details: { url, name: definition.name },
-        });
+        throw new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
+          {
+            details: { url, name: definition.name },
+          },
+        );
       }
       byName.set(definition.name, definition);
     }
@@ -279,10 +323,13 @@ async function importModule(url: string): Promise<Record<string, unknown>> {
   try {
     return (await import(url)) as Record<string, unknown>;
   } catch (error) {
-    throw new ShardloomError("ERR_MODULE_NOT_LOADED", `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`, {
-      details: { url },
-      cause: error,
-    });
+    throw new ShardloomError(
+      "ERR_MODULE_NOT_LOADED",
+      `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        details: { url },
+        cause: error,
+      },
+    );
   }
 }
-

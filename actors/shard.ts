@@ -6,9 +6,9 @@
  * reaches a handler.
  */
 import type { BridgeServer } from "../native-bridge/bridge.ts";
-import { ShardloomError } from "../src/errors.ts";
 import type { ActorSystem } from "../src/actor/actor-system.ts";
 import type { Delivery, ReplySink } from "../src/actor/delivery.ts";
+import { ShardloomError } from "../src/errors.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import { type ActorMessageView, KeyReader, readActorMessage } from "../src/wire/actor-codec.ts";
@@ -16,30 +16,28 @@ import {
   checkEnvelope,
   ENVELOPE_FAULTS,
   ENVELOPE_OK,
-  type EnvelopeOrigin,
   envelopeType,
   envelopeVshard,
   envelopeWord,
-  writeEnvelope,
 } from "../src/wire/envelope.ts";
 import {
   ENVELOPE_BYTES,
   FLAG_ERROR,
   FLAG_REPLY,
   NO_DEADLINE_MS,
-  PRIORITY,
   VSHARD_LISTED,
   WORD_DEADLINE,
   WORD_EPOCH,
   WORD_SENT_AT,
 } from "../src/wire/envelope-layout.ts";
 import { encodeError } from "../src/wire/error-codec.ts";
-import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_PING } from "../src/wire/message-types.ts";
+import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_CANCEL, RUNTIME_PING } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
-import type { Engine, EngineHandler, EngineReply } from "./engine.ts";
+import type { Engine, EngineHandler } from "./engine.ts";
+import { RingReply } from "./ring-reply.ts";
 
-/** A handler that took this long sends its reply at once, not with those of the requests behind it. */
-const LONG_HANDLER_US = 100;
+/** Engine time after which replies go out at once, not with those of the requests behind them; each sending wakes the client. */
+const HOLD_REPLIES_US = 1_000;
 
 /** What a shard is made of. */
 export interface ShardOptions {
@@ -100,7 +98,19 @@ export class Shard {
   };
   readonly #asks: Map<number, OpenAsk> = new Map();
   readonly #keys: KeyReader = new KeyReader();
-  readonly #delivery: MutableDelivery = { actorName: "", key: "", handler: "", bytes: undefined, byteOffset: 0, byteLength: 0, ask: false, deadlineAtMs: 0, nowMs: 0, senderId: 0, requestToken: 0 };
+  readonly #delivery: MutableDelivery = {
+    actorName: "",
+    key: "",
+    handler: "",
+    bytes: undefined,
+    byteOffset: 0,
+    byteLength: 0,
+    ask: false,
+    deadlineAtMs: 0,
+    nowMs: 0,
+    senderId: 0,
+    requestToken: 0,
+  };
   /** The ask that is being delivered: most are answered before `deliver` returns, and then cost no entry in a table. */
   #currentToken = 0;
   #currentServer!: BridgeServer;
@@ -111,18 +121,25 @@ export class Shard {
   readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
   readonly #sink: ReplySink;
   #token = 0;
+  /** Engine time since replies were last sent early. */
+  #heldUs = 0;
 
   constructor(options: ShardOptions) {
     this.#options = options;
-    for (const engine of options.engines) for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
+    for (const engine of options.engines)
+      for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
     this.#handlers.set(RUNTIME_PING, (_, reply) => reply.claim(0));
-    assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL]));
-    this.#reply = new RingReply({ node: 0, shard: options.shard, incarnation: options.incarnation }, options.snapshot.topologyEpoch);
+    assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL, RUNTIME_CANCEL]));
+    this.#reply = new RingReply(
+      { node: 0, shard: options.shard, incarnation: options.incarnation },
+      options.snapshot.topologyEpoch,
+    );
     this.#sink = {
       value: (_, token, value) => this.#answerValue(token, value),
       error: (_, token, error) => this.#answerError(token, error),
       isCancelled: (_, token) => {
-        if (token === this.#currentToken) return this.#currentServer.isCancelled(this.#currentSlot, this.#currentSequence);
+        if (token === this.#currentToken)
+          return this.#currentServer.isCancelled(this.#currentSlot, this.#currentSequence);
         const ask = this.#asks.get(token);
         return ask?.server.isCancelled(ask.slot, ask.sequence) ?? true;
       },
@@ -134,7 +151,9 @@ export class Shard {
     const { i32 } = server.requests;
     try {
       const deadlineAtMs = this.#check(i32, type, offset, length);
-      if (type === ACTOR_ASK || type === ACTOR_TELL) {
+      if (type === RUNTIME_CANCEL) {
+        this.#cancel(server, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES);
+      } else if (type === ACTOR_ASK || type === ACTOR_TELL) {
         this.#deliver(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence, deadlineAtMs);
       } else {
         this.#dispatch(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence);
@@ -153,19 +172,29 @@ export class Shard {
     if (fault !== ENVELOPE_OK || envelopeType(i32, offset) !== type) {
       this.counters.corrupt++;
       const reason = fault === ENVELOPE_OK ? "of another type than its record" : (ENVELOPE_FAULTS[fault] as string);
-      throw new ShardloomError("ERR_CORRUPT", `Cannot handle envelope as it is ${reason}`, { details: { length, fault } });
+      throw new ShardloomError("ERR_CORRUPT", `Cannot handle envelope as it is ${reason}`, {
+        details: { length, fault },
+      });
     }
     const epoch = envelopeWord(i32, offset, WORD_EPOCH);
     if (epoch !== snapshot.topologyEpoch) {
-      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`, {
-        details: { topologyEpoch: snapshot.topologyEpoch, epoch },
-      });
+      throw new ShardloomError(
+        "ERR_UNAVAILABLE",
+        `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`,
+        {
+          details: { topologyEpoch: snapshot.topologyEpoch, epoch },
+        },
+      );
     }
     const vshard = envelopeVshard(i32, offset);
     if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard) {
-      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`, {
-        details: { shard, vshard },
-      });
+      throw new ShardloomError(
+        "ERR_UNAVAILABLE",
+        `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`,
+        {
+          details: { shard, vshard },
+        },
+      );
     }
     return this.#deadline(i32, type, offset, clock);
   }
@@ -180,7 +209,11 @@ export class Shard {
     const remainingMs = left - waitedMs;
     if (remainingMs <= 0) {
       this.counters.expired++;
-      throw new ShardloomError("ERR_TIMEOUT", `Cannot start ${messageTypeName(type)} as its deadline passed while it waited`, { details: { waitedMs } });
+      throw new ShardloomError(
+        "ERR_TIMEOUT",
+        `Cannot start ${messageTypeName(type)} as its deadline passed while it waited`,
+        { details: { waitedMs } },
+      );
     }
     return this.#nowMs + remainingMs;
   }
@@ -188,7 +221,11 @@ export class Shard {
   #dispatch(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
     const handler = this.#handlers.get(type);
     if (handler === undefined) {
-      throw new ShardloomError("ERR_UNKNOWN_MESSAGE", `Cannot handle message as type ${messageTypeName(type)} has no handler`, { details: { type } });
+      throw new ShardloomError(
+        "ERR_UNKNOWN_MESSAGE",
+        `Cannot handle message as type ${messageTypeName(type)} has no handler`,
+        { details: { type } },
+      );
     }
     const request = this.#request;
     const { bytes, i32, f32, f64 } = server.requests;
@@ -208,20 +245,36 @@ export class Shard {
       throw error;
     }
     if (slot >= 0) reply.end();
-    if (this.#options.clock.nowUs() - startedUs > LONG_HANDLER_US) server.flush();
+    this.#heldUs += this.#options.clock.nowUs() - startedUs;
+    if (this.#heldUs < HOLD_REPLIES_US) return;
+    this.#heldUs = 0;
+    server.flush();
   }
 
-  #deliver(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number, deadlineAtMs: number): void {
+  #deliver(
+    server: BridgeServer,
+    type: number,
+    offset: number,
+    length: number,
+    slot: number,
+    sequence: number,
+    deadlineAtMs: number,
+  ): void {
     const { bytes, i32 } = server.requests;
     const message = this.#message;
     if (!readActorMessage(message, this.#keys, bytes, i32, offset, length)) {
       this.counters.corrupt++;
-      throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", { details: { length } });
+      throw new ShardloomError("ERR_CORRUPT", "Cannot deliver message as its body is malformed", {
+        details: { length },
+      });
     }
     const entry = this.#options.actorTable[message.actor];
     const handler = entry?.handlers[message.handler];
     if (entry === undefined || handler === undefined) {
-      throw new ShardloomError("ERR_UNKNOWN_ACTOR", `Cannot deliver message as actor ${message.actor} has no handler ${message.handler}`);
+      throw new ShardloomError(
+        "ERR_UNKNOWN_ACTOR",
+        `Cannot deliver message as actor ${message.actor} has no handler ${message.handler}`,
+      );
     }
     const ask = type === ACTOR_ASK && slot >= 0;
     const token = ask ? this.#nextToken() : 0;
@@ -243,6 +296,17 @@ export class Shard {
     this.#options.actors.deliver(delivery, this.#sink);
     if (this.#currentToken !== 0) this.#asks.set(token, { server, slot, sequence });
     this.#currentToken = 0;
+  }
+
+  /** The sender has given an ask up: a handler that runs it sees its signal fire. */
+  #cancel(server: BridgeServer, offset: number, length: number): void {
+    if (length < 8) throw new ShardloomError("ERR_CORRUPT", "Cannot cancel as the body is malformed", { details: { length } });
+    const { i32 } = server.requests;
+    const slot = i32[offset >> 2];
+    const sequence = i32[(offset >> 2) + 1];
+    for (const [token, ask] of this.#asks) {
+      if (ask.server === server && ask.slot === slot && ask.sequence === sequence) this.#options.actors.cancel(0, token);
+    }
   }
 
   /** Never 0, which stands for none. */
@@ -296,89 +360,5 @@ export class Shard {
     reply.claim(Math.min(body.length, server.maxReplyBytes - ENVELOPE_BYTES));
     reply.bytes.set(body.subarray(0, server.maxReplyBytes - ENVELOPE_BYTES), reply.offset);
     reply.end();
-  }
-}
-
-/** Writes a reply's header in place and hands the rest of the claimed record to the handler. */
-class RingReply implements EngineReply {
-  readonly #origin: EnvelopeOrigin;
-  readonly #topologyEpoch: number;
-  #server!: BridgeServer;
-  #type = 0;
-  #slot = -1;
-  #sequence = 0;
-  #flags = 0;
-  #claimed = false;
-
-  constructor(origin: EnvelopeOrigin, topologyEpoch: number) {
-    this.#origin = origin;
-    this.#topologyEpoch = topologyEpoch;
-  }
-
-  get bytes(): Uint8Array {
-    return this.#server.replyBytes;
-  }
-
-  get i32(): Int32Array {
-    return this.#server.replyI32;
-  }
-
-  get f32(): Float32Array {
-    return this.#server.replyF32;
-  }
-
-  get f64(): Float64Array {
-    return this.#server.replyF64;
-  }
-
-  get offset(): number {
-    return this.#server.replyOffset + ENVELOPE_BYTES;
-  }
-
-  get limitBytes(): number {
-    return this.#server.maxReplyBytes - ENVELOPE_BYTES;
-  }
-
-  begin(server: BridgeServer, type: number, slot: number, sequence: number, flags: number): void {
-    this.#server = server;
-    this.#type = type;
-    this.#slot = slot;
-    this.#sequence = sequence;
-    this.#flags = flags;
-    this.#claimed = false;
-  }
-
-  claim(lengthBytes: number): void {
-    if (this.#claimed) throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
-    const server = this.#server;
-    server.claimReply(this.#type, ENVELOPE_BYTES + lengthBytes, this.#slot, this.#sequence);
-    this.#claimed = true;
-    writeEnvelope(
-      server.replyI32,
-      server.replyOffset,
-      this.#origin,
-      this.#type,
-      this.#flags,
-      PRIORITY.NORMAL,
-      this.#sequence,
-      VSHARD_LISTED,
-      VSHARD_LISTED,
-      this.#topologyEpoch,
-      0,
-      0,
-      lengthBytes,
-    );
-  }
-
-  abort(): void {
-    if (this.#claimed) this.#server.abortReply();
-    this.#claimed = false;
-  }
-
-  /** Sends the reply; a handler that claimed nothing answers with an empty one. */
-  end(): void {
-    if (!this.#claimed) this.claim(0);
-    this.#claimed = false;
-    this.#server.commitReply();
   }
 }

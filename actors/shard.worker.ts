@@ -10,4 +10,5 @@ export default (task: ShardTask): Promise<string> =>
   hostShard(task, {
     activeResources: () => process.getActiveResourcesInfo(),
     heapUsedBytes: () => process.memoryUsage().heapUsed,
+    exitThread: () => process.exit(0),
   });

@@ -24,6 +24,7 @@ import {
   openBridge,
 } from "./bridge-layout.ts";
 import type { Doorbell } from "./doorbell.ts";
+import { fullFence } from "./memory-order.ts";
 import { INSUFFICIENT_CAPACITY, RingConsumer, RingProducer } from "./spsc-ring.ts";
 
 /** Called once a request or tell (slot −1); the payload may be read during the call only. */
@@ -111,12 +112,15 @@ export class BridgeServer {
    */
   drainRequests(handler: RequestHandler, limit: number): number {
     this.#handler = handler;
+    let handled = 1;
     try {
-      return this.requests.drain(this.#onRecord, limit);
+      handled = this.requests.drain(this.#onRecord, limit);
+      return handled;
     } finally {
       this.#slot = NO_SLOT;
-      // Acquires the client's wish for room, which it stored before its second look at the head.
-      if (Atomics.load(this.#i32, WANTS_ROOM_OFFSET >> 2) !== 0 && Atomics.exchange(this.#i32, WANTS_ROOM_OFFSET >> 2, 0) !== 0) this.#bell.ring();
+      // The room is visible before the look at the client's wish, which it stored before its second look at the head.
+      if (handled !== 0) fullFence();
+      if (this.#i32[WANTS_ROOM_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, WANTS_ROOM_OFFSET >> 2, 0) !== 0) this.#bell.ring();
     }
   }
 

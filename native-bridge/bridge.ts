@@ -26,6 +26,7 @@ import {
   openBridge,
 } from "./bridge-layout.ts";
 import type { Doorbell } from "./doorbell.ts";
+import { fullFence } from "./memory-order.ts";
 import { PRESSURE_OPEN, PRESSURE_THROTTLED, nextPressure, pressureName } from "./pressure.ts";
 import { INSUFFICIENT_CAPACITY, type RingCounters, RingConsumer, RingProducer } from "./spsc-ring.ts";
 
@@ -177,7 +178,7 @@ export class BridgeClient {
       this.#live[slot] = sequence;
       this.#bytesOfSlot[slot] = this.#claimBytes;
       this.#openBytes += this.#claimBytes;
-      this.#i32[(SLOTS_OFFSET >> 2) + slot] = sequence; // published with the record's tail
+      this.#i32[(SLOTS_OFFSET >> 2) + slot] = sequence; // published with the record
     }
     this.#record = (this.#record + 1) | 0;
     if ((this.#record & (SAMPLE_INTERVAL - 1)) === 1) this.#sample();
@@ -222,11 +223,13 @@ export class BridgeClient {
   /** Hands over up to `limit` replies; codes and exceptions as `RingConsumer.drain`. */
   drainReplies(handler: ReplyHandler, limit: number): number {
     this.#replyHandler = handler;
+    let handled = 1;
     try {
-      return this.replies.drain(this.#onReply, limit);
+      handled = this.replies.drain(this.#onReply, limit);
+      return handled;
     } finally {
-      // Acquires the server's word that replies wait for the room just made.
-      if (Atomics.load(this.#i32, OVERFLOW_OFFSET >> 2) !== 0 && Atomics.exchange(this.#i32, OVERFLOW_OFFSET >> 2, 0) !== 0) this.#bell.ring();
+      if (handled !== 0) fullFence(); // the room is visible before the look whether somebody waits for it
+      if (this.#i32[OVERFLOW_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, OVERFLOW_OFFSET >> 2, 0) !== 0) this.#bell.ring();
     }
   }
 
@@ -324,7 +327,7 @@ export class BridgeClient {
   #sample(): void {
     if (this.#nowUs === undefined || this.#i32[SAMPLE_RECORD_OFFSET >> 2] !== 0) return;
     this.#f64[SAMPLE_US_OFFSET >> 3] = this.#nowUs();
-    this.#i32[SAMPLE_RECORD_OFFSET >> 2] = this.#record; // published with the record's tail
+    this.#i32[SAMPLE_RECORD_OFFSET >> 2] = this.#record; // published with the record
   }
 
   #checkLength(lengthBytes: number): void {

@@ -2,8 +2,8 @@
  * Doorbell: an event count in shared memory that wakes one waiting thread; any number of threads may ring it.
  *
  * Invariant: a ring that happens after prepareWait() either wakes the waiter or changes the count its wait compares with,
- * so no wake-up is lost, if the ringer made its work visible (sequentially consistent store) before it rang, and the
- * waiter re-checks its predicate after prepareWait() and after every wake. Wakes may be spurious, and one serves a batch.
+ * so no wake-up is lost, if the ringer stored its work before it rang (ring() is a full fence; a release store will do), and
+ * the waiter re-checks its predicate after prepareWait() and after every wake. Wakes may be spurious; one serves a batch.
  * Source: Vyukov, "Eventcount"; Lars T. Hansen, js-lock-and-condition (no mutable state outside the buffer).
  * Divergence: the only file of its layer that may block (Atomics.wait) or suspend (Atomics.waitAsync). waitAsync never has
  * a timeout (its memory would stay until the timeout fires) and does not keep the process alive: hold a handle elsewhere.
@@ -13,6 +13,7 @@
  * ```
  */
 import { invalidArgument } from "../src/errors.ts";
+import { fullFence } from "./memory-order.ts";
 
 /** Bytes of one doorbell; zeroed memory is a doorbell that nobody waits at. */
 export const DOORBELL_BYTES = 128;
@@ -47,13 +48,14 @@ export class Doorbell {
 
   /**
    * Wakes the waiter if one is parked; at most one notify a park, whoever rings.
-   * Cost: one atomic load when nobody is parked.
+   * Cost: a fence and one atomic load when nobody is parked.
    *
    * @returns Whether this call woke it.
    */
   ring(): boolean {
     const words = this.#words;
-    // Acquires the announcement of prepareWait(); ordered after the caller's store as both are sequentially consistent.
+    fullFence(); // the caller's stores are visible before the look at who is parked
+    // Acquires the announcement of prepareWait().
     if (Atomics.load(words, PARKED) === 0) return false;
     if (Atomics.exchange(words, PARKED, 0) === 0) return false;
     Atomics.add(words, WAKES, 1);

@@ -38,10 +38,12 @@ export interface SpinPolicy {
 
 const DEFAULT_MAX_SPIN_US = 200;
 /** Polls before the clock is read at all: covers a peer that is answering right now. */
-const FREE_POLLS = 128;
+const FREE_POLLS = 64;
 /** Polls between two looks at the clock. */
 const BATCH_POLLS = 32;
-/** A batch takes about 0.5 µs; one that takes this long was interrupted by another thread. */
+/** Turns of nothing between two polls: a poll takes the line from the writer, so the longer the wait the rarer they are. */
+const REST_TURNS = 96;
+/** A batch takes about 2 µs; one that takes this long was interrupted by another thread. */
 const PREEMPTED_US = 150;
 /** Waits between probes of parking while polling wins, and of polling while parking wins. */
 const PROBE_PARK_EVERY = 512;
@@ -72,6 +74,8 @@ export class AdaptiveSpin implements SpinPolicy {
   #misses: number = 0;
   #parks: number = 0;
   #preemptions: number = 0;
+  /** Keeps the resting loop from being a loop without effect. */
+  #sink: number = 0;
 
   constructor(options: AdaptiveSpinOptions) {
     const maxSpinUs = options.maxSpinUs ?? DEFAULT_MAX_SPIN_US;
@@ -92,6 +96,7 @@ export class AdaptiveSpin implements SpinPolicy {
         this.#freeHits++;
         return true;
       }
+      this.#rest(poll >> 1);
     }
     if (this.#freeHits > 0) this.#foldFreeHits();
     const startUs = this.#nowUs();
@@ -115,6 +120,7 @@ export class AdaptiveSpin implements SpinPolicy {
           if (preempted) this.#notePreemption();
           return true;
         }
+        this.#rest(REST_TURNS);
       }
       const nowUs = this.#nowUs();
       if (nowUs - lastUs > PREEMPTED_US) preempted = true;
@@ -135,6 +141,11 @@ export class AdaptiveSpin implements SpinPolicy {
 
   counters(): SpinCounters {
     return { hits: this.#hits + this.#freeHits, misses: this.#misses, parks: this.#parks, preemptions: this.#preemptions };
+  }
+
+  /** Touches no shared memory for a moment; some 0.3 ns a turn. */
+  #rest(turns: number): void {
+    for (let turn = 0; turn < turns; turn++) this.#sink = (this.#sink + turn) | 0;
   }
 
   #budgetUs(): number {

@@ -4,8 +4,9 @@
  * Invariant: all mutable shared state of a ring lies here, in the buffer; cursors are free-running int32 positions
  * (index = position & (capacity - 1)), so a ring holds at most 2^30 bytes and needs no wasted slot.
  * Source: Thompson, agrona `RecordDescriptor` / `RingBufferDescriptor`, for the idea of a descriptor file.
- * Divergence: records are published by the tail alone, so no record needs clearing; the type word carries a 16-bit check
- * over type, length and position, so that a damaged or stale header poisons the ring and is not followed.
+ * Divergence: only the size word *after* the last published record is cleared, by the producer and before it publishes,
+ * so that consuming writes nothing but the head; the type word carries a 16-bit check over type, length and position, so
+ * that a damaged or stale header poisons the ring and is not followed.
  *
  * ```
  * ring     | header line | producer line | consumer line | capacityBytes of records ...
@@ -13,8 +14,9 @@
  *
  * record     0                   4                   8
  *          +-------------------+---------+---------+--------------------------+
- *          | int32 lengthBytes | type 16 | check 16| payload, padded to 8     |
+ *          | int32 size        | type 16 | check 16| payload, padded to 8     |
  *          +-------------------+---------+---------+--------------------------+
+ *            size = 8 + payload bytes; 0 = nothing published here yet
  * ```
  */
 import { ShardloomError, invalidArgument } from "../src/errors.ts";
@@ -35,7 +37,8 @@ export const RING_MAGIC = 0x676e6952;
 export const MAGIC_OFFSET = 0;
 export const CAPACITY_OFFSET = 4;
 export const STATE_OFFSET = 8;
-// Producer line: written by the producer only.
+// Producer line: written by the producer only. The size words say how far the stream goes; the tail follows them and is
+// looked at now and then only, to notice a size word that was lost.
 export const TAIL_OFFSET: number = CACHE_LINE_BYTES;
 export const PRODUCED_OFFSET: number = CACHE_LINE_BYTES + 8;
 export const PUBLICATIONS_OFFSET: number = CACHE_LINE_BYTES + 16;
@@ -63,6 +66,9 @@ export const MAX_CAPACITY_BYTES: number = 2 ** 30;
 
 const CHECK_MULTIPLIER = 0x9e3779b1 | 0;
 
+/** The size word of the next record, zero until it is published, must have room too. */
+export const NEXT_HEADER_BYTES: number = RECORD_HEADER_BYTES;
+
 /** Bytes a record takes in the ring: header, payload and padding to 8. */
 export function recordBytes(lengthBytes: number): number {
   return (lengthBytes + RECORD_HEADER_BYTES + RECORD_ALIGNMENT_BYTES - 1) & -RECORD_ALIGNMENT_BYTES;
@@ -71,6 +77,24 @@ export function recordBytes(lengthBytes: number): number {
 /** The second header word: type above, 16 check bits over type, length and position below. */
 export function typeWord(type: number, lengthBytes: number, position: number): number {
   return (type << 16) | ((type ^ (Math.imul(lengthBytes ^ position, CHECK_MULTIPLIER) >>> 16)) & 0xffff);
+}
+
+/**
+ * Whether a record may stand at `position`: what both sides ask of a header before they follow it.
+ *
+ * @param size The size word, not 0.
+ * @param word The type word.
+ */
+export function isRecord(size: number, word: number, position: number, capacityBytes: number): boolean {
+  const lengthBytes = size - RECORD_HEADER_BYTES;
+  const end = (position & (capacityBytes - 1)) + recordBytes(lengthBytes);
+  return (
+    lengthBytes >= 0 &&
+    lengthBytes <= maxPayloadBytesOf(capacityBytes) &&
+    word === typeWord(word >>> 16, lengthBytes, position) &&
+    end <= capacityBytes &&
+    (word >>> 16 !== PADDING_TYPE || end === capacityBytes)
+  );
 }
 
 /** The largest payload of a ring: with its padding at the wrap it must always fit an empty ring. */
@@ -97,7 +121,7 @@ export function ringByteLength(capacityBytes: number): number {
 export function initializeRing(buffer: SharedArrayBuffer, byteOffset: number, capacityBytes: number): void {
   const byteLength = ringByteLength(capacityBytes);
   checkPlace("create ring", buffer, byteOffset, byteLength);
-  new Uint8Array(buffer, byteOffset, RING_HEADER_BYTES).fill(0);
+  new Uint8Array(buffer, byteOffset, RING_HEADER_BYTES + RECORD_HEADER_BYTES).fill(0); // nothing published at position 0
   const words = new Int32Array(buffer, byteOffset, RING_HEADER_BYTES >> 2);
   words[CAPACITY_OFFSET >> 2] = capacityBytes;
   Atomics.store(words, MAGIC_OFFSET >> 2, RING_MAGIC); // publishes the header

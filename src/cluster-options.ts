@@ -39,6 +39,12 @@ export interface ClusterOptions {
   readonly creditMessages?: number;
   /** Longest spin for a reply or a request before a thread parks, in microseconds; 0 never spins. @default 50 */
   readonly spinLimitUs?: number;
+  /**
+   * How far workers step back behind the event loop (and every other thread of the machine) when cores are short: added to
+   * the nice value of their threads, `0..19`. On Linux; elsewhere it does nothing. A server that embeds a cluster and
+   * must answer promptly takes 5. @default 0
+   */
+  readonly workerNice?: number;
   /** V8 old-space limit of each worker, in MiB. @default V8's own */
   readonly maxHeapMb?: number;
 }
@@ -71,6 +77,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     meshRingBytes: options.meshRingBytes ?? 256 * KIB,
     creditMessages: options.creditMessages ?? 1024,
     spinLimitUs: options.spinLimitUs ?? 50,
+    workerNice: options.workerNice ?? 0,
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
   };
   refuseUnknown(options, resolved);
@@ -87,6 +94,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
   integer(resolved, "creditMessages", 1, 4096);
   integer(resolved, "spinLimitUs", 0, 10_000);
+  integer(resolved, "workerNice", 0, 19);
   if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
   if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
     throw refuse("actors", "an array of URL objects", resolved.actors);

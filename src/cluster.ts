@@ -5,7 +5,7 @@
  * fails with `ERR_CLOSED` and nothing keeps the process alive.
  */
 import { EventEmitter } from "node:events";
-import { ActorRouter } from "../actors/actor-router.ts";
+import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
@@ -16,6 +16,7 @@ import { RegionTable } from "../native-bridge/region-table.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
@@ -74,6 +75,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #control: ControlPlane;
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
+  readonly #compiled: WebAssembly.Module;
+  readonly #ports: ClusterPorts;
+  #actors: ActorTable = [];
   #router: ActorRouter | undefined;
   #closing: Promise<void> | undefined;
 
@@ -105,8 +109,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       arena: this.#arena,
       kernels: this.#kernels,
       assertOpen: () => this.#assertOpen(),
+      onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
+    this.#compiled = kernels;
     this.#control = this.#createControlPlane(memory, kernels);
+    this.#ports = new ClusterPorts(this.#control, this.#vectors);
   }
 
   /**
@@ -118,7 +125,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const cluster = new Cluster(resolveClusterOptions(options));
     try {
       const [first] = await cluster.#control.start(cluster.#client);
-      cluster.#router = new ActorRouter({ coordinator: cluster.#coordinator, codec: createValueCodec(), table: first?.actors ?? [] });
+      cluster.#actors = first?.actors ?? [];
+      cluster.#router = new ActorRouter({ coordinator: cluster.#coordinator, codec: createValueCodec(), table: cluster.#actors });
     } catch (error) {
       await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
       throw error;
@@ -178,6 +186,17 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#regions;
   }
 
+  /**
+   * A port with which one other thread of this process uses the cluster: send it there with its `transferList` and call
+   * `connect(port)`.
+   */
+  port(): Promise<ClusterPort> {
+    this.#assertOpen();
+    const { requestTimeoutMs, spinLimitUs } = this.options;
+    const { memory } = this.#arena;
+    return this.#ports.create({ memory, kernels: this.#compiled, topology: this.topology, actors: this.#actors, requestTimeoutMs, spinLimitUs });
+  }
+
   /** Counters and states of everything. A worker that does not answer has no `stats`. */
   async info(): Promise<ClusterInfo> {
     this.#assertOpen();
@@ -217,6 +236,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   async #close(timeoutMs: number, force: boolean): Promise<void> {
     this.#client.close();
+    this.#ports.close();
     await this.#control.close({ timeoutMs, force });
     this.#kernels.close();
   }
@@ -237,6 +257,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxHandlerMs: options.maxHandlerMs,
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
+      spinLimitUs: options.spinLimitUs,
+      requestTimeoutMs: options.requestTimeoutMs,
+      workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => this.#vectors.recoverTasks(shard),
     });
@@ -244,6 +267,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     control.on("worker-down", (event) => this.emit("worker-down", event));
     control.on("worker-restarted", (event) => {
       this.#vectors.recovered(event.shard, event.ready.recovered);
+      this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
     return control;

@@ -5,6 +5,7 @@ export type { ActorRef, AskOptions } from "./actor/actor-ref.ts";
 export type { ActorContext } from "./actor/context.ts";
 export { type ActorDefinition, type ActorSpec, defineActor } from "./actor/define-actor.ts";
 export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from "./cluster.ts";
+export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
 export type { Completeness, ShardOutcome } from "./routing/gather.ts";
@@ -20,6 +21,7 @@ export type {
   VectorCollection,
   VectorDocument,
   VectorHit,
+  VectorRead,
 } from "../actors/vector/client-collection.ts";
 export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";

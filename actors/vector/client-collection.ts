@@ -9,6 +9,7 @@
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { STATUS } from "../../native-bridge/status.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
@@ -23,7 +24,8 @@ import { encodeFilter } from "./filter.ts";
 import type { VectorId } from "./id-codec.ts";
 import { decodeMetadata, type Metadata } from "./metadata-codec.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
-import type { VectorReader } from "./vector-reader.ts";
+import { assertTarget } from "./vector-checks.ts";
+import { NOT_FOUND, type VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
 import { filterRequestBytes, INCLUDE, writeFilterRequest } from "./vector-requests.ts";
 
@@ -43,6 +45,12 @@ export interface StoredDocument {
   readonly version: number;
   readonly vector?: Float32Array;
   readonly payload?: Metadata;
+}
+
+/** How {@link VectorCollection.read} got a vector. */
+export interface VectorRead {
+  readonly by: "one-sided" | "message";
+  readonly version: number;
 }
 
 /** One answer of a search. */
@@ -145,7 +153,7 @@ export class VectorCollection {
   ): Promise<LoadProgress> {
     this.#parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) return loadDocuments(this.#parts, documents, options);
-    const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents as VectorDocument];
+    const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents];
     const items = Array.from(list, (document) => prepareItem(this.#parts, document));
     refuseDuplicates(items);
     return upsertItems(this.#parts, items, options, PRIORITY.NORMAL);
@@ -224,6 +232,28 @@ export class VectorCollection {
   async search(vector: ArrayLike<number>, options: SearchOptions = {}): Promise<SearchResult> {
     this.#parts.assertOpen();
     return searchVectors(this.#parts, vector, options);
+  }
+
+  /**
+   * Copies a vector into `target`: one-sidedly, and by a message to its shard only when that gives no valid copy (the row is
+   * being written at every attempt, or its shard is being recovered).
+   *
+   * Cost: one-sided, no message and no copy besides the one into `target`.
+   *
+   * @param target At least `dimensions` long.
+   * @returns How it was read and the document's version; undefined when the id is unknown.
+   */
+  async read(id: VectorId, target: Float32Array, options: CallOptions = {}): Promise<VectorRead | undefined> {
+    this.#parts.assertOpen();
+    assertTarget(this.options.dimensions, target);
+    const reader = this.#parts.reader();
+    const status = reader.get(id, target);
+    if (status === STATUS.SUCCESS) return { by: "one-sided", version: reader.version };
+    if (status === NOT_FOUND) return undefined;
+    const stored = await this.get(id, { ...options, includePayload: false });
+    if (stored?.vector === undefined) return undefined;
+    target.set(stored.vector);
+    return { by: "message", version: stored.version };
   }
 
   /** Address, key and length of a stored vector, for one-sided reads; undefined when the id is unknown. Sends no message. */

@@ -35,6 +35,15 @@ export interface VectorCatalogOptions {
   readonly arena: Arena;
   readonly kernels: Kernels;
   readonly assertOpen: () => void;
+  /** Called when a collection has been dropped. */
+  readonly onDropped?: (collectionId: number) => void;
+}
+
+/** A collection as another thread needs to know it. */
+export interface CollectionDescription {
+  readonly collectionId: number;
+  readonly options: ResolvedVectorOptions;
+  readonly roots: readonly RegionRef[];
 }
 
 interface Entry {
@@ -80,8 +89,28 @@ export class VectorCatalog {
     return [...this.#open.keys()];
   }
 
+  /** What another thread needs for a handle of its own; creates the collection as {@link open} does. */
+  async describe(name: string, options: VectorCollectionOptions | undefined): Promise<CollectionDescription> {
+    const { collectionId, options: resolved, roots } = await this.#entry(name, options);
+    return { collectionId, options: resolved, roots: [...roots] };
+  }
+
   /** Opens a collection, creating it when it is new and options are given. Concurrent calls share one creation. */
   async open(name: string, options: VectorCollectionOptions | undefined): Promise<VectorCollection> {
+    const entry = await this.#entry(name, options);
+    return new VectorCollection({
+      name,
+      collectionId: entry.collectionId,
+      options: entry.options,
+      coordinator: this.#parts.coordinator,
+      arena: this.#parts.arena,
+      reservations: this.#reservations,
+      reader: () => this.#reader(entry),
+      assertOpen: () => this.#assertEntry(name, entry),
+    });
+  }
+
+  async #entry(name: string, options: VectorCollectionOptions | undefined): Promise<Entry> {
     this.#parts.assertOpen();
     if (typeof name !== "string" || !NAME.test(name)) {
       throw invalidArgument("open collection", "name", "1 to 128 letters, digits, dots, underscores or dashes", name);
@@ -104,16 +133,7 @@ export class VectorCatalog {
     }
     const entry = await opening;
     if (options !== undefined) assertSameOptions(entry.options, resolveVectorOptions(options));
-    return new VectorCollection({
-      name,
-      collectionId: entry.collectionId,
-      options: entry.options,
-      coordinator: this.#parts.coordinator,
-      arena: this.#parts.arena,
-      reservations: this.#reservations,
-      reader: () => this.#reader(entry),
-      assertOpen: () => this.#assertEntry(name, entry),
-    });
+    return entry;
   }
 
   /**
@@ -129,6 +149,7 @@ export class VectorCatalog {
       entry.dropped = true;
       this.#entries.delete(name);
       this.#open.delete(name);
+      this.#parts.onDropped?.(entry.collectionId);
       this.#beginDrop(name, entry.collectionId);
     }
     const drops = [...this.#dropping.values()].filter((dropping) => dropping.name === name);

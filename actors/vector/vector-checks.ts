@@ -45,6 +45,12 @@ export function copyVector(
   );
 }
 
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless the target holds a whole vector. */
+export function assertTarget(dimensions: number, target: Float32Array): void {
+  if (target instanceof Float32Array && target.length >= dimensions) return;
+  throw invalidArgument("read vector", "target", `a Float32Array of at least ${dimensions} components`, target);
+}
+
 /** A checked copy of a query. */
 export function checkedQuery(dimensions: number, vector: ArrayLike<number>): Float32Array {
   const owner = (): string => "query";

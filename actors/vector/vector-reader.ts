@@ -60,8 +60,8 @@ export class VectorReader {
   }
 
   /**
-   * Reference to the vector of an id, for verbs. It stays valid through updates; when the id is deleted, reads
-   * end in STALE_CELL; when its shard moves to another worker, in REGION_REVOKED.
+   * Reference to the vector of an id, for verbs. It stays valid through updates; once the id is deleted, reads end in
+   * STALE_CELL; when its shard moves to another worker, in REGION_REVOKED.
    *
    * @returns Undefined when the id is unknown or its shard cannot be read now.
    */

@@ -220,6 +220,7 @@ export class VectorStore {
     const record = this.recordOf(row);
     const hash = this.root.arena.u32[(record >>> 2) + RECORD_HASH] as number;
     beginWrite(i32, cell);
+    bumpIncarnation(i32, cell); // references made for the document that was here fail from now on
     i32[(cell >>> 2) + USER0] = 0;
     bumpIncarnation(i32, cell);
     endWrite(i32, cell);

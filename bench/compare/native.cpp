@@ -14,6 +14,21 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+#ifdef __linux__
+#include <pthread.h>
+#endif
+
+// Caller on core 0 and partner on core 1, as the JavaScript pairs; where that fails the threads float.
+static void pin(int core) {
+#ifdef __linux__
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+#else
+  (void)core;
+#endif
+}
 
 struct Slot { uint64_t word[8]; };
 
@@ -54,6 +69,7 @@ static int spsc(size_t records, size_t slots) {
   alignas(128) std::atomic<int> done{0};
   uint64_t sum = 0;
   std::thread consumer([&] {
+    pin(1);
     int64_t seen = 0;
     while (gate.await(seen)) {
       started.store(1);
@@ -97,6 +113,7 @@ static int pingpong(size_t trips) {
   alignas(128) static std::atomic<uint32_t> pong{0};
   Gate gate;
   std::thread partner([&] {
+    pin(1);
     int64_t seen = 0;
     uint32_t next = 1;
     while (gate.await(seen)) {
@@ -128,6 +145,7 @@ static int pingpong(size_t trips) {
 }
 
 int main(int argc, char **argv) {
+  pin(0);
   if (argc == 4 && !strcmp(argv[1], "spsc")) return spsc(strtoull(argv[2], nullptr, 10), strtoull(argv[3], nullptr, 10));
   if (argc == 3 && !strcmp(argv[1], "pingpong")) return pingpong(strtoull(argv[2], nullptr, 10));
   fprintf(stderr, "usage: native spsc RECORDS SLOTS | native pingpong TRIPS\n");

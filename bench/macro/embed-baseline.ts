@@ -26,10 +26,17 @@ export function createBaselineServer(vectors: Float32Array): FastifyInstance {
   app.get<{ Params: { id: string } }>("/similar/:id", (request, reply) => {
     const row = Number(request.params.id.slice(1));
     if (!(row >= 0 && row < rows)) return reply.code(404).send({ error: `no document ${request.params.id}` });
-    kernels.beginScan(METRIC.COSINE, ELEMENT.F32, vectors.subarray(row * DIMENSIONS, (row + 1) * DIMENSIONS), NEIGHBOURS);
+    kernels.beginScan(
+      METRIC.COSINE,
+      ELEMENT.F32,
+      vectors.subarray(row * DIMENSIONS, (row + 1) * DIMENSIONS),
+      NEIGHBOURS,
+    );
     kernels.scanCells(cells, STRIDE, 0, rows);
     const count = kernels.endScan();
-    return reply.send(Array.from({ length: count }, (_, hit) => ({ id: idOf(kernels.hitRow(hit)), score: kernels.hitDistance(hit) })));
+    return reply.send(
+      Array.from({ length: count }, (_, hit) => ({ id: idOf(kernels.hitRow(hit)), score: kernels.hitDistance(hit) })),
+    );
   });
   return app;
 }

@@ -26,7 +26,10 @@ function* documents(): Generator<{ id: string; vector: Float32Array }> {
   }
 }
 
-const app = side === "cluster" ? await createSearchServer({ documents: documents(), dimensions: DIMENSIONS }) : createBaselineServer(vectors);
+const app =
+  side === "cluster"
+    ? await createSearchServer({ documents: documents(), dimensions: DIMENSIONS })
+    : createBaselineServer(vectors);
 await app.listen({ port: 0, host: "127.0.0.1" });
 const histogram = monitorEventLoopDelay({ resolution: 1 });
 let cpu = process.cpuUsage();

@@ -22,7 +22,11 @@ export async function loadData(rows: number, queries: number, synthetic: boolean
   const folder = `${process.env["SHARDLOOM_DATA"] ?? "../shared/data"}/vectors/mnist`;
   if (synthetic || !existsSync(`${folder}/train-images-idx3-ubyte.gz`)) return clustered(rows, queries, seed);
   const base = await take(`${folder}/train-images-idx3-ubyte.gz`, rows);
-  const data = { name: `MNIST, ${rows} of 60000`, base, queries: await take(`${folder}/t10k-images-idx3-ubyte.gz`, queries) };
+  const data = {
+    name: `MNIST, ${rows} of 60000`,
+    base,
+    queries: await take(`${folder}/t10k-images-idx3-ubyte.gz`, queries),
+  };
   if (base.length < 60_000) return data;
   const file = readFileSync(`${folder}/gt-l2-10000x10.i32`);
   const truth = new Int32Array(file.buffer.slice(file.byteOffset, file.byteOffset + file.byteLength));
@@ -40,7 +44,9 @@ async function take(path: string, count: number): Promise<Float32Array[]> {
 
 function clustered(rows: number, queries: number, seed: number): SearchData {
   const random = createSeededRandom(seed);
-  const centres = Array.from({ length: CLUSTERS }, () => Float32Array.from({ length: DIMENSIONS }, () => random.float() * 255));
+  const centres = Array.from({ length: CLUSTERS }, () =>
+    Float32Array.from({ length: DIMENSIONS }, () => random.float() * 255),
+  );
   const near = (): Float32Array => {
     const centre = centres[random.u32() % CLUSTERS] as Float32Array;
     return centre.map((value) => value + (random.float() - 0.5) * 80);

@@ -23,7 +23,11 @@ export interface SearchStage {
   close(): Promise<void>;
 }
 
-export async function openStage(workers: number, spinLimitUs: number, collectionOptions: VectorCollectionOptions): Promise<SearchStage> {
+export async function openStage(
+  workers: number,
+  spinLimitUs: number,
+  collectionOptions: VectorCollectionOptions,
+): Promise<SearchStage> {
   const options = resolveClusterOptions({ workers, spinLimitUs, requestTimeoutMs: 120_000 });
   const { creditMessages } = options;
   const snapshot = createSnapshot({ shards: workers, vshards: options.vshards });
@@ -31,7 +35,13 @@ export async function openStage(workers: number, spinLimitUs: number, collection
   const module = compileKernels();
   const arena = new Arena(memory);
   const kernels = new Kernels(module, arena, undefined, 0xffff);
-  const client = new ClientPlane({ name: "main", clock: systemClock, scheduler: systemScheduler, snapshot, spinLimitUs });
+  const client = new ClientPlane({
+    name: "main",
+    clock: systemClock,
+    scheduler: systemScheduler,
+    snapshot,
+    spinLimitUs,
+  });
   const coordinator = new Coordinator({
     clock: systemClock,
     scheduler: systemScheduler,
@@ -47,11 +57,18 @@ export async function openStage(workers: number, spinLimitUs: number, collection
     kernels: module,
     workerUrl: new URL("../../actors/shard.worker.js", import.meta.url),
     actorUrls: [],
-    bridge: { requestCapacityBytes: options.requestRingBytes, replyCapacityBytes: options.replyRingBytes, creditMessages },
+    bridge: {
+      requestCapacityBytes: options.requestRingBytes,
+      replyCapacityBytes: options.replyRingBytes,
+      creditMessages,
+    },
     mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
     maxHandlerMs: options.maxHandlerMs,
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
+    requestTimeoutMs: options.requestTimeoutMs,
+    spinLimitUs: options.spinLimitUs,
+    workerNice: options.workerNice,
     recover: () => [],
   });
   await control.start(client);

@@ -5,6 +5,7 @@
 import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 import type { BenchCase } from "../harness/harness.ts";
+import { PARTNER_CORE } from "../harness/pin.ts";
 import type { NativeProgram } from "../harness/native.ts";
 import { CONTROL, Partner, backOff, ensure, nowUs } from "./ring-partner.ts";
 import { nativeCase } from "./ring-throughput.ts";
@@ -52,7 +53,7 @@ export class RingPair {
 
 function spinningRing(): BenchCase {
   const pair = new RingPair();
-  const partner = new Partner({ role: "echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, records: TRIPS });
+  const partner = new Partner({ role: "echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, records: TRIPS, core: PARTNER_CORE });
   let runs = 0;
   return {
     name: "spinning",
@@ -84,7 +85,7 @@ function spinningRing(): BenchCase {
 function spinningAtomics(): BenchCase {
   const memory = new SharedArrayBuffer(512);
   const words = new Int32Array(memory);
-  const partner = new Partner({ role: "atomics-echo", memory, records: TRIPS });
+  const partner = new Partner({ role: "atomics-echo", memory, records: TRIPS, core: PARTNER_CORE });
   let next = 1;
   const trip = (): void => {
     Atomics.store(words, 0, next);

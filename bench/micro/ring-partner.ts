@@ -24,6 +24,8 @@ export interface PartnerInput {
   readonly records: number;
   readonly payloadBytes: number;
   readonly policy: Policy;
+  /** Core to pin the thread to. */
+  readonly core: number | "any";
 }
 
 /** How a thread waits: polls up to so many µs and then parks, or adapts. */
@@ -46,6 +48,7 @@ export class Partner {
       records: 0,
       payloadBytes: 0,
       policy: { kind: "fixed", spinUs: 0 },
+      core: "any",
       ...input,
       control,
     };

@@ -1,11 +1,12 @@
 /**
  * R1, R2, R6b: records a second through one ring between two threads, every byte written and summed.
  *
- * Baselines: the C++ ring of `bench/compare/native.cpp` and ringbuf.js. Empty and full sides back off some 100 turns.
+ * Baselines: the C++ ring of `bench/compare/native.cpp` and ringbuf.js. An empty side backs off some 1 us, a full one 100 turns; the C++ sides poll.
  */
 import { RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 import { openRingbuf } from "../compare/ringbuf.ts";
 import type { BenchCase } from "../harness/harness.ts";
+import { PARTNER_CORE } from "../harness/pin.ts";
 import { NativeSide, type NativeProgram } from "../harness/native.ts";
 import { CONTROL, CONTROL_SUM, Partner, backOff, ensure } from "./ring-partner.ts";
 
@@ -88,7 +89,7 @@ class RingCase implements BenchCase {
     const memory = new SharedArrayBuffer(ringByteLength(capacityBytes));
     initializeRing(memory, 0, capacityBytes);
     this.#producer = new RingProducer(memory);
-    this.#partner = new Partner({ role: "consume", memory, records, payloadBytes });
+    this.#partner = new Partner({ role: "consume", memory, records, payloadBytes, core: PARTNER_CORE });
   }
 
   async setup(): Promise<void> {
@@ -118,7 +119,7 @@ function ringbufCase(records: number, wanted: number): BenchCase | undefined {
   const memory = new SharedArrayBuffer(8 + CAPACITY_BYTES + 8);
   const queue = openRingbuf(memory);
   if (queue === undefined) return undefined;
-  const partner = new Partner({ role: "ringbuf-consume", memory, records });
+  const partner = new Partner({ role: "ringbuf-consume", memory, records, core: PARTNER_CORE });
   const batch = new Float64Array(8);
   return {
     name: "64B-batched",

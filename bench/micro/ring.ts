@@ -2,6 +2,7 @@
 import { type GoalResult, judge } from "../harness/goals.ts";
 import { type Bench, type BenchContext, type BenchReport, type BenchRow, interleave, ratioOf, sized } from "../harness/harness.ts";
 import { compileNative } from "../harness/native.ts";
+import { CALLER_CORE, pinThread } from "../harness/pin.ts";
 import { parkedCases, spinningCases, wakesAtLoad } from "./ring-latency.ts";
 import { measureHeapDelta } from "./ring-memory.ts";
 import { throughputCases } from "./ring-throughput.ts";
@@ -12,6 +13,9 @@ async function run(context: BenchContext): Promise<BenchReport> {
   const rows: BenchRow[] = [];
   const goals: GoalResult[] = [];
   const program = compileNative((line) => notes.push(line));
+  // Caller here and partner on the next core, in C++ as in JavaScript; free again before anything sleeps.
+  const pinned = pinThread(CALLER_CORE);
+  notes.push(pinned ? "throughput and spinning round trips: the two sides are pinned to cores 0 and 1" : "threads are not pinned");
   try {
     context.log("ring: throughput");
     const throughput = throughputCases(program);
@@ -31,6 +35,7 @@ async function run(context: BenchContext): Promise<BenchReport> {
     goals.push(judge(context.goals, "R3", ratioOf(rows, "spinning", "shardloom", baseline), `against ${baseline}`));
   } finally {
     program?.dispose();
+    pinThread("any");
   }
   context.log("ring: parked");
   rows.push(...(await interleave(parkedCases(sized(context.mode, 5, 20, 50)), sized(context.mode, 2, 10, 20))));

@@ -4,12 +4,17 @@ import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { waitUntil } from "../../native-bridge/idle-strategy.ts";
 import { RingConsumer, RingProducer } from "../../native-bridge/spsc-ring.ts";
 import { openRingbuf } from "../compare/ringbuf.ts";
+import { pinThread } from "../harness/pin.ts";
 import { CONTROL, CONTROL_SUM, type PartnerInput, backOff, nowUs } from "./ring-partner.ts";
 import { makeSpin } from "./ring-policy.ts";
 
 const input = workerData as PartnerInput;
+pinThread(input.core);
 const control = new Int32Array(input.control);
 const sums = new Float64Array(input.control);
+
+/** Turns of back-off of a consumer that finds nothing, about 1 us: each look takes a line from the producer. */
+const REST_TURNS = 3200;
 
 function consume(): () => void {
   const ring = new RingConsumer(input.memory, input.requests);
@@ -44,7 +49,7 @@ function consume(): () => void {
   return () => {
     total[0] = 0;
     seen = 0;
-    while (seen < input.records) if (ring.drain(handler, 512) === 0) backOff(100);
+    while (seen < input.records) if (ring.drain(handler, 512) === 0) backOff(REST_TURNS);
     sums[CONTROL_SUM] = total[0] as number;
     Atomics.add(control, CONTROL.RECORDS, seen);
   };

@@ -11,7 +11,7 @@ import type { ActorDefinition, AnyActorDefinition } from "./define-actor.ts";
 
 /** Limits on one ask. */
 export interface AskOptions {
-  /** How long to wait for the answer, in ms; 0 or less fails at once. @default the sender's */
+  /** How long to wait for the answer, in ms, in `(0, 2^31)`. @default the sender's */
   readonly timeoutMs?: number;
   /** Gives the message up: it does not start any more, or its `context.signal` fires. */
   readonly signal?: AbortSignal;
@@ -20,7 +20,13 @@ export interface AskOptions {
 /** How references reach actors. One per thread, made by the plane; tests make their own. */
 export interface ActorSend {
   /** Sends and resolves with the answer, or rejects with a ShardloomError. */
-  ask(actorName: string, key: string, handler: string, message: unknown, options: AskOptions | undefined): Promise<unknown>;
+  ask(
+    actorName: string,
+    key: string,
+    handler: string,
+    message: unknown,
+    options: AskOptions | undefined,
+  ): Promise<unknown>;
   /**
    * Sends; resolves when the message has left for its shard, with {@link ACCEPTED} itself when it could leave at once.
    * Rejects with `ERR_OVERLOADED` when too many wait.

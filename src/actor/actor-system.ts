@@ -40,6 +40,8 @@ export interface ActorSystemOptions {
   readonly send: ActorSend;
   /** Marks a synchronous native call on the thread's heartbeat. @default the call alone */
   readonly native?: <T>(call: () => T) => T;
+  /** Called whenever a message begins to run: the thread makes progress. */
+  readonly onTurn?: () => void;
   /** Decodes messages that come as bytes. @default a codec without a structure table */
   readonly codec?: ValueCodec;
   /** @default counters of its own */
@@ -52,8 +54,11 @@ export interface ActorSystemOptions {
 
 /** The host of virtual actors on one thread. */
 export interface ActorSystem {
-  /** Takes a message; `delivery` is not kept. Never throws. */
-  deliver(delivery: Delivery, sink: ReplySink): void;
+  /**
+   * Takes a message; `delivery` is not kept. Never throws.
+   * @returns false when the mailbox was full, which the sender of a tell learns in no other way
+   */
+  deliver(delivery: Delivery, sink: ReplySink): boolean;
   /** Gives an ask up: one that waits ends at once, one that runs sees `context.signal` fire. @returns whether it was open */
   cancel(senderId: number, requestToken: number): boolean;
   /**
@@ -115,6 +120,11 @@ class System implements ActorSystem {
   /** Type that the next sweep begins with, so that none starves. */
   #sweepFrom = 0;
   #closed: Promise<void> | undefined = undefined;
+  /** What the last message was for. */
+  #lastActorName = "";
+  #lastHandlerName = "";
+  #lastType: ActorType | undefined = undefined;
+  #lastHandler: AnyHandler | undefined = undefined;
 
   constructor(options: ActorSystemOptions, types: ReadonlyMap<string, ActorType>) {
     const { codec = createValueCodec(), counters = createActorCounters() } = options;
@@ -125,18 +135,19 @@ class System implements ActorSystem {
     this.#typeList = [...types.values()];
   }
 
-  deliver(delivery: Delivery, sink: ReplySink): void {
+  deliver(delivery: Delivery, sink: ReplySink): boolean {
     const turns = this.#turns;
     turns.tally.received++;
-    const type = this.#types.get(delivery.actorName);
-    const handler = type?.handlers.get(delivery.handler);
+    if (delivery.handler !== this.#lastHandlerName || delivery.actorName !== this.#lastActorName) this.#find(delivery);
+    const type = this.#lastType;
+    const handler = this.#lastHandler;
     if (this.#closed !== undefined || type === undefined || handler === undefined) {
       this.#refuse(delivery, sink, type);
-      return;
+      return true;
     }
     if (delivery.deadlineAtMs !== 0 && (delivery.nowMs ?? this.#clock.nowMs()) >= delivery.deadlineAtMs) {
       turns.refuse(delivery, sink, "expired", expired(delivery.handler));
-      return;
+      return true;
     }
     const activation = type.activations.get(delivery.key) ?? this.#activate(type, delivery.key);
     const { mailbox } = activation;
@@ -144,9 +155,9 @@ class System implements ActorSystem {
       const entry = turns.spare;
       if (turns.fill(entry, activation, handler, delivery, sink)) turns.execute(activation, entry);
       if (entry === turns.spare) release(entry);
-    } else {
-      this.#enqueue(activation, handler, delivery, sink);
+      return true;
     }
+    return this.#enqueue(activation, handler, delivery, sink);
   }
 
   cancel(senderId: number, requestToken: number): boolean {
@@ -219,6 +230,14 @@ class System implements ActorSystem {
     return this.#closed;
   }
 
+  /** Looks actor and handler up, and remembers them: messages to one handler come in runs. */
+  #find(delivery: Delivery): void {
+    this.#lastActorName = delivery.actorName;
+    this.#lastHandlerName = delivery.handler;
+    this.#lastType = this.#types.get(delivery.actorName);
+    this.#lastHandler = this.#lastType?.handlers.get(delivery.handler);
+  }
+
   #activate(type: ActorType, key: string): Activation {
     const activation = new Activation(type, key, this.#turns);
     type.activations.set(key, activation);
@@ -228,24 +247,25 @@ class System implements ActorSystem {
     return activation;
   }
 
-  #enqueue(activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): void {
+  #enqueue(activation: Activation, handler: AnyHandler, delivery: Delivery, sink: ReplySink): boolean {
     const turns = this.#turns;
     if (activation.phase === "stopped") {
       turns.refuse(delivery, sink, "stopped", restartBudgetSpent(activation));
-      return;
+      return true;
     }
     const { mailboxCapacity } = activation.type.definition.options;
     activation.mailbox ??= new Mailbox(mailboxCapacity);
     if (activation.mailbox.size >= mailboxCapacity) {
       turns.tally.rejected++;
       if (delivery.ask) sink.error(delivery.senderId, delivery.requestToken, overloaded(activation, mailboxCapacity));
-      return;
+      return false;
     }
     const entry = new MailboxEntry();
-    if (!turns.fill(entry, activation, handler, delivery, sink)) return;
+    if (!turns.fill(entry, activation, handler, delivery, sink)) return true;
     activation.mailbox.push(entry);
     if (entry.ask) turns.asks.add(entry);
     if (activation.phase === "idle") turns.ready(activation);
+    return true;
   }
 
   #refuse(delivery: Delivery, sink: ReplySink, type: ActorType | undefined): void {

@@ -11,6 +11,7 @@ import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { Activation } from "./activation.ts";
+import { expired } from "./refusals.ts";
 import { type ActorRef, type ActorSend, type AnyActorRef, type AskOptions, createActorRef } from "./actor-ref.ts";
 import type { AnyActorDefinition } from "./define-actor.ts";
 
@@ -132,7 +133,9 @@ class TurnSend implements ActorSend {
       );
     }
     if (turn.deadlineAtMs === 0) return this.#send.ask(actorName, key, handler, message, options);
-    const timeoutMs = Math.min(options?.timeoutMs ?? Infinity, this.#context.remainingMs);
+    const { remainingMs } = this.#context;
+    if (remainingMs <= 0) return Promise.reject(expired(turn.handler));
+    const timeoutMs = Math.min(options?.timeoutMs ?? Infinity, remainingMs);
     return this.#send.ask(actorName, key, handler, message, { ...options, timeoutMs });
   }
 

@@ -32,6 +32,7 @@ export interface TurnsOptions {
   readonly native: <T>(call: () => T) => T;
   readonly codec: ValueCodec;
   readonly tally: ActorCounters;
+  readonly onTurn?: (() => void) | undefined;
   readonly onEscalation?: ((actorName: string, key: string, error: unknown) => void) | undefined;
   readonly onDeadLetter?:
     | ((reason: DeadLetterReason, actorName: string, key: string, handler: string) => void)
@@ -145,6 +146,7 @@ export class Turns implements LifecycleHost {
   execute(activation: Activation, entry: MailboxEntry): void {
     activation.phase = "running";
     activation.turn = entry;
+    this.#options.onTurn?.();
     let result: unknown;
     this.lifecycle.depth++;
     try {

@@ -60,7 +60,7 @@ function createOutput(json: boolean, { stdout, stderr }: ProgramOptions): Output
   return {
     json,
     isTerminal: stdout.isTTY === true && !json,
-    columns: stdout.columns ?? DEFAULT_COLUMNS,
+    columns: stdout.columns || DEFAULT_COLUMNS,
     line(text = "") {
       if (!json) stdout.write(`${text}\n`);
     },

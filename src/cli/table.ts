@@ -37,7 +37,7 @@ export function formatTable(
   const widths = columns.map(({ title }, index) =>
     Math.max(displayWidth(title), ...texts.map((row) => displayWidth(row[index] ?? ""))),
   );
-  shrink(columns, widths, options.columns ?? 100);
+  shrink(columns, widths, options.columns || 100);
   const line = (cells: readonly string[]): string =>
     cells
       .map((cell, index) => pad(cell, widths[index] ?? 0, columns[index]?.align ?? "left"))

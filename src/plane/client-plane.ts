@@ -5,11 +5,12 @@
  * requester has failed everything it held before the next one takes its place.
  */
 import { BridgeClient } from "../../native-bridge/bridge.ts";
-import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
 import { ShardloomError } from "../errors.ts";
 import { ReplyPump } from "../routing/reply-pump.ts";
-import { createRequesterStats, Requester, type RequesterStats } from "../routing/requester.ts";
+import { Requester } from "../routing/requester.ts";
+import { createRequesterStats, type RequesterStats } from "../routing/requester-stats.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { TopologySnapshot } from "../topology/snapshot.ts";
@@ -27,22 +28,26 @@ export interface ClientPlaneOptions {
   readonly snapshot: TopologySnapshot;
   /** Longest spin for a reply before the thread parks, microseconds. */
   readonly spinLimitUs: number;
+  /** The thread's doorbell, when another thread has made it. @default a new one */
+  readonly block?: SharedArrayBuffer;
 }
 
 /** The requesters of one client thread. */
 export class ClientPlane {
   readonly name: string;
-  readonly block: SharedArrayBuffer = new SharedArrayBuffer(DOORBELL_BYTES);
+  readonly block: SharedArrayBuffer;
   readonly #options: ClientPlaneOptions;
   readonly #pump: ReplyPump;
   readonly #requesters: Requester[] = [];
-  readonly #past: RequesterStats[] = [];
+  /** Sums of requesters that are gone. */
+  readonly #past: RequesterStats = createRequesterStats();
   readonly #origin: EnvelopeOrigin;
   #closed: ShardloomError | undefined;
 
   constructor(options: ClientPlaneOptions) {
     const { clock, scheduler, spinLimitUs } = options;
     this.name = options.name;
+    this.block = options.block ?? new SharedArrayBuffer(DOORBELL_BYTES);
     this.#options = options;
     this.#origin = { node: 0, shard: CLIENT_SHARD, incarnation: 1 };
     const spin = new AdaptiveSpin({ nowUs: () => clock.nowUs(), maxSpinUs: spinLimitUs });
@@ -58,7 +63,11 @@ export class ClientPlane {
   /** Connects to the worker that serves, or is about to serve, a shard. */
   attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
     const previous = this.#requesters[shard];
-    if (previous !== undefined) this.lose(shard, new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`));
+    if (previous !== undefined)
+      this.lose(
+        shard,
+        new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`),
+      );
     const { clock, snapshot } = this.#options;
     const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
     const requester = new Requester(client, {
@@ -79,16 +88,13 @@ export class ClientPlane {
     if (requester === undefined || requester.lost) return;
     this.#pump.remove(requester);
     requester.fail(error);
-    this.#past.push(requester.stats);
+    addStats(this.#past, requester.stats);
   }
 
   /** Sums of all requesters that this thread has had. */
   stats(): RequesterStats {
-    const sum = createRequesterStats();
-    const live = this.#requesters.filter((requester) => !requester.lost).map((requester) => requester.stats);
-    for (const stats of [...this.#past, ...live]) {
-      for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
-    }
+    const sum = { ...this.#past };
+    for (const requester of this.#requesters) if (!requester.lost) addStats(sum, requester.stats);
     return sum;
   }
 
@@ -99,4 +105,8 @@ export class ClientPlane {
     for (const requester of this.#requesters) requester.fail(this.#closed);
     this.#pump.close();
   }
+}
+
+function addStats(sum: RequesterStats, stats: RequesterStats): void {
+  for (const key of Object.keys(sum) as (keyof RequesterStats)[]) sum[key] += stats[key];
 }

@@ -4,27 +4,36 @@
  * Invariant: at any time each shard has exactly one worker that is not retired. A replacement has a block and bridges of its own,
  * and peers and clients learn of them before any request can reach it; requests that the predecessor held fail typed.
  *
- * Busy, hung and dead are told apart by the heartbeat word alone: a worker whose beat stands still although its
- * doorbell was rung is *hung* when it is in JavaScript (terminated and replaced) and *overdue* when it is in a native
- * call (quarantined: retired and replaced, but never terminated, which could abort the process).
+ * Busy, hung and dead are told apart by shared words alone (`worker-monitor.ts`): a worker that is *hung* in JavaScript is
+ * terminated and replaced; one that is *overdue* in a native call is quarantined: retired and replaced, but never
+ * terminated, which could abort the process.
  */
 import { EventEmitter } from "node:events";
 import { MessageChannel } from "node:worker_threads";
 import { createBridge } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import { ShardloomError } from "../errors.ts";
-import type { Timer } from "../runtime/scheduler.ts";
+import { type Timer, withinMs } from "../runtime/scheduler.ts";
+import { encodeError } from "../wire/error-codec.ts";
 import { type ControlConnection, connectControl } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
+import { lookIntervalMs, type Verdict, WorkerMonitor } from "./worker-monitor.ts";
 import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
 
+/** Share of the closing time that handlers get to end by themselves. */
+const STOP_SHARE = 0.5;
+/** Failed starts in a row after which a shard is given up, however long each took. */
+const FAILED_START_LIMIT = 3;
 /** Replacements of one shard within {@link RESTART_WINDOW_MS} before it is given up. */
 const RESTART_LIMIT = 8;
 const RESTART_WINDOW_MS = 60_000;
 const RESTART_BACKOFF_MS = 50;
 const RESTART_BACKOFF_LIMIT_MS = 2_000;
+
+/** Stands where a shard would talk to itself. */
+const NO_BRIDGE: SharedArrayBuffer = new SharedArrayBuffer(0);
 
 interface Worker {
   readonly shard: number;
@@ -33,9 +42,8 @@ interface Worker {
   readonly control: ControlConnection<ShardControl>;
   readonly running: RunningWorker;
   readonly ready: Promise<ShardReady>;
+  readonly monitor: WorkerMonitor;
   state: "starting" | "up" | "quarantined" | "lost" | "stopped";
-  beats: number;
-  quietChecks: number;
 }
 
 /** Owns the workers of one node. */
@@ -47,17 +55,21 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #clients: Map<string, ControlClient> = new Map();
   readonly #mesh: SharedArrayBuffer[][] = [];
   readonly #restarts: number[][] = [];
-  readonly #checkMs: number;
-  #monitor: Timer | undefined;
+  readonly #failedStarts: number[] = [];
+  /** Starts that wait for their pause to end, as functions that give them up. */
+  readonly #paused: Set<() => void> = new Set();
+  #watcher: Timer | undefined;
+  /** Set by the first close and never reset: nothing is replaced any more. */
+  #ending = false;
   #closing = false;
 
   constructor(options: ControlPlaneOptions) {
     super();
     this.#options = options;
-    this.#checkMs = Math.max(10, Math.min(100, Math.floor(options.maxHandlerMs / 5)));
     this.#host = new WorkerHost({
       workerUrl: options.workerUrl,
       workers: options.snapshot.shards,
+      workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
     });
   }
@@ -68,13 +80,14 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#clients.set(client.name, client);
     for (let from = 0; from < shards; from++) {
       this.#restarts.push([]);
-      this.#mesh.push(Array.from({ length: shards }, () => createBridge(this.#options.mesh)));
+      this.#failedStarts.push(0);
+      this.#mesh.push(Array.from({ length: shards }, (_, to) => this.#meshBridge(from, to)));
     }
     const blocks = Array.from({ length: shards }, () => new WorkerBlock(createWorkerBlock()));
     for (let shard = 0; shard < shards; shard++) {
       this.#workers.push(this.#spawn(shard, 1, blocks[shard] as WorkerBlock, blocks, 0));
     }
-    const ready = await Promise.all(this.#workers.map((worker) => this.#whenReady(worker)));
+    const ready = await Promise.all(this.#workers.map((worker) => this.#whenReady(worker, 0)));
     this.#watch();
     return ready;
   }
@@ -99,23 +112,16 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
   async stats(timeoutMs: number): Promise<(ShardStats | undefined)[]> {
-    let timer: Timer | undefined;
-    const late = new Promise<undefined>((resolve) => {
-      timer = this.#options.scheduler.timer(timeoutMs, () => resolve(undefined));
-    });
-    try {
-      return await Promise.all(this.#workers.map((worker) => Promise.race([worker.control.remote.stats().catch(() => undefined), late])));
-    } finally {
-      timer?.cancel();
-    }
+    const answers = this.#workers.map((worker) => withinMs(this.#options.scheduler, timeoutMs, worker.control.remote.stats().catch(() => undefined)));
+    return Promise.all(answers);
   }
 
-  /** Heartbeat word and state of every worker, read from shared memory without a message. */
-  heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number }[] {
+  /** What every worker does, read from shared memory without a message. */
+  heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number; parks: number; wakes: number }[] {
     return this.#workers.map(({ shard, incarnation, state, block }) => {
       const beat = block.heartbeat.read();
       const activity = beat.state === HEARTBEAT.JS ? "js" : beat.state === HEARTBEAT.NATIVE ? "native" : "idle";
-      return { shard, incarnation, state, activity, sinceMs: beat.sinceMs };
+      return { shard, incarnation, state, activity, sinceMs: beat.sinceMs, ...block.bell.counters() };
     });
   }
 
@@ -128,9 +134,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   async close(options: { timeoutMs: number; force: boolean }): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
-    this.#monitor?.cancel();
+    this.#ending = true;
+    this.#watcher?.cancel();
+    for (const giveUp of this.#paused) giveUp();
     const open = [...this.#workers, ...this.#quarantined].filter((worker) => worker.state !== "lost");
-    for (const worker of this.#workers) if (worker.state !== "lost") worker.control.remote.stop().catch(() => undefined);
+    await this.#quiesce(open, options.timeoutMs * STOP_SHARE);
+    for (const worker of open) worker.control.remote.stop().catch(() => undefined);
     const late = await this.#settle(open, options.timeoutMs);
     const stuck = late.filter((worker) => worker.block.heartbeat.read().state === HEARTBEAT.NATIVE);
     for (const worker of late) if (options.force && !stuck.includes(worker)) worker.running.terminate();
@@ -167,9 +176,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       peers,
       control: channel.port2,
       actorUrls: options.actorUrls,
+      requestTimeoutMs: options.requestTimeoutMs,
+      spinLimitUs: options.spinLimitUs,
       recover: options.recover(shard),
     };
-    const pause = delayMs === 0 ? undefined : new Promise<void>((resolve) => options.scheduler.timer(delayMs, resolve));
+    const pause = delayMs === 0 ? undefined : this.#pause(delayMs);
     const running = this.#host.run(task, [channel.port2], pause);
     const control = connectControl<ShardControl>(channel.port1, () => block.bell.ring());
     const worker: Worker = {
@@ -179,9 +190,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       control,
       running,
       ready: control.remote.ready(),
+      monitor: new WorkerMonitor(block, options),
       state: "starting",
-      beats: 0,
-      quietChecks: 0,
     };
     worker.ready.catch(() => undefined);
     running.done.then(
@@ -189,6 +199,26 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       (reason: unknown) => this.#lost(worker, describeDeath(shard, reason)),
     );
     return worker;
+  }
+
+  /** Resolves after a while; rejects when the cluster closes meanwhile. */
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = this.#options.scheduler.timer(delayMs, () => {
+        this.#paused.delete(giveUp);
+        resolve();
+      });
+      const giveUp = (): void => {
+        timer.cancel();
+        this.#paused.delete(giveUp);
+        reject(new ShardloomError("ERR_CLOSED", "Cannot start worker as the cluster is closed"));
+      };
+      this.#paused.add(giveUp);
+    });
+  }
+
+  #meshBridge(from: number, to: number): SharedArrayBuffer {
+    return from === to ? NO_BRIDGE : createBridge(this.#options.mesh);
   }
 
   #peerTask(shard: number, peer: number, block: WorkerBlock): ShardTask["peers"][number] {
@@ -201,26 +231,20 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     };
   }
 
-  async #whenReady(worker: Worker): Promise<ShardReady> {
+  /** @param delayMs Pause before the worker starts; it does not count against `startTimeoutMs`. */
+  async #whenReady(worker: Worker, delayMs: number): Promise<ShardReady> {
     const { scheduler, startTimeoutMs } = this.#options;
-    let timer: Timer | undefined;
-    const expired = new Promise<never>((_, reject) => {
-      timer = scheduler.timer(startTimeoutMs, () =>
-        reject(new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } })),
-      );
-    });
-    try {
-      const ready = await Promise.race([worker.ready, expired]);
-      if (worker.state === "starting") worker.state = "up";
-      return ready;
-    } finally {
-      timer?.cancel();
+    const ready = await withinMs(scheduler, startTimeoutMs + delayMs, worker.ready);
+    if (ready === undefined) {
+      throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } });
     }
+    if (worker.state === "starting") worker.state = "up";
+    return ready;
   }
 
   #ended(worker: Worker, ending: unknown): void {
     this.#quarantined.delete(worker);
-    if (this.#closing || ending === "retired") {
+    if (this.#ending || ending === "retired") {
       worker.state = "stopped";
       worker.control.end(new ShardloomError("ERR_CLOSED", `Cannot call the worker of shard ${worker.shard} as it has stopped`));
       return;
@@ -231,10 +255,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   #lost(worker: Worker, error: ShardloomError): void {
     this.#quarantined.delete(worker);
     if (worker.state === "lost" || worker.state === "stopped") return;
+    worker.block.retire();
     const replaced = worker.state === "quarantined";
     worker.state = "lost";
     worker.control.end(error);
-    if (replaced || this.#closing || this.#workers[worker.shard] !== worker) return;
+    if (replaced || this.#ending || this.#workers[worker.shard] !== worker) return;
     this.#replace(worker, error);
   }
 
@@ -247,23 +272,39 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const { shard, incarnation } = worker;
     const lostAtMs = clock.nowMs();
     for (const client of this.#clients.values()) client.lose(shard, error);
-    this.emit("worker-lost", { shard, incarnation, error });
+    const failedStarts = (this.#failedStarts[shard] as number) + 1;
+    this.#failedStarts[shard] = failedStarts;
     const recent = (this.#restarts[shard] as number[]).filter((at) => lostAtMs - at < RESTART_WINDOW_MS);
     recent.push(lostAtMs);
     this.#restarts[shard] = recent;
-    if (recent.length > RESTART_LIMIT) {
-      this.emit("worker-down", { shard, error });
+    this.#tell("worker-lost", { shard, incarnation, error });
+    if (recent.length > RESTART_LIMIT || failedStarts > FAILED_START_LIMIT) {
+      this.#giveUp(shard, error);
       return;
     }
     const delayMs = recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
     this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
 
+  /** The shard stays without a worker: peers fail what they have for it. */
+  #giveUp(shard: number, error: ShardloomError): void {
+    for (const peer of this.#workers) {
+      // A peer that has died itself has nothing open.
+      if (peer.shard !== shard && peer.state === "up") peer.control.remote.losePeer(shard, encodeError(error)).catch(() => undefined);
+    }
+    this.#tell("worker-down", { shard, error });
+  }
+
+  /** Emits once this stack has unwound: no listener that throws, or closes the cluster, disturbs supervision. */
+  #tell<K extends keyof ControlPlaneEvents>(event: K, ...payload: ControlPlaneEvents[K]): void {
+    this.#options.scheduler.defer(() => (this as EventEmitter).emit(event, ...payload));
+  }
+
   #respawn(shard: number, incarnation: number, lostAtMs: number, delayMs: number): void {
     const block = new WorkerBlock(createWorkerBlock());
     for (let peer = 0; peer < this.#workers.length; peer++) {
-      (this.#mesh[shard] as SharedArrayBuffer[])[peer] = createBridge(this.#options.mesh);
-      (this.#mesh[peer] as SharedArrayBuffer[])[shard] = createBridge(this.#options.mesh);
+      (this.#mesh[shard] as SharedArrayBuffer[])[peer] = this.#meshBridge(shard, peer);
+      (this.#mesh[peer] as SharedArrayBuffer[])[shard] = this.#meshBridge(peer, shard);
     }
     const blocks = this.#workers.map((worker, index) => (index === shard ? block : worker.block));
     const worker = this.#spawn(shard, incarnation, block, blocks, delayMs);
@@ -273,85 +314,71 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       // A peer that dies meanwhile learns of this worker when its own replacement starts.
       peer.control.remote.attachPeer({ ...this.#peerTask(peer.shard, shard, block), incarnation }).catch(() => undefined);
     }
-    this.#whenReady(worker).then(
-      (ready) => this.emit("worker-restarted", { shard, incarnation, ready, recoveryMs: this.#options.clock.nowMs() - lostAtMs }),
+    this.#whenReady(worker, delayMs).then(
+      (ready) => {
+        this.#failedStarts[shard] = 0;
+        if (!this.#ending) this.#tell("worker-restarted", { shard, incarnation, ready, recoveryMs: this.#options.clock.nowMs() - lostAtMs });
+      },
       (error: unknown) => {
-        if (worker.state === "lost" || this.#closing) return;
-        worker.running.terminate();
-        this.#lost(worker, ShardloomError.from(error, "ERR_WORKER_LOST"));
+        if (worker.state !== "lost" && !this.#ending) this.#remove(worker, "hung", ShardloomError.from(error, "ERR_WORKER_LOST"));
       },
     );
   }
 
   #watch(): void {
-    this.#monitor = this.#options.scheduler.timer(this.#checkMs, () => {
-      for (const worker of this.#workers) this.#check(worker);
-      if (!this.#closing) this.#watch();
+    this.#watcher = this.#options.scheduler.timer(lookIntervalMs(this.#options.maxHandlerMs), () => {
+      if (this.#ending) return;
+      this.#watch();
+      for (const worker of [...this.#workers, ...this.#quarantined]) this.#check(worker);
     });
-    this.#monitor.unref();
+    this.#watcher.unref();
   }
 
-  /** One look at one worker. Quiet checks are counted, not timed, so that a control plane that was itself asleep accuses nobody. */
   #check(worker: Worker): void {
-    const beat = worker.block.heartbeat.read();
-    // A starting worker has no beat until it runs its loop, and may serve, and hang, before its "ready" has arrived.
-    if (worker.state !== "up" && (worker.state !== "starting" || beat.beats === 0)) return;
-    if (beat.beats !== worker.beats) {
-      worker.beats = beat.beats;
-      worker.quietChecks = 0;
+    const { state, monitor, shard } = worker;
+    // A starting worker may serve, and hang, before its "ready" has arrived.
+    if (state !== "up" && state !== "quarantined" && !(state === "starting" && monitor.running)) return;
+    const verdict = monitor.look();
+    if (verdict === "fine") return;
+    const { maxHandlerMs, maxNativeMs } = this.#options;
+    const details = { shard, incarnation: worker.incarnation, quietMs: monitor.quietMs };
+    const error =
+      verdict === "overdue"
+        ? new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot finish request as a native call held shard ${shard} for more than ${maxNativeMs} ms`, {
+            details: { ...details, maxNativeMs },
+          })
+        : new ShardloomError("ERR_HANDLER_HUNG", `Cannot finish request as a handler held shard ${shard} for more than ${maxHandlerMs} ms`, {
+            details: { ...details, maxHandlerMs },
+          });
+    this.#remove(worker, verdict, error);
+  }
+
+  /** Takes a worker that does not end out of service; its thread is terminated only when that cannot hit a native call. */
+  #remove(worker: Worker, verdict: Verdict, error: ShardloomError): void {
+    const native = worker.block.heartbeat.read().state === HEARTBEAT.NATIVE;
+    worker.block.retire();
+    if (verdict === "hung" && !native) {
+      worker.running.terminate();
+      this.#lost(worker, error);
       return;
     }
-    worker.quietChecks++;
-    worker.block.bell.ring();
-    const quietMs = worker.quietChecks * this.#checkMs;
-    if (beat.state === HEARTBEAT.NATIVE) {
-      if (quietMs >= this.#options.maxNativeMs) this.#quarantine(worker, quietMs);
-    } else if (quietMs >= this.#options.maxHandlerMs) {
-      this.#terminate(worker, quietMs);
-    }
-  }
-
-  #terminate(worker: Worker, quietMs: number): void {
-    const { shard, incarnation } = worker;
-    worker.running.terminate();
-    this.#lost(
-      worker,
-      new ShardloomError("ERR_HANDLER_HUNG", `Cannot finish request as a handler held shard ${shard} for more than ${this.#options.maxHandlerMs} ms`, {
-        details: { shard, incarnation, quietMs, maxHandlerMs: this.#options.maxHandlerMs },
-      }),
-    );
-  }
-
-  #quarantine(worker: Worker, quietMs: number): void {
-    const { shard, incarnation } = worker;
+    if (worker.state === "quarantined") return;
     worker.state = "quarantined";
     this.#quarantined.add(worker);
-    worker.block.retire();
-    const error = new ShardloomError(
-      "ERR_NATIVE_QUARANTINED",
-      `Cannot finish request as a native call held shard ${shard} for more than ${this.#options.maxNativeMs} ms`,
-      { details: { shard, incarnation, quietMs, maxNativeMs: this.#options.maxNativeMs } },
-    );
     this.#replace(worker, error);
+  }
+
+  /** Ends the actors of all workers before any loop ends, so that what they ask of each other settles. */
+  async #quiesce(workers: readonly Worker[], timeoutMs: number): Promise<void> {
+    const quiet = workers.map((worker) => worker.control.remote.quiesce(timeoutMs).catch(() => undefined));
+    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(quiet));
   }
 
   /** Waits for workers to end. @returns those that did not in time */
   async #settle(workers: readonly Worker[], timeoutMs: number): Promise<Worker[]> {
     const open = new Set(workers);
-    const all = Promise.all(
-      workers.map((worker) =>
-        worker.running.done.then(
-          () => open.delete(worker),
-          () => open.delete(worker),
-        ),
-      ),
-    );
-    let timer: Timer | undefined;
-    const expired = new Promise<void>((resolve) => {
-      timer = this.#options.scheduler.timer(timeoutMs, resolve);
-    });
-    await Promise.race([all, expired]);
-    timer?.cancel();
+    const ended = workers.map((worker) => worker.running.done.catch(() => undefined).then(() => open.delete(worker)));
+    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(ended));
     return [...open];
   }
 }

@@ -34,7 +34,10 @@ export interface ControlPlaneOptions {
   readonly maxHandlerMs: number;
   readonly maxNativeMs: number;
   readonly startTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly spinLimitUs: number;
   readonly maxHeapMb?: number;
+  readonly workerNice: number;
   /** What the next worker of a shard must take over. */
   readonly recover: (shard: number) => readonly RecoverTask[];
 }

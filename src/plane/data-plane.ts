@@ -24,6 +24,7 @@ const TURN_LIMIT_MS = 5;
 const TURN_LIMIT_ASYNC_MS = 1;
 /** Rounds without news, each after a microtask, before a worker with open handlers spins: they may have gone on to send. */
 const QUIET_ROUNDS = 3;
+const MICROTASK: Promise<void> = Promise.resolve();
 /** How often the heartbeat says that the worker is still at work, and the sweeps run. */
 const BEAT_MS = 1;
 /** Longest sleep in `Atomics.wait`; control messages wait at most this long. */
@@ -75,16 +76,20 @@ export class DataPlane {
   #servers: BridgeServer[] = [];
   #drainers: ((type: number, offset: number, length: number, slot: number, sequence: number) => void)[] = [];
   #requesters: Requester[] = [];
+  #quiescing = false;
   #stopping = false;
   #inLoop = false;
   #flushScheduled = false;
   #idleSlices = 0;
   #beatAtMs = 0;
+  /** Parked in `waitAsync`: handlers may go on meanwhile, and ask peers. */
+  #asleep = false;
   #timer: Timer | undefined;
   readonly #hasWork: () => boolean = () => this.#pollable();
   readonly #flushLater: () => void = () => {
     this.#flushScheduled = false;
     this.#flush();
+    if (this.#asleep) this.#watchDeadlines();
   };
 
   constructor(options: DataPlaneOptions) {
@@ -112,8 +117,14 @@ export class DataPlane {
     this.#options.scheduler.defer(this.#flushLater);
   };
 
-  /** Lets the loop end once its rings are empty and nothing is in flight. */
+  /** The worker is about to stop: no more background work, but requests are still answered. */
+  quiesce(): void {
+    this.#quiescing = true;
+  }
+
+  /** Lets the loop end once its rings are empty, whatever handlers are still open. */
   stop(): void {
+    this.#quiescing = true;
     this.#stopping = true;
     this.#options.block.bell.ring();
   }
@@ -128,45 +139,41 @@ export class DataPlane {
       if (block.retired) return "retired";
       const nowMs = clock.nowMs();
       const open = pendingAsync() > 0;
-      if (nowMs - lastTurnMs > (open ? TURN_LIMIT_ASYNC_MS : TURN_LIMIT_MS)) {
-        await nextTurn(scheduler);
-        lastTurnMs = clock.nowMs();
-        continue;
-      }
       const work = this.#duty(nowMs);
+      block.advance();
       if (work > 0) {
         this.#idleSlices = 0;
         if (waiting) spin.woke();
         waiting = false;
       }
+      if (nowMs - lastTurnMs > (open ? TURN_LIMIT_ASYNC_MS : TURN_LIMIT_MS)) {
+        await nextTurn(scheduler);
+        lastTurnMs = clock.nowMs();
+        continue;
+      }
       if (open || pendingAsync() > 0) {
         quiet = work > 0 ? 0 : quiet + 1;
         if (quiet < QUIET_ROUNDS) {
-          await undefined; // handlers whose answers have come go on
+          await MICROTASK; // handlers whose answers have come go on
           continue;
         }
       }
-      // What is stopping indexes nothing more: a long build must not hold up close().
-      if (work > 0 || (!this.#stopping && background(BACKGROUND_BUDGET_MS))) continue;
+      if (work > 0 || (!this.#quiescing && background(BACKGROUND_BUDGET_MS))) continue;
+      if (this.#stopping && !this.#pollable()) return "stopped";
       if (block.retired) return "retired";
       if (!waiting && spin.spin(this.#hasWork)) continue;
       waiting = true;
-      if (this.#stopping && pendingAsync() === 0 && !this.#pollable()) return "stopped";
       if (await this.#park()) lastTurnMs = clock.nowMs();
     }
   }
 
   #duty(nowMs: number): number {
-    const { block, sweep } = this.#options;
+    const { block } = this.#options;
     this.#inLoop = true;
     let work = 0;
+    const beat = nowMs - this.#beatAtMs >= BEAT_MS;
+    if (beat) block.heartbeat.enter(HEARTBEAT.JS, nowMs);
     try {
-      if (nowMs - this.#beatAtMs >= BEAT_MS) {
-        this.#beatAtMs = nowMs;
-        block.heartbeat.enter(HEARTBEAT.JS, nowMs);
-        for (const requester of this.#requesters) requester.sweep(nowMs);
-        sweep(nowMs);
-      }
       const servers = this.#servers;
       for (let at = 0; at < servers.length; at++) {
         const handled = (servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
@@ -177,7 +184,15 @@ export class DataPlane {
       this.#inLoop = false;
       this.#flush();
     }
+    // What is only due now and then comes after the answers have gone.
+    if (beat) this.#sweep(nowMs);
     return work;
+  }
+
+  #sweep(nowMs: number): void {
+    this.#beatAtMs = nowMs;
+    for (const requester of this.#requesters) requester.sweep(nowMs);
+    this.#options.sweep(nowMs);
   }
 
   /** Sleeps until rung. @returns whether the event loop had a turn */
@@ -198,7 +213,9 @@ export class DataPlane {
         return true;
       }
       this.#watchDeadlines();
+      this.#asleep = true;
       await woken;
+      this.#asleep = false;
       this.#timer?.cancel();
       return true;
     }
@@ -223,13 +240,14 @@ export class DataPlane {
     for (const requester of this.#requesters) {
       if (requester.pending > 0 && requester.earliestDeadlineMs < earliest) earliest = requester.earliestDeadlineMs;
     }
+    this.#timer?.cancel();
     if (earliest === Number.POSITIVE_INFINITY) return;
     const { clock, scheduler, block } = this.#options;
     this.#timer = scheduler.timer(Math.max(0, earliest - clock.nowMs()), () => block.bell.ring());
   }
 
   #pollable(): boolean {
-    for (const server of this.#servers) if (!server.requests.isEmpty() || server.hasOverflow()) return true;
+    for (const server of this.#servers) if (!server.requests.isEmpty() || server.canMoveOverflow()) return true;
     for (const requester of this.#requesters) if (requester.hasReply()) return true;
     return false;
   }
@@ -243,9 +261,10 @@ export class DataPlane {
     const links = [...this.#links.values()];
     this.#servers = links.flatMap((link) => (link.server === undefined ? [] : [link.server]));
     this.#requesters = links.flatMap((link) => (link.requester === undefined ? [] : [link.requester]));
-    const { onRequest } = this.#options;
-    this.#drainers = this.#servers.map(
-      (server) => (type, offset, length, slot, sequence) => onRequest(server, type, offset, length, slot, sequence),
-    );
+    const { onRequest, block } = this.#options;
+    this.#drainers = this.#servers.map((server) => (type, offset, length, slot, sequence) => {
+      block.advance();
+      onRequest(server, type, offset, length, slot, sequence);
+    });
   }
 }

@@ -40,6 +40,10 @@ export interface ShardTask {
   readonly control: MessagePort;
   /** Modules that export user actors. */
   readonly actorUrls: readonly string[];
+  /** Deadline of calls that give none, in ms. */
+  readonly requestTimeoutMs: number;
+  /** Longest spin for a message before the worker parks, in us. */
+  readonly spinLimitUs: number;
   /** What engines need to take over the regions of the shard's previous worker. */
   readonly recover: readonly RecoverTask[];
 }
@@ -72,9 +76,13 @@ export interface ShardStats {
 export interface ShardControl {
   ready(): Promise<ShardReady>;
   attachPeer(peer: PeerTask): void;
+  /** The shard is without a worker for good: fail what is open to it, and what comes. */
+  losePeer(shard: number, error: Uint8Array): void;
   attachClient(client: ClientTask): void;
   detachClient(client: string): void;
   stats(): ShardStats;
-  /** Finish what is in flight, then leave the loop. */
+  /** End the actors, giving open handlers this long; requests are still answered, those to actors with `ERR_CLOSED`. */
+  quiesce(timeoutMs: number): Promise<void>;
+  /** Leave the loop once what has arrived is answered. */
   stop(): void;
 }

@@ -1,7 +1,7 @@
 /**
- * The shared words of one data-plane worker: its doorbell, its heartbeat, its flags.
+ * The shared words of one data-plane worker: its doorbell, its heartbeat, its flags, its progress.
  *
- * Layout: `doorbell (128 B) | heartbeat (128 B) | flags (128 B)`, each on cache lines of its own.
+ * Layout: `doorbell (128 B) | heartbeat (128 B) | flags (128 B) | progress (128 B)`, each on cache lines of its own.
  * One block per worker *incarnation*: a replacement gets a new one, so that a quarantined thread that comes back finds
  * only its own, retired words.
  */
@@ -10,7 +10,9 @@ import { Heartbeat } from "../../native-bridge/heartbeat.ts";
 
 const HEARTBEAT_OFFSET = DOORBELL_BYTES;
 const FLAGS_OFFSET = HEARTBEAT_OFFSET + 128;
-const BLOCK_BYTES = FLAGS_OFFSET + 128;
+const PROGRESS_OFFSET = FLAGS_OFFSET + 128;
+const BLOCK_BYTES = PROGRESS_OFFSET + 128;
+const PROGRESS_WORD = PROGRESS_OFFSET >> 2;
 const RETIRED_WORD = FLAGS_OFFSET >> 2;
 
 /** Creates the memory of one block, all zero: nobody parked, idle, not retired. */
@@ -30,6 +32,16 @@ export class WorkerBlock {
     this.bell = new Doorbell(memory, 0);
     this.heartbeat = new Heartbeat(memory, HEARTBEAT_OFFSET);
     this.#words = new Int32Array(memory);
+  }
+
+  /** A handler or a turn of the loop has ended. Called by the worker only; a plain store, seen when it is seen. */
+  advance(): void {
+    this.#words[PROGRESS_WORD] = (this.#words[PROGRESS_WORD] as number) + 1;
+  }
+
+  /** Handlers and loop turns that have ended, wrapping; 0 until the loop begins. */
+  get progress(): number {
+    return Atomics.load(this.#words, PROGRESS_WORD);
   }
 
   /** Tells the worker that a replacement has its shard: it must touch nothing shared any more and leave. */

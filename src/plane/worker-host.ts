@@ -17,6 +17,8 @@ export interface WorkerHostOptions {
   readonly workers: number;
   /** V8 heap limit of each worker in MiB. @default V8's own */
   readonly maxHeapMb?: number;
+  /** Added to the nice value of each worker's thread. */
+  readonly workerNice: number;
 }
 
 /** One running worker. */
@@ -41,6 +43,7 @@ export class WorkerHost {
       maxQueue: options.workers * 2,
       atomics: "disabled",
       recordTiming: false,
+      niceIncrement: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: options.maxHeapMb } }),
     });
     // Deaths arrive as rejections of the task; without a listener the same event would end the process.

@@ -204,7 +204,9 @@ export class ReplyPump {
     }
     this.#timer?.cancel();
     this.#timerAtMs = earliest;
-    this.#timer = this.#options.scheduler.timer(Math.max(0, earliest - this.#options.clock.nowMs()), () => this.#expire());
+    this.#timer = this.#options.scheduler.timer(Math.max(0, earliest - this.#options.clock.nowMs()), () =>
+      this.#expire(),
+    );
   }
 
   #expire(): void {

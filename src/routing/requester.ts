@@ -8,78 +8,27 @@
  * Thread: one owner thread. Order: requests reach the peer in the order of `request` and `tell` calls, also when some of them
  * had to wait for credit, as nothing overtakes the queue.
  */
-import { ShardloomError } from "../errors.ts";
+
 import { type BridgeClient, NO_CREDIT, SUSPENDED, THROTTLED } from "../../native-bridge/bridge.ts";
 import { INSUFFICIENT_CAPACITY } from "../../native-bridge/spsc-ring.ts";
+import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { checkEnvelope, ENVELOPE_FAULTS, ENVELOPE_OK, envelopeFlags, type EnvelopeOrigin, writeEnvelope } from "../wire/envelope.ts";
-import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS } from "../wire/envelope-layout.ts";
-import { messageTypeName } from "../wire/message-types.ts";
+import {
+  checkEnvelope,
+  ENVELOPE_FAULTS,
+  ENVELOPE_OK,
+  type EnvelopeOrigin,
+  envelopeFlags,
+  writeEnvelope,
+} from "../wire/envelope.ts";
+import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS, PRIORITY } from "../wire/envelope-layout.ts";
+import { ACTOR_ASK, messageTypeName, RUNTIME_CANCEL } from "../wire/message-types.ts";
+import { cancelNotice, type Payload, PendingRequest, type ReplySink } from "./pending-request.ts";
+import { deadlinePassed, tooLarge, tooManyWait } from "./request-errors.ts";
+import { createRequesterStats, type RequesterStats } from "./requester-stats.ts";
 
-/** Typed views over one block of memory; all of them start at byte 0 of the same buffer. */
-export interface MemoryViews {
-  readonly bytes: Uint8Array;
-  readonly i32: Int32Array;
-  readonly f32: Float32Array;
-  readonly f64: Float64Array;
-}
-
-/** A message body that knows its size and writes itself in place. */
-export interface Payload {
-  readonly byteLength: number;
-  /** Writes exactly `byteLength` bytes at `offset`, which is 8-aligned. */
-  write(target: MemoryViews, offset: number): void;
-  /** The same message for a later `write`: called when it must wait. Absent when the payload owns what it writes. */
-  hold?(): Payload;
-}
-
-/** A reply's payload; valid only during `onReply`. */
-export interface ReplyFrame extends MemoryViews {
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** Where a request ends: exactly one of the two is called, exactly once. */
-export interface ReplySink {
-  onReply(frame: ReplyFrame): void;
-  onFailure(error: ShardloomError): void;
-}
-
-/** One message that is open, or a tell that waits for room. Opaque to callers, who may only cancel it. */
-export class PendingRequest {
-  state: "queued" | "sent" | "settled" = "queued";
-  slot = -1;
-  sequence = 0;
-  /** How many records had been sent to the peer when this one was. */
-  record = 0;
-  payload: Payload;
-  readonly type: number;
-  readonly vshard: number;
-  readonly priority: number;
-  readonly deadlineAtMs: number;
-  /** Undefined for a tell. */
-  readonly sink: ReplySink | undefined;
-  /** Tells that wait for room: called when it has left, or with the reason why it never will. */
-  readonly onSent: ((error?: ShardloomError) => void) | undefined;
-
-  constructor(
-    type: number,
-    vshard: number,
-    priority: number,
-    deadlineAtMs: number,
-    payload: Payload,
-    sink: ReplySink | undefined,
-    onSent: ((error?: ShardloomError) => void) | undefined,
-  ) {
-    this.type = type;
-    this.vshard = vshard;
-    this.priority = priority;
-    this.deadlineAtMs = deadlineAtMs;
-    this.payload = payload;
-    this.sink = sink;
-    this.onSent = onSent;
-  }
-}
+export type { MemoryViews, Payload, PendingRequest, ReplyFrame, ReplySink } from "./pending-request.ts";
+export type { RequesterStats } from "./requester-stats.ts";
 
 /** What a requester needs from its thread. */
 export interface RequesterOptions {
@@ -99,42 +48,6 @@ export interface RequesterOptions {
   readonly maxQueued?: number;
 }
 
-/**
- * Counters of one requester; they only grow.
- *
- * At any moment `accepted = told + replied + failed + timedOut + cancelled + open`, each message in exactly one of them, and
- * `sent = accepted - unsent - queued`. When nothing is open, the peer has counted `sent - skipped - inDoubt` messages.
- */
-export interface RequesterStats {
-  /** Requests and tells taken. */
-  accepted: number;
-  /** Requests and tells refused: too large, or too many wait. */
-  rejected: number;
-  /** Records handed to the peer, tells included. */
-  sent: number;
-  /** Tells handed to the peer. */
-  told: number;
-  /** Requests answered with a result. */
-  replied: number;
-  /** Requests that ended with an error of the peer, or as the peer was lost; tells that were lost while they waited. */
-  failed: number;
-  timedOut: number;
-  cancelled: number;
-  /** Of those that ended otherwise than `told` and `replied`: how many were never handed to the peer. */
-  unsent: number;
-  /** Replies that came after their request had ended. */
-  late: number;
-  /** Records that the peer skipped as their request had ended before it came to them. */
-  skipped: number;
-  /** Records of a lost peer that it had not taken, or not answered: it is not known what became of them. */
-  inDoubt: number;
-}
-
-/** Counters at zero. */
-export function createRequesterStats(): RequesterStats {
-  return { accepted: 0, rejected: 0, sent: 0, told: 0, replied: 0, failed: 0, timedOut: 0, cancelled: 0, unsent: 0, late: 0, skipped: 0, inDoubt: 0 };
-}
-
 /** Records after which a burst is published and the peer woken, so that it works while the burst goes on. */
 const FLUSH_EVERY = 64;
 const MAX_QUEUED = 4096;
@@ -145,11 +58,17 @@ export class Requester {
   readonly #stats: RequesterStats = createRequesterStats();
   readonly #bridge: BridgeClient;
   readonly #options: RequesterOptions;
-  readonly #maxQueued: number;
   readonly #maxPayloadBytes: number;
   readonly #bySlot: (PendingRequest | undefined)[];
   #queue: PendingRequest[] = [];
-  readonly #frame: { bytes: Uint8Array; i32: Int32Array; f32: Float32Array; f64: Float64Array; offset: number; length: number };
+  readonly #frame: {
+    bytes: Uint8Array;
+    i32: Int32Array;
+    f32: Float32Array;
+    f64: Float64Array;
+    offset: number;
+    length: number;
+  };
   readonly #onReply: (type: number, offset: number, length: number, slot: number, sequence: number) => void;
   #pending = 0;
   #unflushed = 0;
@@ -159,7 +78,6 @@ export class Requester {
   constructor(bridge: BridgeClient, options: RequesterOptions) {
     this.#bridge = bridge;
     this.#options = options;
-    this.#maxQueued = options.maxQueued ?? MAX_QUEUED;
     this.#maxPayloadBytes = bridge.maxRequestBytes - ENVELOPE_BYTES;
     this.#bySlot = new Array<PendingRequest | undefined>(bridge.creditMessages).fill(undefined);
     this.targetShard = options.targetShard;
@@ -264,16 +182,15 @@ export class Requester {
   drain(limit: number): number {
     const handled = this.#bridge.drainReplies(this.#onReply, limit);
     if (this.#queue.length > 0) this.sendQueued();
-    return handled < 0 ? 0 : handled;
+    return Math.max(handled, 0);
   }
 
   /** Sends queued messages for which there is room again. @returns how many left the queue */
   sendQueued(): number {
     const queue = this.#queue;
-    if (queue.length === 0) return 0;
     let left = 0;
     try {
-      const nowMs = this.#options.clock.nowMs();
+      const nowMs = queue.length === 0 ? 0 : this.#options.clock.nowMs();
       while (left < queue.length && this.#trySend(queue[left] as PendingRequest, nowMs)) left++;
     } finally {
       queue.splice(0, left);
@@ -285,9 +202,15 @@ export class Requester {
   /** Ends a request with `error` now; its slot is free at once and the peer skips it when it has not started. */
   cancel(pending: PendingRequest, error: ShardloomError): boolean {
     if (pending.state === "settled") return false;
+    const mayRun = pending.state === "sent" && pending.type === ACTOR_ASK;
     if (pending.state === "queued") this.#queue.splice(this.#queue.indexOf(pending), 1);
     this.#release(pending);
     this.#stats.cancelled++;
+    // Tells a handler that runs already. Without room it is not told, and runs to its end.
+    if (mayRun && this.#trySendTell(RUNTIME_CANCEL, pending.vshard, PRIORITY.CONTROL, cancelNotice(pending))) {
+      this.#stats.accepted++;
+      this.#options.onDirty(0);
+    }
     pending.sink?.onFailure(error);
     return true;
   }
@@ -333,21 +256,14 @@ export class Requester {
     if (this.#lost !== undefined) throw this.#lost;
     if (payload.byteLength <= this.#maxPayloadBytes) return;
     this.#stats.rejected++;
-    throw new ShardloomError(
-      "ERR_RECORD_TOO_LARGE",
-      `Cannot send ${messageTypeName(type)} as its payload must be at most ${this.#maxPayloadBytes} bytes: current value is ${payload.byteLength}`,
-      { details: { byteLength: payload.byteLength, limit: this.#maxPayloadBytes } },
-    );
+    throw tooLarge(type, payload.byteLength, this.#maxPayloadBytes);
   }
 
   #enqueue(pending: PendingRequest): void {
-    if (this.#queue.length >= this.#maxQueued) {
+    const { maxQueued = MAX_QUEUED } = this.#options;
+    if (this.#queue.length >= maxQueued) {
       this.#stats.rejected++;
-      throw new ShardloomError(
-        "ERR_OVERLOADED",
-        `Cannot send ${messageTypeName(pending.type)} to shard ${this.targetShard} as at most ${this.#maxQueued} messages may wait for credit`,
-        { details: { shard: this.targetShard, queued: this.#queue.length } },
-      );
+      throw tooManyWait(pending.type, this.targetShard, maxQueued);
     }
     pending.payload = pending.payload.hold?.() ?? pending.payload;
     this.#queue.push(pending);
@@ -421,8 +337,10 @@ export class Requester {
     payloadBytes: number,
   ): void {
     const { origin, topologyEpoch } = this.#options;
-    const words = this.#bridge.requests.i32;
-    writeEnvelope(words, offset, origin, type, 0, priority, requestId, vshard, this.targetShard, topologyEpoch, remainingMs, sentAtUs, payloadBytes);
+    const { i32 } = this.#bridge.requests;
+    // biome-ignore format: one call, one line of what and one of where
+    writeEnvelope(i32, offset, origin, type, 0, priority, requestId, vshard, this.targetShard,
+      topologyEpoch, remainingMs, sentAtUs, payloadBytes);
   }
 
   #settleReply(type: number, offset: number, length: number, slot: number, sequence: number): void {
@@ -459,13 +377,7 @@ export class Requester {
     const wasSent = pending.state === "sent";
     this.#release(pending);
     this.#stats.timedOut++;
-    pending.sink?.onFailure(
-      new ShardloomError(
-        "ERR_TIMEOUT",
-        `Cannot finish ${messageTypeName(pending.type)} on shard ${this.targetShard} before its deadline`,
-        { details: { shard: this.targetShard, type: messageTypeName(pending.type), sent: wasSent } },
-      ),
-    );
+    pending.sink?.onFailure(deadlinePassed(pending.type, this.targetShard, wasSent));
   }
 
   /** Takes a message that ends without a reply out of the books. The caller has taken it out of the queue. */

@@ -60,6 +60,19 @@ export const systemScheduler: Scheduler = {
   },
 };
 
+/** What a promise resolves to, or undefined when it has not within the time; its rejection passes through. */
+export async function withinMs<T>(scheduler: Scheduler, timeoutMs: number, work: Promise<T>): Promise<T | undefined> {
+  let timer: Timer | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = scheduler.timer(timeoutMs, () => resolve(undefined));
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    timer?.cancel();
+  }
+}
+
 /** Resolves after the event loop has turned once. */
 export function nextTurn(scheduler: Scheduler): Promise<void> {
   return new Promise((resolve) => scheduler.turn(resolve));

@@ -67,7 +67,8 @@ export class ActorMessage {
     const keyLength = key.length;
     i32[offset >> 2] = this.#actor | (this.#handler << 16);
     i32[(offset >> 2) + 1] = keyLength;
-    if (keyLength <= SHORT_KEY_BYTES) for (let at = 0; at < keyLength; at++) bytes[offset + HEADER_BYTES + at] = key[at] as number;
+    if (keyLength <= SHORT_KEY_BYTES)
+      for (let at = 0; at < keyLength; at++) bytes[offset + HEADER_BYTES + at] = key[at] as number;
     else bytes.set(key, offset + HEADER_BYTES);
     if (this.#valueLength > 0) this.#codec.copyPrepared(bytes, offset + HEADER_BYTES + keyLength);
   }
@@ -134,13 +135,18 @@ export class KeyReader {
   readonly #texts: string[] = new Array<string>(KEY_SLOTS).fill("");
   readonly #lengths: Uint8Array = new Uint8Array(KEY_SLOTS);
   readonly #bytes: Uint8Array = new Uint8Array(KEY_SLOTS * SHORT_KEY_BYTES);
+  #lastSlot = 0;
 
   read(bytes: Uint8Array, start: number, length: number): string {
+    if (this.#isAt(this.#lastSlot, bytes, start, length)) return this.#texts[this.#lastSlot] as string;
     if (length > SHORT_KEY_BYTES || length === 0) return decoder.decode(bytes.slice(start, start + length));
     let hash = length;
     for (let at = start; at < start + length; at++) hash = (Math.imul(hash, 31) + (bytes[at] as number)) | 0;
     const slot = (hash ^ (hash >>> 15)) & (KEY_SLOTS - 1);
-    return this.#isAt(slot, bytes, start, length) ? (this.#texts[slot] as string) : this.#learn(slot, bytes, start, length);
+    this.#lastSlot = slot;
+    return this.#isAt(slot, bytes, start, length)
+      ? (this.#texts[slot] as string)
+      : this.#learn(slot, bytes, start, length);
   }
 
   #isAt(slot: number, bytes: Uint8Array, start: number, length: number): boolean {

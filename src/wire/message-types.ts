@@ -23,6 +23,7 @@ export interface MessageTypeInfo {
 /** Every message type of the runtime, by name. */
 export const MESSAGE_TYPES = {
   "runtime.ping": { id: 0x0001, reply: true, idempotent: true, plane: "data" },
+  "runtime.cancel": { id: 0x0002, reply: false, idempotent: true, plane: "data" },
   "vector.open": { id: 0x0101, reply: true, idempotent: true, plane: "data" },
   "vector.drop": { id: 0x0102, reply: true, idempotent: true, plane: "data" },
   "vector.upsert": { id: 0x0103, reply: true, idempotent: true, plane: "data" },
@@ -39,6 +40,7 @@ export const MESSAGE_TYPES = {
 export type MessageTypeName = keyof typeof MESSAGE_TYPES;
 
 export const RUNTIME_PING: number = MESSAGE_TYPES["runtime.ping"].id;
+export const RUNTIME_CANCEL: number = MESSAGE_TYPES["runtime.cancel"].id;
 export const VECTOR_OPEN: number = MESSAGE_TYPES["vector.open"].id;
 export const VECTOR_DROP: number = MESSAGE_TYPES["vector.drop"].id;
 export const VECTOR_UPSERT: number = MESSAGE_TYPES["vector.upsert"].id;

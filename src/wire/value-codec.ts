@@ -157,9 +157,17 @@ class MsgpackValueCodec implements ValueCodec {
         `Cannot decode value as its range must lie within ${bytes.length} bytes: current value is ${describeValue(byteOffset)} + ${describeValue(byteLength)}`,
       );
     }
-    if (bytes[byteOffset] === EXT8 && bytes[byteOffset + 2] === TYPED_ARRAY_EXT && bytes[byteOffset + 3] === UINT8_ARRAY_INDEX && bytes[byteOffset + 1] === byteLength - 3) {
+    if (
+      bytes[byteOffset] === EXT8 &&
+      bytes[byteOffset + 2] === TYPED_ARRAY_EXT &&
+      bytes[byteOffset + 3] === UINT8_ARRAY_INDEX &&
+      bytes[byteOffset + 1] === byteLength - 3
+    ) {
+      const start = byteOffset + BYTES_HEADER;
+      // A Buffer's slice would be a view.
+      if (bytes.constructor === Uint8Array) return bytes.slice(start, byteOffset + byteLength);
       const value = new Uint8Array(byteLength - BYTES_HEADER);
-      for (let at = 0, from = byteOffset + BYTES_HEADER; at < value.length; at++, from++) value[at] = bytes[from] as number;
+      for (let at = 0; at < value.length; at++) value[at] = bytes[start + at] as number;
       return value;
     }
     // A private copy: msgpackr hangs a property on the array it reads, which would change the hidden class of a ring's

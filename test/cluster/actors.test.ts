@@ -63,6 +63,44 @@ describe("actors on real workers", () => {
     await expect(sleeping).rejects.toMatchObject({ code: "ERR_ABORTED" });
   });
 
+  it("fires the signal of a handler that runs when its ask is given up, on this thread and across the mesh", async () => {
+    for (const shard of [0, 1]) {
+      const key = keyOnShard(cluster, saboteur, shard);
+      const ref = cluster.actor(saboteur, key);
+      const controller = new AbortController();
+      const running = ref.noteAbort(60_000, { signal: controller.signal, timeoutMs: 60_000 });
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      controller.abort();
+      await expect(running).rejects.toMatchObject({ code: "ERR_ABORTED" });
+      await eventually("the handler saw its signal", async () => (await ref.aborts()) === 1);
+    }
+  });
+
+  it("hands the loop a turn in a long chain of local asks", async () => {
+    const own = await startTestCluster({ maxHandlerMs: 300 });
+    try {
+      let lost = 0;
+      own.on("worker-lost", () => lost++);
+      const from = keyOnShard(own, relay, 0);
+      const to = keyOnShard(own, counter, 0);
+      const chain = own.actor(relay, from).chain({ key: to, milliseconds: 1_000 }, { timeoutMs: 20_000 });
+      const started = performance.now();
+      await own.actor(saboteur, keyOnShard(own, saboteur, 0)).calls();
+      expect(performance.now() - started).toBeLessThan(500);
+      expect(await chain).toBeGreaterThan(100);
+      expect(lost).toBe(0);
+    } finally {
+      await own.close();
+    }
+  });
+
+  it("tells the sender of a local tell that the mailbox is full", async () => {
+    const from = keyOnShard(cluster, relay, 0);
+    const to = keyOnShard(cluster, saboteur, 0);
+    const refused = await cluster.actor(relay, from).flood({ key: to, count: 1_500 }, { timeoutMs: 10_000 });
+    expect(refused).toBeGreaterThan(400);
+  });
+
   it("brings handler errors back with their class, code and cause", async () => {
     const ref = cluster.actor(saboteur, "errors");
     await expect(ref.fail("boom")).rejects.toMatchObject({ code: "ERR_ACTOR_FAILED", cause: { name: "RangeError", message: "boom" } });

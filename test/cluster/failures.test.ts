@@ -157,7 +157,9 @@ describe("a busy worker", () => {
         const region = docs.region(id);
         expect(reader.read(region as never, target)).toBe(0);
         expect(target[0]).toBe(id);
+        expect(await docs.read(id, target)).toMatchObject({ by: "one-sided" });
       }
+      expect(await docs.read("unknown", target)).toBeUndefined();
       await Promise.all(blocked);
     } finally {
       await cluster.close();
@@ -187,6 +189,11 @@ describe("a native call past its budget", () => {
       expect(await docs.count()).toBe(100);
       await docs.upsert([{ id: 1, vector: new Float32Array(4).fill(-1) }]);
       expect((await docs.get(1))?.vector).toEqual(new Float32Array(4).fill(-1));
+      const before = cluster.arena.stats();
+      await new Promise((resolve) => setTimeout(resolve, 3_000)); // the native call returns, and its thread ends
+      expect(cluster.arena.stats()).toEqual(before); // it gave nothing back that its successor uses
+      const { hits } = await docs.search(new Float32Array(4).fill(50.1), { k: 3, exact: true });
+      expect(hits.map((hit) => hit.id)).toEqual([50, 51, 49]);
     } finally {
       await cluster.close({ timeoutMs: 20_000 });
     }

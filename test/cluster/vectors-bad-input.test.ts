@@ -135,7 +135,7 @@ describe("bad input to a collection", () => {
     ["with bytes", () => ({ list: [1, new Uint8Array(1)] }), "payload.list[1]"],
     ["with a symbol", () => ({ s: Symbol("s") }), "payload.s"],
     ["with a bigint beyond 64 bits", () => ({ n: 2n ** 64n }), "payload.n"],
-    ["with __proto__", () => JSON.parse('{"__proto__": 1}'), "payload.__proto__"],
+    ["with __proto__", () => JSON.parse('{"__proto__": 1}') as unknown, "payload.__proto__"],
     [
       "cyclic",
       () => {

@@ -54,7 +54,7 @@ test.each([
     producer.close();
   } else {
     const at = producer.tryClaim(1, 8);
-    producer.i32[(at - 8) >> 2] = -1;
+    producer.i32[(at - 4) >> 2] = -1; // the type word, with its check
     producer.commit(at);
     producer.flush();
   }

@@ -1,7 +1,7 @@
 /** The ring against a model queue, and its decoder against damaged memory. `SEED=…` repeats; `SHARDLOOM_LONG=1` is long. */
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { CAPACITY_OFFSET, RING_HEADER_BYTES, TAIL_OFFSET } from "../../native-bridge/ring-layout.ts";
+import { CAPACITY_OFFSET, HEAD_OFFSET, RING_HEADER_BYTES, TAIL_OFFSET } from "../../native-bridge/ring-layout.ts";
 import { INSUFFICIENT_CAPACITY, RING_POISONED, RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 import { LONG, announceSeed, nextRandom } from "./support.ts";
 
@@ -26,7 +26,7 @@ test("property: any sequence of operations agrees with a queue", () => {
       const memory = new SharedArrayBuffer(ringByteLength(capacity));
       initializeRing(memory, 0, capacity);
       const words = new Int32Array(memory);
-      words[TAIL_OFFSET >> 2] = words[(TAIL_OFFSET + 128) >> 2] = (start << 3) | 0; // any lap, also around 2^31
+      words[TAIL_OFFSET >> 2] = words[HEAD_OFFSET >> 2] = (start << 3) | 0; // any lap, also around 2^31
       const producer = new RingProducer(memory, 0, { publishBatchMessages: batch });
       const consumer = new RingConsumer(memory);
       const model: { type: number; length: number; fill: number }[] = [];
@@ -47,7 +47,7 @@ test("property: any sequence of operations agrees with a queue", () => {
           if (offset === INSUFFICIENT_CAPACITY) {
             // Refused only when the record and the padding before a wrap really do not fit.
             const used = model.reduce((bytes, record) => bytes + ((record.length + 15) & -8), 0);
-            expect(used + 2 * ((action.length + 15) & -8) + 2 * ((producer.maxPayloadBytes + 15) & -8)).toBeGreaterThan(capacity);
+            expect(used + 2 * ((action.length + 15) & -8) + 2 * ((producer.maxPayloadBytes + 15) & -8) + 8).toBeGreaterThan(capacity);
             flushed = sent;
             continue;
           }
@@ -103,7 +103,7 @@ test("fuzz: a damaged header poisons the ring, and nothing outside it is ever ha
     words.fill(0);
     initializeRing(memory, 0, capacity);
     random = nextRandom(random);
-    words[TAIL_OFFSET >> 2] = words[(TAIL_OFFSET + 128) >> 2] = random & -8;
+    words[TAIL_OFFSET >> 2] = words[HEAD_OFFSET >> 2] = random & -8;
     const producer = new RingProducer(memory);
     const consumer = new RingConsumer(memory);
     offsets.length = 0;
@@ -132,6 +132,7 @@ test("fuzz: a damaged header poisons the ring, and nothing outside it is ever ha
       else for (let i = 0; i < length; i++) if (consumer.bytes[offset + i] !== ((2 * seen) & 0xff)) throw new Error(`round ${round}: content`);
       seen++;
     }, 1000);
+    for (let look = 0; look < 1024; look++) consumer.isEmpty(); // a size word that became 0 is noticed by looking on
     const lost = wrong === 0 && code !== offsets.length >> 1 && consumer.drain(() => undefined, 1) !== RING_POISONED;
     if (wrong > 0 || lost) outcomes.undetected++;
     else if (code === offsets.length >> 1) outcomes.intact++;

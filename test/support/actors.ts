@@ -1,7 +1,9 @@
 /** Actors that the cluster tests host in real workers. */
 import { pbkdf2Sync } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { defineActor } from "../../src/index.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import { systemClock } from "../../src/runtime/clock.ts";
 
 /** Keeps a count and the order in which it was told things. */
 export const counter = defineActor({
@@ -27,7 +29,7 @@ export const counter = defineActor({
 /** Does what breaks things. */
 export const saboteur = defineActor({
   name: "saboteur",
-  init: () => ({ calls: 0 }),
+  init: () => ({ calls: 0, aborts: 0 }),
   handlers: {
     calls(state) {
       state.calls++;
@@ -41,6 +43,45 @@ export const saboteur = defineActor({
     /** One real native call that nothing can interrupt; about 0.4 s for a million rounds. */
     grind(_, rounds: number, context) {
       return context.native(() => pbkdf2Sync("secret", "salt", rounds, 32, "sha512").length);
+    },
+    /** Goes native for a moment again and again, and never ends a turn meanwhile. */
+    flicker(_, milliseconds: number, context) {
+      const until = performance.now() + milliseconds;
+      while (performance.now() < until) context.native(() => pbkdf2Sync("secret", "salt", 2_000, 32, "sha512"));
+      return "done";
+    },
+    nestNative(_, milliseconds: number, context) {
+      return context.native(() => {
+        context.native(() => pbkdf2Sync("secret", "salt", 10, 32, "sha512"));
+        const until = performance.now() + milliseconds;
+        while (performance.now() < until) pbkdf2Sync("secret", "salt", 2_000, 32, "sha512");
+        return "done";
+      });
+    },
+    clock() {
+      return systemClock.nowMs();
+    },
+    noteAbort(state, milliseconds: number, context) {
+      return new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        context.signal.addEventListener("abort", () => {
+          clearTimeout(timer);
+          state.aborts++;
+          resolve();
+        });
+      });
+    },
+    aborts(state) {
+      return state.aborts;
+    },
+    sleepUntilAborted(_, milliseconds: number, context) {
+      return new Promise<string>((resolve, reject) => {
+        const timer = setTimeout(() => resolve("slept"), milliseconds);
+        context.signal.addEventListener("abort", () => {
+          clearTimeout(timer);
+          reject(context.signal.reason as Error);
+        });
+      });
     },
     sleep(_, milliseconds: number) {
       return new Promise<string>((resolve) => setTimeout(() => resolve("slept"), milliseconds));
@@ -75,10 +116,42 @@ export const relay = defineActor({
     async addTo(_, message: { key: string; amount: number }, context) {
       return context.actor(counter, message.key).add(message.amount);
     },
+    /** Asks one after the other for a while, and says how often. */
+    async chain(_, message: { key: string; milliseconds: number }, context) {
+      const target = context.actor(counter, message.key);
+      const until = performance.now() + message.milliseconds;
+      let asks = 0;
+      for (; performance.now() < until; asks++) await target.add(1);
+      return asks;
+    },
+    /** Tells a sleeper more than its mailbox holds, and counts refusals. */
+    async flood(_, message: { key: string; count: number }, context) {
+      const target = context.actor(saboteur, message.key);
+      const tells = Array.from({ length: message.count }, () => target.tell.sleep(20));
+      const settled = await Promise.allSettled(tells);
+      return settled.filter((tell) => tell.status === "rejected").length;
+    },
     async burst(_, message: { key: string; values: number[] }, context) {
       const target = context.actor(counter, message.key);
       await Promise.all(message.values.map((value) => target.tell.remember(value)));
       return target.seen();
     },
+  },
+});
+
+/** Saves itself to another actor when it stops, and notes whether that worked. */
+export const saver = defineActor({
+  name: "saver",
+  init: () => ({ key: "", path: "" }),
+  handlers: {
+    remember(state, message: { key: string; path: string }) {
+      state.key = message.key;
+      state.path = message.path;
+    },
+  },
+  async onStop(state, context) {
+    if (state.key === "") return;
+    const outcome = await context.actor(counter, state.key).add(1).catch((error: Error) => error.message);
+    writeFileSync(state.path, String(outcome));
   },
 });

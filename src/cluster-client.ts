@@ -1,0 +1,280 @@
+/**
+ * The cluster from another thread of the process: `cluster.port()` on the main thread, `connect(port)` on the other.
+ *
+ * The other thread gets bridges of its own to every worker, plans and gathers by itself, and reads regions one-sidedly; the main
+ * thread only tells it which worker serves a shard, and opens and drops collections for it.
+ *
+ * Invariant: what the main thread tells arrives in order on one port: a shard's worker is lost before its successor is
+ * attached, and a recovered root is told before anybody can learn of it in another way.
+ */
+import { EventEmitter } from "node:events";
+import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
+import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { Coordinator } from "../actors/coordinator.ts";
+import type { VectorCollection } from "../actors/vector/client-collection.ts";
+import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
+import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
+import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
+import { Arena } from "../native-bridge/arena.ts";
+import { DOORBELL_BYTES } from "../native-bridge/doorbell.ts";
+import { Kernels } from "../native-bridge/kernels.ts";
+import { Verbs } from "../native-bridge/verbs.ts";
+import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
+import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import { ShardloomError } from "./errors.ts";
+import { ClientPlane } from "./plane/client-plane.ts";
+import type { ControlPlane } from "./plane/control-plane.ts";
+import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
+import type { ControlClient } from "./plane/control-types.ts";
+import type { ShardReady } from "./plane/shard-task.ts";
+import { systemClock } from "./runtime/clock.ts";
+import { systemScheduler } from "./runtime/scheduler.ts";
+import type { TopologySnapshot } from "./topology/snapshot.ts";
+import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
+import { createValueCodec } from "./wire/value-codec.ts";
+
+/** Owner numbers of connected threads' scratch memory start here. */
+const FIRST_OWNER = 0x8000;
+
+/** Everything that {@link connect} needs. Send it with `transferList: port.transferList`, to one thread, once. */
+export interface ClusterPort {
+  readonly name: string;
+  readonly owner: number;
+  readonly memory: WebAssembly.Memory;
+  readonly kernels: WebAssembly.Module;
+  readonly topology: TopologySnapshot;
+  readonly actors: ActorTable;
+  readonly requestTimeoutMs: number;
+  readonly spinLimitUs: number;
+  readonly block: SharedArrayBuffer;
+  readonly events: MessagePort;
+  readonly control: MessagePort;
+  readonly transferList: readonly Transferable[];
+}
+
+type PortEvent =
+  | { readonly kind: "attach"; readonly shard: number; readonly bridge: SharedArrayBuffer; readonly block: SharedArrayBuffer }
+  | { readonly kind: "lose"; readonly shard: number; readonly error: Uint8Array }
+  | { readonly kind: "recovered"; readonly shard: number; readonly recovered: ShardReady["recovered"] }
+  | { readonly kind: "dropped"; readonly collectionId: number }
+  | { readonly kind: "closed" };
+
+/** What the main thread does for a connected one. */
+interface PortControl {
+  openVectors(name: string, options: VectorCollectionOptions | undefined): ReturnType<VectorCatalog["describe"]>;
+  dropVectors(name: string): Promise<boolean>;
+  disconnect(): Promise<void>;
+}
+
+/** The main thread's side of all connected threads. */
+export class ClusterPorts {
+  readonly #control: ControlPlane;
+  readonly #vectors: VectorCatalog;
+  readonly #open: Set<MessagePort> = new Set();
+  #next = 1;
+
+  constructor(control: ControlPlane, vectors: VectorCatalog) {
+    this.#control = control;
+    this.#vectors = vectors;
+  }
+
+  /** Makes a port: every worker serves the thread that gets it, as soon as it connects. */
+  async create(fixed: Omit<ClusterPort, "name" | "owner" | "block" | "events" | "control" | "transferList">): Promise<ClusterPort> {
+    const number = this.#next++;
+    const name = `thread-${number}`;
+    const block = new SharedArrayBuffer(DOORBELL_BYTES);
+    const events = new MessageChannel();
+    const calls = new MessageChannel();
+    const tell = (event: PortEvent): void => events.port1.postMessage(event);
+    const client: ControlClient = {
+      name,
+      block,
+      attach: (shard, bridge, worker) => tell({ kind: "attach", shard, bridge, block: worker }),
+      lose: (shard, error) => tell({ kind: "lose", shard, error: encodeError(error) }),
+    };
+    const leave = async (): Promise<void> => {
+      if (!this.#open.delete(events.port1)) return;
+      events.port1.close();
+      calls.port1.close();
+      await this.#control.removeClient(name);
+    };
+    serveControl<PortControl>(calls.port1, {
+      openVectors: (collection, options) => this.#vectors.describe(collection, options),
+      dropVectors: (collection) => this.#vectors.drop(collection),
+      disconnect: async () => {
+        await this.#control.removeClient(name);
+        systemScheduler.turn(() => void leave().catch(() => undefined)); // after this answer has gone
+      },
+    });
+    this.#open.add(events.port1);
+    // The other end closes with its thread, however that ends.
+    events.port1.on("close", () => void leave().catch(() => undefined));
+    events.port1.unref();
+    calls.port1.unref();
+    await this.#control.addClient(client);
+    const transferList = [events.port2, calls.port2];
+    return { ...fixed, name, owner: FIRST_OWNER + number, block, events: events.port2, control: calls.port2, transferList };
+  }
+
+  recovered(shard: number, recovered: ShardReady["recovered"]): void {
+    this.#tellAll({ kind: "recovered", shard, recovered });
+  }
+
+  dropped(collectionId: number): void {
+    this.#tellAll({ kind: "dropped", collectionId });
+  }
+
+  close(): void {
+    this.#tellAll({ kind: "closed" });
+    for (const port of this.#open) port.close();
+    this.#open.clear();
+  }
+
+  #tellAll(event: PortEvent): void {
+    for (const port of this.#open) port.postMessage(event);
+  }
+}
+
+/** Events of a connected thread. */
+export interface ClusterClientEvents {
+  /** The cluster was closed by its main thread. */
+  closed: [];
+}
+
+/** The cluster as a thread other than its main one uses it. */
+export class ClusterClient extends EventEmitter<ClusterClientEvents> implements AsyncDisposable {
+  readonly topology: TopologySnapshot;
+  readonly #port: ClusterPort;
+  readonly #arena: Arena;
+  readonly #kernels: Kernels;
+  readonly #client: ClientPlane;
+  readonly #control: ControlConnection<PortControl>;
+  readonly #vectors: ConnectedVectors;
+  readonly #router: ActorRouter;
+  #attached = 0;
+  #whenAttached: (() => void) | undefined;
+  #closed = false;
+
+  /** @internal Use {@link connect}. */
+  constructor(port: ClusterPort) {
+    super();
+    const { topology, memory, kernels, spinLimitUs, requestTimeoutMs, block, name } = port;
+    this.#port = port;
+    this.topology = topology;
+    this.#arena = new Arena(memory);
+    this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
+    this.#client = new ClientPlane({ name, clock: systemClock, scheduler: systemScheduler, snapshot: topology, spinLimitUs, block });
+    const coordinator = new Coordinator({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot: topology,
+      requester: (shard) => this.#client.requester(shard),
+      requestTimeoutMs,
+    });
+    this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
+    this.#control = connectControl<PortControl>(port.control, () => undefined);
+    this.#vectors = new ConnectedVectors({
+      coordinator,
+      arena: this.#arena,
+      kernels: this.#kernels,
+      describe: (collection, options) => this.#control.remote.openVectors(collection, options),
+      assertOpen: () => this.#assertOpen(),
+    });
+    port.events.on("message", (event: PortEvent) => this.#take(event));
+  }
+
+  /** @internal Resolves when the bridges of all workers are there. */
+  async attached(): Promise<this> {
+    if (this.#attached < this.topology.shards) await new Promise<void>((resolve) => (this.#whenAttached = resolve));
+    this.#port.events.unref();
+    this.#port.control.unref();
+    return this;
+  }
+
+  /** Opens a collection, creating it when it is new and `options` are given. As `Cluster.vectors`. */
+  vectors(name: string, options?: VectorCollectionOptions): Promise<VectorCollection> {
+    return this.#vectors.open(name, options);
+  }
+
+  /** Drops a collection. @returns whether it existed */
+  dropVectors(name: string): Promise<boolean> {
+    this.#assertOpen();
+    return this.#control.remote.dropVectors(name);
+  }
+
+  /** A reference to a virtual actor. As `Cluster.actor`. */
+  actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
+    this.#assertOpen();
+    this.#router.assertKnown(definition.name);
+    return createActorRef(definition, key, this.#router);
+  }
+
+  /** One-sided access to any registered region, from this thread. */
+  reader(): Verbs {
+    this.#assertOpen();
+    return new Verbs(this.#arena);
+  }
+
+  /** Leaves the cluster: what is open fails, the workers forget this thread. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#end();
+    await this.#control.remote.disconnect().catch(() => undefined); // the main thread may have gone first
+    this.#release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #take(event: PortEvent): void {
+    switch (event.kind) {
+      case "attach":
+        this.#client.attach(event.shard, event.bridge, event.block);
+        this.#attached++;
+        if (this.#attached >= this.topology.shards) this.#whenAttached?.();
+        break;
+      case "lose":
+        this.#client.lose(event.shard, decodeErrorAt(event.error, 0, event.error.length));
+        break;
+      case "recovered":
+        this.#vectors.recovered(event.shard, event.recovered);
+        break;
+      case "dropped":
+        this.#vectors.dropped(event.collectionId);
+        break;
+      case "closed":
+        if (this.#closed) return;
+        this.#end();
+        this.#release();
+        this.emit("closed");
+        break;
+    }
+  }
+
+  #end(): void {
+    this.#closed = true;
+    this.#client.close();
+  }
+
+  #release(): void {
+    this.#control.end(new ShardloomError("ERR_CLOSED", "Cannot use cluster as it is closed"));
+    this.#kernels.close();
+    this.#port.events.close();
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new ShardloomError("ERR_CLOSED", "Cannot use cluster as it is closed");
+  }
+}
+
+/**
+ * Connects this thread to a cluster whose main thread made the port with `cluster.port()`.
+ *
+ * @example In a worker
+ * const cluster = await connect(workerData.port);
+ * const docs = await cluster.vectors("docs");
+ */
+export function connect(port: ClusterPort): Promise<ClusterClient> {
+  return new ClusterClient(port).attached();
+}
