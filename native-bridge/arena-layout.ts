@@ -8,7 +8,7 @@
  *  byte 256    192 free-list heads, 8 bytes each: tag (high 32 bits) | first free block in units (low 32 bits, 0 = none)
  *  byte 2048   64 scratch entries, 16 bytes each: owner + 1 (0 = free) | unused | range, 8 bytes:
  *              byte length (high 32 bits) | block in units (low 32 bits); one store changes it, 0 = none
- *  byte 4096   region table (see region-layout.ts)
+ *  byte 4096   region table (see region-layout.ts), then the free map: one bit for every unit (see free-map.ts), then the heap
  * ```
  *
  * Invariant: a unit is 64 bytes, so the whole 4 GiB is 2^26 units and every cursor is a non-negative int32.

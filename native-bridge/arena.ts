@@ -6,7 +6,8 @@
  * Source: Treiber's stack (IBM RJ 5118, 1986) with a 32-bit tag against ABA; segregated fits (Wilson et al., IWMM'95, §3.6).
  * Divergence: the memory is created at its maximum and never grows (the system commits pages at first touch: 4 GiB cost
  * 0.1 ms and no resident memory), so views never go stale, where DESIGN.md takes them anew after growth. Freed blocks are
- * split when needed but never merged. List heads are 64-bit, hence BigInt: allocation is not a hot path.
+ * split when needed, and merged when nothing else is left (free-map.ts). List heads are 64-bit, hence BigInt: allocation is
+ * not a hot path.
  */
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import {
@@ -41,6 +42,7 @@ import {
   USED_UNITS_WORD,
   VERSION_WORD,
 } from "./arena-layout.ts";
+import { FreeMap } from "./free-map.ts";
 import { REGION_TABLE_BYTES } from "./region-layout.ts";
 
 /** How to create an arena. */
@@ -66,7 +68,13 @@ export interface ArenaStats {
   readonly frees: number;
 }
 
-const HEAP_START_UNITS = (REGION_TABLE_BYTE_OFFSET + REGION_TABLE_BYTES) >>> UNIT_SHIFT;
+const FREE_MAP_BYTE_OFFSET = REGION_TABLE_BYTE_OFFSET + REGION_TABLE_BYTES;
+
+/** The heap begins behind the free map, whose size follows from the capacity. */
+function heapStartUnits(capacityUnits: number): number {
+  return (FREE_MAP_BYTE_OFFSET >>> UNIT_SHIFT) + Math.ceil(capacityUnits / 8 / UNIT_BYTES);
+}
+
 const LOW_32 = 0xffff_ffffn;
 
 /**
@@ -97,9 +105,10 @@ export function createArena(options: ArenaOptions = {}): WebAssembly.Memory {
   }
   const i32 = new Int32Array(memory.buffer);
   i32[VERSION_WORD] = ARENA_VERSION;
-  i32[CAPACITY_UNITS_WORD] = capacityBytes / UNIT_BYTES;
-  i32[HEAP_START_WORD] = HEAP_START_UNITS;
-  i32[BUMP_WORD] = HEAP_START_UNITS;
+  const capacityUnits = capacityBytes / UNIT_BYTES;
+  i32[CAPACITY_UNITS_WORD] = capacityUnits;
+  i32[HEAP_START_WORD] = heapStartUnits(capacityUnits);
+  i32[BUMP_WORD] = heapStartUnits(capacityUnits);
   Atomics.store(i32, MAGIC_WORD, ARENA_MAGIC); // publishes the head
   return memory;
 }
@@ -121,6 +130,8 @@ export class Arena {
   /** The head as 8-byte words. */
   readonly #longs: BigUint64Array;
   readonly #capacityUnits: number;
+  readonly #heapStartUnits: number;
+  readonly #freeMap: FreeMap;
 
   constructor(memory: WebAssembly.Memory) {
     const buffer = memory?.buffer as unknown;
@@ -137,12 +148,14 @@ export class Arena {
     this.#heads = this.#longs.subarray(FREE_LIST_LONG, FREE_LIST_LONG + CLASS_COUNT);
     this.#capacityUnits = buffer.byteLength / UNIT_BYTES;
     this.capacityBytes = buffer.byteLength;
-    this.heapByteOffset = HEAP_START_UNITS * UNIT_BYTES;
+    this.#heapStartUnits = heapStartUnits(this.#capacityUnits);
+    this.heapByteOffset = this.#heapStartUnits * UNIT_BYTES;
+    this.#freeMap = new FreeMap(new Int32Array(buffer, FREE_MAP_BYTE_OFFSET, Math.ceil(this.#capacityUnits / 32)));
     if (
       Atomics.load(this.i32, MAGIC_WORD) !== ARENA_MAGIC ||
       this.i32[VERSION_WORD] !== ARENA_VERSION ||
       this.i32[CAPACITY_UNITS_WORD] !== this.#capacityUnits ||
-      this.i32[HEAP_START_WORD] !== HEAP_START_UNITS
+      this.i32[HEAP_START_WORD] !== this.#heapStartUnits
     ) {
       throw new ShardloomError(
         "ERR_CORRUPT",
@@ -154,7 +167,8 @@ export class Arena {
   /**
    * Takes a zero-filled block, aligned to 64 bytes. Any thread.
    *
-   * Cost: O(1) and lock-free, about 0.3 µs; a recycled block is cleared, a fresh one is zero already.
+   * Cost: O(1) and lock-free, about 0.3 µs; a recycled block is cleared, a fresh one is zero already. Once all memory was
+   * handed out and lies in pieces that are too small, they are merged and searched: 0.5 ms per GiB at most.
    *
    * @param byteLength Bytes wanted, at least 1; rounded up by at most 12.5 % (64 bytes for small blocks).
    * @returns Byte offset of the block in the arena.
@@ -168,6 +182,7 @@ export class Arena {
     if (!recycled) block = this.#bump(classUnits(sizeClass));
     const fresh = !recycled && block !== 0;
     if (block === 0) block = this.#split(sizeClass);
+    if (block === 0) block = this.#merge(classUnits(sizeClass));
     if (block === 0) {
       throw new ShardloomError(
         "ERR_OUT_OF_MEMORY",
@@ -193,7 +208,7 @@ export class Arena {
     const sizeClass = classOf(units);
     if (
       !Number.isInteger(block) ||
-      block < HEAP_START_UNITS ||
+      block < this.#heapStartUnits ||
       block + classUnits(sizeClass) > Atomics.load(this.i32, BUMP_WORD)
     ) {
       throw invalidArgument("free block", "byteOffset", "the start of an allocated block", byteOffset);
@@ -254,7 +269,7 @@ export class Arena {
       capacityBytes: this.capacityBytes,
       usedBytes,
       freeBytes: this.capacityBytes - this.heapByteOffset - usedBytes,
-      touchedBytes: (Atomics.load(this.i32, BUMP_WORD) - HEAP_START_UNITS) * UNIT_BYTES,
+      touchedBytes: (Atomics.load(this.i32, BUMP_WORD) - this.#heapStartUnits) * UNIT_BYTES,
       allocations: Atomics.load(this.i32, ALLOCATIONS_WORD) >>> 0,
       frees: Atomics.load(this.i32, FREES_WORD) >>> 0,
     };
@@ -338,6 +353,23 @@ export class Arena {
       return block;
     }
     return 0;
+  }
+
+  /** Moves everything free, a block at a time, to where neighbours merge, and takes a range from there. */
+  #merge(units: number): number {
+    const kept = this.#freeMap.take(units); // of an earlier merge
+    if (kept !== 0) return kept;
+    for (;;) {
+      const rest = Atomics.load(this.i32, BUMP_WORD);
+      if (rest === this.#capacityUnits) break;
+      if (Atomics.compareExchange(this.i32, BUMP_WORD, rest, this.#capacityUnits) === rest)
+        this.#freeMap.add(rest, this.#capacityUnits - rest);
+    }
+    for (let sizeClass = 0; sizeClass < CLASS_COUNT; sizeClass++) {
+      for (let block = this.#pop(sizeClass); block !== 0; block = this.#pop(sizeClass))
+        this.#freeMap.add(block, classUnits(sizeClass));
+    }
+    return this.#freeMap.take(units);
   }
 }
 

@@ -46,7 +46,7 @@ export function prepareItem(parts: VectorCollectionParts, document: VectorDocume
   const { id, vector, payload } = document;
   idWordOf(id);
   const hash = hashId(id);
-  const copy = copyVector("upsert", parts.options.dimensions, vector, id);
+  const copy = copyVector("upsert", parts.options, vector, id);
   const encoded = payload === undefined ? undefined : encodePayload(payload, id);
   return { id, hash, vshard: vshardOfHash(parts.coordinator.snapshot, hash), vector: copy, payload: encoded };
 }

@@ -3,6 +3,7 @@
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { VectorId } from "./id-codec.ts";
+import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
 
 /** Most answers that one search may ask for, and most candidates. */
 const MAX_K = 65_536;
@@ -19,11 +20,29 @@ export function assertEf(ef: number): void {
     throw invalidArgument("search", "ef", `an integer between 0 and ${MAX_K}`, ef);
 }
 
-/** A checked copy of a document's vector. @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE` naming component, value and id. */
-export function copyVector(action: string, dimensions: number, vector: ArrayLike<number>, id: VectorId): Float32Array {
+/**
+ * A checked copy of a document's vector.
+ *
+ * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`; `ERR_NOT_FINITE`, or for what float16 cannot hold `ERR_INVALID_ARGUMENT`,
+ * naming component, value and id.
+ */
+export function copyVector(
+  action: string,
+  options: ResolvedVectorOptions,
+  vector: ArrayLike<number>,
+  id: VectorId,
+): Float32Array {
   const owner = (): string => `vector of ${describeValue(id)}`;
-  assertLength(action, dimensions, vector, owner, { id });
-  return checkedCopy(action, vector, owner, { id });
+  assertLength(action, options.dimensions, vector, owner, { id });
+  const copy = checkedCopy(action, vector, owner, { id });
+  const limit = componentLimit(options);
+  const at = firstBeyond(copy, 0, copy.length, limit);
+  if (at < 0) return copy;
+  throw new ShardloomError(
+    "ERR_INVALID_ARGUMENT",
+    `Cannot ${action} as component ${at} of the ${owner()} must be within ±${limit} with f16: current value is ${copy[at]}`,
+    { details: { component: at, value: copy[at], limit, id } },
+  );
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless the target holds a whole vector. */

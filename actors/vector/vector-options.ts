@@ -18,6 +18,14 @@ export type QuantizationName = (typeof QUANTIZATION_NAMES)[number];
 /** Largest finite float16. */
 const MAX_F16 = 65_504;
 
+/**
+ * How a collection is made.
+ *
+ * Limits: every collection takes four entries of the node's region table (4096) on each shard, and one more for each chunk
+ * that it grows by (chunks of rows double up to 16 MiB, of records up to 4 MiB). So a node of S shards holds at most 1024 / S
+ * collections, however small; beyond that an open or a first upsert fails with `ERR_REGION_TABLE_FULL`. Instead of many
+ * small collections make one, with a field to filter by.
+ */
 export interface VectorCollectionOptions {
   /** Components of every vector, in [1, 65536]. */
   readonly dimensions: number;

@@ -101,6 +101,22 @@ describe("a worker that is busy for longer than a request may take", () => {
   });
 });
 
+it("a component that f16 cannot hold is refused before any shard has anything of its batch", async () => {
+  const cluster = await startTestCluster();
+  try {
+    const half = await cluster.vectors("half", { ...OPTIONS, quantization: "f16" });
+    const batch = documents(100);
+    batch[77]?.vector.fill(1e5, 3);
+    await expect(half.upsert(batch)).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      details: { id: 77, component: 3, value: 1e5 },
+    });
+    expect(await half.count()).toBe(0);
+  } finally {
+    await cluster.close();
+  }
+});
+
 describe("a full arena", () => {
   it("does not keep a dead worker's shard from coming back", async () => {
     const cluster = await startTestCluster({ memoryBytes: 16 * 1024 * 1024 });

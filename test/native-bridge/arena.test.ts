@@ -182,21 +182,75 @@ describe("Arena", () => {
     }
   });
 
-  it("serves three threads at once without overlap", async () => {
+  it("merges what was freed in pieces: all of it serves one block again, and then pieces", () => {
+    const arena = new Arena(createArena({ capacityBytes: 4 * MIB }));
+    const random = generator(5);
+    for (let round = 0; round < 3; round++) {
+      const pieces: [number, number][] = [];
+      try {
+        for (;;) {
+          const length = 1 + (random() % 9000);
+          pieces.push([arena.allocate(length), length]);
+        }
+      } catch (error) {
+        expect(error).toMatchObject({ code: "ERR_OUT_OF_MEMORY" });
+      }
+      expect(pieces.length).toBeGreaterThan(500);
+      for (const [at, length] of pieces.sort(() => (random() & 1) - 0.5)) arena.free(at, length);
+      const large = arena.allocate(3 * MIB);
+      expect(arena.bytes.subarray(large, large + 3 * MIB).every((byte) => byte === 0)).toBe(true);
+      arena.bytes.fill(0xff, large, large + 3 * MIB);
+      arena.free(large, 3 * MIB);
+    }
+    expect(arena.stats()).toMatchObject({ usedBytes: 0, freeBytes: arena.capacityBytes - arena.heapByteOffset });
+  });
+
+  it("loses at most the block in hand, wherever in a merge a thread dies", () => {
+    let deaths = 0;
+    for (let n = 0; ; n += 7) {
+      const arena = new Arena(createArena({ capacityBytes: MIB }));
+      const size = 3000; // 3072 with rounding
+      const pieces: number[] = [];
+      try {
+        for (;;) pieces.push(arena.allocate(size));
+      } catch {
+        // full
+      }
+      for (const at of pieces) arena.free(at, size);
+      if (!dieAt(n, () => void arena.allocate(100_000))) break;
+      deaths++;
+      const again: number[] = [];
+      try {
+        for (;;) again.push(arena.allocate(size));
+      } catch {
+        // full
+      }
+      const lost = pieces.length - again.length;
+      expect(lost, `died at ${n}`).toBeLessThanOrEqual(Math.ceil(106_496 / 3072) + 1);
+      expect(new Set(again).size).toBe(again.length);
+    }
+    expect(deaths).toBeGreaterThan(20);
+  });
+
+  it.each([
+    ["with room for all", 64, LONG ? 3_000_000 : 150_000, [64, 100, 128, 600, 4096]],
+    ["in an arena that is full all the time", 1, LONG ? 300_000 : 10_000, [64, 600, 4096, 20_000, 60_000]],
+  ])("serves three threads at once without overlap, %s", async (_, mebibytes, operations, sizes) => {
     const seed = seedOf("arena threads");
-    const shared = createArena({ capacityBytes: 64 * MIB });
-    const operations = LONG ? 3_000_000 : 150_000;
+    const shared = createArena({ capacityBytes: mebibytes * MIB });
     const url = new URL("./arena.worker.js", import.meta.url);
     const runs = [1, 2, 3].map(
       (mark) =>
-        runWorker<{ mark: number; allocated: number; faults: string[] }>(url, {
+        runWorker<{ mark: number; allocated: number; refused: number; faults: string[] }>(url, {
           memory: shared,
           mark,
           operations,
           seed: seed + mark,
+          sizes,
         }).result,
     );
     const results = await Promise.all(runs);
+    expect(results.some((result) => result.refused > 0)).toBe(mebibytes === 1);
     for (const result of results) {
       expect(result.faults).toEqual([]);
       expect(result.allocated).toBeGreaterThan(operations / 4);

@@ -3,13 +3,19 @@ import { parentPort, workerData } from "node:worker_threads";
 import { Arena } from "../../native-bridge/arena.ts";
 import { generator } from "./memory-support.ts";
 
-const { memory, mark, operations, seed } = workerData as { memory: WebAssembly.Memory; mark: number; operations: number; seed: number };
+const { memory, mark, operations, seed, sizes } = workerData as {
+  memory: WebAssembly.Memory;
+  mark: number;
+  operations: number;
+  seed: number;
+  sizes: readonly number[];
+};
 const arena = new Arena(memory);
 const random = generator(seed);
-const sizes = [64, 100, 128, 600, 4096];
 const live: { at: number; length: number }[] = [];
 const faults: string[] = [];
 let allocated = 0;
+let refused = 0;
 
 function release(index: number): void {
   const [block] = live.splice(index, 1) as [{ at: number; length: number }];
@@ -25,7 +31,15 @@ for (let operation = 0; operation < operations && faults.length < 10; operation+
     continue;
   }
   const length = sizes[random() % sizes.length] as number;
-  const at = arena.allocate(length);
+  let at = 0;
+  try {
+    at = arena.allocate(length);
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ERR_OUT_OF_MEMORY") throw error;
+    refused++;
+    if (live.length > 0) release(0);
+    continue;
+  }
   for (let word = at >>> 2; word < (at + length) >>> 2; word++) {
     if (arena.i32[word] !== 0) faults.push(`thread ${mark} got a block at ${at} that holds ${arena.i32[word]}`);
     arena.i32[word] = mark;
@@ -34,4 +48,4 @@ for (let operation = 0; operation < operations && faults.length < 10; operation+
   live.push({ at, length });
 }
 while (live.length > 0) release(0);
-parentPort?.postMessage({ mark, allocated, faults });
+parentPort?.postMessage({ mark, allocated, refused, faults });

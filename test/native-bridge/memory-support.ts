@@ -38,7 +38,7 @@ export function memory(seed: number, capacityBytes: number = 4_194_304): { arena
 
 class Death extends Error {}
 
-const DEADLY = ["store", "add", "sub", "compareExchange"] as const;
+const DEADLY = ["store", "add", "sub", "compareExchange", "or", "and"] as const;
 
 /**
  * Runs `act` as a thread that dies at its n-th atomic operation: just before it, or, with `after`, just after. From there every
