@@ -247,7 +247,12 @@ export class ActorRouter implements ActorSend {
     return new Promise((resolve, reject) => {
       this.#inTurn(local, () => {
         if (this.#deliver(local, actorName, key, handler, value, false, 0, 0)) resolve();
-        else reject(new ShardloomError("ERR_OVERLOADED", `Cannot tell ${actorName} as its mailbox is full`, { details: { actorName, key } }));
+        else
+          reject(
+            new ShardloomError("ERR_OVERLOADED", `Cannot tell ${actorName} as its mailbox is full`, {
+              details: { actorName, key },
+            }),
+          );
       });
     });
   }

@@ -31,7 +31,14 @@ import {
   WORD_SENT_AT,
 } from "../src/wire/envelope-layout.ts";
 import { encodeError } from "../src/wire/error-codec.ts";
-import { ACTOR_ASK, ACTOR_TELL, assertHandled, messageTypeName, RUNTIME_CANCEL, RUNTIME_PING } from "../src/wire/message-types.ts";
+import {
+  ACTOR_ASK,
+  ACTOR_TELL,
+  assertHandled,
+  messageTypeName,
+  RUNTIME_CANCEL,
+  RUNTIME_PING,
+} from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler } from "./engine.ts";
 import { RingReply } from "./ring-reply.ts";
@@ -300,12 +307,14 @@ export class Shard {
 
   /** The sender has given an ask up: a handler that runs it sees its signal fire. */
   #cancel(server: BridgeServer, offset: number, length: number): void {
-    if (length < 8) throw new ShardloomError("ERR_CORRUPT", "Cannot cancel as the body is malformed", { details: { length } });
+    if (length < 8)
+      throw new ShardloomError("ERR_CORRUPT", "Cannot cancel as the body is malformed", { details: { length } });
     const { i32 } = server.requests;
     const slot = i32[offset >> 2];
     const sequence = i32[(offset >> 2) + 1];
     for (const [token, ask] of this.#asks) {
-      if (ask.server === server && ask.slot === slot && ask.sequence === sequence) this.#options.actors.cancel(0, token);
+      if (ask.server === server && ask.slot === slot && ask.sequence === sequence)
+        this.#options.actors.cancel(0, token);
     }
   }
 

@@ -24,7 +24,12 @@ const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--f
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { smoke: { type: "boolean" }, full: { type: "boolean" }, json: { type: "string" }, seed: { type: "string" } },
+    options: {
+      smoke: { type: "boolean" },
+      full: { type: "boolean" },
+      json: { type: "string" },
+      seed: { type: "string" },
+    },
   });
   const names = positionals[0] === "all" ? Object.keys(BENCHES) : positionals;
   if (names.length === 0 || names.some((name) => !Object.hasOwn(BENCHES, name))) {
@@ -35,13 +40,20 @@ async function main(): Promise<number> {
   const seed = Number(values.seed ?? 1);
   const results: Record<string, unknown>[] = [];
   for (const name of names) {
-    const { bench } = (await BENCHES[name]?.()) as { bench: Bench };
-    const report = await bench.run({ mode, seed, goals: readGoals(), log: (line) => process.stderr.write(`${line}\n`) });
+    const load = BENCHES[name] as () => Promise<{ readonly bench: Bench }>;
+    const { bench } = await load();
+    const report = await bench.run({
+      mode,
+      seed,
+      goals: readGoals(),
+      log: (line) => process.stderr.write(`${line}\n`),
+    });
     if (report.rows.length === 0) throw new Error(`bench ${name} measured nothing`);
     results.push(toJson(name, mode, seed, report));
     process.stdout.write(`${toTable(name, report)}\n`);
   }
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results.length === 1 ? results[0] : results, null, 1)}\n`);
+  if (values.json !== undefined)
+    writeFileSync(values.json, `${JSON.stringify(results.length === 1 ? results[0] : results, null, 1)}\n`);
   return 0;
 }
 

@@ -12,7 +12,7 @@
  * record   ring header 8 | int32 slot (-1: tell) | int32 sequence | payload, 8-aligned
  * ```
  */
-import { ShardloomError, invalidArgument } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { initializeRing, maxPayloadBytesOf, ringByteLength } from "./ring-layout.ts";
 
 const LINE_BYTES = 128;
@@ -87,11 +87,24 @@ export function resolveBridgeOptions(options: BridgeOptions = {}): BridgeLayout 
   }
   const largest = maxPayloadBytesOf(requestCapacityBytes) - PREFIX_BYTES;
   if (!Number.isInteger(creditBytes) || creditBytes < Math.max(1, largest) || creditBytes >= 2 ** 31) {
-    throw invalidArgument("create bridge", "creditBytes", `an integer in [${Math.max(1, largest)}, 2^31), to admit the largest request`, creditBytes);
+    throw invalidArgument(
+      "create bridge",
+      "creditBytes",
+      `an integer in [${Math.max(1, largest)}, 2^31), to admit the largest request`,
+      creditBytes,
+    );
   }
   const requestRingOffset = SLOTS_OFFSET + Math.ceil((creditMessages * 4) / LINE_BYTES) * LINE_BYTES;
   const replyRingOffset = requestRingOffset + requestRingBytes;
-  return { requestCapacityBytes, replyCapacityBytes, creditMessages, creditBytes, requestRingOffset, replyRingOffset, byteLength: replyRingOffset + replyRingBytes };
+  return {
+    requestCapacityBytes,
+    replyCapacityBytes,
+    creditMessages,
+    creditBytes,
+    requestRingOffset,
+    replyRingOffset,
+    byteLength: replyRingOffset + replyRingBytes,
+  };
 }
 
 /** Makes the memory of one bridge, with both rings empty. */
@@ -112,8 +125,12 @@ export function createBridge(options: BridgeOptions = {}): SharedArrayBuffer {
 /** Reads the layout of a bridge that another thread created. */
 export function openBridge(memory: SharedArrayBuffer): BridgeLayout {
   const words = new Int32Array(memory, 0, memory.byteLength >= LINE_BYTES ? LINE_BYTES >> 2 : 0);
-  if (words.length === 0 || Atomics.load(words, MAGIC_INDEX) !== BRIDGE_MAGIC) { // acquires the configuration
-    throw new ShardloomError("ERR_CORRUPT", `Cannot open bridge as the memory holds none: current byteLength is ${memory.byteLength}`);
+  if (words.length === 0 || Atomics.load(words, MAGIC_INDEX) !== BRIDGE_MAGIC) {
+    // acquires the configuration
+    throw new ShardloomError(
+      "ERR_CORRUPT",
+      `Cannot open bridge as the memory holds none: current byteLength is ${memory.byteLength}`,
+    );
   }
   return resolveBridgeOptions({
     requestCapacityBytes: words[REQUEST_CAPACITY_INDEX] as number,

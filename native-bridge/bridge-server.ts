@@ -6,12 +6,13 @@
  * Only replies to requests that were cancelled meanwhile, or to a client that closed, are let go, and counted.
  * Source: DESIGN.md, "Delivery". Divergence: the overflow is private memory of this thread, made only when needed.
  */
-import { ShardloomError, invalidArgument } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import {
   DISCARDED_OFFSET,
   NO_SLOT,
-  OVERFLOWED_OFFSET,
   OVERFLOW_OFFSET,
+  OVERFLOWED_OFFSET,
+  openBridge,
   PREFIX_BYTES,
   SAMPLE_RECORD_OFFSET,
   SAMPLE_US_OFFSET,
@@ -21,14 +22,19 @@ import {
   WAIT_MAX_US_OFFSET,
   WAIT_SUM_US_OFFSET,
   WANTS_ROOM_OFFSET,
-  openBridge,
 } from "./bridge-layout.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { fullFence } from "./memory-order.ts";
 import { INSUFFICIENT_CAPACITY, RingConsumer, RingProducer } from "./spsc-ring.ts";
 
 /** Called once a request or tell (slot −1); the payload may be read during the call only. */
-export type RequestHandler = (type: number, offset: number, lengthBytes: number, slot: number, sequence: number) => void;
+export type RequestHandler = (
+  type: number,
+  offset: number,
+  lengthBytes: number,
+  slot: number,
+  sequence: number,
+) => void;
 
 export interface BridgeServerOptions {
   /** Clock in µs, on the same scale as the client's; without it no queue wait is measured. */
@@ -120,7 +126,8 @@ export class BridgeServer {
       this.#slot = NO_SLOT;
       // The room is visible before the look at the client's wish, which it stored before its second look at the head.
       if (handled !== 0) fullFence();
-      if (this.#i32[WANTS_ROOM_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, WANTS_ROOM_OFFSET >> 2, 0) !== 0) this.#bell.ring();
+      if (this.#i32[WANTS_ROOM_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, WANTS_ROOM_OFFSET >> 2, 0) !== 0)
+        this.#bell.ring();
     }
   }
 
@@ -136,7 +143,8 @@ export class BridgeServer {
    * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE`, `ERR_INVALID_ARGUMENT` (a tell has no reply).
    */
   claimReply(type: number, lengthBytes: number, slot: number = this.#slot, sequence: number = this.#sequence): void {
-    if (slot < 0 || slot >= this.creditMessages) throw invalidArgument("claim reply", "slot", "that of a request", slot);
+    if (slot < 0 || slot >= this.creditMessages)
+      throw invalidArgument("claim reply", "slot", "that of a request", slot);
     this.#checkLength(lengthBytes);
     let at = INSUFFICIENT_CAPACITY;
     if (this.#overflow.length === 0) {
@@ -206,7 +214,10 @@ export class BridgeServer {
   /** Whether a flush() would move held replies now: part of the predicate with which the thread parks. */
   canMoveOverflow(): boolean {
     const first = this.#overflow[0];
-    return first !== undefined && (this.replies.status() !== 0 || this.replies.usedBytes() <= this.replies.capacityBytes >> 1);
+    return (
+      first !== undefined &&
+      (this.replies.status() !== 0 || this.replies.usedBytes() <= this.replies.capacityBytes >> 1)
+    );
   }
 
   /** No more replies and no more requests taken; wakes the client so that it sees this. Idempotent. */

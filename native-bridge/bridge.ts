@@ -7,12 +7,13 @@
  * Source: eRPC (Kalia et al., NSDI 2019) for session credits; DESIGN.md, "Delivery".
  * Divergence: a slot is taken at commit, not at claim, so that a caller that throws while it encodes leaks nothing.
  */
-import { ShardloomError, invalidArgument } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import {
   DISCARDED_OFFSET,
   NO_SLOT,
-  OVERFLOWED_OFFSET,
   OVERFLOW_OFFSET,
+  OVERFLOWED_OFFSET,
+  openBridge,
   PREFIX_BYTES,
   SAMPLE_INTERVAL,
   SAMPLE_RECORD_OFFSET,
@@ -23,12 +24,11 @@ import {
   WAIT_MAX_US_OFFSET,
   WAIT_SUM_US_OFFSET,
   WANTS_ROOM_OFFSET,
-  openBridge,
 } from "./bridge-layout.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { fullFence } from "./memory-order.ts";
-import { PRESSURE_OPEN, PRESSURE_THROTTLED, nextPressure, pressureName } from "./pressure.ts";
-import { INSUFFICIENT_CAPACITY, type RingCounters, RingConsumer, RingProducer } from "./spsc-ring.ts";
+import { nextPressure, PRESSURE_OPEN, PRESSURE_THROTTLED, pressureName } from "./pressure.ts";
+import { INSUFFICIENT_CAPACITY, RingConsumer, type RingCounters, RingProducer } from "./spsc-ring.ts";
 
 export { type BridgeOptions, createBridge } from "./bridge-layout.ts";
 export { BridgeServer, type RequestHandler } from "./bridge-server.ts";
@@ -52,7 +52,12 @@ export interface BridgeStats {
   readonly openBytes: number;
   readonly requests: RingCounters;
   readonly replies: RingCounters;
-  readonly refused: { readonly noCredit: number; readonly throttled: number; readonly suspended: number; readonly full: number };
+  readonly refused: {
+    readonly noCredit: number;
+    readonly throttled: number;
+    readonly suspended: number;
+    readonly full: number;
+  };
   readonly cancelled: number;
   readonly staleReplies: number;
   /** Cancelled requests that the server never started. */
@@ -111,7 +116,13 @@ export class BridgeClient {
   readonly #onReply = (type: number, offset: number, lengthBytes: number): void => {
     const at = offset >> 2;
     if (lengthBytes < PREFIX_BYTES) return;
-    this.#replyHandler(type, offset + PREFIX_BYTES, lengthBytes - PREFIX_BYTES, this.#i32[at] as number, this.#i32[at + 1] as number);
+    this.#replyHandler(
+      type,
+      offset + PREFIX_BYTES,
+      lengthBytes - PREFIX_BYTES,
+      this.#i32[at] as number,
+      this.#i32[at + 1] as number,
+    );
   };
 
   /** @param serverBell The bell of the answering thread. */
@@ -168,7 +179,8 @@ export class BridgeClient {
 
   /** Sends what was claimed last. Visible to the server now or, at the latest, at flush(). */
   commit(offset: number): void {
-    if (offset !== this.#claimOffset) throw invalidArgument("commit request", "offset", "that of the open claim", offset);
+    if (offset !== this.#claimOffset)
+      throw invalidArgument("commit request", "offset", "that of the open claim", offset);
     this.#claimOffset = NO_CLAIM;
     const slot = this.lastSlot;
     if (slot !== NO_SLOT) {
@@ -229,7 +241,8 @@ export class BridgeClient {
       return handled;
     } finally {
       if (handled !== 0) fullFence(); // the room is visible before the look whether somebody waits for it
-      if (this.#i32[OVERFLOW_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, OVERFLOW_OFFSET >> 2, 0) !== 0) this.#bell.ring();
+      if (this.#i32[OVERFLOW_OFFSET >> 2] !== 0 && Atomics.exchange(this.#i32, OVERFLOW_OFFSET >> 2, 0) !== 0)
+        this.#bell.ring();
     }
   }
 
@@ -253,7 +266,11 @@ export class BridgeClient {
       skipped: f64[SKIPPED_OFFSET >> 3] as number,
       overflowed: f64[OVERFLOWED_OFFSET >> 3] as number,
       discarded: f64[DISCARDED_OFFSET >> 3] as number,
-      queueWait: { samples, meanUs: samples === 0 ? 0 : (f64[WAIT_SUM_US_OFFSET >> 3] as number) / samples, maxUs: f64[WAIT_MAX_US_OFFSET >> 3] as number },
+      queueWait: {
+        samples,
+        meanUs: samples === 0 ? 0 : (f64[WAIT_SUM_US_OFFSET >> 3] as number) / samples,
+        maxUs: f64[WAIT_MAX_US_OFFSET >> 3] as number,
+      },
     };
   }
 
@@ -300,7 +317,11 @@ export class BridgeClient {
   }
 
   #isCalm(): boolean {
-    return this.creditMessages - this.#freeCount < this.#guardMessages && this.#openBytes < this.#guardBytes && this.requests.usedBytesHint() < this.#guardRing;
+    return (
+      this.creditMessages - this.#freeCount < this.#guardMessages &&
+      this.#openBytes < this.#guardBytes &&
+      this.requests.usedBytesHint() < this.#guardRing
+    );
   }
 
   #updatePressure(): number {

@@ -9,8 +9,6 @@
  */
 import { CELL_HEADER_BYTES, INCARNATION, INCARNATION_MASK, VERSION_HIGH, VERSION_LOW } from "./cell-layout.ts";
 
-export { CELL_HEADER_BYTES } from "./cell-layout.ts";
-
 /**
  * Whether the second version check must be a read-modify-write. A later acquire load does not order earlier plain loads;
  * x86 keeps loads in order by itself, other processors need the release half of a read-modify-write.
@@ -130,7 +128,12 @@ export class CellReader {
  *
  * @returns What the validated call returned, or undefined when the attempts ran out.
  */
-export function tryRead<T>(i32: Int32Array, byteOffset: number, visit: (payloadByteOffset: number) => T, attempts: number = CELL_ATTEMPTS): T | undefined {
+export function tryRead<T>(
+  i32: Int32Array,
+  byteOffset: number,
+  visit: (payloadByteOffset: number) => T,
+  attempts: number = CELL_ATTEMPTS,
+): T | undefined {
   const reader = new CellReader(i32);
   for (let attempt = 0; attempt < attempts; attempt++) {
     if (!reader.begin(byteOffset)) {

@@ -40,8 +40,18 @@ export class Doorbell {
 
   /** @param byteOffset Multiple of 128. */
   constructor(buffer: SharedArrayBuffer, byteOffset: number = 0) {
-    if (!Number.isInteger(byteOffset) || byteOffset < 0 || byteOffset % DOORBELL_BYTES !== 0 || byteOffset + DOORBELL_BYTES > buffer.byteLength) {
-      throw invalidArgument("open doorbell", "byteOffset", `a multiple of ${DOORBELL_BYTES} within the buffer of ${buffer.byteLength} bytes`, byteOffset);
+    if (
+      !Number.isInteger(byteOffset) ||
+      byteOffset < 0 ||
+      byteOffset % DOORBELL_BYTES !== 0 ||
+      byteOffset + DOORBELL_BYTES > buffer.byteLength
+    ) {
+      throw invalidArgument(
+        "open doorbell",
+        "byteOffset",
+        `a multiple of ${DOORBELL_BYTES} within the buffer of ${buffer.byteLength} bytes`,
+        byteOffset,
+      );
     }
     this.#words = new Int32Array(buffer, byteOffset, DOORBELL_BYTES >> 2);
   }

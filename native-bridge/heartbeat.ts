@@ -55,8 +55,14 @@ export class Heartbeat {
 
   /** @param byteOffset Multiple of 8; {@link HEARTBEAT_BYTES} bytes from there belong to it. Zero memory is `IDLE since 0`. */
   constructor(buffer: SharedArrayBuffer, byteOffset: number = 0) {
-    if (!(buffer instanceof SharedArrayBuffer)) throw invalidArgument("open heartbeat", "buffer", "a SharedArrayBuffer", buffer);
-    if (!Number.isInteger(byteOffset) || byteOffset < 0 || byteOffset % 8 !== 0 || byteOffset + HEARTBEAT_BYTES > buffer.byteLength) {
+    if (!(buffer instanceof SharedArrayBuffer))
+      throw invalidArgument("open heartbeat", "buffer", "a SharedArrayBuffer", buffer);
+    if (
+      !Number.isInteger(byteOffset) ||
+      byteOffset < 0 ||
+      byteOffset % 8 !== 0 ||
+      byteOffset + HEARTBEAT_BYTES > buffer.byteLength
+    ) {
       throw invalidArgument("open heartbeat", "byteOffset", "a multiple of 8 inside the buffer", byteOffset);
     }
     this.#i32 = new Int32Array(buffer, byteOffset, 2);

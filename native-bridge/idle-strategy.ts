@@ -87,7 +87,8 @@ export class AdaptiveSpin implements SpinPolicy {
 
   constructor(options: AdaptiveSpinOptions) {
     const maxSpinUs = options.maxSpinUs ?? DEFAULT_MAX_SPIN_US;
-    if (!(maxSpinUs >= 0 && maxSpinUs <= 1_000_000)) throw invalidArgument("create spin", "maxSpinUs", "a number in [0, 1000000]", maxSpinUs);
+    if (!(maxSpinUs >= 0 && maxSpinUs <= 1_000_000))
+      throw invalidArgument("create spin", "maxSpinUs", "a number in [0, 1000000]", maxSpinUs);
     this.#nowUs = options.nowUs;
     this.#maxSpinUs = maxSpinUs;
   }
@@ -154,7 +155,12 @@ export class AdaptiveSpin implements SpinPolicy {
   }
 
   counters(): SpinCounters {
-    return { hits: this.#hits + this.#freeHits, misses: this.#misses, parks: this.#parks, preemptions: this.#preemptions };
+    return {
+      hits: this.#hits + this.#freeHits,
+      misses: this.#misses,
+      parks: this.#parks,
+      preemptions: this.#preemptions,
+    };
   }
 
   /** Touches no shared memory for a moment; some 0.3 ns a turn. */
@@ -224,7 +230,13 @@ export const PARK_SLICE_MS = 20;
  *
  * @returns Whether the predicate held before `timeoutMs` was over.
  */
-export function waitUntil(predicate: () => boolean, bell: Doorbell, spin: SpinPolicy, nowUs: () => number, timeoutMs: number): boolean {
+export function waitUntil(
+  predicate: () => boolean,
+  bell: Doorbell,
+  spin: SpinPolicy,
+  nowUs: () => number,
+  timeoutMs: number,
+): boolean {
   if (spin.spin(predicate)) return true;
   const deadlineUs = nowUs() + timeoutMs * 1000;
   let held = false;

@@ -35,7 +35,6 @@ export const ACCESS = { READ: 1, WRITE: 2, ATOMIC: 4 } as const;
 export const ACCESS_MASK = 7;
 
 export const REGION_COUNT = 4096;
-export const INDEX_BITS = 12;
 export const INDEX_MASK = 4095;
 /** Keys below this have no random part and are never given out. */
 export const MIN_RKEY = 4096;

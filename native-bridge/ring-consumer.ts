@@ -10,6 +10,9 @@ import {
   CONSUMED_OFFSET,
   DRAINS_OFFSET,
   HEAD_OFFSET,
+  isRecord,
+  maxPayloadBytesOf,
+  openRing,
   PADDING_TYPE,
   PRODUCED_OFFSET,
   PUBLICATIONS_OFFSET,
@@ -23,9 +26,6 @@ import {
   STATE_POISONED,
   STATE_PRODUCER_CLOSED,
   TAIL_OFFSET,
-  isRecord,
-  maxPayloadBytesOf,
-  openRing,
 } from "./ring-layout.ts";
 
 /** Called once a record; the payload may be read during the call only. */
@@ -99,7 +99,11 @@ export class RingConsumer {
     const base = this.#base;
     const mask = this.#mask;
     const start = this.#head;
-    if (loadAcquire(i32, (base + (start & mask)) >> 2) === 0 || ((i32[this.#stateIndex] as number) & STATE_POISONED) !== 0) return this.#nothing();
+    if (
+      loadAcquire(i32, (base + (start & mask)) >> 2) === 0 ||
+      ((i32[this.#stateIndex] as number) & STATE_POISONED) !== 0
+    )
+      return this.#nothing();
     const capacityBytes = this.capacityBytes;
     const releaseBytes = capacityBytes >> RELEASE_SHIFT;
     let head = start;
@@ -190,7 +194,8 @@ export class RingConsumer {
   #checkTail(): void {
     const tail = Atomics.load(this.i32, this.#tailIndex); // acquires the size words before the tail
     if (((tail - this.#head) | 0) <= 0) return;
-    if (Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) === 0) Atomics.or(this.i32, this.#stateIndex, STATE_POISONED); // publishes the poison
+    if (Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) === 0)
+      Atomics.or(this.i32, this.#stateIndex, STATE_POISONED); // publishes the poison
   }
 
   #emptyCode(): number {
@@ -201,7 +206,11 @@ export class RingConsumer {
       state = Atomics.load(this.i32, this.#stateIndex);
     }
     if ((state & STATE_POISONED) !== 0) return RING_POISONED;
-    if ((state & STATE_PRODUCER_CLOSED) !== 0 && Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) !== 0) return 0;
+    if (
+      (state & STATE_PRODUCER_CLOSED) !== 0 &&
+      Atomics.load(this.i32, (this.#base + (this.#head & this.#mask)) >> 2) !== 0
+    )
+      return 0;
     return RING_CLOSED;
   }
 }

@@ -19,7 +19,7 @@
  *            size = 8 + payload bytes; 0 = nothing published here yet
  * ```
  */
-import { ShardloomError, invalidArgument } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 
 /** Returned when the ring has no space; it may have some at any later moment. */
 export const INSUFFICIENT_CAPACITY = -1;
@@ -131,10 +131,15 @@ export function initializeRing(buffer: SharedArrayBuffer, byteOffset: number, ca
 export function openRing(buffer: SharedArrayBuffer, byteOffset: number): number {
   checkPlace("open ring", buffer, byteOffset, RING_HEADER_BYTES);
   const words = new Int32Array(buffer, byteOffset, RING_HEADER_BYTES >> 2);
-  if (Atomics.load(words, MAGIC_OFFSET >> 2) !== RING_MAGIC) { // acquires the header
-    throw new ShardloomError("ERR_CORRUPT", `Cannot open ring as no ring was initialized at byteOffset: current value is ${byteOffset}`, {
-      details: { byteOffset },
-    });
+  if (Atomics.load(words, MAGIC_OFFSET >> 2) !== RING_MAGIC) {
+    // acquires the header
+    throw new ShardloomError(
+      "ERR_CORRUPT",
+      `Cannot open ring as no ring was initialized at byteOffset: current value is ${byteOffset}`,
+      {
+        details: { byteOffset },
+      },
+    );
   }
   const capacityBytes = words[CAPACITY_OFFSET >> 2] as number;
   checkPlace("open ring", buffer, byteOffset, ringByteLength(capacityBytes));
@@ -143,9 +148,17 @@ export function openRing(buffer: SharedArrayBuffer, byteOffset: number): number 
 
 function checkCapacity(capacityBytes: number): void {
   const valid =
-    Number.isInteger(capacityBytes) && capacityBytes >= MIN_CAPACITY_BYTES && capacityBytes <= MAX_CAPACITY_BYTES && (capacityBytes & (capacityBytes - 1)) === 0;
+    Number.isInteger(capacityBytes) &&
+    capacityBytes >= MIN_CAPACITY_BYTES &&
+    capacityBytes <= MAX_CAPACITY_BYTES &&
+    (capacityBytes & (capacityBytes - 1)) === 0;
   if (!valid) {
-    throw invalidArgument("create ring", "capacityBytes", `a power of two in [${MIN_CAPACITY_BYTES}, ${MAX_CAPACITY_BYTES}]`, capacityBytes);
+    throw invalidArgument(
+      "create ring",
+      "capacityBytes",
+      `a power of two in [${MIN_CAPACITY_BYTES}, ${MAX_CAPACITY_BYTES}]`,
+      capacityBytes,
+    );
   }
 }
 
@@ -154,6 +167,11 @@ function checkPlace(action: string, buffer: SharedArrayBuffer, byteOffset: numbe
     throw invalidArgument(action, "byteOffset", `a multiple of ${CACHE_LINE_BYTES}`, byteOffset);
   }
   if (!(byteOffset + byteLength <= buffer.byteLength) || byteOffset + byteLength > 2 ** 31) {
-    throw invalidArgument(action, "buffer.byteLength", `at least ${byteOffset + byteLength} and the ring below 2^31`, buffer.byteLength);
+    throw invalidArgument(
+      action,
+      "buffer.byteLength",
+      `at least ${byteOffset + byteLength} and the ring below 2^31`,
+      buffer.byteLength,
+    );
   }
 }

@@ -11,14 +11,17 @@
  * Order: release and acquire (memory-order.ts). Who publishes and then looks whether somebody sleeps needs a full fence in
  * between; Doorbell.ring() has it.
  */
-import { ShardloomError, invalidArgument } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { storeRelease } from "./memory-order.ts";
 import { type RingCounters, readCounters } from "./ring-consumer.ts";
 import {
   HEAD_OFFSET,
   INSUFFICIENT_CAPACITY,
+  isRecord,
   MAX_RECORD_TYPE,
+  maxPayloadBytesOf,
   NEXT_HEADER_BYTES,
+  openRing,
   PADDING_TYPE,
   PRODUCED_OFFSET,
   RECORD_HEADER_BYTES,
@@ -26,19 +29,16 @@ import {
   RING_CLOSED,
   RING_HEADER_BYTES,
   RING_POISONED,
+  recordBytes,
   STATE_OFFSET,
   STATE_POISONED,
   STATE_PRODUCER_CLOSED,
   TAIL_OFFSET,
-  isRecord,
-  maxPayloadBytesOf,
-  openRing,
-  recordBytes,
   typeWord,
 } from "./ring-layout.ts";
 
-export { RingConsumer, type RecordHandler, type RingCounters } from "./ring-consumer.ts";
-export { INSUFFICIENT_CAPACITY, RING_CLOSED, RING_POISONED, initializeRing, ringByteLength } from "./ring-layout.ts";
+export { type RecordHandler, RingConsumer, type RingCounters } from "./ring-consumer.ts";
+export { INSUFFICIENT_CAPACITY, initializeRing, RING_CLOSED, RING_POISONED, ringByteLength } from "./ring-layout.ts";
 
 /** How a producer publishes. */
 export interface RingProducerOptions {
@@ -140,8 +140,10 @@ export class RingProducer {
   tryClaim(type: number, lengthBytes: number): number {
     const i32 = this.i32;
     // One unsigned comparison each: negative, fractional and NaN arguments fail it or the identity with their int32.
-    if (lengthBytes >>> 0 > this.maxPayloadBytes || (lengthBytes | 0) !== lengthBytes) throw this.#badLength(lengthBytes);
-    if ((type - 1) >>> 0 >= MAX_RECORD_TYPE || (type | 0) !== type) throw invalidArgument("claim record", "type", `an integer in [1, ${MAX_RECORD_TYPE}]`, type);
+    if (lengthBytes >>> 0 > this.maxPayloadBytes || (lengthBytes | 0) !== lengthBytes)
+      throw this.#badLength(lengthBytes);
+    if ((type - 1) >>> 0 >= MAX_RECORD_TYPE || (type | 0) !== type)
+      throw invalidArgument("claim record", "type", `an integer in [1, ${MAX_RECORD_TYPE}]`, type);
     if (i32[this.#stateIndex] !== 0) return this.#closedCode();
     const bytes = recordBytes(lengthBytes);
     let start = this.#tail;
@@ -277,7 +279,8 @@ export class RingProducer {
       return true;
     }
     const room = Math.min(usableBytes - ((tail - this.#cachedHead) | 0), untilWrap);
-    this.#safeEnd = (tail + (bytes > OWN_RECORD_BYTES ? room : this.#own(tail, Math.min(room, Math.max(bytes, OWN_BYTES))))) | 0;
+    this.#safeEnd =
+      (tail + (bytes > OWN_RECORD_BYTES ? room : this.#own(tail, Math.min(room, Math.max(bytes, OWN_BYTES))))) | 0;
     return true;
   }
 
@@ -321,6 +324,11 @@ export class RingProducer {
   }
 
   #badClaim(offset: number): ShardloomError {
-    return invalidArgument("end claim", "offset", this.#claimOffset === NO_CLAIM ? "one of an open claim" : `${this.#claimOffset}`, offset);
+    return invalidArgument(
+      "end claim",
+      "offset",
+      this.#claimOffset === NO_CLAIM ? "one of an open claim" : `${this.#claimOffset}`,
+      offset,
+    );
   }
 }

@@ -19,7 +19,10 @@ declare global {
     interface Instance {
       readonly exports: Readonly<Record<string, unknown>>;
     }
-    var Instance: { prototype: Instance; new (module: Module, imports?: Readonly<Record<string, Readonly<Record<string, unknown>>>>): Instance };
+    var Instance: {
+      prototype: Instance;
+      new (module: Module, imports?: Readonly<Record<string, Readonly<Record<string, unknown>>>>): Instance;
+    };
   }
 }
 

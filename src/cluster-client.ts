@@ -53,7 +53,12 @@ export interface ClusterPort {
 }
 
 type PortEvent =
-  | { readonly kind: "attach"; readonly shard: number; readonly bridge: SharedArrayBuffer; readonly block: SharedArrayBuffer }
+  | {
+      readonly kind: "attach";
+      readonly shard: number;
+      readonly bridge: SharedArrayBuffer;
+      readonly block: SharedArrayBuffer;
+    }
   | { readonly kind: "lose"; readonly shard: number; readonly error: Uint8Array }
   | { readonly kind: "recovered"; readonly shard: number; readonly recovered: ShardReady["recovered"] }
   | { readonly kind: "dropped"; readonly collectionId: number }
@@ -79,7 +84,9 @@ export class ClusterPorts {
   }
 
   /** Makes a port: every worker serves the thread that gets it, as soon as it connects. */
-  async create(fixed: Omit<ClusterPort, "name" | "owner" | "block" | "events" | "control" | "transferList">): Promise<ClusterPort> {
+  async create(
+    fixed: Omit<ClusterPort, "name" | "owner" | "block" | "events" | "control" | "transferList">,
+  ): Promise<ClusterPort> {
     const number = this.#next++;
     const name = `thread-${number}`;
     const block = new SharedArrayBuffer(DOORBELL_BYTES);
@@ -113,7 +120,15 @@ export class ClusterPorts {
     calls.port1.unref();
     await this.#control.addClient(client);
     const transferList = [events.port2, calls.port2];
-    return { ...fixed, name, owner: FIRST_OWNER + number, block, events: events.port2, control: calls.port2, transferList };
+    return {
+      ...fixed,
+      name,
+      owner: FIRST_OWNER + number,
+      block,
+      events: events.port2,
+      control: calls.port2,
+      transferList,
+    };
   }
 
   recovered(shard: number, recovered: ShardReady["recovered"]): void {
@@ -163,7 +178,14 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.topology = topology;
     this.#arena = new Arena(memory);
     this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
-    this.#client = new ClientPlane({ name, clock: systemClock, scheduler: systemScheduler, snapshot: topology, spinLimitUs, block });
+    this.#client = new ClientPlane({
+      name,
+      clock: systemClock,
+      scheduler: systemScheduler,
+      snapshot: topology,
+      spinLimitUs,
+      block,
+    });
     const coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,

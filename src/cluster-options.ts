@@ -121,7 +121,12 @@ function integer<K extends string>(values: Readonly<Record<K, unknown>>, name: K
   }
 }
 
-function powerOfTwo<K extends string>(values: Readonly<Record<K, unknown>>, name: K, least: number, most: number): void {
+function powerOfTwo<K extends string>(
+  values: Readonly<Record<K, unknown>>,
+  name: K,
+  least: number,
+  most: number,
+): void {
   integer(values, name, least, most);
   const value = values[name] as number;
   if (2 ** Math.round(Math.log2(value)) !== value) throw refuse(name, "a power of two", value);

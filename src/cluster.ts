@@ -7,8 +7,8 @@
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
 import { Coordinator } from "../actors/coordinator.ts";
-import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
+import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 import { Arena, createArena } from "../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../native-bridge/kernels.ts";
@@ -54,7 +54,9 @@ export interface ClusterInfo {
   readonly memory: ReturnType<Arena["stats"]>;
   readonly regions: number;
   readonly client: RequesterStats;
-  readonly workers: readonly (ReturnType<ControlPlane["heartbeats"]>[number] & { readonly stats: ShardStats | undefined })[];
+  readonly workers: readonly (ReturnType<ControlPlane["heartbeats"]>[number] & {
+    readonly stats: ShardStats | undefined;
+  })[];
   readonly collections: readonly string[];
 }
 
@@ -89,7 +91,12 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
     this.#kernels = new Kernels(kernels, this.#arena, undefined, MAIN_OWNER);
-    this.#regions = new RegionTable(this.#arena, MAIN_OWNER, () => systemRandom.u32(), () => systemClock.nowMs());
+    this.#regions = new RegionTable(
+      this.#arena,
+      MAIN_OWNER,
+      () => systemRandom.u32(),
+      () => systemClock.nowMs(),
+    );
     this.#client = new ClientPlane({
       name: "main",
       clock: systemClock,
@@ -126,7 +133,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     try {
       const [first] = await cluster.#control.start(cluster.#client);
       cluster.#actors = first?.actors ?? [];
-      cluster.#router = new ActorRouter({ coordinator: cluster.#coordinator, codec: createValueCodec(), table: cluster.#actors });
+      cluster.#router = new ActorRouter({
+        coordinator: cluster.#coordinator,
+        codec: createValueCodec(),
+        table: cluster.#actors,
+      });
     } catch (error) {
       await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
       throw error;
@@ -194,7 +205,14 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#assertOpen();
     const { requestTimeoutMs, spinLimitUs } = this.options;
     const { memory } = this.#arena;
-    return this.#ports.create({ memory, kernels: this.#compiled, topology: this.topology, actors: this.#actors, requestTimeoutMs, spinLimitUs });
+    return this.#ports.create({
+      memory,
+      kernels: this.#compiled,
+      topology: this.topology,
+      actors: this.#actors,
+      requestTimeoutMs,
+      spinLimitUs,
+    });
   }
 
   /** Counters and states of everything. A worker that does not answer has no `stats`. */
@@ -252,7 +270,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       kernels,
       workerUrl: WORKER_URL,
       actorUrls: options.actors.map((url) => url.href),
-      bridge: { requestCapacityBytes: options.requestRingBytes, replyCapacityBytes: options.replyRingBytes, creditMessages },
+      bridge: {
+        requestCapacityBytes: options.requestRingBytes,
+        replyCapacityBytes: options.replyRingBytes,
+        creditMessages,
+      },
       mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
       maxHandlerMs: options.maxHandlerMs,
       maxNativeMs: options.maxNativeMs,

@@ -1,16 +1,8 @@
 /**
  * The public entry point of `shardloom`, and its only barrel.
  */
-export type { ActorRef, AskOptions } from "./actor/actor-ref.ts";
-export type { ActorContext } from "./actor/context.ts";
-export { type ActorDefinition, type ActorSpec, defineActor } from "./actor/define-actor.ts";
-export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from "./cluster.ts";
-export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
-export type { ClusterOptions } from "./cluster-options.ts";
-export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
-export type { Completeness, ShardOutcome } from "./routing/gather.ts";
+
 export type { CallOptions, ScatterOptions } from "../actors/coordinator.ts";
-export type { Metadata } from "../actors/vector/metadata-codec.ts";
 export type {
   GetOptions,
   LoadProgress,
@@ -23,8 +15,17 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
+export type { Metadata } from "../actors/vector/metadata-codec.ts";
 export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
 export { RegionTable } from "../native-bridge/region-table.ts";
 export { type Completion, STATUS, statusName, Verbs, type WorkRequest } from "../native-bridge/verbs.ts";
+export type { ActorRef, AskOptions } from "./actor/actor-ref.ts";
+export type { ActorContext } from "./actor/context.ts";
+export { type ActorDefinition, type ActorSpec, defineActor } from "./actor/define-actor.ts";
+export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from "./cluster.ts";
+export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
+export type { ClusterOptions } from "./cluster-options.ts";
+export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
+export type { Completeness, ShardOutcome } from "./routing/gather.ts";

@@ -59,7 +59,11 @@ export class ConnectedVectors {
       assertOpen: () => {
         assertOpen();
         if (!known.dropped) return;
-        throw new ShardloomError("ERR_UNKNOWN_COLLECTION", `Cannot use collection ${JSON.stringify(name)} as it was dropped`, { details: { name } });
+        throw new ShardloomError(
+          "ERR_UNKNOWN_COLLECTION",
+          `Cannot use collection ${JSON.stringify(name)} as it was dropped`,
+          { details: { name } },
+        );
       },
     });
   }

@@ -154,7 +154,7 @@ export class VectorCatalog {
     }
     const drops = [...this.#dropping.values()].filter((dropping) => dropping.name === name);
     this.#retryDrops();
-    await Promise.all(drops.map((dropping) => dropping.attempt));
+    await Promise.all(drops.flatMap(({ attempt }) => (attempt === undefined ? [] : [attempt])));
     return drops.length > 0;
   }
 
@@ -267,7 +267,7 @@ export class VectorCatalog {
         ),
       );
       const fatal = failures.find((error) => attempt === ATTEMPTS || !LOST.has(ShardloomError.from(error).code));
-      if (fatal !== undefined && dropping.shards.size > 0) throw fatal;
+      if (fatal !== undefined && dropping.shards.size > 0) throw ShardloomError.from(fatal);
     }
   }
 

@@ -74,7 +74,15 @@ export function median(values: readonly number[]): number {
 export function toRow(name: string, side: string, unit: string, samples: readonly number[], note?: string): BenchRow {
   const step = Math.max(1, Math.floor(samples.length / 200));
   const kept = samples.filter((_, index) => index % step === 0).map((sample) => Number(sample.toPrecision(5)));
-  return { case: name, side, unit, median: median(samples), p99: quantile(samples, 0.99), samples: kept, ...(note === undefined ? {} : { note }) };
+  return {
+    case: name,
+    side,
+    unit,
+    median: median(samples),
+    p99: quantile(samples, 0.99),
+    samples: kept,
+    ...(note === undefined ? {} : { note }),
+  };
 }
 
 /**
@@ -105,7 +113,13 @@ export async function interleave(cases: readonly BenchCase[], rounds: number): P
 }
 
 /** The median of one row over that of another. */
-export function ratioOf(rows: readonly BenchRow[], name: string, side: string, baseline: string, baselineName: string = name): number {
+export function ratioOf(
+  rows: readonly BenchRow[],
+  name: string,
+  side: string,
+  baseline: string,
+  baselineName: string = name,
+): number {
   const ours = rows.find((row) => row.case === name && row.side === side);
   const theirs = rows.find((row) => row.case === baselineName && row.side === baseline);
   return ours === undefined || theirs === undefined ? Number.NaN : ours.median / theirs.median;

@@ -22,11 +22,25 @@ export function toJson(bench: string, mode: BenchMode, seed: number, report: Ben
 /** The table for people. A missed goal says MISSED; it does not fail the run. */
 export function toTable(bench: string, report: BenchReport): string {
   const lines = [`\n${bench}`];
-  const rows = report.rows.map((row) => [row.case, row.side, format(row.median), format(row.p99), row.unit, row.note ?? ""]);
+  const rows = report.rows.map((row) => [
+    row.case,
+    row.side,
+    format(row.median),
+    format(row.p99),
+    row.unit,
+    row.note ?? "",
+  ]);
   lines.push(...align([["case", "side", "median", "p99", "unit", ""], ...rows]));
   if (report.goals.length > 0) {
     lines.push("");
-    const goals = report.goals.map((goal) => [goal.id, format(goal.ratio), `${goal.sense === "max" ? "<=" : ">="} ${goal.limit}`, goal.ok ? "ok" : "MISSED", goal.what, goal.note ?? ""]);
+    const goals = report.goals.map((goal) => [
+      goal.id,
+      format(goal.ratio),
+      `${goal.sense === "max" ? "<=" : ">="} ${goal.limit}`,
+      goal.ok ? "ok" : "MISSED",
+      goal.what,
+      goal.note ?? "",
+    ]);
     lines.push(...align([["goal", "value", "limit", "", "what", ""], ...goals]));
   }
   for (const note of report.notes) lines.push(`note: ${note}`);
@@ -44,7 +58,10 @@ function format(value: number): string {
 
 function commitOf(): string {
   try {
-    return execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+    return execFileSync("git", ["rev-parse", "--short", "HEAD"], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim();
   } catch {
     return "unknown"; // not a checkout: an installed package has no commit to name
   }

@@ -10,8 +10,26 @@ import { Worker } from "node:worker_threads";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { STATUS, statusName, Verbs } from "../../native-bridge/verbs.ts";
 import { judge } from "../harness/goals.ts";
-import { type Bench, type BenchCase, type BenchContext, type BenchReport, interleave, median, ratioOf, sized } from "../harness/harness.ts";
-import { BLOCKED, CELLS, COMMAND, CONTROL_BYTES, LARGE_BYTES, type OwnerRefs, STRIDE_BYTES, WORD } from "./read-owner.ts";
+import {
+  type Bench,
+  type BenchCase,
+  type BenchContext,
+  type BenchReport,
+  interleave,
+  median,
+  ratioOf,
+  sized,
+} from "../harness/harness.ts";
+import {
+  BLOCKED,
+  CELLS,
+  COMMAND,
+  CONTROL_BYTES,
+  LARGE_BYTES,
+  type OwnerRefs,
+  STRIDE_BYTES,
+  WORD,
+} from "./read-owner.ts";
 
 interface Ref {
   readonly address: number;
@@ -40,7 +58,11 @@ async function openStage(): Promise<Stage> {
   const [refs] = (await once(worker, "message")) as [OwnerRefs];
   const arena = new Arena(memory);
   const words = new Int32Array(control);
-  const small = Array.from({ length: CELLS }, (_, cell) => ({ address: refs.cells.address + cell * STRIDE_BYTES + 32, rkey: refs.cells.rkey, length: 64 }));
+  const small = Array.from({ length: CELLS }, (_, cell) => ({
+    address: refs.cells.address + cell * STRIDE_BYTES + 32,
+    rkey: refs.cells.rkey,
+    length: 64,
+  }));
   const large = { address: refs.large.address + 32, rkey: refs.large.rkey, length: LARGE_BYTES };
   const close = async (): Promise<void> => {
     const exited = once(worker, "exit");
@@ -76,11 +98,24 @@ function smallCases(stage: Stage, count: number): BenchCase[] {
   const last = new Int32Array(target.buffer);
   const validate = (): void => {
     must(failures === 0, `${failures} reads failed`);
-    must(last.every((word) => word === ((count - 1) & (CELLS - 1)) + 1), "the target does not hold the last cell");
+    must(
+      last.every((word) => word === ((count - 1) & (CELLS - 1)) + 1),
+      "the target does not hold the last cell",
+    );
   };
-  const one = (side: string, loop: () => void, check: () => void = validate): BenchCase => ({ name: SMALL, side, unit: "ns/op", run: () => timed(count, loop), validate: check });
+  const one = (side: string, loop: () => void, check: () => void = validate): BenchCase => ({
+    name: SMALL,
+    side,
+    unit: "ns/op",
+    run: () => timed(count, loop),
+    validate: check,
+  });
   const lastFloats = new Int32Array(floats.buffer);
-  const validateFloats = (): void => must(failures === 0 && lastFloats.every((word) => word === ((count - 1) & (CELLS - 1)) + 1), "the floats do not hold the last cell");
+  const validateFloats = (): void =>
+    must(
+      failures === 0 && lastFloats.every((word) => word === ((count - 1) & (CELLS - 1)) + 1),
+      "the floats do not hold the last cell",
+    );
   return [
     one("read", () => {
       for (let turn = 0; turn < count; turn++) failures += verbs.read(small[turn & (CELLS - 1)] as Ref, target);
@@ -88,12 +123,20 @@ function smallCases(stage: Stage, count: number): BenchCase[] {
     one("TypedArray.set", () => {
       for (let turn = 0; turn < count; turn++) target.set(views[turn & (CELLS - 1)] as Uint8Array);
     }),
-    one("read f32", () => {
-      for (let turn = 0; turn < count; turn++) failures += verbs.read(small[turn & (CELLS - 1)] as Ref, floats);
-    }, validateFloats),
-    one("TypedArray.set f32", () => {
-      for (let turn = 0; turn < count; turn++) floats.set(floatViews[turn & (CELLS - 1)] as Float32Array);
-    }, validateFloats),
+    one(
+      "read f32",
+      () => {
+        for (let turn = 0; turn < count; turn++) failures += verbs.read(small[turn & (CELLS - 1)] as Ref, floats);
+      },
+      validateFloats,
+    ),
+    one(
+      "TypedArray.set f32",
+      () => {
+        for (let turn = 0; turn < count; turn++) floats.set(floatViews[turn & (CELLS - 1)] as Float32Array);
+      },
+      validateFloats,
+    ),
   ];
 }
 
@@ -110,9 +153,13 @@ function largeCases(stage: Stage, count: number): BenchCase[] {
   const target = new Uint8Array(LARGE_BYTES);
   let total = 0;
   const validate = (): void => must(total === count * words, `summed ${total}, not ${count * words}`);
-  const visit = (_bytes: Uint8Array, byteOffset: number, byteLength: number): number => sum(i32, byteOffset >>> 2, byteLength >>> 2);
+  const visit = (_bytes: Uint8Array, byteOffset: number, byteLength: number): number =>
+    sum(i32, byteOffset >>> 2, byteLength >>> 2);
   const one = (side: string, step: () => number): BenchCase => ({
-    name: LARGE, side, unit: "ns/op", validate,
+    name: LARGE,
+    side,
+    unit: "ns/op",
+    validate,
     run: () => {
       total = 0;
       return timed(count, () => {
@@ -128,7 +175,10 @@ function largeCases(stage: Stage, count: number): BenchCase[] {
       const value = sum(i32, large.address >>> 2, words);
       return verbs.endInPlace() === STATUS.SUCCESS ? value : Number.NaN;
     }),
-    { ...one("read (copy only)", () => (verbs.read(large, target) === STATUS.SUCCESS ? words : Number.NaN)), name: "4 KB copy" },
+    {
+      ...one("read (copy only)", () => (verbs.read(large, target) === STATUS.SUCCESS ? words : Number.NaN)),
+      name: "4 KB copy",
+    },
   ];
 }
 
@@ -139,7 +189,9 @@ function blockedCase(stage: Stage, reads: number): BenchCase {
   const samples = new Float64Array(reads);
   let whileBlocked = false;
   return {
-    name: "owner blocked 100 ms", side: "read", unit: "us/op",
+    name: "owner blocked 100 ms",
+    side: "read",
+    unit: "us/op",
     async run() {
       command(words, COMMAND.BLOCK);
       while (Atomics.load(words, WORD.STATE) !== BLOCKED) await new Promise((resolve) => setImmediate(resolve));
@@ -184,11 +236,31 @@ function roundTripCases(stage: Stage, count: number): BenchCase[] {
   };
   const validate = (): void => must(answered > 0, "the owner answered nothing");
   return [
-    { name: ROUND_TRIP, side: "one-sided get", unit: "ns/op", validate, run: () => timed(count, () => {
-      for (let turn = 0; turn < count; turn++) if (verbs.read(small[turn & (CELLS - 1)] as Ref, target) === STATUS.SUCCESS) answered++;
-    }) },
-    { name: ROUND_TRIP, side: "two atomics, owner spinning", unit: "ns/op", validate, run: () => trips(COMMAND.SPIN, Math.ceil(count / 20)) },
-    { name: ROUND_TRIP, side: "two atomics, owner parked", unit: "ns/op", validate, run: () => trips(COMMAND.PARK, Math.ceil(count / 200)) },
+    {
+      name: ROUND_TRIP,
+      side: "one-sided get",
+      unit: "ns/op",
+      validate,
+      run: () =>
+        timed(count, () => {
+          for (let turn = 0; turn < count; turn++)
+            if (verbs.read(small[turn & (CELLS - 1)] as Ref, target) === STATUS.SUCCESS) answered++;
+        }),
+    },
+    {
+      name: ROUND_TRIP,
+      side: "two atomics, owner spinning",
+      unit: "ns/op",
+      validate,
+      run: () => trips(COMMAND.SPIN, Math.ceil(count / 20)),
+    },
+    {
+      name: ROUND_TRIP,
+      side: "two atomics, owner parked",
+      unit: "ns/op",
+      validate,
+      run: () => trips(COMMAND.PARK, Math.ceil(count / 200)),
+    },
   ];
 }
 
@@ -218,8 +290,18 @@ export const bench: Bench = {
         goals: [
           judge(goals, "M1", ratioOf(rows, SMALL, "read", "TypedArray.set")),
           // Both sides run the same loop; the callback form adds what V8 makes of a loop inside a callback as well.
-          judge(goals, "M2", added("begin/endInPlace"), `ns, by begin/endInPlace; the callback form readInPlace adds ${added("readInPlace").toFixed(0)} ns`),
-          judge(goals, "M3", of("owner blocked 100 ms", "read")?.p99 ?? Number.NaN, "us, clock included; the typed time-out is bench ask's"),
+          judge(
+            goals,
+            "M2",
+            added("begin/endInPlace"),
+            `ns, by begin/endInPlace; the callback form readInPlace adds ${added("readInPlace").toFixed(0)} ns`,
+          ),
+          judge(
+            goals,
+            "M3",
+            of("owner blocked 100 ms", "read")?.p99 ?? Number.NaN,
+            "us, clock included; the typed time-out is bench ask's",
+          ),
         ],
         notes: [
           `M4, raw part: a get is ${get("two atomics, owner spinning").toFixed(1)} times faster than a bare spinning round trip, ${get("two atomics, owner parked").toFixed(0)} times than a bare parked one; asks cost more`,

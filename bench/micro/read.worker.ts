@@ -3,7 +3,16 @@ import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { Arena } from "../../native-bridge/arena.ts";
 import { ACCESS, RegionTable } from "../../native-bridge/region-table.ts";
-import { BLOCK_MS, BLOCKED, CELLS, COMMAND, LARGE_STRIDE_BYTES, type OwnerRefs, STRIDE_BYTES, WORD } from "./read-owner.ts";
+import {
+  BLOCK_MS,
+  BLOCKED,
+  CELLS,
+  COMMAND,
+  LARGE_STRIDE_BYTES,
+  type OwnerRefs,
+  STRIDE_BYTES,
+  WORD,
+} from "./read-owner.ts";
 
 const { memory, control } = workerData as { memory: WebAssembly.Memory; control: SharedArrayBuffer };
 const arena = new Arena(memory);
@@ -13,7 +22,8 @@ const table = new RegionTable(arena, 1, () => randomBytes(4).readUInt32LE());
 function share(byteLength: number, cellStrideBytes: number): { address: number; rkey: number } {
   const byteOffset = arena.allocate(byteLength);
   for (let cell = byteOffset; cell < byteOffset + byteLength; cell += cellStrideBytes) {
-    for (let word = (cell + 32) >>> 2; word < (cell + cellStrideBytes) >>> 2; word++) arena.i32[word] = (cell - byteOffset) / cellStrideBytes + 1;
+    for (let word = (cell + 32) >>> 2; word < (cell + cellStrideBytes) >>> 2; word++)
+      arena.i32[word] = (cell - byteOffset) / cellStrideBytes + 1;
   }
   return table.register({ byteOffset, byteLength, access: ACCESS.READ, cellStrideBytes });
 }
@@ -32,7 +42,10 @@ function echo(parked: boolean, command: number): void {
   }
 }
 
-const refs: OwnerRefs = { cells: share(CELLS * STRIDE_BYTES, STRIDE_BYTES), large: share(LARGE_STRIDE_BYTES, LARGE_STRIDE_BYTES) };
+const refs: OwnerRefs = {
+  cells: share(CELLS * STRIDE_BYTES, STRIDE_BYTES),
+  large: share(LARGE_STRIDE_BYTES, LARGE_STRIDE_BYTES),
+};
 parentPort?.postMessage(refs);
 const nobody = new Int32Array(new SharedArrayBuffer(4));
 for (;;) {

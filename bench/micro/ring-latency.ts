@@ -3,11 +3,11 @@
  * caller polls, and the quiet postMessage and Atomics.wait/notify baselines; wakes per envelope at load.
  */
 import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
-import { RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import { initializeRing, RingConsumer, RingProducer, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 import type { BenchCase } from "../harness/harness.ts";
-import { PARTNER_CORE } from "../harness/pin.ts";
 import type { NativeProgram } from "../harness/native.ts";
-import { CONTROL, Partner, backOff, ensure, localUs } from "./ring-partner.ts";
+import { PARTNER_CORE } from "../harness/pin.ts";
+import { backOff, CONTROL, ensure, localUs, Partner } from "./ring-partner.ts";
 import { nativeCase } from "./ring-throughput.ts";
 
 const TRIPS = 500;
@@ -53,7 +53,14 @@ export class RingPair {
 
 function spinningRing(): BenchCase {
   const pair = new RingPair();
-  const partner = new Partner({ role: "echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, records: TRIPS, core: PARTNER_CORE });
+  const partner = new Partner({
+    role: "echo",
+    memory: pair.memory,
+    requests: pair.requestsAt,
+    replies: pair.repliesAt,
+    records: TRIPS,
+    core: PARTNER_CORE,
+  });
   let runs = 0;
   return {
     name: "spinning",
@@ -106,19 +113,30 @@ function spinningAtomics(): BenchCase {
       partner.end();
       return elapsed / (TRIPS - 1);
     },
-    validate: () => ensure(Atomics.load(partner.control, CONTROL.RECORDS) === next - 1, "js atomics: trips went missing"),
+    validate: () =>
+      ensure(Atomics.load(partner.control, CONTROL.RECORDS) === next - 1, "js atomics: trips went missing"),
     close: () => partner.close(),
   };
 }
 
 /** The spinning round trips. */
 export function spinningCases(program: NativeProgram | undefined): BenchCase[] {
-  return [...(program === undefined ? [] : [nativeCase(program, "spinning", ["pingpong", String(TRIPS)])]), spinningRing(), spinningAtomics()];
+  return [
+    ...(program === undefined ? [] : [nativeCase(program, "spinning", ["pingpong", String(TRIPS)])]),
+    spinningRing(),
+    spinningAtomics(),
+  ];
 }
 
 function parkedCase(trips: number): BenchCase {
   const pair = new RingPair();
-  const partner = new Partner({ role: "policy-echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, core: PARTNER_CORE });
+  const partner = new Partner({
+    role: "policy-echo",
+    memory: pair.memory,
+    requests: pair.requestsAt,
+    replies: pair.repliesAt,
+    core: PARTNER_CORE,
+  });
   let sent = 0;
   return {
     name: "parked",
@@ -200,7 +218,8 @@ function waitNotifyCase(): BenchCase {
       partner.end();
       return samples;
     },
-    validate: () => ensure(Atomics.load(partner.control, CONTROL.RECORDS) === next - 1, "wait/notify: trips went missing"),
+    validate: () =>
+      ensure(Atomics.load(partner.control, CONTROL.RECORDS) === next - 1, "wait/notify: trips went missing"),
     close: () => partner.close(),
   };
 }
@@ -213,7 +232,13 @@ export function parkedCases(trips: number): BenchCase[] {
 /** Wakes per envelope when a worker that parks at once is sent bursts of 1 to 64 envelopes back to back. */
 export async function wakesAtLoad(envelopes: number): Promise<number> {
   const pair = new RingPair(65_536);
-  const partner = new Partner({ role: "policy-echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, policy: { kind: "adaptive" } });
+  const partner = new Partner({
+    role: "policy-echo",
+    memory: pair.memory,
+    requests: pair.requestsAt,
+    replies: pair.repliesAt,
+    policy: { kind: "adaptive" },
+  });
   await partner.online();
   try {
     for (let sent = 0; sent < envelopes; ) {

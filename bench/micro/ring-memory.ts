@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { PerformanceObserver } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
-import { RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import { initializeRing, RingConsumer, RingProducer, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 
 export interface HeapDelta {
   readonly messages: number;
@@ -24,7 +24,12 @@ export function measureHeapDelta(messages: number): HeapDelta {
   return JSON.parse(output) as HeapDelta;
 }
 
-function pass(producer: RingProducer, consumer: RingConsumer, take: (type: number, offset: number, length: number) => void, messages: number): void {
+function pass(
+  producer: RingProducer,
+  consumer: RingConsumer,
+  take: (type: number, offset: number, length: number) => void,
+  messages: number,
+): void {
   for (let sent = 0; sent < messages; ) {
     const offset = producer.tryClaim(1 + (sent & 0xff), 8 + (sent & 63));
     if (offset < 0) {

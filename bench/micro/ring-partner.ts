@@ -12,7 +12,15 @@ export const CONTROL = { ROUND: 0, STARTED: 32, DONE: 64, RECORDS: 96, STOP: 128
 export const CONTROL_SUM = 128;
 export const CONTROL_BYTES = 2048;
 
-export type Role = "consume" | "echo" | "atomics-echo" | "wait-echo" | "post-echo" | "policy-echo" | "busy" | "ringbuf-consume";
+export type Role =
+  | "consume"
+  | "echo"
+  | "atomics-echo"
+  | "wait-echo"
+  | "post-echo"
+  | "policy-echo"
+  | "busy"
+  | "ringbuf-consume";
 
 export interface PartnerInput {
   readonly role: Role;

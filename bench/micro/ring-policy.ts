@@ -1,6 +1,6 @@
 /** Waiting policies under test: fixed budgets of polling, and ours. */
 import { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
-import { type Policy, localUs } from "./ring-partner.ts";
+import { localUs, type Policy } from "./ring-partner.ts";
 
 /** Polls for a fixed time, then says to park: what AdaptiveSpin is held against. */
 export class FixedSpin {

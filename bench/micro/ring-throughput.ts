@@ -3,12 +3,12 @@
  *
  * Baselines: the C++ ring of `bench/compare/native.cpp` and ringbuf.js. An empty side backs off some 1 us, a full one 100 turns; the C++ sides poll.
  */
-import { RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import { initializeRing, RingProducer, ringByteLength } from "../../native-bridge/spsc-ring.ts";
 import { openRingbuf } from "../compare/ringbuf.ts";
 import type { BenchCase } from "../harness/harness.ts";
+import { type NativeProgram, NativeSide } from "../harness/native.ts";
 import { PARTNER_CORE } from "../harness/pin.ts";
-import { NativeSide, type NativeProgram } from "../harness/native.ts";
-import { CONTROL, CONTROL_SUM, Partner, backOff, ensure } from "./ring-partner.ts";
+import { backOff, CONTROL, CONTROL_SUM, ensure, Partner } from "./ring-partner.ts";
 
 const CAPACITY_BYTES = 65_536;
 
@@ -106,8 +106,14 @@ class RingCase implements BenchCase {
   }
 
   validate(): void {
-    ensure(this.#partner.sums[CONTROL_SUM] === this.#wanted, `${this.name}: the consumer's sum is ${this.#partner.sums[CONTROL_SUM]}, not ${this.#wanted}`);
-    ensure(Atomics.load(this.#partner.control, CONTROL.RECORDS) === (this.#runs * this.#records) % 2 ** 32 >> 0, `${this.name}: records went missing`);
+    ensure(
+      this.#partner.sums[CONTROL_SUM] === this.#wanted,
+      `${this.name}: the consumer's sum is ${this.#partner.sums[CONTROL_SUM]}, not ${this.#wanted}`,
+    );
+    ensure(
+      Atomics.load(this.#partner.control, CONTROL.RECORDS) === ((this.#runs * this.#records) % 2 ** 32) >> 0,
+      `${this.name}: records went missing`,
+    );
   }
 
   close(): Promise<void> {
@@ -158,7 +164,10 @@ export function nativeCase(program: NativeProgram, name: string, args: readonly 
 }
 
 /** The throughput cases, in the order in which they interleave. */
-export function throughputCases(program: NativeProgram | undefined): { readonly cases: BenchCase[]; readonly notes: string[] } {
+export function throughputCases(program: NativeProgram | undefined): {
+  readonly cases: BenchCase[];
+  readonly notes: string[];
+} {
   const records = 20_000; // some 0.2 ms a sample: short beside a preemption, so that the median is of undisturbed samples
   const wanted = 8 * ((records * (records - 1)) / 2) + 28 * records;
   const largeRecords = Math.ceil(records / 20);

@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import { waitUntil } from "../../native-bridge/idle-strategy.ts";
 import { type BenchMode, type BenchRow, median, sized, toRow } from "../harness/harness.ts";
 import { RingPair } from "./ring-latency.ts";
-import { CONTROL, Partner, type Policy, backOff, ensure, localUs } from "./ring-partner.ts";
+import { backOff, CONTROL, ensure, localUs, Partner, type Policy } from "./ring-partner.ts";
 import { makeSpin, policyName } from "./ring-policy.ts";
 
 const POLICIES: readonly Policy[] = [
@@ -19,7 +19,9 @@ const POLICIES: readonly Policy[] = [
   { kind: "adaptive" },
 ];
 /** Smoke runs prove that every part works; they compare fewer policies. */
-const SMOKE_POLICIES: readonly Policy[] = POLICIES.filter((policy) => policy.kind === "adaptive" || policy.spinUs === 0 || policy.spinUs === 200);
+const SMOKE_POLICIES: readonly Policy[] = POLICIES.filter(
+  (policy) => policy.kind === "adaptive" || policy.spinUs === 0 || policy.spinUs === 200,
+);
 const GAPS_US = [0, 50, 5000] as const;
 const STATES = ["quiet", "busy neighbour", "workers = 2x cores"] as const;
 
@@ -46,7 +48,15 @@ async function open(policy: Policy, workers: number): Promise<Cell> {
   for (let worker = 0; worker < workers; worker++) {
     const pair = new RingPair();
     pairs.push(pair);
-    partners.push(new Partner({ role: "policy-echo", memory: pair.memory, requests: pair.requestsAt, replies: pair.repliesAt, policy }));
+    partners.push(
+      new Partner({
+        role: "policy-echo",
+        memory: pair.memory,
+        requests: pair.requestsAt,
+        replies: pair.repliesAt,
+        policy,
+      }),
+    );
   }
   await Promise.all(partners.map((partner) => partner.online()));
   return { policy, spin: makeSpin(policy), pairs, partners };
@@ -69,7 +79,10 @@ function trips(cell: Cell, gapUs: number, count: number, sleeper: Int32Array): n
 }
 
 /** All cells; returns rows, and the worst ratio of adaptive to the best fixed policy with where it was. */
-export async function waitingRows(mode: BenchMode, log: (line: string) => void): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
+export async function waitingRows(
+  mode: BenchMode,
+  log: (line: string) => void,
+): Promise<{ readonly rows: BenchRow[]; readonly worst: number; readonly where: string }> {
   const rows: BenchRow[] = [];
   const sleeper = new Int32Array(new SharedArrayBuffer(4));
   const policies = mode === "smoke" ? SMOKE_POLICIES : POLICIES;
@@ -81,7 +94,8 @@ export async function waitingRows(mode: BenchMode, log: (line: string) => void):
     await neighbour?.online();
     for (const gapUs of GAPS_US) {
       log(`ring: waiting, ${state}, gap ${gapUs} us`);
-      const count = gapUs === 0 ? sized(mode, 20, 1500, 4000) : gapUs === 50 ? sized(mode, 20, 400, 1000) : sized(mode, 8, 20, 60);
+      const count =
+        gapUs === 0 ? sized(mode, 20, 1500, 4000) : gapUs === 50 ? sized(mode, 20, 400, 1000) : sized(mode, 8, 20, 60);
       const samples = policies.map((): number[] => []);
       const cpu = policies.map(() => 0);
       for (let round = 0; round < rounds; round++) {
@@ -102,7 +116,9 @@ export async function waitingRows(mode: BenchMode, log: (line: string) => void):
       }
       const name = `${state}, gap ${gapUs} us`;
       for (const [index, policy] of policies.entries()) {
-        rows.push(toRow(name, policyName(policy), "us", samples[index] ?? [], `cpu ${(100 * (cpu[index] ?? 0)).toFixed(0)} %`));
+        rows.push(
+          toRow(name, policyName(policy), "us", samples[index] ?? [], `cpu ${(100 * (cpu[index] ?? 0)).toFixed(0)} %`),
+        );
       }
       const medians = samples.map(median);
       const adaptive = medians.pop() ?? Number.NaN;

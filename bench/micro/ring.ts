@@ -1,6 +1,14 @@
 /** Bench `ring`: goals R1 to R6 of the rings, the doorbell and the idle strategy. */
 import { type GoalResult, judge } from "../harness/goals.ts";
-import { type Bench, type BenchContext, type BenchReport, type BenchRow, interleave, ratioOf, sized } from "../harness/harness.ts";
+import {
+  type Bench,
+  type BenchContext,
+  type BenchReport,
+  type BenchRow,
+  interleave,
+  ratioOf,
+  sized,
+} from "../harness/harness.ts";
 import { compileNative } from "../harness/native.ts";
 import { CALLER_CORE, pinThread } from "../harness/pin.ts";
 import { parkedCases, spinningCases, wakesAtLoad } from "./ring-latency.ts";
@@ -15,7 +23,9 @@ async function run(context: BenchContext): Promise<BenchReport> {
   const program = compileNative((line) => notes.push(line));
   // Caller here and partner on the next core, in C++ as in JavaScript; free again for the waiting policies.
   const pinned = pinThread(CALLER_CORE);
-  notes.push(pinned ? "throughput and round trips: the two sides are pinned to cores 0 and 1" : "threads are not pinned");
+  notes.push(
+    pinned ? "throughput and round trips: the two sides are pinned to cores 0 and 1" : "threads are not pinned",
+  );
   try {
     context.log("ring: throughput");
     const throughput = throughputCases(program);
@@ -43,7 +53,14 @@ async function run(context: BenchContext): Promise<BenchReport> {
   goals.push(judge(context.goals, "R4b", await wakesAtLoad(sized(context.mode, 20_000, 200_000, 1_000_000))));
   context.log("ring: heap");
   const heap = measureHeapDelta(10_000_000);
-  goals.push(judge(context.goals, "R6", heap.heapBytes / heap.messages, `${heap.heapBytes} bytes over ${heap.messages} messages, ${heap.collections} collections`));
+  goals.push(
+    judge(
+      context.goals,
+      "R6",
+      heap.heapBytes / heap.messages,
+      `${heap.heapBytes} bytes over ${heap.messages} messages, ${heap.collections} collections`,
+    ),
+  );
   const waiting = await waitingRows(context.mode, context.log);
   rows.push(...waiting.rows);
   goals.push(judge(context.goals, "R5", waiting.worst, `worst at ${waiting.where}`));

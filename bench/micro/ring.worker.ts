@@ -5,7 +5,7 @@ import { waitUntil } from "../../native-bridge/idle-strategy.ts";
 import { RingConsumer, RingProducer } from "../../native-bridge/spsc-ring.ts";
 import { openRingbuf } from "../compare/ringbuf.ts";
 import { pinThread } from "../harness/pin.ts";
-import { CONTROL, CONTROL_SUM, type PartnerInput, backOff, localUs } from "./ring-partner.ts";
+import { backOff, CONTROL, CONTROL_SUM, localUs, type PartnerInput } from "./ring-partner.ts";
 import { makeSpin } from "./ring-policy.ts";
 
 const input = workerData as PartnerInput;
@@ -25,7 +25,9 @@ function consume(): () => void {
     const at = offset >> 3;
     total[0] =
       (total[0] as number) +
-      ((f64[at] as number) + (f64[at + 1] as number) + ((f64[at + 2] as number) + (f64[at + 3] as number)) +
+      ((f64[at] as number) +
+        (f64[at + 1] as number) +
+        ((f64[at + 2] as number) + (f64[at + 3] as number)) +
         ((f64[at + 4] as number) + (f64[at + 5] as number) + ((f64[at + 6] as number) + (f64[at + 7] as number))));
     seen++;
   };
@@ -50,7 +52,7 @@ function consume(): () => void {
     total[0] = 0;
     seen = 0;
     while (seen < input.records) if (ring.drain(handler, 512) === 0) backOff(REST_TURNS);
-    sums[CONTROL_SUM] = total[0] as number;
+    sums[CONTROL_SUM] = total[0];
     Atomics.add(control, CONTROL.RECORDS, seen);
   };
 }
@@ -177,7 +179,8 @@ switch (input.role) {
     break;
   case "busy":
     parentPort?.postMessage("online");
-    while (Atomics.load(control, CONTROL.STOP) === 0) Atomics.add(control, CONTROL.RECORDS, backOff(1000) === -1 ? 0 : 1);
+    while (Atomics.load(control, CONTROL.STOP) === 0)
+      Atomics.add(control, CONTROL.RECORDS, backOff(1000) === -1 ? 0 : 1);
     break;
   case "post-echo":
     parentPort?.on("message", (value: unknown) => {

@@ -11,9 +11,9 @@ import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { Activation } from "./activation.ts";
-import { expired } from "./refusals.ts";
 import { type ActorRef, type ActorSend, type AnyActorRef, type AskOptions, createActorRef } from "./actor-ref.ts";
 import type { AnyActorDefinition } from "./define-actor.ts";
+import { expired } from "./refusals.ts";
 
 /** What handlers and hooks get as their last argument. Good until what they return has settled. */
 export interface ActorContext {

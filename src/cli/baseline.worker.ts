@@ -4,7 +4,7 @@ import * as Comlink from "comlink";
 
 const { raw, rpc } = workerData as { raw: MessagePort; rpc: MessagePort };
 raw.on("message", (value: unknown) => raw.postMessage(value));
-Comlink.expose({ echo: (value: number): number => value }, rpc as unknown as Comlink.Endpoint);
+Comlink.expose({ echo: (value: number): number => value }, rpc);
 parentPort?.once("message", () => {
   raw.close();
   rpc.close();

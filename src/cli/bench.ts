@@ -32,7 +32,8 @@ export const bench: Command = {
       const code = await runBenches(context, file);
       if (code === EXIT.OK && context.json) {
         const result: unknown = JSON.parse(await readFile(file, "utf8"));
-        for (const one of Array.isArray(result) ? result : [result]) context.output.object(one as Record<string, unknown>);
+        for (const one of Array.isArray(result) ? result : [result])
+          context.output.object(one as Record<string, unknown>);
       }
       return code;
     } finally {
@@ -44,7 +45,15 @@ export const bench: Command = {
 async function runBenches(context: CommandContext, file: string): Promise<number> {
   const names = context.operands.length === 0 ? ["all"] : context.operands;
   const size = context.flag("smoke") ? ["--smoke"] : context.flag("full") ? ["--full"] : [];
-  const args = [fileURLToPath(BENCH_URL), ...names, ...size, "--seed", String(context.number("seed") ?? 1), "--json", file];
+  const args = [
+    fileURLToPath(BENCH_URL),
+    ...names,
+    ...size,
+    "--seed",
+    String(context.number("seed") ?? 1),
+    "--json",
+    file,
+  ];
   const child = spawn(process.execPath, args, { stdio: ["ignore", context.json ? "ignore" : "inherit", "inherit"] });
   const stop = (): void => void child.kill("SIGTERM");
   context.signal.addEventListener("abort", stop, { once: true });

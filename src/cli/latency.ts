@@ -69,7 +69,7 @@ async function baselines(): Promise<LatencyRow[]> {
     transferList: [raw.port2, rpc.port2],
   });
   await once(worker, "online");
-  const remote = Comlink.wrap<{ echo(value: number): number }>(rpc.port1 as unknown as Comlink.Endpoint);
+  const remote = Comlink.wrap<{ echo(value: number): number }>(rpc.port1);
   let answered: (value: number) => void = () => undefined;
   raw.port1.on("message", (value: number) => answered(value));
   const post = (value: number): Promise<void> =>

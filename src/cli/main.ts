@@ -6,8 +6,8 @@
  * A reader that goes away (`shardloom … | head`) is no failure.
  */
 import { readFileSync } from "node:fs";
-import type { Command } from "./command.ts";
 import { bench } from "./bench.ts";
+import type { Command } from "./command.ts";
 import { demo } from "./demo.ts";
 import { info } from "./info.ts";
 import { load } from "./load.ts";

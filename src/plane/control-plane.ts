@@ -19,8 +19,8 @@ import { type ControlConnection, connectControl } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
-import { lookIntervalMs, type Verdict, WorkerMonitor } from "./worker-monitor.ts";
 import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
+import { lookIntervalMs, type Verdict, WorkerMonitor } from "./worker-monitor.ts";
 
 /** Share of the closing time that handlers get to end by themselves. */
 const STOP_SHARE = 0.5;
@@ -112,12 +112,26 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
   async stats(timeoutMs: number): Promise<(ShardStats | undefined)[]> {
-    const answers = this.#workers.map((worker) => withinMs(this.#options.scheduler, timeoutMs, worker.control.remote.stats().catch(() => undefined)));
+    const answers = this.#workers.map((worker) =>
+      withinMs(
+        this.#options.scheduler,
+        timeoutMs,
+        worker.control.remote.stats().catch(() => undefined),
+      ),
+    );
     return Promise.all(answers);
   }
 
   /** What every worker does, read from shared memory without a message. */
-  heartbeats(): { shard: number; incarnation: number; state: string; activity: "idle" | "js" | "native"; sinceMs: number; parks: number; wakes: number }[] {
+  heartbeats(): {
+    shard: number;
+    incarnation: number;
+    state: string;
+    activity: "idle" | "js" | "native";
+    sinceMs: number;
+    parks: number;
+    wakes: number;
+  }[] {
     return this.#workers.map(({ shard, incarnation, state, block }) => {
       const beat = block.heartbeat.read();
       const activity = beat.state === HEARTBEAT.JS ? "js" : beat.state === HEARTBEAT.NATIVE ? "native" : "idle";
@@ -144,19 +158,34 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const stuck = late.filter((worker) => worker.block.heartbeat.read().state === HEARTBEAT.NATIVE);
     for (const worker of late) if (options.force && !stuck.includes(worker)) worker.running.terminate();
     const remaining = options.force ? stuck : late;
-    if (options.force) await this.#settle(late.filter((worker) => !stuck.includes(worker)), options.timeoutMs);
-    for (const worker of open) worker.control.end(new ShardloomError("ERR_CLOSED", "Cannot call worker as the cluster is closed"));
+    if (options.force)
+      await this.#settle(
+        late.filter((worker) => !stuck.includes(worker)),
+        options.timeoutMs,
+      );
+    for (const worker of open)
+      worker.control.end(new ShardloomError("ERR_CLOSED", "Cannot call worker as the cluster is closed"));
     if (remaining.length > 0) {
       this.#closing = false;
       const shards = remaining.map((worker) => worker.shard);
-      throw new ShardloomError("ERR_TIMEOUT", `Cannot close cluster as shards ${shards.join(", ")} did not stop within ${options.timeoutMs} ms`, {
-        details: { shards, native: stuck.map((worker) => worker.shard) },
-      });
+      throw new ShardloomError(
+        "ERR_TIMEOUT",
+        `Cannot close cluster as shards ${shards.join(", ")} did not stop within ${options.timeoutMs} ms`,
+        {
+          details: { shards, native: stuck.map((worker) => worker.shard) },
+        },
+      );
     }
     await this.#host.close();
   }
 
-  #spawn(shard: number, incarnation: number, block: WorkerBlock, blocks: readonly WorkerBlock[], delayMs: number): Worker {
+  #spawn(
+    shard: number,
+    incarnation: number,
+    block: WorkerBlock,
+    blocks: readonly WorkerBlock[],
+    delayMs: number,
+  ): Worker {
     const options = this.#options;
     const channel = new MessageChannel();
     const clients = [...this.#clients.values()].map((client) => {
@@ -236,7 +265,9 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const { scheduler, startTimeoutMs } = this.#options;
     const ready = await withinMs(scheduler, startTimeoutMs + delayMs, worker.ready);
     if (ready === undefined) {
-      throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, { details: { shard: worker.shard } });
+      throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, {
+        details: { shard: worker.shard },
+      });
     }
     if (worker.state === "starting") worker.state = "up";
     return ready;
@@ -246,7 +277,9 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#quarantined.delete(worker);
     if (this.#ending || ending === "retired") {
       worker.state = "stopped";
-      worker.control.end(new ShardloomError("ERR_CLOSED", `Cannot call the worker of shard ${worker.shard} as it has stopped`));
+      worker.control.end(
+        new ShardloomError("ERR_CLOSED", `Cannot call the worker of shard ${worker.shard} as it has stopped`),
+      );
       return;
     }
     this.#lost(worker, describeDeath(worker.shard, new Error(`it left its loop: ${String(ending)}`)));
@@ -282,7 +315,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.#giveUp(shard, error);
       return;
     }
-    const delayMs = recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
+    const delayMs =
+      recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
     this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
 
@@ -290,7 +324,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   #giveUp(shard: number, error: ShardloomError): void {
     for (const peer of this.#workers) {
       // A peer that has died itself has nothing open.
-      if (peer.shard !== shard && peer.state === "up") peer.control.remote.losePeer(shard, encodeError(error)).catch(() => undefined);
+      if (peer.shard !== shard && peer.state === "up")
+        peer.control.remote.losePeer(shard, encodeError(error)).catch(() => undefined);
     }
     this.#tell("worker-down", { shard, error });
   }
@@ -312,15 +347,24 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     for (const peer of this.#workers) {
       if (peer === worker || (peer.state !== "up" && peer.state !== "starting")) continue;
       // A peer that dies meanwhile learns of this worker when its own replacement starts.
-      peer.control.remote.attachPeer({ ...this.#peerTask(peer.shard, shard, block), incarnation }).catch(() => undefined);
+      peer.control.remote
+        .attachPeer({ ...this.#peerTask(peer.shard, shard, block), incarnation })
+        .catch(() => undefined);
     }
     this.#whenReady(worker, delayMs).then(
       (ready) => {
         this.#failedStarts[shard] = 0;
-        if (!this.#ending) this.#tell("worker-restarted", { shard, incarnation, ready, recoveryMs: this.#options.clock.nowMs() - lostAtMs });
+        if (!this.#ending)
+          this.#tell("worker-restarted", {
+            shard,
+            incarnation,
+            ready,
+            recoveryMs: this.#options.clock.nowMs() - lostAtMs,
+          });
       },
       (error: unknown) => {
-        if (worker.state !== "lost" && !this.#ending) this.#remove(worker, "hung", ShardloomError.from(error, "ERR_WORKER_LOST"));
+        if (worker.state !== "lost" && !this.#ending)
+          this.#remove(worker, "hung", ShardloomError.from(error, "ERR_WORKER_LOST"));
       },
     );
   }
@@ -344,12 +388,20 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const details = { shard, incarnation: worker.incarnation, quietMs: monitor.quietMs };
     const error =
       verdict === "overdue"
-        ? new ShardloomError("ERR_NATIVE_QUARANTINED", `Cannot finish request as a native call held shard ${shard} for more than ${maxNativeMs} ms`, {
-            details: { ...details, maxNativeMs },
-          })
-        : new ShardloomError("ERR_HANDLER_HUNG", `Cannot finish request as a handler held shard ${shard} for more than ${maxHandlerMs} ms`, {
-            details: { ...details, maxHandlerMs },
-          });
+        ? new ShardloomError(
+            "ERR_NATIVE_QUARANTINED",
+            `Cannot finish request as a native call held shard ${shard} for more than ${maxNativeMs} ms`,
+            {
+              details: { ...details, maxNativeMs },
+            },
+          )
+        : new ShardloomError(
+            "ERR_HANDLER_HUNG",
+            `Cannot finish request as a handler held shard ${shard} for more than ${maxHandlerMs} ms`,
+            {
+              details: { ...details, maxHandlerMs },
+            },
+          );
     this.#remove(worker, verdict, error);
   }
 

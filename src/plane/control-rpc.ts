@@ -7,8 +7,9 @@
  *
  * Never on the data plane.
  */
-import * as Comlink from "comlink";
+
 import type { MessagePort } from "node:worker_threads";
+import * as Comlink from "comlink";
 import { ShardloomError } from "../errors.ts";
 import { decodeErrorAt, encodeError } from "../wire/error-codec.ts";
 
@@ -44,7 +45,7 @@ export function serveControl<T extends object>(port: MessagePort, api: T): void 
       }
     },
   };
-  Comlink.expose(served, port as unknown as Comlink.Endpoint);
+  Comlink.expose(served, port);
 }
 
 /**
@@ -53,7 +54,7 @@ export function serveControl<T extends object>(port: MessagePort, api: T): void 
  * @param afterPost Called after each call was posted, to ring the worker's doorbell.
  */
 export function connectControl<T>(port: MessagePort, afterPost: () => void): ControlConnection<T> {
-  const served = Comlink.wrap<Served>(port as unknown as Comlink.Endpoint);
+  const served = Comlink.wrap<Served>(port);
   const open = new Set<(error: ShardloomError) => void>();
   let ended: ShardloomError | undefined;
 
@@ -66,7 +67,10 @@ export function connectControl<T>(port: MessagePort, afterPost: () => void): Con
         act();
       };
       served.call(method, args).then(
-        (outcome) => settle(() => (outcome.ok ? resolve(outcome.value) : reject(decodeErrorAt(outcome.error, 0, outcome.error.length)))),
+        (outcome) =>
+          settle(() =>
+            outcome.ok ? resolve(outcome.value) : reject(decodeErrorAt(outcome.error, 0, outcome.error.length)),
+          ),
         (error: unknown) => settle(() => reject(ShardloomError.from(error))),
       );
       afterPost();

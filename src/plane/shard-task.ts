@@ -68,7 +68,12 @@ export interface ShardStats {
   readonly shard: number;
   readonly incarnation: number;
   readonly actors: Readonly<Record<string, unknown>>;
-  readonly requests: { readonly handled: number; readonly failed: number; readonly expired: number; readonly corrupt: number };
+  readonly requests: {
+    readonly handled: number;
+    readonly failed: number;
+    readonly expired: number;
+    readonly corrupt: number;
+  };
   readonly heapUsedBytes: number;
 }
 

@@ -5,7 +5,7 @@
  * One block per worker *incarnation*: a replacement gets a new one, so that a quarantined thread that comes back finds
  * only its own, retired words.
  */
-import { Doorbell, DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
+import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { Heartbeat } from "../../native-bridge/heartbeat.ts";
 
 const HEARTBEAT_OFFSET = DOORBELL_BYTES;

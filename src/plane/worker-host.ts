@@ -6,8 +6,9 @@
  * to sleep where no control message reaches them; one task fills one thread for its whole life. A second task
  * for the same shard may start while a quarantined thread is still stuck in a native call, hence `maxThreads`.
  */
-import { Piscina } from "piscina";
+
 import type { Transferable } from "node:worker_threads";
+import { Piscina } from "piscina";
 import { ShardloomError } from "../errors.ts";
 
 /** How the pool of data-plane threads is made. */
@@ -53,7 +54,8 @@ export class WorkerHost {
   /** Starts the perpetual task of one worker, once `after` has resolved. */
   run(task: unknown, transferList: readonly Transferable[], after?: Promise<void>): RunningWorker {
     const abort = new AbortController();
-    const start = (): Promise<unknown> => this.#pool.run(task, { signal: abort.signal, transferList: [...transferList] as never });
+    const start = (): Promise<unknown> =>
+      this.#pool.run(task, { signal: abort.signal, transferList: [...transferList] as never });
     return { done: after === undefined ? start() : after.then(start), terminate: () => abort.abort() };
   }
 
@@ -66,8 +68,12 @@ export class WorkerHost {
 /** Says in our words why a task's thread died. */
 export function describeDeath(shard: number, reason: unknown): ShardloomError {
   const message = reason instanceof Error ? reason.message : String(reason);
-  return new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} died: ${message}`, {
-    details: { shard, reason: (reason as { code?: unknown })?.code ?? "unknown" },
-    cause: reason,
-  });
+  return new ShardloomError(
+    "ERR_WORKER_LOST",
+    `Cannot finish request as the worker of shard ${shard} died: ${message}`,
+    {
+      details: { shard, reason: (reason as { code?: unknown })?.code ?? "unknown" },
+      cause: reason,
+    },
+  );
 }

@@ -47,7 +47,31 @@ describe("bench harness", () => {
   test("goals have unique ids; a missed goal is said to be missed, NaN is a miss, an unknown id throws", () => {
     const goals = readGoals();
     expect(new Set(goals.map((goal) => goal.id)).size).toBe(goals.length);
-    for (const id of ["R1", "R2", "R3", "R4", "R5", "R6", "A2", "A2b", "A3a", "A3b", "A3c", "A3d", "M1", "M2", "M3", "M4", "V2", "E1a", "E1b", "E1c", "A5a", "A5b", "A5c"]) {
+    for (const id of [
+      "R1",
+      "R2",
+      "R3",
+      "R4",
+      "R5",
+      "R6",
+      "A2",
+      "A2b",
+      "A3a",
+      "A3b",
+      "A3c",
+      "A3d",
+      "M1",
+      "M2",
+      "M3",
+      "M4",
+      "V2",
+      "E1a",
+      "E1b",
+      "E1c",
+      "A5a",
+      "A5b",
+      "A5c",
+    ]) {
       expect(goals.some((goal) => goal.id === id)).toBe(true);
     }
     expect(judge(goals, "R1", 2).ok).toBe(true);

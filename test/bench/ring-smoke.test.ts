@@ -12,8 +12,15 @@ test("bench ring --smoke writes rows with samples and a verdict for every goal",
   const folder = mkdtempSync(join(tmpdir(), "shardloom-smoke-"));
   try {
     const file = join(folder, "ring.json");
-    const table = execFileSync(process.execPath, [MAIN, "ring", "--smoke", "--json", file], { encoding: "utf8", timeout: 110_000 });
-    const report = JSON.parse(readFileSync(file, "utf8")) as { mode: string; rows: { samples: number[]; median: number }[]; goals: { id: string; ratio: number }[] };
+    const table = execFileSync(process.execPath, [MAIN, "ring", "--smoke", "--json", file], {
+      encoding: "utf8",
+      timeout: 110_000,
+    });
+    const report = JSON.parse(readFileSync(file, "utf8")) as {
+      mode: string;
+      rows: { samples: number[]; median: number }[];
+      goals: { id: string; ratio: number }[];
+    };
     expect(report.mode).toBe("smoke");
     expect(report.rows.length).toBeGreaterThan(20);
     for (const row of report.rows) {

@@ -23,7 +23,12 @@ function shardloom(...args: string[]): Promise<Finished> {
   return new Promise((resolve) => {
     execFile(process.execPath, [MAIN, ...args], { timeout: 60_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
-      const objects = args.includes("--json") ? stdout.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>) : [];
+      const objects = args.includes("--json")
+        ? stdout
+            .trim()
+            .split("\n")
+            .map((line) => JSON.parse(line) as Record<string, unknown>)
+        : [];
       resolve({ code, stdout, stderr, objects });
     });
   });
@@ -33,7 +38,11 @@ function shardloom(...args: string[]): Promise<Finished> {
 function jsonLinesFile(name: string, rows: number, dimensions: number): string {
   const random = createSeededRandom(5);
   const lines = Array.from({ length: rows }, (_, row) =>
-    JSON.stringify({ id: `row-${row}`, vector: Array.from({ length: dimensions }, () => random.float()), payload: { row } }),
+    JSON.stringify({
+      id: `row-${row}`,
+      vector: Array.from({ length: dimensions }, () => random.float()),
+      payload: { row },
+    }),
   );
   const path = join(folder, name);
   writeFileSync(path, `${lines.join("\n")}\n`);
@@ -97,10 +106,13 @@ describe("shardloom load", () => {
     truncateSync(cut, 2_000);
     const truncated = await shardloom("load", cut, "--json");
     expect(truncated.code).toBe(1);
-    expect((truncated.objects.at(-1)?.["error"] as { code: string }).code).toMatch(/^ERR_(TRUNCATED|CORRUPT)$/);
+    const { error } = truncated.objects.at(-1) as { error: { code: string } };
+    expect(error.code).toMatch(/^ERR_(TRUNCATED|CORRUPT)$/);
     const strange = join(folder, "strange.bin");
     writeFileSync(strange, "this is no vector file at all");
-    expect((await shardloom("load", strange, "--json")).objects.at(-1)).toMatchObject({ error: { code: "ERR_UNSUPPORTED_FORMAT" } });
+    expect((await shardloom("load", strange, "--json")).objects.at(-1)).toMatchObject({
+      error: { code: "ERR_UNSUPPORTED_FORMAT" },
+    });
     const missing = await shardloom("load", join(folder, "missing"));
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain("ERR_INVALID_ARGUMENT");

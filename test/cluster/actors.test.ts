@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { defineActor } from "../../src/index.ts";
 import type { Cluster } from "../../src/index.ts";
+import { defineActor } from "../../src/index.ts";
 import { counter, relay, saboteur } from "../support/actors.ts";
 import { ACTORS_URL, eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
 
@@ -103,7 +103,10 @@ describe("actors on real workers", () => {
 
   it("brings handler errors back with their class, code and cause", async () => {
     const ref = cluster.actor(saboteur, "errors");
-    await expect(ref.fail("boom")).rejects.toMatchObject({ code: "ERR_ACTOR_FAILED", cause: { name: "RangeError", message: "boom" } });
+    await expect(ref.fail("boom")).rejects.toMatchObject({
+      code: "ERR_ACTOR_FAILED",
+      cause: { name: "RangeError", message: "boom" },
+    });
     await expect(ref.refuse()).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { why: "test" } });
   });
 
@@ -124,7 +127,9 @@ describe("actors on real workers", () => {
 
   it("refuses messages that cannot be encoded, naming the path", async () => {
     const ref = cluster.actor(relay, "codec");
-    await expect(ref.addTo({ key: "x", amount: (() => 1) as unknown as number })).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    await expect(ref.addTo({ key: "x", amount: (() => 1) as unknown as number })).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+    });
   });
 
   it("counts every message: sent = delivered + rejected + dead", async () => {
@@ -142,9 +147,15 @@ describe("actors on real workers", () => {
         let received = 0;
         let ended = 0;
         for (const worker of info.workers) {
-          const actors = worker.stats?.actors as { received: number; delivered: number; rejected: number; dead: Record<string, number> };
+          const actors = worker.stats?.actors as {
+            received: number;
+            delivered: number;
+            rejected: number;
+            dead: Record<string, number>;
+          };
           received += actors.received;
-          ended += actors.delivered + actors.rejected + Object.values(actors.dead).reduce((sum, count) => sum + count, 0);
+          ended +=
+            actors.delivered + actors.rejected + Object.values(actors.dead).reduce((sum, count) => sum + count, 0);
         }
         const { sent, timedOut, replied, failed, cancelled, late } = info.client;
         return received === ended && received > 0 && sent >= replied + failed + timedOut + cancelled - late;
@@ -158,7 +169,10 @@ describe("actors on real workers", () => {
 describe("Cluster.start()", () => {
   it("refuses a module that does not exist, or exports no actor, and leaves nothing running", async () => {
     const missing = new URL("./no-such-module.js", ACTORS_URL);
-    await expect(startTestCluster({ actors: [missing] })).rejects.toMatchObject({ code: "ERR_MODULE_NOT_LOADED", details: { url: missing.href } });
+    await expect(startTestCluster({ actors: [missing] })).rejects.toMatchObject({
+      code: "ERR_MODULE_NOT_LOADED",
+      details: { url: missing.href },
+    });
     const empty = new URL("./cluster.js", ACTORS_URL);
     await expect(startTestCluster({ actors: [empty] })).rejects.toMatchObject({ code: "ERR_MODULE_NOT_LOADED" });
   });

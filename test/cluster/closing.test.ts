@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { systemClock } from "../../src/runtime/clock.ts";
 import { counter, saboteur, saver } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
 
@@ -15,7 +16,10 @@ describe("Cluster.close()", () => {
   it("does not wait for a worker that is only starting", async () => {
     const cluster = await startTestCluster();
     const restarting = new Promise((resolve) => cluster.once("worker-lost", resolve));
-    cluster.actor(saboteur, keyOnShard(cluster, saboteur, 0)).exit(1).catch(() => undefined);
+    cluster
+      .actor(saboteur, keyOnShard(cluster, saboteur, 0))
+      .exit(1)
+      .catch(() => undefined);
     await restarting;
     expect(await elapsed(() => cluster.close({ timeoutMs: 8_000, force: false }))).toBeLessThan(4_000);
   });
@@ -23,7 +27,12 @@ describe("Cluster.close()", () => {
   it("does not wait for the index to be built", async () => {
     const cluster = await startTestCluster();
     const docs = await cluster.vectors("docs", { dimensions: 128, metric: "l2", scanRows: 0 });
-    await docs.upsert(Array.from({ length: 6_000 }, (_, id) => ({ id, vector: Float32Array.from({ length: 128 }, (_, at) => Math.sin(id * at)) })));
+    await docs.upsert(
+      Array.from({ length: 6_000 }, (_, id) => ({
+        id,
+        vector: Float32Array.from({ length: 128 }, (_, at) => Math.sin(id * at)),
+      })),
+    );
     expect((await docs.status()).some((shard) => shard.unindexed > 1_000)).toBe(true);
     expect(await elapsed(() => cluster.close({ timeoutMs: 8_000 }))).toBeLessThan(3_000);
   });
@@ -57,9 +66,14 @@ describe("Cluster.close()", () => {
     let restarted = 0;
     cluster.on("worker-restarted", () => restarted++);
     const closed = new Promise<void>((resolve, reject) => {
-      cluster.once("worker-lost", () => cluster.close().then(resolve, reject));
+      cluster.once("worker-lost", () => {
+        cluster.close().then(resolve, reject);
+      });
     });
-    cluster.actor(saboteur, "x").exit(1).catch(() => undefined);
+    cluster
+      .actor(saboteur, "x")
+      .exit(1)
+      .catch(() => undefined);
     await closed;
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(restarted).toBe(0);
@@ -70,9 +84,19 @@ describe("Cluster.close()", () => {
     let restarted = 0;
     cluster.on("worker-restarted", () => restarted++);
     const key = keyOnShard(cluster, saboteur, 0);
-    cluster.actor(saboteur, key).block(900).catch(() => undefined);
-    await eventually("the handler runs", () => cluster.heartbeats()[0]?.activity === "js");
-    await expect(cluster.close({ timeoutMs: 100, force: false })).rejects.toMatchObject({ code: "ERR_TIMEOUT", details: { shards: [0] } });
+    cluster
+      .actor(saboteur, key)
+      .block(900)
+      .catch(() => undefined);
+    const runs = (): boolean => {
+      const beat = cluster.heartbeats()[0];
+      return beat?.activity === "js" && systemClock.nowMs() - beat.sinceMs > 100;
+    };
+    await eventually("the handler holds the thread", runs);
+    await expect(cluster.close({ timeoutMs: 100, force: false })).rejects.toMatchObject({
+      code: "ERR_TIMEOUT",
+      details: { shards: [0] },
+    });
     await new Promise((resolve) => setTimeout(resolve, 1_200));
     await cluster.close({ timeoutMs: 5_000 });
     expect(restarted).toBe(0);

@@ -11,10 +11,15 @@ interface Answer {
   readonly code?: string;
 }
 
-async function startThread(cluster: Cluster): Promise<{ worker: Worker; ask: (command: string, argument?: unknown) => Promise<Answer> }> {
+async function startThread(
+  cluster: Cluster,
+): Promise<{ worker: Worker; ask: (command: string, argument?: unknown) => Promise<Answer> }> {
   const port = await cluster.port();
   const { transferList, ...data } = port;
-  const worker = new Worker(new URL("./connected.worker.js", import.meta.url), { workerData: { port: data }, transferList: [...transferList] });
+  const worker = new Worker(new URL("./connected.worker.js", import.meta.url), {
+    workerData: { port: data },
+    transferList: [...transferList],
+  });
   await once(worker, "message");
   const ask = async (command: string, argument?: unknown): Promise<Answer> => {
     worker.postMessage({ command, argument });
@@ -53,7 +58,10 @@ describe("connect()", () => {
       await ask("upsert", [1, 2, 3, 4, 5, 6, 7, 8]);
       for (const shard of [0, 1]) {
         const restarted = once(cluster, "worker-restarted");
-        cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).exit(1).catch(() => undefined);
+        cluster
+          .actor(saboteur, keyOnShard(cluster, saboteur, shard))
+          .exit(1)
+          .catch(() => undefined);
         await restarted;
       }
       for (const id of [1, 2, 3, 4, 5, 6, 7, 8]) {
@@ -80,7 +88,10 @@ describe("connect()", () => {
       await first.ask("open", { dimensions: 4 });
       await second.ask("open");
       expect(await first.ask("drop")).toEqual({ value: true });
-      await eventually("the other thread knows", async () => (await second.ask("search", 1)).code === "ERR_UNKNOWN_COLLECTION");
+      await eventually(
+        "the other thread knows",
+        async () => (await second.ask("search", 1)).code === "ERR_UNKNOWN_COLLECTION",
+      );
       await first.ask("leave");
       expect(await first.ask("add", 1)).toEqual({ code: "ERR_CLOSED" });
       expect(await second.ask("add", 1)).toEqual({ value: 1 });

@@ -13,22 +13,32 @@ const commands: Record<string, (argument: never) => unknown> = {
     return docs.options.dimensions;
   },
   upsert: (ids: number[]) => docs?.upsert(ids.map((id) => ({ id, vector: new Float32Array(4).fill(id) }))),
-  search: async (near: number) => (await docs?.search(new Float32Array(4).fill(near), { k: 2 }))?.hits.map((hit) => hit.id),
+  search: async (near: number) =>
+    (await docs?.search(new Float32Array(4).fill(near), { k: 2 }))?.hits.map((hit) => hit.id),
   read: async (id: number) => {
     const target = new Float32Array(4);
     return [await docs?.read(id, target), target[0]];
   },
-  scan: (near: number) => docs?.reader().scanExact(new Float32Array(4).fill(near), 2).hits.map((hit) => hit.id),
+  scan: (near: number) =>
+    docs
+      ?.reader()
+      .scanExact(new Float32Array(4).fill(near), 2)
+      .hits.map((hit) => hit.id),
   add: (amount: number) => cluster.actor(counter, "shared").add(amount),
   drop: () => cluster.dropVectors("docs"),
   leave: () => cluster.close(),
 };
 
-parentPort?.on("message", async ({ command, argument }: { command: string; argument: never }) => {
+async function answer(command: string, argument: never): Promise<void> {
   try {
     parentPort?.postMessage({ value: await commands[command]?.(argument) });
   } catch (error) {
     parentPort?.postMessage({ code: ShardloomError.is(error) ? error.code : String(error) });
   }
-});
+}
+
+parentPort?.on(
+  "message",
+  ({ command, argument }: { command: string; argument: never }) => void answer(command, argument),
+);
 parentPort?.postMessage({ value: "ready" });

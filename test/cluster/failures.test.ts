@@ -17,8 +17,16 @@ async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
 describe("a worker that dies", () => {
   it.each([
     ["exits", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).exit(7), "ERR_WORKER_LOST"],
-    ["throws outside any handler", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).throwOutside(), "ERR_WORKER_LOST"],
-    ["hangs in JavaScript", (cluster: Cluster, key: string) => cluster.actor(saboteur, key).block(1e9), "ERR_HANDLER_HUNG"],
+    [
+      "throws outside any handler",
+      (cluster: Cluster, key: string) => cluster.actor(saboteur, key).throwOutside(),
+      "ERR_WORKER_LOST",
+    ],
+    [
+      "hangs in JavaScript",
+      (cluster: Cluster, key: string) => cluster.actor(saboteur, key).block(1e9),
+      "ERR_HANDLER_HUNG",
+    ],
   ])("%s: its requests fail typed within 2 s and its shard comes back", async (_, sabotage, code) => {
     const cluster = await startTestCluster({ maxHandlerMs: 1_000 });
     try {
@@ -59,10 +67,16 @@ describe("a worker that dies", () => {
       const target = keyOnShard(cluster, counter, 1);
       expect(await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 })).toBe(1);
       const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
-      await cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).exit(1).catch(() => undefined);
+      await cluster
+        .actor(saboteur, keyOnShard(cluster, saboteur, 1))
+        .exit(1)
+        .catch(() => undefined);
       await restarted;
       await eventually("the relay reaches the new worker", async () => {
-        const answer = await cluster.actor(relay, relayKey).addTo({ key: target, amount: 1 }, { timeoutMs: 500 }).catch(() => undefined);
+        const answer = await cluster
+          .actor(relay, relayKey)
+          .addTo({ key: target, amount: 1 }, { timeoutMs: 500 })
+          .catch(() => undefined);
         return answer !== undefined;
       });
     } finally {
@@ -78,7 +92,10 @@ describe("a worker that dies", () => {
       const docs = await cluster.vectors("docs", { dimensions: 16, metric: "l2" });
       const expected = new Map<number, Float32Array>();
       for (let round = 0; round < 4; round++) {
-        const batch = Array.from({ length: 200 }, () => ({ id: random.u32() % 1_000, vector: randomVector(random, 16) }));
+        const batch = Array.from({ length: 200 }, () => ({
+          id: random.u32() % 1_000,
+          vector: randomVector(random, 16),
+        }));
         const distinct = [...new Map(batch.map((document) => [document.id, document])).values()];
         await docs.upsert(distinct);
         for (const { id, vector } of distinct) expected.set(id, vector);
@@ -86,12 +103,16 @@ describe("a worker that dies", () => {
         await docs.delete(doomed);
         for (const id of doomed) expected.delete(id);
         const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
-        await cluster.actor(saboteur, keyOnShard(cluster, saboteur, round % 2)).exit(1).catch(() => undefined);
+        await cluster
+          .actor(saboteur, keyOnShard(cluster, saboteur, round % 2))
+          .exit(1)
+          .catch(() => undefined);
         await restarted;
         expect(await docs.count(), `seed ${seed}`).toBe(expected.size);
         const ids = [...expected.keys()];
         const stored = await docs.getMany(ids);
-        for (const [at, id] of ids.entries()) expect(stored[at]?.vector, `seed ${seed}, id ${id}`).toEqual(expected.get(id));
+        for (const [at, id] of ids.entries())
+          expect(stored[at]?.vector, `seed ${seed}, id ${id}`).toEqual(expected.get(id));
         for (const id of ids.slice(0, 5)) {
           const { hits } = await docs.search(expected.get(id) as Float32Array, { k: 1 });
           expect(hits[0]).toMatchObject({ id, score: 0 });
@@ -111,12 +132,18 @@ describe("a worker that dies", () => {
     const cluster = await startTestCluster();
     try {
       const key = keyOnShard(cluster, saboteur, 0);
-      const down = new Promise<{ shard: number; error: ShardloomError }>((resolve) => cluster.once("worker-down", resolve));
+      const down = new Promise<{ shard: number; error: ShardloomError }>((resolve) =>
+        cluster.once("worker-down", resolve),
+      );
       let gone = false;
       void down.then(() => {
         gone = true;
       });
-      while (!gone) await cluster.actor(saboteur, key).exit(1, { timeoutMs: 10_000 }).catch(() => undefined);
+      while (!gone)
+        await cluster
+          .actor(saboteur, key)
+          .exit(1, { timeoutMs: 10_000 })
+          .catch(() => undefined);
       expect(await down).toMatchObject({ shard: 0 });
       await expect(cluster.actor(saboteur, key).calls()).rejects.toMatchObject({ code: "ERR_WORKER_LOST" });
       const other = keyOnShard(cluster, saboteur, 1);
@@ -135,7 +162,9 @@ describe("a busy worker", () => {
       cluster.on("worker-lost", () => lost++);
       const key = keyOnShard(cluster, saboteur, 0);
       const blocking = cluster.actor(saboteur, key).block(800);
-      await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+      await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 100 })).rejects.toMatchObject({
+        code: "ERR_TIMEOUT",
+      });
       expect(await blocking).toBe("done");
       expect(lost).toBe(0);
     } finally {

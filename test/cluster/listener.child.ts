@@ -9,7 +9,10 @@ cluster.once("worker-lost", () => {
 });
 const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
 const key = keyOnShard(cluster, saboteur, 0);
-cluster.actor(saboteur, key).exit(1).catch(() => undefined);
+cluster
+  .actor(saboteur, key)
+  .exit(1)
+  .catch(() => undefined);
 await restarted;
 console.log("restarted");
 console.log(`calls: ${await cluster.actor(saboteur, key).calls()}`);

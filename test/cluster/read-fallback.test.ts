@@ -32,7 +32,9 @@ describe("VectorCollection.read()", () => {
     try {
       const docs = await cluster.vectors("docs", { dimensions: 8, metric: "l2" });
       await expect(docs.read("a", new Float32Array(7))).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
-      await expect(docs.read("a", [] as unknown as Float32Array)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+      await expect(docs.read("a", [] as unknown as Float32Array)).rejects.toMatchObject({
+        code: "ERR_INVALID_ARGUMENT",
+      });
     } finally {
       await cluster.close();
     }

@@ -31,10 +31,17 @@ describe("supervision", () => {
             if (++restarted === 2) resolve();
           });
         });
-        for (const shard of [0, 1]) cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).exit(1).catch(() => undefined);
+        for (const shard of [0, 1])
+          cluster
+            .actor(saboteur, keyOnShard(cluster, saboteur, shard))
+            .exit(1)
+            .catch(() => undefined);
         await both;
         cluster.removeAllListeners("worker-restarted");
-        for (const [from, to] of [[0, 1], [1, 0]] as const) {
+        for (const [from, to] of [
+          [0, 1],
+          [1, 0],
+        ] as const) {
           const ref = cluster.actor(relay, keyOnShard(cluster, relay, from));
           expect(await ref.addTo({ key: keyOnShard(cluster, counter, to), amount: 1 }, { timeoutMs: 2_000 })).toBe(1);
         }
@@ -93,10 +100,16 @@ describe("supervision", () => {
       cluster.once("worker-down", () => {
         down = true;
       });
-      while (!down) await cluster.actor(saboteur, key).exit(1, { timeoutMs: 10_000 }).catch(() => undefined);
+      while (!down)
+        await cluster
+          .actor(saboteur, key)
+          .exit(1, { timeoutMs: 10_000 })
+          .catch(() => undefined);
       const ref = cluster.actor(relay, keyOnShard(cluster, relay, 0));
       const started = performance.now();
-      await expect(ref.addTo({ key: keyOnShard(cluster, counter, 1), amount: 1 }, { timeoutMs: 4_000 })).rejects.toMatchObject({ code: "ERR_WORKER_LOST" });
+      await expect(
+        ref.addTo({ key: keyOnShard(cluster, counter, 1), amount: 1 }, { timeoutMs: 4_000 }),
+      ).rejects.toMatchObject({ code: "ERR_WORKER_LOST" });
       expect(performance.now() - started).toBeLessThan(2_000);
     } finally {
       await cluster.close();

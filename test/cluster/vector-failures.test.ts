@@ -129,8 +129,8 @@ describe("a full arena", () => {
           if (name === "docs" && counts.docs === 30_000) break;
           const fits = await collection.upsert(documents(size, counts[name])).then(
             () => true,
-            (error: { code: string }) => {
-              expect(error.code).toBe("ERR_OUT_OF_MEMORY");
+            (error: unknown) => {
+              expect(error).toMatchObject({ code: "ERR_OUT_OF_MEMORY" });
               return false;
             },
           );

@@ -107,7 +107,10 @@ describe("Arena", () => {
     const first = arena.allocate.bind(arena);
     let calls = 0;
     let at = 0;
-    arena.allocate = (length: number): number => (++calls % 50 === 0 ? at : (at = first(length)));
+    arena.allocate = (length: number): number => {
+      if (++calls % 50 !== 0) at = first(length);
+      return at;
+    };
     expect(() => exercise(arena, 5000, generator(1), 4000)).toThrow();
   });
 

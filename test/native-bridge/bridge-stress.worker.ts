@@ -47,7 +47,8 @@ const handle = (_type: number, offset: number, _length: number, slot: number, se
 const ready = (): boolean => !server.requests.isEmpty() || server.requests.isDone() || server.canMoveOverflow();
 for (;;) {
   const count = server.drainRequests(handle, 64);
-  for (let waiting = later.pop(); waiting !== undefined; waiting = later.pop()) reply(waiting.value, waiting.slot, waiting.sequence);
+  for (let waiting = later.pop(); waiting !== undefined; waiting = later.pop())
+    reply(waiting.value, waiting.slot, waiting.sequence);
   server.flush();
   if (server.hasOverflow()) mostHeld++;
   if (count < 0) break;

@@ -1,19 +1,44 @@
 import { describe, expect, test } from "vitest";
-import { BridgeClient, type BridgeOptions, BridgeServer, NO_CREDIT, SUSPENDED, THROTTLED, createBridge } from "../../native-bridge/bridge.ts";
+import {
+  BridgeClient,
+  type BridgeOptions,
+  BridgeServer,
+  createBridge,
+  NO_CREDIT,
+  SUSPENDED,
+  THROTTLED,
+} from "../../native-bridge/bridge.ts";
 import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { INSUFFICIENT_CAPACITY, RING_CLOSED } from "../../native-bridge/spsc-ring.ts";
 
-function makeBridge(options: BridgeOptions = {}): { client: BridgeClient; server: BridgeServer; clientBell: Doorbell; serverBell: Doorbell; clock: { us: number } } {
+function makeBridge(options: BridgeOptions = {}): {
+  client: BridgeClient;
+  server: BridgeServer;
+  clientBell: Doorbell;
+  serverBell: Doorbell;
+  clock: { us: number };
+} {
   const bells = new SharedArrayBuffer(2 * DOORBELL_BYTES);
   const clientBell = new Doorbell(bells, 0);
   const serverBell = new Doorbell(bells, DOORBELL_BYTES);
   const memory = createBridge(options);
   const clock = { us: 1000 };
   const nowUs = (): number => clock.us;
-  return { client: new BridgeClient(memory, serverBell, { nowUs }), server: new BridgeServer(memory, clientBell, { nowUs }), clientBell, serverBell, clock };
+  return {
+    client: new BridgeClient(memory, serverBell, { nowUs }),
+    server: new BridgeServer(memory, clientBell, { nowUs }),
+    clientBell,
+    serverBell,
+    clock,
+  };
 }
 
-function request(client: BridgeClient, value: number, lengthBytes: number = 8, priority: number = 1): [number, number] | number {
+function request(
+  client: BridgeClient,
+  value: number,
+  lengthBytes: number = 8,
+  priority: number = 1,
+): [number, number] | number {
   const offset = client.tryRequest(5, lengthBytes, priority);
   if (offset < 0) return offset;
   client.requests.i32[offset >> 2] = value;
@@ -132,7 +157,11 @@ describe("Bridge", () => {
     open.push(pair(request(client, 0, 8, 1)));
     grow(95);
     expect(client.pressure()).toBe("suspended");
-    expect([request(client, 0, 8, 0), request(client, 0, 8, 1), client.tryTell(5, 8, 1)]).toEqual([SUSPENDED, SUSPENDED, SUSPENDED]);
+    expect([request(client, 0, 8, 0), request(client, 0, 8, 1), client.tryTell(5, 8, 1)]).toEqual([
+      SUSPENDED,
+      SUSPENDED,
+      SUSPENDED,
+    ]);
     open.push(pair(request(client, 0, 8, 2))); // control passes
     shrink(86);
     expect(request(client, 0, 8, 1)).toBe(SUSPENDED);
@@ -281,22 +310,30 @@ describe("Bridge", () => {
   test.each([
     [{ creditMessages: 0 }, /creditMessages must be an integer in \[1, 65536\]: current value is 0/],
     [{ creditMessages: 1.5 }, /creditMessages/],
-    [{ creditBytes: 10 }, /creditBytes must be an integer in \[262128, 2\^31\), to admit the largest request: current value is 10/],
+    [
+      { creditBytes: 10 },
+      /creditBytes must be an integer in \[262128, 2\^31\), to admit the largest request: current value is 10/,
+    ],
     [{ requestCapacityBytes: 1000 }, /capacityBytes must be a power of two/],
   ])("createBridge(%o) is refused", (options, message) => {
     expect(() => createBridge(options)).toThrow(message);
   });
 
-  test.each([-1, -4, 1.5, Number.NaN, 2 ** 33])("a request of %s bytes is refused with nothing taken", (lengthBytes) => {
-    const { client, server } = makeBridge();
-    expect(() => client.tryRequest(5, lengthBytes, 1)).toThrow(/lengthBytes/);
-    expect(() => client.tryTell(5, lengthBytes, 1)).toThrow(/lengthBytes/);
-    expect(() => server.claimReply(6, lengthBytes, 0, 1)).toThrow(/lengthBytes/);
-    expect(client.stats().openMessages).toBe(0);
-    expect(() => client.commit(4096)).toThrow(/offset must be that of the open claim/);
-  });
+  test.each([-1, -4, 1.5, Number.NaN, 2 ** 33])(
+    "a request of %s bytes is refused with nothing taken",
+    (lengthBytes) => {
+      const { client, server } = makeBridge();
+      expect(() => client.tryRequest(5, lengthBytes, 1)).toThrow(/lengthBytes/);
+      expect(() => client.tryTell(5, lengthBytes, 1)).toThrow(/lengthBytes/);
+      expect(() => server.claimReply(6, lengthBytes, 0, 1)).toThrow(/lengthBytes/);
+      expect(client.stats().openMessages).toBe(0);
+      expect(() => client.commit(4096)).toThrow(/offset must be that of the open claim/);
+    },
+  );
 
   test("memory that holds no bridge throws ERR_CORRUPT", () => {
-    expect(() => new BridgeServer(new SharedArrayBuffer(64), new Doorbell(new SharedArrayBuffer(128)))).toThrow(expect.objectContaining({ code: "ERR_CORRUPT" }));
+    expect(() => new BridgeServer(new SharedArrayBuffer(64), new Doorbell(new SharedArrayBuffer(128)))).toThrow(
+      expect.objectContaining({ code: "ERR_CORRUPT" }),
+    );
   });
 });

@@ -1,6 +1,16 @@
 /** Cells: exclusion of writers, validated reads, wrap of the low version word, repair after a dead writer. */
 import { describe, expect, it } from "vitest";
-import { beginWrite, bumpIncarnation, CellReader, endWrite, incarnationOf, isOdd, repairOdd, tryBeginWrite, tryRead } from "../../native-bridge/cell.ts";
+import {
+  beginWrite,
+  bumpIncarnation,
+  CellReader,
+  endWrite,
+  incarnationOf,
+  isOdd,
+  repairOdd,
+  tryBeginWrite,
+  tryRead,
+} from "../../native-bridge/cell.ts";
 import { INCARNATION_MASK, VERSION_HIGH, VERSION_LOW } from "../../native-bridge/cell-layout.ts";
 
 const CELL = 64;
@@ -84,7 +94,11 @@ describe("tryRead", () => {
       return payload;
     });
     expect([value, visits]).toEqual([CELL + 32, 2]);
-    expect(() => tryRead(i32, CELL, () => { throw new Error("over whole bytes"); })).toThrow("over whole bytes");
+    expect(() =>
+      tryRead(i32, CELL, () => {
+        throw new Error("over whole bytes");
+      }),
+    ).toThrow("over whole bytes");
     beginWrite(i32, CELL);
     expect(tryRead(i32, CELL, () => 1, 5)).toBeUndefined();
   });

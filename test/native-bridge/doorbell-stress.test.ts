@@ -5,36 +5,50 @@
 import { expect, test } from "vitest";
 import { DOORBELL_BYTES, Doorbell } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin, waitUntil } from "../../native-bridge/idle-strategy.ts";
-import { RING_CLOSED, RING_POISONED, RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import {
+  initializeRing,
+  RING_CLOSED,
+  RING_POISONED,
+  RingConsumer,
+  RingProducer,
+  ringByteLength,
+} from "../../native-bridge/spsc-ring.ts";
 import type { DoorbellInput } from "./doorbell-stress.worker.ts";
 import type { ParkedInput } from "./parked.worker.ts";
 import { ANSWERED, ASKED, LONG, LOST_MS, nowUs, runWorker } from "./support.ts";
 
 const ITEMS = LONG ? 2_000_000 : 20_000;
 
-test.each(["wait", "waitAsync"] as const)("stress: no wake-up is lost when the worker parks with %s", async (how) => {
-  const memory = new SharedArrayBuffer(6 * DOORBELL_BYTES);
-  const words = new Int32Array(memory);
-  const input: DoorbellInput = { memory, how, items: ITEMS };
-  const outcome = runWorker<{ answered: number; lost: number }>(new URL("./doorbell-stress.worker.js", import.meta.url), input);
-  await new Promise((resolve) => setImmediate(resolve));
-  const workerBell = new Doorbell(memory, 0);
-  const callerBell = new Doorbell(memory, DOORBELL_BYTES);
-  const spin = new AdaptiveSpin({ nowUs, maxSpinUs: 5 });
-  let asked = 0;
-  const answered = (): boolean => Atomics.load(words, ANSWERED) === asked;
-  while (asked < ITEMS) {
-    asked++;
-    Atomics.store(words, ASKED, asked);
-    workerBell.ring();
-    if (!waitUntil(answered, callerBell, spin, nowUs, LOST_MS)) break;
-  }
-  expect(asked).toBe(ITEMS);
-  expect(await outcome).toEqual({ answered: ITEMS, lost: 0 });
-  const { parks, wakes } = workerBell.counters();
-  expect(parks).toBeGreaterThan(ITEMS / 100); // it did park
-  expect(wakes).toBeLessThanOrEqual(ITEMS);
-}, LONG ? 600_000 : 60_000);
+test.each(["wait", "waitAsync"] as const)(
+  "stress: no wake-up is lost when the worker parks with %s",
+  async (how) => {
+    const memory = new SharedArrayBuffer(6 * DOORBELL_BYTES);
+    const words = new Int32Array(memory);
+    const input: DoorbellInput = { memory, how, items: ITEMS };
+    const outcome = runWorker<{ answered: number; lost: number }>(
+      new URL("./doorbell-stress.worker.js", import.meta.url),
+      input,
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    const workerBell = new Doorbell(memory, 0);
+    const callerBell = new Doorbell(memory, DOORBELL_BYTES);
+    const spin = new AdaptiveSpin({ nowUs, maxSpinUs: 5 });
+    let asked = 0;
+    const answered = (): boolean => Atomics.load(words, ANSWERED) === asked;
+    while (asked < ITEMS) {
+      asked++;
+      Atomics.store(words, ASKED, asked);
+      workerBell.ring();
+      if (!waitUntil(answered, callerBell, spin, nowUs, LOST_MS)) break;
+    }
+    expect(asked).toBe(ITEMS);
+    expect(await outcome).toEqual({ answered: ITEMS, lost: 0 });
+    const { parks, wakes } = workerBell.counters();
+    expect(parks).toBeGreaterThan(ITEMS / 100); // it did park
+    expect(wakes).toBeLessThanOrEqual(ITEMS);
+  },
+  LONG ? 600_000 : 60_000,
+);
 
 test.each([
   ["wait", "close", RING_CLOSED],

@@ -58,6 +58,8 @@ describe("Doorbell", () => {
   });
 
   test.each([-128, 64, 128, 1.5])("byteOffset %s is refused", (byteOffset) => {
-    expect(() => new Doorbell(new SharedArrayBuffer(DOORBELL_BYTES), byteOffset)).toThrow(/byteOffset must be a multiple of 128 within the buffer/);
+    expect(() => new Doorbell(new SharedArrayBuffer(DOORBELL_BYTES), byteOffset)).toThrow(
+      /byteOffset must be a multiple of 128 within the buffer/,
+    );
   });
 });

@@ -50,6 +50,8 @@ describe("Heartbeat", () => {
   });
 
   it.each([-8, 4, 1.5, 128, Number.NaN])("refuses byte offset %s", (byteOffset) => {
-    expect(() => new Heartbeat(new SharedArrayBuffer(128), byteOffset)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+    expect(() => new Heartbeat(new SharedArrayBuffer(128), byteOffset)).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }),
+    );
   });
 });

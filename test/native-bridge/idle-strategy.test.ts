@@ -8,7 +8,12 @@ function makeWorld(): { clock: { us: number }; nowUs: () => number } {
 }
 
 /** One wait: work comes after `arrivalUs`, and `wakeUs` later still when the thread parked. Returns how it ended. */
-function waitOnce(spin: AdaptiveSpin, clock: { us: number }, arrivalUs: number, wakeUs: number): { hit: boolean; waitUs: number } {
+function waitOnce(
+  spin: AdaptiveSpin,
+  clock: { us: number },
+  arrivalUs: number,
+  wakeUs: number,
+): { hit: boolean; waitUs: number } {
   const startUs = clock.us;
   const hit = spin.spin(() => clock.us - startUs >= arrivalUs);
   if (!hit) {
@@ -63,7 +68,9 @@ describe("AdaptiveSpin", () => {
     const spin = new AdaptiveSpin({ nowUs, maxSpinUs: 0 });
     expect(hits(spin, clock, 10, 60, 50)).toBe(0);
     expect(spin.counters()).toMatchObject({ parks: 50, misses: 0 });
-    expect(() => new AdaptiveSpin({ nowUs, maxSpinUs: -1 })).toThrow(/maxSpinUs must be a number in \[0, 1000000\]: current value is -1/);
+    expect(() => new AdaptiveSpin({ nowUs, maxSpinUs: -1 })).toThrow(
+      /maxSpinUs must be a number in \[0, 1000000\]: current value is -1/,
+    );
   });
 
   test("work that is there already is found without a look at the clock", () => {

@@ -129,36 +129,48 @@ describe("distance", () => {
 describe("extreme magnitudes", () => {
   const magnitudes = [1e-44, 1e-38, 1e-30, 1e-22, 1e-15, 1e-7, 1, 1e7, 1e15, 1e19, 1e25, 1e30, 3e38];
 
-  test.each([...METRICS])("metric %i equals float64 for every pair of them, mixed or alone, in a scan as well", (metric) => {
-    const arena = makeArena();
-    const kernels = new Kernels(MODULE, arena);
-    const i32 = new Int32Array(arena.memory.buffer);
-    const f32 = new Float32Array(arena.memory.buffer);
-    const next = random(11);
-    const cell = arena.allocate(512);
-    const query = arena.allocate(512);
-    for (const of of magnitudes)
-      for (const other of magnitudes)
-        for (const dimensions of [1, 3, 4, 16, 37, 70]) {
-          const vector = (scale: number, mixed: number): Float32Array =>
-            Float32Array.from({ length: dimensions }, () => (next() * 2 - 1) * (next() < 0.5 ? scale : mixed));
-          for (const [a, b] of [[vector(of, of), vector(other, other)], [vector(of, other), vector(other, of)], [vector(of, of), vector(of, of)]] as const) {
-            f32.set(a, (cell + 32) >> 2);
-            f32.set(b, query >> 2);
-            const wanted = plain(metric, a, b);
-            const scale = metric === METRIC.L2 ? wanted : metric === METRIC.COSINE ? 1 : 1 + a.reduce((sum, x, at) => sum + Math.abs(x * (b[at] as number)), 0);
-            const what = `${of} and ${other}, ${dimensions} dimensions`;
-            const distance = kernels.distance(metric, ELEMENT.F32, cell + 32, query, dimensions);
-            expect(Math.abs(distance - wanted), what).toBeLessThanOrEqual(1e-5 * scale);
-            i32[(cell >> 2) + 3] = 64;
-            f32[(cell >> 2) + 7] = kernels.inverseNorm(ELEMENT.F32, cell + 32, dimensions);
-            kernels.beginScan(metric, ELEMENT.F32, b, 1);
-            expect(kernels.scanCells(cell, 512, 0, 1)).toBe(1);
-            kernels.endScan();
-            expect(Math.abs(kernels.hitDistance(0) - wanted), what).toBeLessThanOrEqual(1e-5 * scale);
+  test.each([...METRICS])(
+    "metric %i equals float64 for every pair of them, mixed or alone, in a scan as well",
+    (metric) => {
+      const arena = makeArena();
+      const kernels = new Kernels(MODULE, arena);
+      const i32 = new Int32Array(arena.memory.buffer);
+      const f32 = new Float32Array(arena.memory.buffer);
+      const next = random(11);
+      const cell = arena.allocate(512);
+      const query = arena.allocate(512);
+      for (const of of magnitudes)
+        for (const other of magnitudes)
+          for (const dimensions of [1, 3, 4, 16, 37, 70]) {
+            const vector = (scale: number, mixed: number): Float32Array =>
+              Float32Array.from({ length: dimensions }, () => (next() * 2 - 1) * (next() < 0.5 ? scale : mixed));
+            for (const [a, b] of [
+              [vector(of, of), vector(other, other)],
+              [vector(of, other), vector(other, of)],
+              [vector(of, of), vector(of, of)],
+            ] as const) {
+              f32.set(a, (cell + 32) >> 2);
+              f32.set(b, query >> 2);
+              const wanted = plain(metric, a, b);
+              const scale =
+                metric === METRIC.L2
+                  ? wanted
+                  : metric === METRIC.COSINE
+                    ? 1
+                    : 1 + a.reduce((sum, x, at) => sum + Math.abs(x * (b[at] as number)), 0);
+              const what = `${of} and ${other}, ${dimensions} dimensions`;
+              const distance = kernels.distance(metric, ELEMENT.F32, cell + 32, query, dimensions);
+              expect(Math.abs(distance - wanted), what).toBeLessThanOrEqual(1e-5 * scale);
+              i32[(cell >> 2) + 3] = 64;
+              f32[(cell >> 2) + 7] = kernels.inverseNorm(ELEMENT.F32, cell + 32, dimensions);
+              kernels.beginScan(metric, ELEMENT.F32, b, 1);
+              expect(kernels.scanCells(cell, 512, 0, 1)).toBe(1);
+              kernels.endScan();
+              expect(Math.abs(kernels.hitDistance(0) - wanted), what).toBeLessThanOrEqual(1e-5 * scale);
+            }
           }
-        }
-  });
+    },
+  );
 });
 
 interface Rows {

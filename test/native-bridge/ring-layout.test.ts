@@ -1,5 +1,14 @@
 import { describe, expect, test } from "vitest";
-import { MAX_CAPACITY_BYTES, RING_HEADER_BYTES, initializeRing, maxPayloadBytesOf, openRing, recordBytes, ringByteLength, typeWord } from "../../native-bridge/ring-layout.ts";
+import {
+  initializeRing,
+  MAX_CAPACITY_BYTES,
+  maxPayloadBytesOf,
+  openRing,
+  RING_HEADER_BYTES,
+  recordBytes,
+  ringByteLength,
+  typeWord,
+} from "../../native-bridge/ring-layout.ts";
 
 describe("ring-layout", () => {
   test("ringByteLength() is the header plus the capacity, in multiples of 128", () => {
@@ -8,18 +17,23 @@ describe("ring-layout", () => {
     expect(ringByteLength(MAX_CAPACITY_BYTES) % 128).toBe(0);
   });
 
-  test.each([0, 1, 63, 32, 1000, 96, -64, 64.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY])("capacity %s is refused in the house grammar", (capacityBytes) => {
-    expect(() => initializeRing(new SharedArrayBuffer(4096), 0, capacityBytes)).toThrow(
-      expect.objectContaining({
-        code: "ERR_INVALID_ARGUMENT",
-        message: `Cannot create ring as capacityBytes must be a power of two in [64, 1073741824]: current value is ${capacityBytes}`,
-      }),
-    );
-  });
+  test.each([0, 1, 63, 32, 1000, 96, -64, 64.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY])(
+    "capacity %s is refused in the house grammar",
+    (capacityBytes) => {
+      expect(() => initializeRing(new SharedArrayBuffer(4096), 0, capacityBytes)).toThrow(
+        expect.objectContaining({
+          code: "ERR_INVALID_ARGUMENT",
+          message: `Cannot create ring as capacityBytes must be a power of two in [64, 1073741824]: current value is ${capacityBytes}`,
+        }),
+      );
+    },
+  );
 
   test("offsets that are not line-aligned and buffers that are too small are refused", () => {
     expect(() => initializeRing(new SharedArrayBuffer(4096), 64, 1024)).toThrow(/byteOffset must be a multiple of 128/);
-    expect(() => initializeRing(new SharedArrayBuffer(1024), 0, 1024)).toThrow(/buffer.byteLength must be at least 1408/);
+    expect(() => initializeRing(new SharedArrayBuffer(1024), 0, 1024)).toThrow(
+      /buffer.byteLength must be at least 1408/,
+    );
     expect(() => initializeRing(new SharedArrayBuffer(4096), -128, 1024)).toThrow(/byteOffset/);
   });
 

@@ -2,13 +2,24 @@
 import { expect, test } from "vitest";
 import { Doorbell } from "../../native-bridge/doorbell.ts";
 import { AdaptiveSpin, waitUntil } from "../../native-bridge/idle-strategy.ts";
-import { INSUFFICIENT_CAPACITY, RING_CLOSED, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import {
+  INSUFFICIENT_CAPACITY,
+  initializeRing,
+  RING_CLOSED,
+  RingProducer,
+  ringByteLength,
+} from "../../native-bridge/spsc-ring.ts";
 import type { StressInput, StressOutcome } from "./ring-stress.worker.ts";
-import { LONG, announceSeed, nextRandom, nowUs, runWorker } from "./support.ts";
+import { announceSeed, LONG, nextRandom, nowUs, runWorker } from "./support.ts";
 
 const RECORDS = LONG ? 100_000_000 : 1_000_000;
 
-function produce(producer: RingProducer, bells: { consumer: Doorbell; producer: Doorbell }, seed: number, records: number): number {
+function produce(
+  producer: RingProducer,
+  bells: { consumer: Doorbell; producer: Doorbell },
+  seed: number,
+  records: number,
+): number {
   const spin = new AdaptiveSpin({ nowUs, maxSpinUs: 50 });
   const { i32 } = producer;
   let random = seed;
@@ -46,15 +57,21 @@ function produce(producer: RingProducer, bells: { consumer: Doorbell; producer: 
 }
 
 // Acceptable outcomes: all records, in order, unchanged, then RING_CLOSED. Nothing else.
-test.each([[4096], [65_536]])("stress: %s bytes of ring, every record arrives once, in order, unchanged", async (capacityBytes) => {
-  const seed = announceSeed(`ring stress, ${RECORDS} records`);
-  const memory = new SharedArrayBuffer(256 + ringByteLength(capacityBytes));
-  initializeRing(memory, 256, capacityBytes);
-  const input: StressInput = { memory, ringOffset: 256, seed, records: RECORDS };
-  const outcome = runWorker<StressOutcome>(new URL("./ring-stress.worker.js", import.meta.url), input);
-  await new Promise((resolve) => setImmediate(resolve));
-  const producer = new RingProducer(memory, 256);
-  expect(produce(producer, { consumer: new Doorbell(memory, 0), producer: new Doorbell(memory, 128) }, seed, RECORDS)).toBe(RECORDS);
-  expect(await outcome).toEqual({ records: RECORDS, firstError: "", lastCode: RING_CLOSED });
-  expect(producer.counters()).toMatchObject({ produced: RECORDS, consumed: RECORDS });
-}, LONG ? 600_000 : 60_000);
+test.each([[4096], [65_536]])(
+  "stress: %s bytes of ring, every record arrives once, in order, unchanged",
+  async (capacityBytes) => {
+    const seed = announceSeed(`ring stress, ${RECORDS} records`);
+    const memory = new SharedArrayBuffer(256 + ringByteLength(capacityBytes));
+    initializeRing(memory, 256, capacityBytes);
+    const input: StressInput = { memory, ringOffset: 256, seed, records: RECORDS };
+    const outcome = runWorker<StressOutcome>(new URL("./ring-stress.worker.js", import.meta.url), input);
+    await new Promise((resolve) => setImmediate(resolve));
+    const producer = new RingProducer(memory, 256);
+    expect(
+      produce(producer, { consumer: new Doorbell(memory, 0), producer: new Doorbell(memory, 128) }, seed, RECORDS),
+    ).toBe(RECORDS);
+    expect(await outcome).toEqual({ records: RECORDS, firstError: "", lastCode: RING_CLOSED });
+    expect(producer.counters()).toMatchObject({ produced: RECORDS, consumed: RECORDS });
+  },
+  LONG ? 600_000 : 60_000,
+);

@@ -37,7 +37,10 @@ function check(type: number, offset: number, lengthBytes: number): void {
   for (let word = 0; word < lengthBytes >> 2; word++) sum = (sum + Math.imul(i32[at + word] as number, word + 1)) | 0;
   let wanted = Math.imul(expected, 1);
   for (let word = 1; word < words + 1; word++) wanted = (wanted + Math.imul(random + word, word + 1)) | 0;
-  if (firstError === "" && (lengthBytes !== 4 * (words + 1) || type !== 1 + (expected & 0xfff) || i32[at] !== expected || sum !== wanted)) {
+  if (
+    firstError === "" &&
+    (lengthBytes !== 4 * (words + 1) || type !== 1 + (expected & 0xfff) || i32[at] !== expected || sum !== wanted)
+  ) {
     firstError = `record ${expected}: type ${type}, length ${lengthBytes}, sequence ${i32[at]}, checksum ${sum} instead of ${wanted}`;
   }
   expected = (expected + 1) | 0;

@@ -1,11 +1,32 @@
 import { describe, expect, test } from "vitest";
-import { STATE_POISONED, STATE_OFFSET, TAIL_OFFSET, HEAD_OFFSET, RING_HEADER_BYTES } from "../../native-bridge/ring-layout.ts";
-import { INSUFFICIENT_CAPACITY, RING_CLOSED, RING_POISONED, RingConsumer, RingProducer, initializeRing, ringByteLength } from "../../native-bridge/spsc-ring.ts";
+import {
+  HEAD_OFFSET,
+  RING_HEADER_BYTES,
+  STATE_OFFSET,
+  STATE_POISONED,
+  TAIL_OFFSET,
+} from "../../native-bridge/ring-layout.ts";
+import {
+  INSUFFICIENT_CAPACITY,
+  initializeRing,
+  RING_CLOSED,
+  RING_POISONED,
+  RingConsumer,
+  RingProducer,
+  ringByteLength,
+} from "../../native-bridge/spsc-ring.ts";
 
-function makeRing(capacityBytes: number, publishBatchMessages?: number): { buffer: SharedArrayBuffer; producer: RingProducer; consumer: RingConsumer } {
+function makeRing(
+  capacityBytes: number,
+  publishBatchMessages?: number,
+): { buffer: SharedArrayBuffer; producer: RingProducer; consumer: RingConsumer } {
   const buffer = new SharedArrayBuffer(ringByteLength(capacityBytes));
   initializeRing(buffer, 0, capacityBytes);
-  return { buffer, producer: new RingProducer(buffer, 0, publishBatchMessages === undefined ? {} : { publishBatchMessages }), consumer: new RingConsumer(buffer) };
+  return {
+    buffer,
+    producer: new RingProducer(buffer, 0, publishBatchMessages === undefined ? {} : { publishBatchMessages }),
+    consumer: new RingConsumer(buffer),
+  };
 }
 
 function send(producer: RingProducer, type: number, payload: readonly number[]): number {
@@ -32,7 +53,14 @@ describe("SPSC ring", () => {
     send(producer, 0xffff, []);
     send(producer, 7, [9, 9, 9, 9, 9, 9, 9, 9, 9]);
     producer.flush();
-    expect(collect(consumer)).toEqual({ code: 3, records: [[1, [1, 2, 3]], [0xffff, []], [7, [9, 9, 9, 9, 9, 9, 9, 9, 9]]] });
+    expect(collect(consumer)).toEqual({
+      code: 3,
+      records: [
+        [1, [1, 2, 3]],
+        [0xffff, []],
+        [7, [9, 9, 9, 9, 9, 9, 9, 9, 9]],
+      ],
+    });
     expect(collect(consumer)).toEqual({ code: 0, records: [] });
   });
 

@@ -6,7 +6,8 @@ import { DOORBELL_BYTES } from "../../native-bridge/doorbell.ts";
 export const LONG: boolean = process.env["SHARDLOOM_LONG"] === "1";
 
 /** Seed of this run: `SEED=…` repeats one. Printed by {@link announceSeed}. */
-export const SEED: number = process.env["SEED"] === undefined ? (Date.now() ^ (process.pid << 8)) & 0x7fffffff : Number(process.env["SEED"]);
+export const SEED: number =
+  process.env["SEED"] === undefined ? (Date.now() ^ (process.pid << 8)) & 0x7fffffff : Number(process.env["SEED"]);
 
 export function announceSeed(what: string): number {
   process.stdout.write(`${what}: SEED=${SEED}\n`);

@@ -26,7 +26,10 @@ describe("copyOut and copyIn", () => {
       else copyIn(arena, address, local, at, length);
       if (outward) viewBefore.set(arenaBefore.subarray(address - base, address - base + length), at);
       else arenaBefore.set(viewBefore.subarray(at, at + length), address - base);
-      if (Buffer.compare(view, viewBefore) !== 0 || Buffer.compare(arena.bytes.subarray(base, base + 8192), arenaBefore) !== 0) {
+      if (
+        Buffer.compare(view, viewBefore) !== 0 ||
+        Buffer.compare(arena.bytes.subarray(base, base + 8192), arenaBefore) !== 0
+      ) {
         throw new Error(`wrong copy: address ${address - base}, at ${at}, length ${length}, outward ${outward}`);
       }
     }
@@ -34,14 +37,19 @@ describe("copyOut and copyIn", () => {
 
   it("refuse what is no typed array", () => {
     for (const bad of [undefined, null, {}, new DataView(new ArrayBuffer(8)), new ArrayBuffer(8)]) {
-      expect(() => new LocalBuffer().bind(bad as never)).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+      expect(() => new LocalBuffer().bind(bad as never)).toThrow(
+        expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }),
+      );
     }
   });
 });
 
 describe("copyDoubles", () => {
   it("keeps the bits of signalling, quiet and negative NaNs in every tier", () => {
-    const patterns = [0x7ff0_0000, 0x7ff4_0000, 0x7ff7_ffff, 0x7ff8_0000, 0x7fff_ffff, 0xfff0_0000, 0xfff7_ffff, 0xffff_ffff, 0x7ff0_0001, 0x8000_0000, 1];
+    const patterns = [
+      0x7ff0_0000, 0x7ff4_0000, 0x7ff7_ffff, 0x7ff8_0000, 0x7fff_ffff, 0xfff0_0000, 0xfff7_ffff, 0xffff_ffff,
+      0x7ff0_0001, 0x8000_0000, 1,
+    ];
     const source = new Float64Array(64);
     const target = new Float64Array(64);
     const words = new Uint32Array(source.buffer);
@@ -52,7 +60,9 @@ describe("copyDoubles", () => {
       target.fill(0);
       copyDoubles(source, 0, target, 0, 63); // 15 unrolled turns and 3 single ones
       const copied = new Uint32Array(target.buffer);
-      for (let word = 0; word < 126; word++) if (copied[word] !== words[word]) throw new Error(`word ${word}: ${words[word]!.toString(16)} became ${copied[word]!.toString(16)}`);
+      for (let word = 0; word < 126; word++)
+        if (copied[word] !== words[word])
+          throw new Error(`word ${word}: ${words[word]!.toString(16)} became ${copied[word]!.toString(16)}`);
     };
     for (let round = 0; round < 20_000; round++) {
       for (let double = 0; double < 64; double++) {

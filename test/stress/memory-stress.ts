@@ -5,7 +5,17 @@ export const CONTROL = { STOP: 0, READY: 1, ROUND: 2, KEY_DOUBLE: 4 } as const;
 export const POISON = 0x00de_ad00;
 
 export interface StressData {
-  readonly role: "write" | "write-without-odd" | "write-slowly" | "hold" | "verbs-write" | "read" | "read-in-place" | "read-cell" | "read-shared" | "write-shared";
+  readonly role:
+    | "write"
+    | "write-without-odd"
+    | "write-slowly"
+    | "hold"
+    | "verbs-write"
+    | "read"
+    | "read-in-place"
+    | "read-cell"
+    | "read-shared"
+    | "write-shared";
   readonly memory: WebAssembly.Memory;
   readonly control: SharedArrayBuffer;
   readonly byteOffset: number;

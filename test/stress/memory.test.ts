@@ -25,7 +25,19 @@ function setup(seed: number, cells: number, stride: number) {
   const control = new SharedArrayBuffer(128);
   const words = new Int32Array(control);
   const start = (role: StressData["role"], more: Partial<StressData> = {}) => {
-    const data: StressData = { role, memory: arena.memory, control, byteOffset, cells, stride, rkey: ref.rkey, count: Number.POSITIVE_INFINITY, rmwCheck: false, misalignment: 0, ...more };
+    const data: StressData = {
+      role,
+      memory: arena.memory,
+      control,
+      byteOffset,
+      cells,
+      stride,
+      rkey: ref.rkey,
+      count: Number.POSITIVE_INFINITY,
+      rmwCheck: false,
+      misalignment: 0,
+      ...more,
+    };
     return runWorker<StressResult>(URL_OF_WORKER, data, LONG_TIMEOUT.timeout);
   };
   const ready = async (count: number): Promise<void> => {
@@ -46,22 +58,27 @@ describe("validated reads against a writer", () => {
     ["read", 2, 160, { misalignment: 1 }],
     ["read-in-place", 2, 544, {}],
     ["read-cell", 1, 96, {}],
-  ] as [StressData["role"], number, number, Partial<StressData>][])("%s of %i cells of %i bytes %o: nothing torn", LONG_TIMEOUT, async (role, cells, stride, more) => {
-    const { arena, byteOffset, start, ready, stop } = setup(seedOf("stress reads"), cells, stride);
-    for (let cell = 0; cell < cells; cell++) arena.i32[(byteOffset + cell * stride) / 4 + VERSION_LOW] = -2000; // the low word wraps on the way
-    const writer = start("write");
-    await ready(1);
-    const reader = start(role, { ...more, count: share });
-    const read = await reader.result;
-    stop();
-    const written = await writer.result;
-    expect(read.torn).toBe(0);
-    expect(read.refused).toBe(0);
-    expect(read.done).toBe(share);
-    expect(written.done).toBeGreaterThan(2000 * cells);
-    expect(read.retries + read.busy, "the reader never met the writer").toBeGreaterThan(0);
-    for (let cell = 0; cell < cells; cell++) expect(arena.i32[(byteOffset + cell * stride) / 4 + VERSION_HIGH]).toBe(1);
-  });
+  ] as [StressData["role"], number, number, Partial<StressData>][])(
+    "%s of %i cells of %i bytes %o: nothing torn",
+    LONG_TIMEOUT,
+    async (role, cells, stride, more) => {
+      const { arena, byteOffset, start, ready, stop } = setup(seedOf("stress reads"), cells, stride);
+      for (let cell = 0; cell < cells; cell++) arena.i32[(byteOffset + cell * stride) / 4 + VERSION_LOW] = -2000; // the low word wraps on the way
+      const writer = start("write");
+      await ready(1);
+      const reader = start(role, { ...more, count: share });
+      const read = await reader.result;
+      stop();
+      const written = await writer.result;
+      expect(read.torn).toBe(0);
+      expect(read.refused).toBe(0);
+      expect(read.done).toBe(share);
+      expect(written.done).toBeGreaterThan(2000 * cells);
+      expect(read.retries + read.busy, "the reader never met the writer").toBeGreaterThan(0);
+      for (let cell = 0; cell < cells; cell++)
+        expect(arena.i32[(byteOffset + cell * stride) / 4 + VERSION_HIGH]).toBe(1);
+    },
+  );
 
   it("sees the tears of a writer that skips the odd step", LONG_TIMEOUT, async () => {
     const { start, ready, stop } = setup(1, 1, 1056);
@@ -100,7 +117,12 @@ describe("deregistration", () => {
     for (let round = 0; round < (LONG ? 300_000 : 6000); round++) {
       arena.i32.fill(round & 0xff, payload, payload + words);
       const cells = (round & 1) === 0;
-      const region = table.register({ byteOffset, byteLength: stride, access: ALL, ...(cells ? { cellStrideBytes: stride } : {}) });
+      const region = table.register({
+        byteOffset,
+        byteLength: stride,
+        access: ALL,
+        ...(cells ? { cellStrideBytes: stride } : {}),
+      });
       keys[CONTROL.KEY_DOUBLE] = region.rkey;
       for (let spin = 0; spin < (round % 50) * 40; spin++) Atomics.load(arena.i32, payload);
       if (round % 64 === 0) await delay(0);

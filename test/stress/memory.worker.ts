@@ -61,7 +61,10 @@ function writeByVerbs(): void {
   const bytes = new Uint8Array(source.buffer);
   for (let value = 1; !stopped(); value++) {
     source.fill(value);
-    const status = verbs.write({ address: data.byteOffset + (value % data.cells) * data.stride + 32, rkey: data.rkey, length: payloadBytes }, bytes);
+    const status = verbs.write(
+      { address: data.byteOffset + (value % data.cells) * data.stride + 32, rkey: data.rkey, length: payloadBytes },
+      bytes,
+    );
     if (status === STATUS.SUCCESS) result.done++;
     else result.refused++;
   }
@@ -69,7 +72,11 @@ function writeByVerbs(): void {
 
 function read(): void {
   const reader = new CellReader(arena.i32, data.rmwCheck);
-  const refs = Array.from({ length: data.cells }, (_, cell) => ({ address: data.byteOffset + cell * data.stride + 32, rkey: data.rkey, length: payloadBytes }));
+  const refs = Array.from({ length: data.cells }, (_, cell) => ({
+    address: data.byteOffset + cell * data.stride + 32,
+    rkey: data.rkey,
+    length: payloadBytes,
+  }));
   let torn = 0;
   const visit = (bytes: Uint8Array, at: number): void => target.set(bytes.subarray(at, at + payloadBytes));
   for (let turn = 0; result.done < data.count && !stopped(); turn++) {

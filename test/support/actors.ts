@@ -1,8 +1,8 @@
 /** Actors that the cluster tests host in real workers. */
 import { pbkdf2Sync } from "node:crypto";
 import { writeFileSync } from "node:fs";
-import { defineActor } from "../../src/index.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import { defineActor } from "../../src/index.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 
 /** Keeps a count and the order in which it was told things. */
@@ -151,7 +151,10 @@ export const saver = defineActor({
   },
   async onStop(state, context) {
     if (state.key === "") return;
-    const outcome = await context.actor(counter, state.key).add(1).catch((error: Error) => error.message);
+    const outcome = await context
+      .actor(counter, state.key)
+      .add(1)
+      .catch((error: unknown) => String(error));
     writeFileSync(state.path, String(outcome));
   },
 });

@@ -11,7 +11,11 @@ export function startTestCluster(options: ClusterOptions = {}): Promise<Cluster>
 }
 
 /** Resolves when the condition holds; rejects, naming it, when it does not within the deadline. */
-export async function eventually(what: string, condition: () => boolean | Promise<boolean>, timeoutMs = 10_000): Promise<void> {
+export async function eventually(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 10_000,
+): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`${what} did not happen within ${timeoutMs} ms`);

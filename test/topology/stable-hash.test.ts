@@ -29,7 +29,7 @@ describe("stable hash", () => {
     for (let at = 0; at < 64_000; at++) {
       const vshard = hashId(at) & 63;
       counts[vshard] = (counts[vshard] as number) + 1;
-    };
+    }
     const chi = counts.reduce((sum, count) => sum + (count - 1000) ** 2 / 1000, 0);
     expect(chi).toBeLessThan(110); // 63 degrees of freedom: p < 0.0003 beyond
   });

@@ -15,7 +15,14 @@ import {
   envelopeWord,
   writeEnvelope,
 } from "../../src/wire/envelope.ts";
-import { ENVELOPE_BYTES, MAGIC_WORD, WORD_DEADLINE, WORD_LENGTH, WORD_MAGIC, WORD_RESERVED } from "../../src/wire/envelope-layout.ts";
+import {
+  ENVELOPE_BYTES,
+  MAGIC_WORD,
+  WORD_DEADLINE,
+  WORD_LENGTH,
+  WORD_MAGIC,
+  WORD_RESERVED,
+} from "../../src/wire/envelope-layout.ts";
 import { assertHandled, MESSAGE_TYPES, messageTypeName } from "../../src/wire/message-types.ts";
 
 const origin = { node: 3, shard: 0xfffe, incarnation: 9 };
@@ -60,7 +67,10 @@ describe("envelope", () => {
       const before = bytes[at] as number;
       bytes[at] = random.u32() & 255;
       const intact =
-        words[2 + WORD_MAGIC] === MAGIC_WORD && words[2 + WORD_LENGTH] === 32 && words[2 + WORD_RESERVED] === 0 && words[3 + WORD_RESERVED] === 0;
+        words[2 + WORD_MAGIC] === MAGIC_WORD &&
+        words[2 + WORD_LENGTH] === 32 &&
+        words[2 + WORD_RESERVED] === 0 &&
+        words[3 + WORD_RESERVED] === 0;
       const verdict = checkEnvelope(words, 8, ENVELOPE_BYTES + 32) === ENVELOPE_OK;
       if (verdict !== intact) expect.fail(`seed ${seed}, round ${round}: verdict ${verdict} for byte ${at}`);
       if (verdict) accepted++;
