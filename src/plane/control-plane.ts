@@ -17,24 +17,15 @@ import { type Timer, withinMs } from "../runtime/scheduler.ts";
 import { encodeError } from "../wire/error-codec.ts";
 import { type ControlConnection, connectControl } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
+import { Mesh } from "./mesh.ts";
+import { RestartBudget } from "./restart-budget.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
 import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
-import { lookIntervalMs, type Verdict, WorkerMonitor } from "./worker-monitor.ts";
+import { lookIntervalMs, type Verdict, verdictError, WorkerMonitor } from "./worker-monitor.ts";
 
 /** Share of the closing time that handlers get to end by themselves. */
 const STOP_SHARE = 0.5;
-/** Failed starts in a row after which a shard is given up, however long each took. */
-const FAILED_START_LIMIT = 3;
-/** Replacements of one shard within {@link RESTART_WINDOW_MS} before it is given up. */
-const RESTART_LIMIT = 8;
-const RESTART_WINDOW_MS = 60_000;
-const RESTART_BACKOFF_MS = 50;
-const RESTART_BACKOFF_LIMIT_MS = 2_000;
-
-/** Stands where a shard would talk to itself. */
-const NO_BRIDGE: SharedArrayBuffer = new SharedArrayBuffer(0);
-
 interface Worker {
   readonly shard: number;
   readonly incarnation: number;
@@ -53,9 +44,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #workers: Worker[] = [];
   readonly #quarantined: Set<Worker> = new Set();
   readonly #clients: Map<string, ControlClient> = new Map();
-  readonly #mesh: SharedArrayBuffer[][] = [];
-  readonly #restarts: number[][] = [];
-  readonly #failedStarts: number[] = [];
+  readonly #mesh: Mesh;
+  readonly #budgets: RestartBudget[];
   /** Starts that wait for their pause to end, as functions that give them up. */
   readonly #paused: Set<() => void> = new Set();
   #watcher: Timer | undefined;
@@ -66,6 +56,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   constructor(options: ControlPlaneOptions) {
     super();
     this.#options = options;
+    this.#budgets = Array.from({ length: options.snapshot.shards }, () => new RestartBudget());
+    this.#mesh = new Mesh(options.snapshot.shards, options.mesh);
     this.#host = new WorkerHost({
       workerUrl: options.workerUrl,
       workers: options.snapshot.shards,
@@ -78,11 +70,6 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   async start(client: ControlClient): Promise<readonly ShardReady[]> {
     const { shards } = this.#options.snapshot;
     this.#clients.set(client.name, client);
-    for (let from = 0; from < shards; from++) {
-      this.#restarts.push([]);
-      this.#failedStarts.push(0);
-      this.#mesh.push(Array.from({ length: shards }, (_, to) => this.#meshBridge(from, to)));
-    }
     const blocks = Array.from({ length: shards }, () => new WorkerBlock(createWorkerBlock()));
     for (let shard = 0; shard < shards; shard++) {
       this.#workers.push(this.#spawn(shard, 1, blocks[shard] as WorkerBlock, blocks, 0));
@@ -246,16 +233,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     });
   }
 
-  #meshBridge(from: number, to: number): SharedArrayBuffer {
-    return from === to ? NO_BRIDGE : createBridge(this.#options.mesh);
-  }
-
   #peerTask(shard: number, peer: number, block: WorkerBlock): ShardTask["peers"][number] {
     return {
       shard: peer,
       incarnation: this.#workers[peer]?.incarnation ?? 1,
-      inbound: (this.#mesh[peer] as SharedArrayBuffer[])[shard] as SharedArrayBuffer,
-      outbound: (this.#mesh[shard] as SharedArrayBuffer[])[peer] as SharedArrayBuffer,
+      inbound: this.#mesh.bridge(peer, shard),
+      outbound: this.#mesh.bridge(shard, peer),
       block: block.memory,
     };
   }
@@ -305,19 +288,10 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const { shard, incarnation } = worker;
     const lostAtMs = clock.nowMs();
     for (const client of this.#clients.values()) client.lose(shard, error);
-    const failedStarts = (this.#failedStarts[shard] as number) + 1;
-    this.#failedStarts[shard] = failedStarts;
-    const recent = (this.#restarts[shard] as number[]).filter((at) => lostAtMs - at < RESTART_WINDOW_MS);
-    recent.push(lostAtMs);
-    this.#restarts[shard] = recent;
     this.#tell("worker-lost", { shard, incarnation, error });
-    if (recent.length > RESTART_LIMIT || failedStarts > FAILED_START_LIMIT) {
-      this.#giveUp(shard, error);
-      return;
-    }
-    const delayMs =
-      recent.length === 1 ? 0 : Math.min(RESTART_BACKOFF_MS << (recent.length - 2), RESTART_BACKOFF_LIMIT_MS);
-    this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
+    const delayMs = (this.#budgets[shard] as RestartBudget).lost(lostAtMs);
+    if (delayMs === undefined) this.#giveUp(shard, error);
+    else this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
 
   /** The shard stays without a worker: peers fail what they have for it. */
@@ -337,10 +311,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   #respawn(shard: number, incarnation: number, lostAtMs: number, delayMs: number): void {
     const block = new WorkerBlock(createWorkerBlock());
-    for (let peer = 0; peer < this.#workers.length; peer++) {
-      (this.#mesh[shard] as SharedArrayBuffer[])[peer] = this.#meshBridge(shard, peer);
-      (this.#mesh[peer] as SharedArrayBuffer[])[shard] = this.#meshBridge(peer, shard);
-    }
+    this.#mesh.renew(shard);
     const blocks = this.#workers.map((worker, index) => (index === shard ? block : worker.block));
     const worker = this.#spawn(shard, incarnation, block, blocks, delayMs);
     this.#workers[shard] = worker;
@@ -353,7 +324,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     }
     this.#whenReady(worker, delayMs).then(
       (ready) => {
-        this.#failedStarts[shard] = 0;
+        (this.#budgets[shard] as RestartBudget).started();
         if (!this.#ending)
           this.#tell("worker-restarted", {
             shard,
@@ -384,24 +355,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     if (state !== "up" && state !== "quarantined" && !(state === "starting" && monitor.running)) return;
     const verdict = monitor.look();
     if (verdict === "fine") return;
-    const { maxHandlerMs, maxNativeMs } = this.#options;
-    const details = { shard, incarnation: worker.incarnation, quietMs: monitor.quietMs };
-    const error =
-      verdict === "overdue"
-        ? new ShardloomError(
-            "ERR_NATIVE_QUARANTINED",
-            `Cannot finish request as a native call held shard ${shard} for more than ${maxNativeMs} ms`,
-            {
-              details: { ...details, maxNativeMs },
-            },
-          )
-        : new ShardloomError(
-            "ERR_HANDLER_HUNG",
-            `Cannot finish request as a handler held shard ${shard} for more than ${maxHandlerMs} ms`,
-            {
-              details: { ...details, maxHandlerMs },
-            },
-          );
+    const error = verdictError(
+      verdict,
+      { shard, incarnation: worker.incarnation, quietMs: monitor.quietMs },
+      this.#options,
+    );
     this.#remove(worker, verdict, error);
   }
 

@@ -6,6 +6,7 @@
  * leaving native calls is not progress: a handler that never ends is found, at the latest after both limits together.
  */
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
+import { ShardloomError } from "../errors.ts";
 import type { WorkerBlock } from "./worker-block.ts";
 
 /** What a look found. `hung-native` is hung with native calls in between: terminating it might hit one of them. */
@@ -86,4 +87,19 @@ export class WorkerMonitor {
   #past(looks: number, limitMs: number): boolean {
     return looks >= LEAST_LOOKS && looks * this.#intervalMs >= limitMs;
   }
+}
+
+/** What the requests of a judged worker fail with. */
+export function verdictError(
+  verdict: Verdict,
+  details: { readonly shard: number; readonly incarnation: number; readonly quietMs: number },
+  { maxHandlerMs, maxNativeMs }: MonitorLimits,
+): ShardloomError {
+  const { shard } = details;
+  if (verdict === "overdue") {
+    const message = `Cannot finish request as a native call held shard ${shard} for more than ${maxNativeMs} ms`;
+    return new ShardloomError("ERR_NATIVE_QUARANTINED", message, { details: { ...details, maxNativeMs } });
+  }
+  const message = `Cannot finish request as a handler held shard ${shard} for more than ${maxHandlerMs} ms`;
+  return new ShardloomError("ERR_HANDLER_HUNG", message, { details: { ...details, maxHandlerMs } });
 }
