@@ -24,6 +24,8 @@ export interface LatencyRow {
 const READS_PER_SAMPLE = 200;
 const READ_SAMPLES = 200;
 const MESSAGE_SAMPLES = 2_000;
+/** Round trips before the first sample: until the compiler and the spinning have settled. */
+const WARM_UPS = 5_000;
 const PARKED_SAMPLES = 25;
 /** Long enough for a worker to have parked. */
 const PARK_MS = 8;
@@ -38,8 +40,8 @@ export async function measureLatencies(cluster: Cluster, region: RegionRef, shar
   for (let at = 0; cluster.shardOfActor(blocker, key) !== shard; at++) key = `latency-${at}`;
   const echo = cluster.actor(blocker, key);
   const ask = async (value: number): Promise<void> => expectEcho(await echo.echo(value), value);
-  rows.push(await roundTrips("ask, both sides spinning", MESSAGE_SAMPLES, ask));
-  rows.push(await roundTrips("ask, worker parked", PARKED_SAMPLES, ask, PARK_MS));
+  rows.push(await roundTrips("ask, one after the other", MESSAGE_SAMPLES, ask));
+  rows.push(await roundTrips("ask, both sides parked", PARKED_SAMPLES, ask, PARK_MS));
   return [...rows, ...(await baselines())];
 }
 
@@ -80,10 +82,13 @@ async function baselines(): Promise<LatencyRow[]> {
       };
       raw.port1.postMessage(value);
     });
+  const call = async (value: number): Promise<void> => expectEcho(await remote.echo(value), value);
   try {
     return [
-      await roundTrips("postMessage round trip", MESSAGE_SAMPLES, post),
-      await roundTrips("Comlink call", MESSAGE_SAMPLES, async (value) => expectEcho(await remote.echo(value), value)),
+      await roundTrips("postMessage, one after the other", MESSAGE_SAMPLES, post),
+      await roundTrips("postMessage, both sides idle", PARKED_SAMPLES, post, PARK_MS),
+      await roundTrips("Comlink, one after the other", MESSAGE_SAMPLES, call),
+      await roundTrips("Comlink, both sides idle", PARKED_SAMPLES, call, PARK_MS),
     ];
   } finally {
     raw.port1.close();
@@ -99,7 +104,7 @@ async function roundTrips(
   pauseMs = 0,
 ): Promise<LatencyRow> {
   const samples: number[] = [];
-  for (let at = -Math.min(200, count); at < count; at++) {
+  for (let at = pauseMs > 0 ? 0 : -WARM_UPS; at < count; at++) {
     if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
     const started = performance.now();
     await call(at);

@@ -74,10 +74,12 @@ describe("shardloom demo", () => {
     expect(rows.map((row) => row.what)).toEqual([
       "one-sided read, 64 B",
       "one-sided read, 1024 B",
-      "ask, both sides spinning",
-      "ask, worker parked",
-      "postMessage round trip",
-      "Comlink call",
+      "ask, one after the other",
+      "ask, both sides parked",
+      "postMessage, one after the other",
+      "postMessage, both sides idle",
+      "Comlink, one after the other",
+      "Comlink, both sides idle",
     ]);
     for (const row of rows) expect(row.medianNs).toBeGreaterThan(0);
   });
