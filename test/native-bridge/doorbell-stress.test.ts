@@ -84,7 +84,7 @@ test("waitUntil() says that time ran out, and takes work that came while it park
   const bell = new Doorbell(new SharedArrayBuffer(DOORBELL_BYTES));
   const spin = new AdaptiveSpin({ nowUs });
   const startUs = nowUs();
-  expect(waitUntil(() => !consumer.isEmpty(), bell, spin, nowUs, 45)).toBe(false);
-  expect(nowUs() - startUs).toBeGreaterThan(40_000);
-  expect(bell.counters().parks).toBeGreaterThanOrEqual(3); // slices of 20 ms
+  expect(waitUntil(() => !consumer.isEmpty(), bell, spin, nowUs, 150)).toBe(false);
+  expect(nowUs() - startUs).toBeGreaterThan(140_000);
+  expect(bell.counters().parks).toBeGreaterThanOrEqual(3); // slices of 20 ms, each of which a busy machine may stretch
 });
