@@ -14,7 +14,7 @@ import type { ReplySink } from "../src/actor/delivery.ts";
 import { ShardloomError } from "../src/errors.ts";
 import type { ReplyFrame } from "../src/routing/requester.ts";
 import type { Scheduler, Timer } from "../src/runtime/scheduler.ts";
-import { ownerOf, vshardOfActor } from "../src/topology/snapshot.ts";
+import { ownerOf, type TopologySnapshot, vshardOfActor } from "../src/topology/snapshot.ts";
 import { ActorMessage, encodeKey } from "../src/wire/actor-codec.ts";
 import { PRIORITY } from "../src/wire/envelope-layout.ts";
 import { ACTOR_ASK, ACTOR_TELL } from "../src/wire/message-types.ts";
@@ -88,6 +88,8 @@ export class ActorRouter implements ActorSend {
   readonly #message: ActorMessage;
   readonly #decode: (frame: ReplyFrame) => unknown;
   #last: Target = NO_TARGET;
+  /** The topology that all remembered routes are of. */
+  #snapshot: TopologySnapshot | undefined;
   #token = 0;
 
   /** When the present chain of local messages began; negative while there is none. */
@@ -157,6 +159,8 @@ export class ActorRouter implements ActorSend {
 
   /** Looks a receiver up, and remembers it: messages come in runs. */
   #find(actorName: string, key: string, handler: string): Target {
+    const { snapshot } = this.#options.coordinator;
+    if (snapshot !== this.#snapshot) this.#forget(snapshot);
     const last = this.#last;
     if (key === last.key && handler === last.handlerName && actorName === last.actorName) return last;
     const known = this.#actor(actorName);
@@ -164,6 +168,12 @@ export class ActorRouter implements ActorSend {
     const route = known.routes.get(key) ?? this.#route(known, actorName, key);
     this.#last = { actorName, key, handlerName: handler, actor: known.index, handler: handlerIndex, route };
     return this.#last;
+  }
+
+  #forget(snapshot: TopologySnapshot): void {
+    this.#snapshot = snapshot;
+    this.#last = NO_TARGET;
+    for (const { routes } of this.#actors.values()) routes.clear();
   }
 
   #encode(message: unknown): Uint8Array {

@@ -12,6 +12,7 @@ import type { Payload, PendingRequest, ReplyFrame, ReplySink, Requester } from "
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
+import type { TopologySource } from "../src/topology/topology-source.ts";
 import { PRIORITY } from "../src/wire/envelope-layout.ts";
 
 /** Options of every call that waits. */
@@ -32,7 +33,7 @@ export interface ScatterOptions extends CallOptions {
 export interface CoordinatorOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
-  readonly snapshot: TopologySnapshot;
+  readonly topology: TopologySource;
   readonly requester: (shard: number) => Requester;
   readonly requestTimeoutMs: number;
 }
@@ -41,12 +42,15 @@ const TIMEOUT_LIMIT_MS = 2 ** 31 - 1;
 
 /** Plans and sends on behalf of one client thread. */
 export class Coordinator {
-  readonly snapshot: TopologySnapshot;
   readonly #options: CoordinatorOptions;
 
   constructor(options: CoordinatorOptions) {
-    this.snapshot = options.snapshot;
     this.#options = options;
+  }
+
+  /** The newest topology; take it once and plan with it whole. */
+  get snapshot(): TopologySnapshot {
+    return this.#options.topology.current();
   }
 
   /** All shards, in order. */

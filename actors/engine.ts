@@ -43,6 +43,16 @@ export interface EngineReply extends WireMemory {
   /** Reserves exactly this many bytes. Once per request. */
   claim(lengthBytes: number): void;
   readonly offset: number;
+  /** Answers later instead: nothing may be claimed after it, and the handler may return. Undefined for a tell. */
+  hold(): HeldReply | undefined;
+}
+
+/** A reply that is owed. Ends with exactly one `send` or `fail`; a second one is ignored. */
+export interface HeldReply {
+  /** Whether the caller has given up; an answer costs its room all the same, so that the slot is freed. */
+  readonly cancelled: boolean;
+  send(lengthBytes: number, write: (memory: WireMemory, offset: number) => void): void;
+  fail(error: unknown): void;
 }
 
 export type EngineHandler = (request: EngineRequest, reply: EngineReply) => void;

@@ -5,25 +5,41 @@
  */
 import type { BridgeServer } from "../native-bridge/bridge.ts";
 import { ShardloomError } from "../src/errors.ts";
+import type { TopologySource } from "../src/topology/topology-source.ts";
 import { type EnvelopeOrigin, writeEnvelope } from "../src/wire/envelope.ts";
-import { ENVELOPE_BYTES, PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import {
+  ENVELOPE_BYTES,
+  FLAG_ERROR,
+  FLAG_REPLY,
+  FLAG_STALE,
+  PRIORITY,
+  VSHARD_LISTED,
+  WORD_DEADLINE,
+  WORD_SENT_AT,
+} from "../src/wire/envelope-layout.ts";
+import { encodeError } from "../src/wire/error-codec.ts";
 import { messageTypeName } from "../src/wire/message-types.ts";
-import type { EngineReply } from "./engine.ts";
+import type { EngineReply, HeldReply, WireMemory } from "./engine.ts";
 
 /** Writes a reply's header in place and hands the rest of the claimed record to the handler. */
 export class RingReply implements EngineReply {
   readonly #origin: EnvelopeOrigin;
-  readonly #topologyEpoch: number;
+  readonly #topology: TopologySource;
+  readonly #onLate: () => void;
   #server!: BridgeServer;
   #type = 0;
   #slot = -1;
   #sequence = 0;
   #flags = 0;
   #claimed = false;
+  #held = false;
+  #late: RingReply | undefined;
 
-  constructor(origin: EnvelopeOrigin, topologyEpoch: number) {
+  /** @param onLate Called after a held reply was written: it has to be flushed. */
+  constructor(origin: EnvelopeOrigin, topology: TopologySource, onLate: () => void) {
     this.#origin = origin;
-    this.#topologyEpoch = topologyEpoch;
+    this.#topology = topology;
+    this.#onLate = onLate;
   }
 
   get bytes(): Uint8Array {
@@ -57,10 +73,18 @@ export class RingReply implements EngineReply {
     this.#sequence = sequence;
     this.#flags = flags;
     this.#claimed = false;
+    this.#held = false;
+  }
+
+  hold(): HeldReply | undefined {
+    if (this.#claimed)
+      throw new ShardloomError("ERR_INTERNAL", `Cannot hold a reply to ${messageTypeName(this.#type)} that is claimed`);
+    this.#held = true;
+    return this.#slot < 0 ? undefined : this.#owe(this.#server, this.#type, this.#slot, this.#sequence);
   }
 
   claim(lengthBytes: number): void {
-    if (this.#claimed)
+    if (this.#claimed || this.#held)
       throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
     const server = this.#server;
     server.claimReply(this.#type, ENVELOPE_BYTES + lengthBytes, this.#slot, this.#sequence);
@@ -75,7 +99,7 @@ export class RingReply implements EngineReply {
       this.#sequence,
       VSHARD_LISTED,
       VSHARD_LISTED,
-      this.#topologyEpoch,
+      this.#topology.current().topologyEpoch,
       0,
       0,
       lengthBytes,
@@ -87,10 +111,69 @@ export class RingReply implements EngineReply {
     this.#claimed = false;
   }
 
-  /** Sends the reply; a handler that claimed nothing answers with an empty one. */
-  end(): void {
+  /**
+   * Sends the reply; a handler that claimed nothing answers with an empty one, and one that holds it with none yet.
+   *
+   * @param serviceUs How long the handler ran, and how long the request had waited before that.
+   */
+  end(serviceUs = 0, queueUs = 0): void {
+    if (this.#held) return;
     if (!this.#claimed) this.claim(0);
     this.#claimed = false;
+    const word = this.#server.replyOffset >> 2;
+    this.#server.replyI32[word + WORD_DEADLINE] = serviceUs;
+    this.#server.replyI32[word + WORD_SENT_AT] = queueUs;
     this.#server.commitReply();
+  }
+
+  /** Writes an error as the whole reply. */
+  fail(server: BridgeServer, type: number, slot: number, sequence: number, error: unknown): void {
+    const body = encodeError(error);
+    const lengthBytes = Math.min(body.length, server.maxReplyBytes - ENVELOPE_BYTES);
+    this.begin(server, type, slot, sequence, FLAG_REPLY | FLAG_ERROR);
+    this.claim(lengthBytes);
+    this.bytes.set(body.subarray(0, lengthBytes), this.offset);
+    this.end();
+  }
+
+  /** Answers that the request was planned with another topology; a map too large for the ring is left out. */
+  stale(server: BridgeServer, type: number, slot: number, sequence: number, map: Uint8Array): void {
+    const fits = map.length <= server.maxReplyBytes - ENVELOPE_BYTES;
+    this.begin(server, type, slot, sequence, FLAG_REPLY | FLAG_STALE);
+    this.claim(fits ? map.length : 0);
+    if (fits) this.bytes.set(map, this.offset);
+    this.end();
+  }
+
+  /** Held replies are written by an object of their own: another request's reply may be open meanwhile, unclaimed. */
+  #owe(server: BridgeServer, type: number, slot: number, sequence: number): HeldReply {
+    this.#late ??= new RingReply(this.#origin, this.#topology, this.#onLate);
+    const late = this.#late;
+    let owed = true;
+    const settle = (answer: () => void): void => {
+      if (!owed) return;
+      owed = false;
+      answer();
+      this.#onLate();
+    };
+    const fail = (error: unknown): void => late.fail(server, type, slot, sequence, error);
+    return {
+      get cancelled() {
+        return server.isCancelled(slot, sequence);
+      },
+      send: (lengthBytes: number, write: (memory: WireMemory, offset: number) => void) =>
+        settle(() => {
+          try {
+            late.begin(server, type, slot, sequence, FLAG_REPLY);
+            late.claim(lengthBytes);
+            write(this, late.offset);
+            late.end();
+          } catch (error) {
+            late.abort();
+            fail(error);
+          }
+        }),
+      fail: (error: unknown) => settle(() => fail(error)),
+    };
   }
 }

@@ -22,6 +22,7 @@ import { Requester } from "../src/routing/requester.ts";
 import { systemClock } from "../src/runtime/clock.ts";
 import { systemRandom } from "../src/runtime/random.ts";
 import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
+import { SharedTopology, type TopologySource } from "../src/topology/topology-source.ts";
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
 import { createValueCodec } from "../src/wire/value-codec.ts";
 import { ActorRouter, type ActorTable } from "./actor-router.ts";
@@ -57,6 +58,7 @@ class ShardHost {
   readonly #task: ShardTask;
   readonly #environment: WorkerEnvironment;
   readonly #block: WorkerBlock;
+  readonly #topology: TopologySource;
   readonly #requesters: Map<number, Requester> = new Map();
   readonly #ready: Promise<ShardReady>;
   #plane: DataPlane | undefined;
@@ -77,6 +79,7 @@ class ShardHost {
     this.#task = task;
     this.#environment = environment;
     this.#block = new WorkerBlock(task.block);
+    this.#topology = new SharedTopology(task.topology);
     this.#ready = new Promise((resolve, reject) => {
       this.#becomeReady = resolve;
       this.#refuse = reject;
@@ -176,13 +179,14 @@ class ShardHost {
   }
 
   #compose(definitions: readonly AnyActorDefinition[], engine: VectorEngine): void {
-    const { shard, incarnation, snapshot } = this.#task;
+    const { shard, incarnation } = this.#task;
+    const topology = this.#topology;
     const codec = createValueCodec();
     const table = tableOf(definitions);
     const coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot,
+      topology,
       requestTimeoutMs: this.#task.requestTimeoutMs,
       requester: (target) => this.#requesters.get(target) as Requester,
     });
@@ -206,7 +210,7 @@ class ShardHost {
     this.#shard = new Shard({
       shard,
       incarnation,
-      snapshot,
+      topology,
       clock: systemClock,
       codec,
       engines: [engine],
@@ -246,7 +250,7 @@ class ShardHost {
       clock: systemClock,
       origin: { node: 0, shard: this.#task.shard, incarnation: this.#task.incarnation },
       targetShard: peer.shard,
-      topologyEpoch: this.#task.snapshot.topologyEpoch,
+      topology: this.#topology,
       decodeError: decodeErrorAt,
       onDirty: () => this.#plane?.dirty(),
     });
@@ -279,6 +283,7 @@ class ShardHost {
         failed: counters?.failed ?? 0,
         expired: counters?.expired ?? 0,
         corrupt: counters?.corrupt ?? 0,
+        stale: counters?.stale ?? 0,
       },
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };

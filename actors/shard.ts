@@ -10,7 +10,8 @@ import type { ActorSystem } from "../src/actor/actor-system.ts";
 import type { Delivery, ReplySink } from "../src/actor/delivery.ts";
 import { ShardloomError } from "../src/errors.ts";
 import type { Clock } from "../src/runtime/clock.ts";
-import type { TopologySnapshot } from "../src/topology/snapshot.ts";
+import { encodeSnapshot } from "../src/topology/snapshot.ts";
+import type { TopologySource } from "../src/topology/topology-source.ts";
 import { type ActorMessageView, KeyReader, readActorMessage } from "../src/wire/actor-codec.ts";
 import {
   checkEnvelope,
@@ -22,7 +23,6 @@ import {
 } from "../src/wire/envelope.ts";
 import {
   ENVELOPE_BYTES,
-  FLAG_ERROR,
   FLAG_REPLY,
   NO_DEADLINE_MS,
   VSHARD_LISTED,
@@ -30,11 +30,11 @@ import {
   WORD_EPOCH,
   WORD_SENT_AT,
 } from "../src/wire/envelope-layout.ts";
-import { encodeError } from "../src/wire/error-codec.ts";
 import {
   ACTOR_ASK,
   ACTOR_TELL,
   assertHandled,
+  isRouted,
   messageTypeName,
   RUNTIME_CANCEL,
   RUNTIME_PING,
@@ -50,7 +50,7 @@ const HOLD_REPLIES_US = 1_000;
 export interface ShardOptions {
   readonly shard: number;
   readonly incarnation: number;
-  readonly snapshot: TopologySnapshot;
+  readonly topology: TopologySource;
   readonly clock: Clock;
   readonly codec: ValueCodec;
   readonly engines: readonly Engine[];
@@ -67,6 +67,8 @@ export interface ShardCounters {
   failed: number;
   expired: number;
   corrupt: number;
+  /** Refused because they were planned with another topology. */
+  stale: number;
 }
 
 /** One object for all requests; refilled before each handler call. */
@@ -91,7 +93,7 @@ type MutableDelivery = { -readonly [K in keyof Delivery]: Delivery[K] };
 
 /** Dispatches the requests of one worker. */
 export class Shard {
-  readonly counters: ShardCounters = { handled: 0, failed: 0, expired: 0, corrupt: 0 };
+  readonly counters: ShardCounters = { handled: 0, failed: 0, expired: 0, corrupt: 0, stale: 0 };
   readonly #options: ShardOptions;
   readonly #handlers: Map<number, EngineHandler> = new Map();
   readonly #reply: RingReply;
@@ -123,8 +125,9 @@ export class Shard {
   #currentServer!: BridgeServer;
   #currentSlot = -1;
   #currentSequence = 0;
-  /** Time of the last look at the clock. */
+  /** Time of the last look at the clock, and how long the request at hand had waited then. */
   #nowMs = 0;
+  #waitedUs = 0;
   readonly #message: ActorMessageView = { actor: 0, handler: 0, key: "", valueOffset: 0, valueLength: 0 };
   readonly #sink: ReplySink;
   #token = 0;
@@ -139,7 +142,8 @@ export class Shard {
     assertHandled(new Set([...this.#handlers.keys(), ACTOR_ASK, ACTOR_TELL, RUNTIME_CANCEL]));
     this.#reply = new RingReply(
       { node: 0, shard: options.shard, incarnation: options.incarnation },
-      options.snapshot.topologyEpoch,
+      options.topology,
+      options.onDirty,
     );
     this.#sink = {
       value: (_, token, value) => this.#answerValue(token, value),
@@ -167,6 +171,12 @@ export class Shard {
       }
       this.counters.handled++;
     } catch (error) {
+      if (ShardloomError.is(error) && error.code === "ERR_STALE_EPOCH") {
+        this.counters.stale++;
+        if (slot >= 0)
+          this.#reply.stale(server, type, slot, sequence, encodeSnapshot(this.#options.topology.current()));
+        return;
+      }
       this.counters.failed++;
       if (slot >= 0) this.#fail(server, type, slot, sequence, error);
     }
@@ -174,7 +184,7 @@ export class Shard {
 
   /** @returns the absolute deadline of an envelope that may be handled, 0 when it has none */
   #check(i32: Int32Array, type: number, offset: number, length: number): number {
-    const { shard, snapshot, clock } = this.#options;
+    const { shard, topology, clock } = this.#options;
     const fault = checkEnvelope(i32, offset, length);
     if (fault !== ENVELOPE_OK || envelopeType(i32, offset) !== type) {
       this.counters.corrupt++;
@@ -183,26 +193,13 @@ export class Shard {
         details: { length, fault },
       });
     }
-    const epoch = envelopeWord(i32, offset, WORD_EPOCH);
-    if (epoch !== snapshot.topologyEpoch) {
-      throw new ShardloomError(
-        "ERR_UNAVAILABLE",
-        `Cannot handle ${messageTypeName(type)} as its topology epoch must be ${snapshot.topologyEpoch}: current value is ${epoch}`,
-        {
-          details: { topologyEpoch: snapshot.topologyEpoch, epoch },
-        },
-      );
-    }
+    const snapshot = topology.current();
+    if (isRouted(type) && envelopeWord(i32, offset, WORD_EPOCH) !== snapshot.topologyEpoch)
+      throw staleEpoch(type, envelopeWord(i32, offset, WORD_EPOCH), snapshot.topologyEpoch);
+    // An actor message names one vshard: whoever owns it now may take the message, whatever else has changed since.
     const vshard = envelopeVshard(i32, offset);
-    if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard) {
-      throw new ShardloomError(
-        "ERR_UNAVAILABLE",
-        `Cannot handle ${messageTypeName(type)} as shard ${shard} does not own vshard ${vshard}`,
-        {
-          details: { shard, vshard },
-        },
-      );
-    }
+    if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard)
+      throw staleEpoch(type, envelopeWord(i32, offset, WORD_EPOCH), snapshot.topologyEpoch);
     return this.#deadline(i32, type, offset, clock);
   }
 
@@ -212,7 +209,8 @@ export class Shard {
     this.#nowMs = clock.nowMs();
     const waitedUs = (((this.#nowMs * 1000) % 0x1_0000_0000) - envelopeWord(i32, offset, WORD_SENT_AT)) >>> 0;
     // A sender's clock may read a few microseconds ahead of ours, which wraps to a huge wait.
-    const waitedMs = waitedUs > 0x8000_0000 ? 0 : waitedUs / 1000;
+    this.#waitedUs = waitedUs > 0x8000_0000 ? 0 : waitedUs;
+    const waitedMs = this.#waitedUs / 1000;
     const remainingMs = left - waitedMs;
     if (remainingMs <= 0) {
       this.counters.expired++;
@@ -251,8 +249,9 @@ export class Shard {
       reply.abort();
       throw error;
     }
-    if (slot >= 0) reply.end();
-    this.#heldUs += this.#options.clock.nowUs() - startedUs;
+    const serviceUs = this.#options.clock.nowUs() - startedUs;
+    if (slot >= 0) reply.end(serviceUs, this.#waitedUs);
+    this.#heldUs += serviceUs;
     if (this.#heldUs < HOLD_REPLIES_US) return;
     this.#heldUs = 0;
     server.flush();
@@ -363,11 +362,14 @@ export class Shard {
   }
 
   #fail(server: BridgeServer, type: number, slot: number, sequence: number, error: unknown): void {
-    const reply = this.#reply;
-    const body = encodeError(error);
-    reply.begin(server, type, slot, sequence, FLAG_REPLY | FLAG_ERROR);
-    reply.claim(Math.min(body.length, server.maxReplyBytes - ENVELOPE_BYTES));
-    reply.bytes.set(body.subarray(0, server.maxReplyBytes - ENVELOPE_BYTES), reply.offset);
-    reply.end();
+    this.#reply.fail(server, type, slot, sequence, error);
   }
+}
+
+function staleEpoch(type: number, epoch: number, topologyEpoch: number): ShardloomError {
+  return new ShardloomError(
+    "ERR_STALE_EPOCH",
+    `Cannot handle ${messageTypeName(type)} as it must be planned with topology epoch ${topologyEpoch}: current value is ${epoch}`,
+    { details: { topologyEpoch, epoch } },
+  );
 }

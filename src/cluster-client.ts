@@ -30,6 +30,7 @@ import type { ShardReady } from "./plane/shard-task.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
+import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
@@ -42,7 +43,7 @@ export interface ClusterPort {
   readonly owner: number;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
-  readonly topology: TopologySnapshot;
+  readonly topology: SharedArrayBuffer;
   readonly actors: ActorTable;
   readonly requestTimeoutMs: number;
   readonly spinLimitUs: number;
@@ -158,7 +159,7 @@ export interface ClusterClientEvents {
 
 /** The cluster as a thread other than its main one uses it. */
 export class ClusterClient extends EventEmitter<ClusterClientEvents> implements AsyncDisposable {
-  readonly topology: TopologySnapshot;
+  readonly #topology: SharedTopology;
   readonly #port: ClusterPort;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
@@ -175,21 +176,21 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     super();
     const { topology, memory, kernels, spinLimitUs, requestTimeoutMs, block, name } = port;
     this.#port = port;
-    this.topology = topology;
+    this.#topology = new SharedTopology(topology);
     this.#arena = new Arena(memory);
     this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
     this.#client = new ClientPlane({
       name,
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot: topology,
+      topology: this.#topology,
       spinLimitUs,
       block,
     });
     const coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot: topology,
+      topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
       requestTimeoutMs,
     });
@@ -229,6 +230,11 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.#assertOpen();
     this.#router.assertKnown(definition.name);
     return createActorRef(definition, key, this.#router);
+  }
+
+  /** The newest topology. As `Cluster.topology`. */
+  get topology(): TopologySnapshot {
+    return this.#topology.current();
   }
 
   /** One-sided access to any registered region, from this thread. */

@@ -28,6 +28,7 @@ import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
 import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
+import { createTopologyBlock, SharedTopology } from "./topology/topology-source.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
 /** Lifecycle events of a cluster. */
@@ -69,7 +70,8 @@ const MAIN_OWNER = 0xffff;
 /** A running cluster on this machine. */
 export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposable {
   readonly options: ResolvedClusterOptions;
-  readonly topology: TopologySnapshot;
+  readonly #topology: SharedTopology;
+  readonly #topologyBlock: SharedArrayBuffer;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #regions: RegionTable;
@@ -86,7 +88,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   private constructor(options: ResolvedClusterOptions) {
     super();
     this.options = options;
-    this.topology = createSnapshot({ shards: options.workers, vshards: options.vshards });
+    const first = createSnapshot({ shards: options.workers, vshards: options.vshards });
+    this.#topologyBlock = createTopologyBlock(first);
+    this.#topology = new SharedTopology(this.#topologyBlock, first);
     const memory = createArena({ capacityBytes: options.memoryBytes });
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
@@ -101,13 +105,13 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       name: "main",
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot: this.topology,
+      topology: this.#topology,
       spinLimitUs: options.spinLimitUs,
     });
     this.#coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot: this.topology,
+      topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
       requestTimeoutMs: options.requestTimeoutMs,
     });
@@ -181,6 +185,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return ownerOf(this.topology, vshardOfId(this.topology, id));
   }
 
+  /** The newest topology: which shards hold which vshards, and their states. */
+  get topology(): TopologySnapshot {
+    return this.#topology.current();
+  }
+
   /** One-sided access to any registered region, from this thread. */
   reader(): Verbs {
     this.#assertOpen();
@@ -208,7 +217,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#ports.create({
       memory,
       kernels: this.#compiled,
-      topology: this.topology,
+      topology: this.#topologyBlock,
       actors: this.#actors,
       requestTimeoutMs,
       spinLimitUs,
@@ -265,7 +274,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const control = new ControlPlane({
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot: this.topology,
+      shards: options.workers,
+      topology: this.#topologyBlock,
       memory,
       kernels,
       workerUrl: WORKER_URL,

@@ -56,6 +56,16 @@ export const ERROR_CODES = {
   ERR_NATIVE_QUARANTINED: { retryable: true },
   /** No shard can serve the request now. */
   ERR_UNAVAILABLE: { retryable: true },
+  /** The request was planned with a topology that is no longer the shard's; the newer map came with the answer. */
+  ERR_STALE_EPOCH: { retryable: true },
+  /** No copy that may answer is as fresh as the request demands. */
+  ERR_STALE_REPLICA: { retryable: true },
+  /** A write was applied by its primary, but too few copies acknowledged it in time: it is in doubt. */
+  ERR_QUORUM: { retryable: true },
+  /** A hash ring or placement without a single member that may hold keys. */
+  ERR_EMPTY_RING: { retryable: true },
+  /** A barrier round was aborted or poisoned; `cause` and `details` say by whom. */
+  ERR_BARRIER: { retryable: false },
   /** A user handler threw; `cause` has its error. */
   ERR_ACTOR_FAILED: { retryable: false },
   /** The actor failed more often than its restart budget allows. */

@@ -83,11 +83,13 @@ export class ConnectedVectors {
 
   #learn({ roots: told }: CollectionDescription): Known {
     const { coordinator, arena, kernels } = this.#options;
-    const { snapshot } = coordinator;
     const roots = [...told];
     const reader = new VectorReader(arena, new Verbs(arena), kernels, {
       roots: () => roots,
-      shardOf: (hash) => ownerOf(snapshot, vshardOfHash(snapshot, hash)),
+      shardOf: (hash) => {
+        const { snapshot } = coordinator;
+        return ownerOf(snapshot, vshardOfHash(snapshot, hash));
+      },
     });
     return { roots, reader, dropped: false };
   }

@@ -282,10 +282,12 @@ export class VectorCatalog {
 
   #reader(entry: Entry): VectorReader {
     const { coordinator, arena, kernels } = this.#parts;
-    const { snapshot } = coordinator;
     entry.reader ??= new VectorReader(arena, new Verbs(arena), kernels, {
       roots: () => entry.roots,
-      shardOf: (hash) => ownerOf(snapshot, vshardOfHash(snapshot, hash)),
+      shardOf: (hash) => {
+        const { snapshot } = coordinator;
+        return ownerOf(snapshot, vshardOfHash(snapshot, hash));
+      },
     });
     return entry.reader;
   }

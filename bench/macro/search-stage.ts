@@ -14,6 +14,7 @@ import { ControlPlane } from "../../src/plane/control-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
+import { createTopologyBlock, SharedTopology } from "../../src/topology/topology-source.ts";
 
 export interface SearchStage {
   readonly coordinator: Coordinator;
@@ -30,7 +31,8 @@ export async function openStage(
 ): Promise<SearchStage> {
   const options = resolveClusterOptions({ workers, spinLimitUs, requestTimeoutMs: 120_000 });
   const { creditMessages } = options;
-  const snapshot = createSnapshot({ shards: workers, vshards: options.vshards });
+  const topologyBlock = createTopologyBlock(createSnapshot({ shards: workers, vshards: options.vshards }));
+  const topology = new SharedTopology(topologyBlock);
   const memory = createArena({ capacityBytes: options.memoryBytes });
   const module = compileKernels();
   const arena = new Arena(memory);
@@ -39,20 +41,21 @@ export async function openStage(
     name: "main",
     clock: systemClock,
     scheduler: systemScheduler,
-    snapshot,
+    topology,
     spinLimitUs,
   });
   const coordinator = new Coordinator({
     clock: systemClock,
     scheduler: systemScheduler,
-    snapshot,
+    topology,
     requester: (shard) => client.requester(shard),
     requestTimeoutMs: options.requestTimeoutMs,
   });
   const control = new ControlPlane({
     clock: systemClock,
     scheduler: systemScheduler,
-    snapshot,
+    shards: workers,
+    topology: topologyBlock,
     memory,
     kernels: module,
     workerUrl: new URL("../../actors/shard.worker.js", import.meta.url),

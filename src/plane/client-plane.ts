@@ -13,7 +13,7 @@ import { Requester } from "../routing/requester.ts";
 import { createRequesterStats, type RequesterStats } from "../routing/requester-stats.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
-import type { TopologySnapshot } from "../topology/snapshot.ts";
+import type { TopologySource } from "../topology/topology-source.ts";
 import type { EnvelopeOrigin } from "../wire/envelope.ts";
 import { decodeErrorAt } from "../wire/error-codec.ts";
 
@@ -25,7 +25,7 @@ export interface ClientPlaneOptions {
   readonly name: string;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
-  readonly snapshot: TopologySnapshot;
+  readonly topology: TopologySource;
   /** Longest spin for a reply before the thread parks, microseconds. */
   readonly spinLimitUs: number;
   /** The thread's doorbell, when another thread has made it. @default a new one */
@@ -68,13 +68,13 @@ export class ClientPlane {
         shard,
         new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${shard} was replaced`),
       );
-    const { clock, snapshot } = this.#options;
+    const { clock, topology } = this.#options;
     const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
     const requester = new Requester(client, {
       clock,
       origin: this.#origin,
       targetShard: shard,
-      topologyEpoch: snapshot.topologyEpoch,
+      topology,
       decodeError: decodeErrorAt,
       onDirty: this.#pump.kick,
     });

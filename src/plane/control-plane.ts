@@ -56,11 +56,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   constructor(options: ControlPlaneOptions) {
     super();
     this.#options = options;
-    this.#budgets = Array.from({ length: options.snapshot.shards }, () => new RestartBudget());
-    this.#mesh = new Mesh(options.snapshot.shards, options.mesh);
+    this.#budgets = Array.from({ length: options.shards }, () => new RestartBudget());
+    this.#mesh = new Mesh(options.shards, options.mesh);
     this.#host = new WorkerHost({
       workerUrl: options.workerUrl,
-      workers: options.snapshot.shards,
+      workers: options.shards,
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
     });
@@ -68,7 +68,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** Starts every worker. @returns what each told when it was ready */
   async start(client: ControlClient): Promise<readonly ShardReady[]> {
-    const { shards } = this.#options.snapshot;
+    const { shards } = this.#options;
     this.#clients.set(client.name, client);
     const blocks = Array.from({ length: shards }, () => new WorkerBlock(createWorkerBlock()));
     for (let shard = 0; shard < shards; shard++) {
@@ -184,7 +184,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const task: ShardTask = {
       shard,
       incarnation,
-      snapshot: options.snapshot,
+      topology: options.topology,
       memory: options.memory,
       kernels: options.kernels,
       block: block.memory,

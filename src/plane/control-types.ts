@@ -7,7 +7,6 @@ import type { BridgeOptions } from "../../native-bridge/bridge.ts";
 import type { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
-import type { TopologySnapshot } from "../topology/snapshot.ts";
 import type { RecoverTask, ShardReady } from "./shard-task.ts";
 
 /** A client thread, seen from the control plane. */
@@ -24,7 +23,9 @@ export interface ControlClient {
 export interface ControlPlaneOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
-  readonly snapshot: TopologySnapshot;
+  readonly shards: number;
+  /** The block that every worker reads the topology from. */
+  readonly topology: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly workerUrl: URL;

@@ -4,7 +4,6 @@
  * Everything in a task crosses threads by structured clone: shared memory by reference, the rest as plain data.
  */
 import type { MessagePort } from "node:worker_threads";
-import type { TopologySnapshot } from "../topology/snapshot.ts";
 
 /** Both bridges between two workers, from the side of the one that receives this. */
 export interface PeerTask {
@@ -31,7 +30,8 @@ export interface ShardTask {
   readonly shard: number;
   /** Counts the workers that have hosted this shard, from 1. */
   readonly incarnation: number;
-  readonly snapshot: TopologySnapshot;
+  /** The block of the newest topology, see topology-source.ts. */
+  readonly topology: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly block: SharedArrayBuffer;
@@ -73,6 +73,7 @@ export interface ShardStats {
     readonly failed: number;
     readonly expired: number;
     readonly corrupt: number;
+    readonly stale: number;
   };
   readonly heapUsedBytes: number;
 }

@@ -27,6 +27,19 @@ export interface Payload {
 export interface ReplyFrame extends MemoryViews {
   readonly offset: number;
   readonly length: number;
+  /** How long the shard's handler ran, in us; 0 when the shard did not measure it. */
+  readonly serviceUs: number;
+  /** How long the request waited before that, from its sending, in us. */
+  readonly queueUs: number;
+}
+
+/** What a planned request says about its plan in the envelope. */
+export interface RequestHeader {
+  readonly topologyEpoch: number;
+  /** Earlier attempts of the same part of the plan, `0..65535`. */
+  readonly attempt: number;
+  /** Whose request it is; 0: nobody's. */
+  readonly tenant: number;
 }
 
 /** Where a request ends: exactly one of the two is called, exactly once. */
@@ -51,6 +64,8 @@ export class PendingRequest {
   readonly sink: ReplySink | undefined;
   /** Tells that wait for room: called when it has left, or with the reason why it never will. */
   readonly onSent: ((error?: ShardloomError) => void) | undefined;
+  /** Undefined: sent under the newest topology. */
+  readonly header: RequestHeader | undefined;
 
   constructor(
     type: number,
@@ -60,7 +75,9 @@ export class PendingRequest {
     payload: Payload,
     sink: ReplySink | undefined,
     onSent: ((error?: ShardloomError) => void) | undefined,
+    header: RequestHeader | undefined,
   ) {
+    this.header = header;
     this.type = type;
     this.vshard = vshard;
     this.priority = priority;

@@ -23,6 +23,8 @@ export interface RequesterStats {
   replied: number;
   /** Requests that ended with an error of the peer, or as the peer was lost; tells that were lost while they waited. */
   failed: number;
+  /** Of the failed: refused as they were planned with another topology. */
+  stale: number;
   timedOut: number;
   cancelled: number;
   /** Of those that ended otherwise than `told` and `replied`: how many were never handed to the peer. */
@@ -44,6 +46,7 @@ export function createRequesterStats(): RequesterStats {
     told: 0,
     replied: 0,
     failed: 0,
+    stale: 0,
     timedOut: 0,
     cancelled: 0,
     unsent: 0,

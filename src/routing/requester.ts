@@ -13,21 +13,39 @@ import { type BridgeClient, NO_CREDIT, SUSPENDED, THROTTLED } from "../../native
 import { INSUFFICIENT_CAPACITY } from "../../native-bridge/spsc-ring.ts";
 import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { decodeSnapshot } from "../topology/snapshot.ts";
+import type { TopologySource } from "../topology/topology-source.ts";
 import {
   checkEnvelope,
   ENVELOPE_FAULTS,
   ENVELOPE_OK,
   type EnvelopeOrigin,
   envelopeFlags,
+  envelopeWord,
   writeEnvelope,
 } from "../wire/envelope.ts";
-import { ENVELOPE_BYTES, FLAG_ERROR, NO_DEADLINE_MS, PRIORITY } from "../wire/envelope-layout.ts";
+import {
+  ENVELOPE_BYTES,
+  FLAG_ERROR,
+  FLAG_STALE,
+  NO_DEADLINE_MS,
+  PRIORITY,
+  WORD_DEADLINE,
+  WORD_SENT_AT,
+} from "../wire/envelope-layout.ts";
 import { ACTOR_ASK, messageTypeName, RUNTIME_CANCEL } from "../wire/message-types.ts";
-import { cancelNotice, type Payload, PendingRequest, type ReplySink } from "./pending-request.ts";
+import { cancelNotice, type Payload, PendingRequest, type ReplySink, type RequestHeader } from "./pending-request.ts";
 import { deadlinePassed, tooLarge, tooManyWait } from "./request-errors.ts";
 import { createRequesterStats, type RequesterStats } from "./requester-stats.ts";
 
-export type { MemoryViews, Payload, PendingRequest, ReplyFrame, ReplySink } from "./pending-request.ts";
+export type {
+  MemoryViews,
+  Payload,
+  PendingRequest,
+  ReplyFrame,
+  ReplySink,
+  RequestHeader,
+} from "./pending-request.ts";
 export type { RequesterStats } from "./requester-stats.ts";
 
 /** What a requester needs from its thread. */
@@ -36,7 +54,7 @@ export interface RequesterOptions {
   readonly origin: EnvelopeOrigin;
   /** Shard at the other end of the bridge. */
   readonly targetShard: number;
-  readonly topologyEpoch: number;
+  readonly topology: TopologySource;
   /** Turns an error reply's payload into the error. */
   readonly decodeError: (bytes: Uint8Array, offset: number, length: number) => ShardloomError;
   /**
@@ -68,6 +86,8 @@ export class Requester {
     f64: Float64Array;
     offset: number;
     length: number;
+    serviceUs: number;
+    queueUs: number;
   };
   readonly #onReply: (type: number, offset: number, length: number, slot: number, sequence: number) => void;
   #pending = 0;
@@ -82,7 +102,7 @@ export class Requester {
     this.#bySlot = new Array<PendingRequest | undefined>(bridge.creditMessages).fill(undefined);
     this.targetShard = options.targetShard;
     const { bytes, i32, f32, f64 } = bridge.replies;
-    this.#frame = { bytes, i32, f32, f64, offset: 0, length: 0 };
+    this.#frame = { bytes, i32, f32, f64, offset: 0, length: 0, serviceUs: 0, queueUs: 0 };
     this.#onReply = (type, offset, length, slot, sequence) => this.#settleReply(type, offset, length, slot, sequence);
   }
 
@@ -130,6 +150,7 @@ export class Requester {
    * Sends a request, or queues it behind those that wait for credit.
    *
    * @param nowMs The time, when the caller has just read the clock.
+   * @param header What a plan says in the envelope. @default the newest topology epoch, first attempt, nobody's tenant
    * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE`, `ERR_OVERLOADED` when the queue is full, or the reason why the peer is lost.
    */
   request(
@@ -140,9 +161,10 @@ export class Requester {
     payload: Payload,
     sink: ReplySink,
     nowMs: number = this.#options.clock.nowMs(),
+    header?: RequestHeader,
   ): PendingRequest {
     this.#assertSendable(type, payload);
-    const pending = new PendingRequest(type, vshard, priority, deadlineAtMs, payload, sink, undefined);
+    const pending = new PendingRequest(type, vshard, priority, deadlineAtMs, payload, sink, undefined, header);
     if (this.#queue.length > 0 || !this.#trySend(pending, nowMs)) this.#enqueue(pending);
     this.#pending++;
     this.#stats.accepted++;
@@ -164,7 +186,9 @@ export class Requester {
       waiting = new Promise((resolve, reject) => {
         onSent = (error) => (error === undefined ? resolve() : reject(error));
       });
-      this.#enqueue(new PendingRequest(type, vshard, priority, Number.POSITIVE_INFINITY, payload, undefined, onSent));
+      this.#enqueue(
+        new PendingRequest(type, vshard, priority, Number.POSITIVE_INFINITY, payload, undefined, onSent, undefined),
+      );
       this.#pending++;
     }
     this.#stats.accepted++;
@@ -291,6 +315,7 @@ export class Requester {
       remainingMs >= NO_DEADLINE_MS ? NO_DEADLINE_MS - 1 : remainingMs,
       ((nowMs * 1000) % 0x1_0000_0000) | 0,
       payload.byteLength,
+      pending.header,
     );
     payload.write(bridge.requests, offset + ENVELOPE_BYTES);
     pending.state = "sent";
@@ -335,12 +360,14 @@ export class Requester {
     remainingMs: number,
     sentAtUs: number,
     payloadBytes: number,
+    header?: RequestHeader,
   ): void {
-    const { origin, topologyEpoch } = this.#options;
+    const { origin, topology } = this.#options;
+    const topologyEpoch = header?.topologyEpoch ?? topology.current().topologyEpoch;
     const { i32 } = this.#bridge.requests;
     // biome-ignore format: one call, one line of what and one of where
     writeEnvelope(i32, offset, origin, type, 0, priority, requestId, vshard, this.targetShard,
-      topologyEpoch, remainingMs, sentAtUs, payloadBytes);
+      topologyEpoch, remainingMs, sentAtUs, payloadBytes, header?.attempt, header?.tenant);
   }
 
   #settleReply(type: number, offset: number, length: number, slot: number, sequence: number): void {
@@ -363,13 +390,39 @@ export class Requester {
     }
     frame.offset = offset + ENVELOPE_BYTES;
     frame.length = length - ENVELOPE_BYTES;
-    if ((envelopeFlags(frame.i32, offset) & FLAG_ERROR) !== 0) {
+    frame.serviceUs = envelopeWord(frame.i32, offset, WORD_DEADLINE) >>> 0;
+    frame.queueUs = envelopeWord(frame.i32, offset, WORD_SENT_AT) >>> 0;
+    const flags = envelopeFlags(frame.i32, offset);
+    if ((flags & FLAG_STALE) !== 0) {
+      this.#stats.failed++;
+      this.#stats.stale++;
+      sink.onFailure(this.#learn(type));
+      return;
+    }
+    if ((flags & FLAG_ERROR) !== 0) {
       this.#stats.failed++;
       sink.onFailure(this.#options.decodeError(frame.bytes, frame.offset, frame.length));
       return;
     }
     this.#stats.replied++;
     sink.onReply(frame);
+  }
+
+  /** Takes the newer map that a stale request was answered with. An empty one was too large: shared memory has it. */
+  #learn(type: number): ShardloomError {
+    const { topology } = this.#options;
+    const { bytes, offset, length } = this.#frame;
+    try {
+      if (length > 0) topology.learn(decodeSnapshot(bytes.subarray(offset, offset + length)));
+    } catch (error) {
+      return ShardloomError.from(error);
+    }
+    const { topologyEpoch } = topology.current();
+    return new ShardloomError(
+      "ERR_STALE_EPOCH",
+      `Cannot handle ${messageTypeName(type)} on shard ${this.targetShard} as it was planned with an older topology than ${topologyEpoch}`,
+      { details: { shard: this.targetShard, topologyEpoch } },
+    );
   }
 
   #expire(pending: PendingRequest): void {

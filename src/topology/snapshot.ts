@@ -1,39 +1,177 @@
 /**
- * The immutable, epoch-numbered view of one cluster that a plan uses whole: which shard owns which vshard.
+ * The immutable, epoch-numbered view of one cluster that a plan uses whole: which shards hold which vshard, and what state
+ * every shard is in.
  *
- * Invariant: a snapshot never changes after it is made; a change of the map is a new snapshot with a higher
+ * Invariant: a snapshot never changes after it is made; a change of map or states is a new snapshot with a higher
  * `topologyEpoch`, and every envelope carries the epoch of the snapshot that it was planned with.
  */
-import { invalidArgument } from "../errors.ts";
+import { invalidArgument, ShardloomError } from "../errors.ts";
 import { hashId, hashString } from "./stable-hash.ts";
 
-/** Which shard owns which vshard, at one epoch. Plain data, so that it crosses threads by structured clone. */
+/** Stands for "no shard" in a list of copies that is shorter than the replication factor. */
+export const NO_SHARD = 0xffff;
+/** Most shards of one cluster. */
+export const MAX_SHARDS = 256;
+/** Most vshards of one cluster. */
+export const MAX_VSHARDS = 32_768;
+/** Most copies of one vshard. */
+export const MAX_COPIES = 16;
+
+/** States of a member, in the order of a life. */
+export const MEMBER_STATE = { JOINING: 0, UP: 1, SUSPECT: 2, DOWN: 3, DRAINING: 4, REMOVED: 5 } as const;
+export type MemberState = (typeof MEMBER_STATE)[keyof typeof MEMBER_STATE];
+/** A member's state by name. */
+export type MemberStateName = "joining" | "up" | "suspect" | "down" | "draining" | "removed";
+/** Names of the states, by number. */
+export const MEMBER_STATE_NAMES: readonly MemberStateName[] = [
+  "joining",
+  "up",
+  "suspect",
+  "down",
+  "draining",
+  "removed",
+];
+
+/** vshards with the same copies in the same order: the unit of planning. */
+export interface ReplicaGroup {
+  readonly index: number;
+  /** Shards that hold a copy, the primary first; never empty, no {@link NO_SHARD}. */
+  readonly copies: Uint16Array;
+  /** The group's vshards, ascending. */
+  readonly vshards: Uint16Array;
+}
+
+/** Which shards hold which vshard, at one epoch. Plain data, so that it crosses threads by structured clone. */
 export interface TopologySnapshot {
   readonly topologyEpoch: number;
   /** Number of shard actors (= data-plane workers on one host). */
   readonly shards: number;
   /** Number of vshards, a power of two. */
   readonly vshards: number;
-  /** Shape: `Uint16Array[vshards]`, the owning shard of each vshard. */
+  /** Copies of every vshard, all counted: 1 means no replica. */
+  readonly replicationFactor: number;
+  /** Shape: `Uint16Array[vshards]`, the primary of each vshard. */
   readonly owners: Uint16Array;
+  /** Shape: `Uint16Array[vshards × replicationFactor]`, primary first, {@link NO_SHARD} where there are fewer copies. */
+  readonly copies: Uint16Array;
+  /** Shape: `Uint8Array[shards]`, see {@link MEMBER_STATE}. */
+  readonly states: Uint8Array;
+  /** Shape: `Uint16Array[shards]`, number of the zone that each shard is in. */
+  readonly zones: Uint16Array;
+  readonly groups: readonly ReplicaGroup[];
+  /** Shape: `Uint16Array[vshards]`, index of each vshard's group. */
+  readonly groupOf: Uint16Array;
+}
+
+/** What a snapshot is made from. */
+export interface SnapshotOptions {
+  readonly shards: number;
+  readonly vshards: number;
+  /** @default 1 */
+  readonly topologyEpoch?: number;
+  /** @default 1 */
+  readonly replicationFactor?: number;
+  /** Shape as {@link TopologySnapshot.copies}. @default round robin: copy c of vshard v on shard (v + c) mod shards */
+  readonly copies?: Uint16Array;
+  /** @default all up */
+  readonly states?: Uint8Array;
+  /** @default all zone 0 */
+  readonly zones?: Uint16Array;
 }
 
 /**
- * Spreads vshards over shards round robin, so that each owns `vshards / shards` of them, give or take one.
+ * Checks and completes a snapshot.
  *
- * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when `vshards` is no power of two in `[1, 32768]` or less than `shards`.
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when a number is out of range, a vshard has no primary, or a shard stands
+ *   twice among one vshard's copies.
  */
-export function createSnapshot(options: { shards: number; vshards: number; topologyEpoch?: number }): TopologySnapshot {
-  const { shards, vshards, topologyEpoch = 1 } = options;
-  if (!Number.isInteger(vshards) || vshards < 1 || vshards > 32_768 || (vshards & (vshards - 1)) !== 0) {
-    throw invalidArgument("create topology", "vshards", "a power of two between 1 and 32768", vshards);
+export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
+  const { shards, vshards, topologyEpoch = 1, replicationFactor = 1 } = options;
+  if (!Number.isInteger(vshards) || vshards < 1 || vshards > MAX_VSHARDS || (vshards & (vshards - 1)) !== 0) {
+    throw invalidArgument("create topology", "vshards", `a power of two between 1 and ${MAX_VSHARDS}`, vshards);
   }
-  if (!Number.isInteger(shards) || shards < 1 || shards > vshards) {
-    throw invalidArgument("create topology", "shards", `an integer between 1 and ${vshards} (vshards)`, shards);
+  if (!Number.isInteger(shards) || shards < 1 || shards > Math.min(vshards, MAX_SHARDS)) {
+    throw invalidArgument(
+      "create topology",
+      "shards",
+      `an integer between 1 and ${Math.min(vshards, MAX_SHARDS)} (vshards)`,
+      shards,
+    );
   }
+  if (!Number.isInteger(replicationFactor) || replicationFactor < 1 || replicationFactor > MAX_COPIES) {
+    throw invalidArgument(
+      "create topology",
+      "replicationFactor",
+      `an integer between 1 and ${MAX_COPIES}`,
+      replicationFactor,
+    );
+  }
+  if (!Number.isInteger(topologyEpoch) || topologyEpoch < 0 || topologyEpoch > 0x7fffffff) {
+    throw invalidArgument("create topology", "topologyEpoch", "an integer between 0 and 2147483647", topologyEpoch);
+  }
+  const copies = options.copies ?? roundRobin(shards, vshards, replicationFactor);
+  const states = options.states ?? new Uint8Array(shards).fill(MEMBER_STATE.UP);
+  const zones = options.zones ?? new Uint16Array(shards);
+  requireLength("copies", copies, vshards * replicationFactor);
+  requireLength("states", states, shards);
+  requireLength("zones", zones, shards);
   const owners = new Uint16Array(vshards);
-  for (let vshard = 0; vshard < vshards; vshard++) owners[vshard] = vshard % shards;
-  return { topologyEpoch, shards, vshards, owners };
+  for (let vshard = 0; vshard < vshards; vshard++) {
+    owners[vshard] = copies[vshard * replicationFactor] as number;
+    checkCopies(copies.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor), shards, vshard);
+  }
+  const groupOf = new Uint16Array(vshards);
+  const groups = groupCopies(copies, vshards, replicationFactor, groupOf);
+  return { topologyEpoch, shards, vshards, replicationFactor, owners, copies, states, zones, groups, groupOf };
+}
+
+/** The same map with other states, one epoch later. */
+export function withStates(snapshot: TopologySnapshot, states: Uint8Array): TopologySnapshot {
+  requireLength("states", states, snapshot.shards);
+  return { ...snapshot, topologyEpoch: snapshot.topologyEpoch + 1, states };
+}
+
+/** Bytes that {@link encodeSnapshot} writes. */
+export function snapshotBytes(shape: { shards: number; vshards: number; replicationFactor: number }): number {
+  return 4 * HEADER_WORDS + 2 * shape.vshards * shape.replicationFactor + 2 * shape.shards + shape.shards;
+}
+
+const HEADER_WORDS = 4;
+
+/** A snapshot as bytes: `i32 epoch | i32 shards | i32 vshards | i32 replicationFactor | u16 copies | u16 zones | u8 states`, little-endian. */
+export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
+  const { topologyEpoch, shards, vshards, replicationFactor, copies, zones, states } = snapshot;
+  const bytes = new Uint8Array(snapshotBytes(snapshot));
+  new Int32Array(bytes.buffer, 0, HEADER_WORDS).set([topologyEpoch, shards, vshards, replicationFactor]);
+  const u16 = new Uint16Array(bytes.buffer, 4 * HEADER_WORDS, copies.length + shards);
+  u16.set(copies);
+  u16.set(zones, copies.length);
+  bytes.set(states, 4 * HEADER_WORDS + 2 * u16.length);
+  return bytes;
+}
+
+/** @throws {ShardloomError} `ERR_CORRUPT` when the bytes are no snapshot. */
+export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
+  const own = bytes.slice(); // aligned, and ours
+  if (own.length < 4 * HEADER_WORDS) throw corrupt(`it has ${own.length} bytes`);
+  const [topologyEpoch, shards, vshards, replicationFactor] = new Int32Array(
+    own.buffer,
+    0,
+    HEADER_WORDS,
+  ) as unknown as [number, number, number, number];
+  const inRange = shards >= 1 && shards <= MAX_SHARDS && vshards >= 1 && vshards <= MAX_VSHARDS;
+  if (!inRange || own.length !== snapshotBytes({ shards, vshards, replicationFactor }))
+    throw corrupt(`its ${own.length} bytes do not fit its header`);
+  const count = vshards * replicationFactor;
+  const copies = new Uint16Array(own.buffer, 4 * HEADER_WORDS, count);
+  const zones = new Uint16Array(own.buffer, 4 * HEADER_WORDS + 2 * count, shards);
+  const states = own.subarray(4 * HEADER_WORDS + 2 * count + 2 * shards);
+  if (states.some((state) => state > MEMBER_STATE.REMOVED)) throw corrupt("a state is unknown");
+  try {
+    return createSnapshot({ topologyEpoch, shards, vshards, replicationFactor, copies, zones, states });
+  } catch (error) {
+    throw corrupt(ShardloomError.from(error).message);
+  }
 }
 
 /** The vshard of a document id. */
@@ -51,7 +189,70 @@ export function vshardOfActor(snapshot: TopologySnapshot, actorName: string, key
   return hashString(key, hashString(actorName)) & (snapshot.vshards - 1);
 }
 
-/** The shard that owns a vshard. */
+/** The primary of a vshard. */
 export function ownerOf(snapshot: TopologySnapshot, vshard: number): number {
   return snapshot.owners[vshard] as number;
+}
+
+/** Whether a shard holds a copy of a vshard. */
+export function holdsCopy(snapshot: TopologySnapshot, shard: number, vshard: number): boolean {
+  const { replicationFactor, copies } = snapshot;
+  const from = vshard * replicationFactor;
+  for (let at = from; at < from + replicationFactor; at++) if (copies[at] === shard) return true;
+  return false;
+}
+
+function roundRobin(shards: number, vshards: number, replicationFactor: number): Uint16Array {
+  const copies = new Uint16Array(vshards * replicationFactor);
+  for (let at = 0; at < copies.length; at++) {
+    const copy = at % replicationFactor;
+    copies[at] = copy < shards ? (Math.floor(at / replicationFactor) + copy) % shards : NO_SHARD;
+  }
+  return copies;
+}
+
+function checkCopies(copies: Uint16Array, shards: number, vshard: number): void {
+  let ended = false;
+  for (const [at, shard] of copies.entries()) {
+    if (shard === NO_SHARD && at > 0) {
+      ended = true;
+      continue;
+    }
+    const valid = shard < shards && !ended && copies.indexOf(shard) === at;
+    if (!valid)
+      throw invalidArgument(
+        "create topology",
+        `copies of vshard ${vshard}`,
+        `distinct shards below ${shards}, none of them after a gap`,
+        shard,
+      );
+  }
+}
+
+function groupCopies(
+  copies: Uint16Array,
+  vshards: number,
+  replicationFactor: number,
+  groupOf: Uint16Array,
+): ReplicaGroup[] {
+  const byCopies = new Map<string, { copies: Uint16Array; vshards: number[]; index: number }>();
+  for (let vshard = 0; vshard < vshards; vshard++) {
+    const list = copies.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor);
+    const end = list.indexOf(NO_SHARD);
+    const held = end < 0 ? list : list.subarray(0, end);
+    const key = held.join();
+    const group = byCopies.get(key) ?? { copies: held, vshards: [], index: byCopies.size };
+    byCopies.set(key, group);
+    group.vshards.push(vshard);
+    groupOf[vshard] = group.index;
+  }
+  return [...byCopies.values()].map((group) => ({ ...group, vshards: Uint16Array.from(group.vshards) }));
+}
+
+function requireLength(name: string, list: { readonly length: number }, length: number): void {
+  if (list.length !== length) throw invalidArgument("create topology", `${name}.length`, `${length}`, list.length);
+}
+
+function corrupt(reason: string): ShardloomError {
+  return new ShardloomError("ERR_CORRUPT", `Cannot decode topology as ${reason}`);
 }

@@ -13,6 +13,7 @@
  *   7    topology epoch
  *   8    remaining deadline in ms at the moment of sending; NO_DEADLINE_MS: none
  *   9    sent at, low 32 bits of the host's monotonic clock in us (same host only)
+ *        In replies, words 8 and 9 are the us that the request was served for and waited for before that.
  *  10    tenant
  *  11    trace id, low word
  *  12    trace id, high word
@@ -55,6 +56,8 @@ export const NO_DEADLINE_MS = 0x7fffffff;
 export const FLAG_REPLY = 1;
 /** The reply's payload is an encoded error. */
 export const FLAG_ERROR = 2;
+/** The request was planned with another topology epoch; the reply's payload is the receiver's map, or empty. */
+export const FLAG_STALE = 4;
 
 /** vshard value of an envelope whose vshards are listed in the body, or that concerns every vshard of its shard. */
 export const VSHARD_LISTED = 0xffff;

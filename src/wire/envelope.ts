@@ -65,19 +65,21 @@ export function writeEnvelope(
   deadlineMs: number,
   sentAtUs: number,
   payloadBytes: number,
+  attempt: number = 0,
+  tenant: number = 0,
 ): void {
   const base = offset >> 2;
   words[base + WORD_MAGIC] = MAGIC_WORD;
   words[base + WORD_TYPE] = type | (flags << 16) | (priority << 24);
   words[base + WORD_REQUEST] = requestId;
-  words[base + WORD_VSHARD] = vshard << 16;
+  words[base + WORD_VSHARD] = (vshard << 16) | attempt;
   words[base + WORD_SOURCE] = origin.node | (origin.shard << 16);
   words[base + WORD_INCARNATION] = origin.incarnation;
   words[base + WORD_TARGET] = origin.node | (targetShard << 16);
   words[base + WORD_EPOCH] = topologyEpoch;
   words[base + WORD_DEADLINE] = deadlineMs;
   words[base + WORD_SENT_AT] = sentAtUs;
-  words[base + WORD_TENANT] = 0;
+  words[base + WORD_TENANT] = tenant;
   words[base + WORD_TRACE_LOW] = 0;
   words[base + WORD_TRACE_HIGH] = 0;
   words[base + WORD_LENGTH] = payloadBytes;

@@ -18,22 +18,27 @@ export interface MessageTypeInfo {
   /** Whether the same request may be applied twice with the effect of one. */
   readonly idempotent: boolean;
   readonly plane: MessagePlane;
+  /**
+   * How the message finds its shard: by a plan, with a list of vshards and a consistency before its body (`read`, `write`;
+   * see routed-codec.ts), or addressed to one shard (`none`).
+   */
+  readonly routing: "read" | "write" | "none";
 }
 
 /** Every message type of the runtime, by name. */
 export const MESSAGE_TYPES = {
-  "runtime.ping": { id: 0x0001, reply: true, idempotent: true, plane: "data" },
-  "runtime.cancel": { id: 0x0002, reply: false, idempotent: true, plane: "data" },
-  "vector.open": { id: 0x0101, reply: true, idempotent: true, plane: "data" },
-  "vector.drop": { id: 0x0102, reply: true, idempotent: true, plane: "data" },
-  "vector.upsert": { id: 0x0103, reply: true, idempotent: true, plane: "data" },
-  "vector.get": { id: 0x0104, reply: true, idempotent: true, plane: "data" },
-  "vector.delete": { id: 0x0105, reply: true, idempotent: true, plane: "data" },
-  "vector.count": { id: 0x0106, reply: true, idempotent: true, plane: "data" },
-  "vector.search": { id: 0x0107, reply: true, idempotent: true, plane: "data" },
-  "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data" },
-  "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data" },
-  "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data" },
+  "runtime.ping": { id: 0x0001, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "runtime.cancel": { id: 0x0002, reply: false, idempotent: true, plane: "data", routing: "none" },
+  "vector.open": { id: 0x0101, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "vector.drop": { id: 0x0102, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "vector.upsert": { id: 0x0103, reply: true, idempotent: true, plane: "data", routing: "write" },
+  "vector.get": { id: 0x0104, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "vector.delete": { id: 0x0105, reply: true, idempotent: true, plane: "data", routing: "write" },
+  "vector.count": { id: 0x0106, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "vector.search": { id: 0x0107, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data", routing: "none" },
+  "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data", routing: "none" },
 } as const;
 
 /** The name of a message type. */
@@ -55,6 +60,15 @@ export const ACTOR_TELL: number = MESSAGE_TYPES["actor.tell"].id;
 const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
   Object.entries(MESSAGE_TYPES).map(([name, info]) => [info.id, name as MessageTypeName]),
 );
+
+const ROUTED: ReadonlySet<number> = new Set(
+  Object.values(MESSAGE_TYPES).flatMap((info: MessageTypeInfo) => (info.routing === "none" ? [] : [info.id])),
+);
+
+/** Whether messages of a type are planned: they carry vshards and are refused under another topology epoch. */
+export function isRouted(id: number): boolean {
+  return ROUTED.has(id);
+}
 
 /** The name of a wire number, or its hexadecimal form when it is unknown. */
 export function messageTypeName(id: number): string {

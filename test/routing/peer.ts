@@ -9,6 +9,7 @@ import type { MemoryViews, Payload, PendingRequest, Requester, RequesterStats } 
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
+import { LocalTopology } from "../../src/topology/topology-source.ts";
 
 /** What the peer does with a request. */
 export const OP = { ECHO: 0, NEVER: 1, FAIL: 2, HOLD: 3, RELEASE: 4, DELAY: 5 } as const;
@@ -61,12 +62,12 @@ export class Peer {
   constructor(options: BridgeOptions = {}, spinLimitUs = 50) {
     const gate = new SharedArrayBuffer(8 + DOORBELL_BYTES);
     this.#gate = new Int32Array(gate);
-    const snapshot = createSnapshot({ shards: 1, vshards: 1 });
+    const topology = new LocalTopology(createSnapshot({ shards: 1, vshards: 1 }));
     this.plane = new ClientPlane({
       name: "test",
       clock: systemClock,
       scheduler: systemScheduler,
-      snapshot,
+      topology,
       spinLimitUs,
     });
     const memory: PeerMemory = {

@@ -273,6 +273,11 @@ class TestReply implements EngineReply {
   f64: Float64Array = new Float64Array(0);
   offset = 24;
   length = -1;
+  /** Engines of vectors answer at once. */
+  hold(): undefined {
+    throw new Error("not held here");
+  }
+
   claim(lengthBytes: number): void {
     if (this.length >= 0) throw new Error("claimed twice");
     this.length = lengthBytes;
