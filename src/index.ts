@@ -15,7 +15,6 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
-export type { Metadata } from "../actors/vector/metadata-codec.ts";
 export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
@@ -29,3 +28,4 @@ export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
 export type { Completeness, ShardOutcome } from "./routing/gather.ts";
+export type { Metadata } from "./store/metadata-codec.ts";

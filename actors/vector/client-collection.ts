@@ -13,6 +13,9 @@ import { STATUS } from "../../native-bridge/status.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { LoadProgress } from "../../src/store/bulk-load.ts";
+import type { VectorId } from "../../src/store/id-codec.ts";
+import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions, Coordinator, ScatterOptions } from "../coordinator.ts";
@@ -21,13 +24,13 @@ import { deleteIds, getIds } from "./client-ids.ts";
 import { searchVectors } from "./client-search.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { encodeFilter } from "./filter.ts";
-import type { VectorId } from "./id-codec.ts";
-import { decodeMetadata, type Metadata } from "./metadata-codec.ts";
 import { assertTarget } from "./vector-checks.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
 import { NOT_FOUND, type VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
 import { filterRequestBytes, INCLUDE, writeFilterRequest } from "./vector-requests.ts";
+
+export type { LoadProgress } from "../../src/store/bulk-load.ts";
 
 /** A document to store. */
 export interface VectorDocument {
@@ -57,14 +60,6 @@ export interface VectorRead {
 export interface VectorHit extends StoredDocument {
   /** Distance under the collection's metric; smaller is closer. */
   readonly score: number;
-}
-
-/** How far a bulk load is. */
-export interface LoadProgress {
-  /** Documents acknowledged so far. */
-  readonly written: number;
-  /** Of these, ids that were new. */
-  readonly inserted: number;
 }
 
 /** Options of {@link VectorCollection.upsert}. */

@@ -5,13 +5,13 @@
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import { idWordOf, type VectorId } from "../../src/store/id-codec.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../coordinator.ts";
 import type { VectorCollectionParts } from "./client-collection.ts";
-import { idWordOf, type VectorId } from "./id-codec.ts";
 import { readDeleteReply, readGetReply, type StoredVector } from "./vector-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./vector-requests.ts";
 

@@ -8,11 +8,11 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { Gathered } from "../../src/routing/gather.ts";
 import { mergeRanked } from "../../src/routing/merge.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
-import { decodeMetadata } from "./metadata-codec.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
 import {

@@ -8,16 +8,17 @@
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import { type LoadProgress, withDetails } from "../../src/store/bulk-load.ts";
+import { rowStride } from "../../src/store/collection-layout.ts";
+import { idWordOf } from "../../src/store/id-codec.ts";
+import { encodePayload } from "../../src/store/metadata-codec.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../coordinator.ts";
-import type { LoadProgress, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
-import { idWordOf } from "./id-codec.ts";
-import { encodePayload } from "./metadata-codec.ts";
+import type { VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { copyVector } from "./vector-checks.ts";
-import { rowStride } from "./vector-layout.ts";
 import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
 import {
   type Reservation,
@@ -209,14 +210,4 @@ async function allOf(calls: readonly Promise<unknown>[]): Promise<void> {
   const settled = await Promise.allSettled(calls);
   const failed = settled.find((entry) => entry.status === "rejected");
   if (failed !== undefined) throw failed.reason;
-}
-
-/** The same error with more details. */
-export function withDetails(error: unknown, details: Readonly<Record<string, unknown>>): ShardloomError {
-  const base = ShardloomError.from(error);
-  return new ShardloomError(base.code, base.message, {
-    details: { ...base.details, ...details },
-    cause: base.cause ?? base,
-    retryable: base.retryable,
-  });
 }

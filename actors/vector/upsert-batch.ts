@@ -5,10 +5,10 @@
  * a reserve-only request took stays the shard's, for the writes that follow.
  */
 import { describeValue, ShardloomError } from "../../src/errors.ts";
+import { recordBytes } from "../../src/store/collection-layout.ts";
+import { idLengthOf, readId, sameIdBytes } from "../../src/store/id-codec.ts";
 import type { EngineRequest } from "../engine.ts";
-import { idLengthOf, readId, sameIdBytes } from "./id-codec.ts";
 import type { ShardCollection } from "./shard-collection.ts";
-import { recordBytes } from "./vector-layout.ts";
 import { componentLimit, firstBeyond } from "./vector-options.ts";
 import { UpsertCursor } from "./vector-requests.ts";
 

@@ -1,6 +1,5 @@
 /** Requests and replies: what one side writes the other reads, and no mutated request gets past the decoders unharmed. */
 import { describe, expect, test } from "vitest";
-import { idWordOf, readId, type VectorId, writeId } from "../../../actors/vector/id-codec.ts";
 import { resolveVectorOptions } from "../../../actors/vector/vector-options.ts";
 import {
   filterRequestBytes,
@@ -18,6 +17,7 @@ import {
   writeUpsertRequest,
 } from "../../../actors/vector/vector-requests.ts";
 import { ShardloomError } from "../../../src/errors.ts";
+import { idWordOf, readId, type VectorId, writeId } from "../../../src/store/id-codec.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
 import {
   VECTOR_COUNT,
