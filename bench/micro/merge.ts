@@ -14,7 +14,7 @@ import { type BenchCase, type BenchContext, type BenchReport, interleave, ratioO
 const LISTS = 16;
 const HITS = 100;
 const K = 10;
-const SETS = 64;
+const SETS = 16;
 const SIDE = "shardloom";
 const SORT = "concatenate and sort";
 const DEDUPE = "concatenate, sort, dedupe";
@@ -27,7 +27,9 @@ function makeSets(random: Random, strings: boolean): Lists[] {
   let next = 0;
   const hit = (): Ranked => {
     const number = next++ * 7919;
-    return { id: strings ? `document-${number}` : number, score: random.float(), version: random.u32() % 1000 };
+    // A flat string, as decoding a reply makes it: not one joined of two.
+    const id = strings ? Buffer.from(`document-${number}`).toString("utf8") : number;
+    return { id, score: random.float(), version: random.u32() % 1000 };
   };
   const list = (): Ranked[] => Array.from({ length: HITS }, hit).sort((a, b) => compareRanked(a, b));
   return Array.from({ length: SETS }, () => Array.from({ length: LISTS }, list));

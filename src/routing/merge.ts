@@ -170,10 +170,15 @@ function isConfirmed<T extends Ranked>(
   for (let index = 0; index < lists.length; index++) {
     const list = lists[index] as readonly T[];
     let previous: T | undefined;
+    let before = Number.NEGATIVE_INFINITY;
     for (let at = 0; at < list.length; at++) {
       const entry = list[at] as T;
-      checkNext(entry, previous, sign, index);
+      const key = sign * entry.score;
+      // One comparison passes nearly all: NaN, ties and disorder are looked at closely.
+      if (!(before < key) || Number.isNaN(entry.version) || Number.isNaN(entry.id))
+        checkNext(entry, previous, sign, index);
       previous = entry;
+      before = key;
       if (filter[bitsOf(entry.id) & mask] === 0) continue;
       const other = picked.get(entry.id);
       if (other !== undefined && other !== entry && outranks(entry, other, sign)) return false;
