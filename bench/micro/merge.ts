@@ -2,9 +2,9 @@
  * C2, a part of bench `gather`: merging 16 answers of 100 hits each into the first 10.
  *
  * Invariant: both sides give the same ten; every sample merges SETS different sets of lists, so that no branch is learnt by heart.
- * Baseline: concatenate, sort by the same total order, cut; nothing more, though the merge also checks every list and finds newer
- * versions behind the cut. The baseline that dedupes by id and version too is shown, not judged. The goal takes the
- * slower of two kinds of ids: numbers and strings.
+ * Baselines, like against like: the merge that finds newer versions behind the cut against concatenating, sorting by the same
+ * total order and deduping by id and version; the merge that is told of disjoint ids against concatenating, sorting and cutting. The
+ * goal takes the worst of the two and of two kinds of ids; the note says how the first compares with the barest baseline.
  */
 import { compareRanked, mergeRanked, type Ranked } from "../../src/routing/merge.ts";
 import { createSeededRandom, type Random } from "../../src/runtime/random.ts";
@@ -97,7 +97,9 @@ export async function measureMerge(context: BenchContext): Promise<BenchReport> 
     ];
   });
   const rows = await interleave(cases, sized(context.mode, 5, 101, 501));
-  const faster = kinds.map((name) => 1 / ratioOf(rows, name, SIDE, SORT));
-  const note = `numbers ${faster[0]?.toFixed(1)}, strings ${faster[1]?.toFixed(1)}; the baseline does not dedupe`;
-  return { rows, goals: [judge(context.goals, "C2", Math.min(...faster), note)], notes: [] };
+  const faster = (side: string, baseline: string): number =>
+    Math.min(...kinds.map((name) => 1 / ratioOf(rows, name, side, baseline)));
+  const worst = Math.min(faster(SIDE, DEDUPE), faster(DISJOINT, SORT));
+  const note = `like against like; ${faster(SIDE, SORT).toFixed(1)} times faster than a baseline that does not dedupe`;
+  return { rows, goals: [judge(context.goals, "C2", worst, note)], notes: [] };
 }
