@@ -7,7 +7,7 @@
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
-import { Gather, type Gathered, type PartialPolicy } from "../src/routing/gather.ts";
+import { Gather, type Gathered, type PartialPolicy, plainOutcome } from "../src/routing/gather.ts";
 import type { Payload, PendingRequest, ReplyFrame, ReplySink, Requester } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
@@ -130,18 +130,18 @@ export class Coordinator {
     const signal = options?.signal;
     if (signal?.aborted === true) throw abortError(signal);
     const deadlineAtMs = this.deadlineAtMs(options);
-    const gather = new Gather<T>(shards.length, options?.partial ?? "fail");
+    const gather = new Gather<T>(shards.length, options?.partial === "allow" ? "best-effort" : "all");
     const open: { requester: Requester; pending: PendingRequest }[] = [];
-    for (const shard of shards) {
+    for (const [part, shard] of shards.entries()) {
       try {
         const requester = this.requester(shard);
-        const sink = gather.sink(shard, (frame) => decode(frame, shard), count);
+        const sink = partSink(gather, part, shard, decode, count);
         open.push({
           requester,
           pending: requester.request(type, vshard, PRIORITY.NORMAL, deadlineAtMs, payload(shard), sink),
         });
       } catch (error) {
-        gather.fail(shard, ShardloomError.from(error));
+        gather.end(part, plainOutcome(shard, 0, ShardloomError.from(error)), []);
       }
     }
     const unlisten = signal === undefined ? undefined : onAbort(signal, (error) => gather.abort(error));
@@ -155,6 +155,28 @@ export class Coordinator {
       unlisten?.();
     }
   }
+}
+
+/** Where one shard's part of a scatter ends. */
+function partSink<T>(
+  gather: Gather<T>,
+  part: number,
+  shard: number,
+  decode: (frame: ReplyFrame, shard: number) => T,
+  count: (answer: T) => number,
+): ReplySink {
+  const onFailure = (error: ShardloomError): void => gather.end(part, plainOutcome(shard, 0, error), []);
+  return {
+    onFailure,
+    onReply: (frame) => {
+      try {
+        const answer = decode(frame, shard);
+        gather.end(part, plainOutcome(shard, count(answer)), [answer]);
+      } catch (error) {
+        onFailure(ShardloomError.from(error, "ERR_CORRUPT"));
+      }
+    },
+  };
 }
 
 /** Where one ask ends: its promise. */
