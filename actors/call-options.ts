@@ -4,6 +4,7 @@
  * Invariant: a call that passed its check cannot fail later for what its options say.
  */
 import { describeValue, invalidArgument, ShardloomError } from "../src/errors.ts";
+import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
@@ -46,9 +47,6 @@ export interface ReadOptions extends CallOptions {
   /** Adds the plan and what became of it to the result. @default false */
   readonly explain?: boolean;
 }
-
-/** How many copies must have applied a write before it is acknowledged, the primary counted. */
-export type Acks = "one" | "quorum" | "all" | number;
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {

@@ -7,16 +7,9 @@
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
 import { ShardloomError } from "../src/errors.ts";
+import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
-import {
-  checkReadOptions,
-  type Consistency,
-  type LagSource,
-  type Plan,
-  type PlanTarget,
-  type ReadRules,
-  type Strategy,
-} from "../src/routing/plan.ts";
+import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
 import { Planner } from "../src/routing/planner.ts";
 import { ReplicaLoads } from "../src/routing/replica-loads.ts";
 import type { Payload, ReplyFrame, ReplySink, Requester, RequestHeader } from "../src/routing/requester.ts";
@@ -25,11 +18,10 @@ import type { Random } from "../src/runtime/random.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
-import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { readRoutedReply } from "../src/wire/routed-codec.ts";
 import {
   abortError,
-  type Acks,
   acksOf,
   type CallOptions,
   checkedTimeout,
@@ -41,14 +33,6 @@ import {
 import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult } from "./planned-read.ts";
 import { maxPrefixBytes, RoutedPayload, readPrefix, writePrefix } from "./routed-payload.ts";
 import { createRouterCounters, type RouterCounters, type RouterStats, routerStats } from "./router-stats.ts";
-
-/** What calls do that do not say so themselves. */
-export interface CallDefaults {
-  readonly requestTimeoutMs: number;
-  readonly consistency: Consistency;
-  readonly strategy: Strategy;
-  readonly acks: Acks;
-}
 
 /** What a coordinator works with. */
 export interface CoordinatorOptions {
@@ -231,7 +215,7 @@ export class Coordinator {
   /** Counters of everything that this thread has planned and sent. */
   stats(): RouterStats {
     const { snapshot } = this;
-    return routerStats(this.#counters, this.#executor, this.#loads, snapshot, this.nowMs());
+    return routerStats(this.#counters, this.#executor, this.#loads, snapshot);
   }
 
   /** Ends what waits for its time; what is under way ends with its requester. */

@@ -66,7 +66,6 @@ export interface ReadResult<T> extends Gathered<T> {
 export interface ReadContext {
   readonly requester: (shard: number) => Requester;
   readonly replan: (vshards: Uint16Array) => Plan;
-  readonly watch: (changed: () => void) => () => void;
 }
 
 /** A read as the executor carries it out. */
@@ -81,7 +80,6 @@ export class PlannedRead<T> implements ExecutionCall<T> {
   readonly limits: ExecutionCall<T>["limits"];
   readonly signal: AbortSignal | undefined;
   readonly replan: (vshards: Uint16Array) => Plan;
-  readonly watch: ReadContext["watch"];
   readonly #context: ReadContext;
   readonly #query: ReadQuery<T>;
   readonly #rules: ReadRules;
@@ -113,7 +111,6 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     this.tenant = terms.tenant;
     this.limits = terms.limits;
     this.signal = terms.signal;
-    this.watch = context.watch;
     this.replan = (vshards) => {
       this.#newest = context.replan(vshards);
       return this.#newest;

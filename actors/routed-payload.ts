@@ -4,8 +4,9 @@
  * Invariant: the prefix says exactly what the target of the plan says: no list where the target is everything that the shard
  * holds, or everything that it is the primary of.
  */
-import type { MemoryViews, Payload } from "../src/routing/requester.ts";
+
 import type { PlanTarget, ReadRules } from "../src/routing/plan.ts";
+import type { MemoryViews, Payload } from "../src/routing/requester.ts";
 import type { Session } from "../src/topology/session.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import {

@@ -22,7 +22,7 @@ export interface ShardLoad {
   readonly latencyUs: number;
   readonly p95Us: number;
   /** Whether the shard is left alone after too many failures: `closed` is the normal state. */
-  readonly breaker: string;
+  readonly breaker: "closed" | "open" | "half-open";
 }
 
 /** What one thread has planned and sent. */
@@ -47,7 +47,6 @@ export function routerStats(
   executor: Executor,
   loads: ReplicaLoads,
   snapshot: TopologySnapshot,
-  nowMs: number,
 ): RouterStats {
   return {
     ...executor.stats,
@@ -61,7 +60,7 @@ export function routerStats(
       inFlight: loads.inFlight(shard),
       latencyUs: loads.latencyUs(shard),
       p95Us: loads.quantileUs(shard, 0.95),
-      breaker: executor.breakers.stateOf(shard, nowMs),
+      breaker: executor.breakers.stateOf(shard),
     })),
   };
 }

@@ -187,7 +187,9 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       topology,
-      requestTimeoutMs: this.#task.requestTimeoutMs,
+      defaults: this.#task.defaults,
+      random: systemRandom,
+      localShard: shard,
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     const router = new ActorRouter({

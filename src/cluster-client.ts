@@ -27,7 +27,9 @@ import type { ControlPlane } from "./plane/control-plane.ts";
 import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
+import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
@@ -45,7 +47,7 @@ export interface ClusterPort {
   readonly kernels: WebAssembly.Module;
   readonly topology: SharedArrayBuffer;
   readonly actors: ActorTable;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
   readonly block: SharedArrayBuffer;
   readonly events: MessagePort;
@@ -174,7 +176,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   /** @internal Use {@link connect}. */
   constructor(port: ClusterPort) {
     super();
-    const { topology, memory, kernels, spinLimitUs, requestTimeoutMs, block, name } = port;
+    const { topology, memory, kernels, spinLimitUs, defaults, block, name } = port;
     this.#port = port;
     this.#topology = new SharedTopology(topology);
     this.#arena = new Arena(memory);
@@ -192,7 +194,8 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       scheduler: systemScheduler,
       topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs,
+      defaults,
+      random: systemRandom,
     });
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
     this.#control = connectControl<PortControl>(port.control, () => undefined);

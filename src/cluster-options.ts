@@ -2,8 +2,9 @@
  * Options of a cluster: meaning, unit, range and default of each, filled and checked in one place.
  */
 import { availableParallelism } from "node:os";
-import { type Acks, acksOf } from "../actors/call-options.ts";
+import { acksOf } from "../actors/call-options.ts";
 import { invalidArgument } from "./errors.ts";
+import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
 import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
 
 /** What `Cluster.start` takes; every member is optional. */
@@ -128,6 +129,12 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     throw refuse("actors", "an array of URL objects", resolved.actors);
   }
   return resolved;
+}
+
+/** What every thread of the cluster does in calls that do not say so. */
+export function callDefaults(options: ResolvedClusterOptions): CallDefaults {
+  const { requestTimeoutMs, consistency, strategy, acks } = options;
+  return { requestTimeoutMs, consistency, strategy, acks };
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {

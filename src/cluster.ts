@@ -17,7 +17,12 @@ import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
-import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
+import {
+  type ClusterOptions,
+  callDefaults,
+  type ResolvedClusterOptions,
+  resolveClusterOptions,
+} from "./cluster-options.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import { ControlPlane } from "./plane/control-plane.ts";
@@ -113,7 +118,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
+      random: systemRandom,
     });
     this.#vectors = new VectorCatalog({
       coordinator: this.#coordinator,
@@ -212,14 +218,14 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   port(): Promise<ClusterPort> {
     this.#assertOpen();
-    const { requestTimeoutMs, spinLimitUs } = this.options;
+    const { spinLimitUs } = this.options;
     const { memory } = this.#arena;
     return this.#ports.create({
       memory,
       kernels: this.#compiled,
       topology: this.#topologyBlock,
       actors: this.#actors,
-      requestTimeoutMs,
+      defaults: callDefaults(this.options),
       spinLimitUs,
     });
   }
@@ -290,7 +296,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
       spinLimitUs: options.spinLimitUs,
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => this.#vectors.recoverTasks(shard),
