@@ -43,13 +43,14 @@ const NOTHING_UNAVAILABLE: readonly UnavailableVshards[] = [];
 const NO_UNIT = -1;
 const MAX_STAMP = 0x7fffffff;
 /**
- * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and a sequence
- * apart for fallbacks. A number from `Random` would be boxed. Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2,
- * 3", SC 2011.
+ * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and others
+ * apart for fallbacks and the order. A number from `Random` would be boxed.
+ * Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
  */
 const PLAN_STEP = 0x9e3779b9 | 0;
 const UNIT_STEP = 0x85157af5 | 0;
 const FALLBACK_STEP = 0x7feb352d;
+const ORDER_STEP = 0x68bc21eb;
 
 /** Plans the reads of one client thread. */
 export class Planner {
@@ -203,8 +204,14 @@ export class Planner {
     const chooser = CHOOSERS[rules.strategy];
     const ranks = ranksFor(rules);
     const nowMs = rules.consistency === "bounded-staleness" ? this.#clock.nowMs() : 0;
-    for (let vshard = this.#lowest; vshard <= this.#highest; vshard++) {
-      if (!this.#isAll && this.#wanted[vshard] !== this.#stamp) continue;
+    // In an order that differs by plan: who chooses later sees more of what is assigned, and must not always be the same group.
+    // The range is widened to a power of two, over which every odd stride visits everything once.
+    const span = this.#highest - this.#lowest + 1;
+    const last = span === 1 ? 0 : 0xffff_ffff >>> Math.clz32(span - 1);
+    const stride = mix((salt + ORDER_STEP) | 0) | 1;
+    for (let step = 0, at = salt & last; step <= last; step++, at = (at + stride) & last) {
+      const vshard = this.#lowest + at;
+      if (at >= span || (!this.#isAll && this.#wanted[vshard] !== this.#stamp)) continue;
       const group = snapshot.groupOf[vshard] as number;
       const { copies } = snapshot.groups[group] as ReplicaGroup;
       const mask = this.#eligibility.maskOf(rules, vshard, copies, nowMs);
@@ -223,8 +230,9 @@ export class Planner {
   }
 
   #choose(chooser: Chooser): number {
+    const shard = chooser(this.#choice);
     this.#choice.assignedTotal++;
-    return chooser(this.#choice);
+    return shard;
   }
 
   #findUnit(group: number, mask: number): number {
