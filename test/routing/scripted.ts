@@ -54,9 +54,8 @@ export type Script = (sent: Sent, earlier: readonly Sent[]) => Fate;
 /** Loads that only count, and know the latency that a test sets. */
 export class CountedLoads implements LoadBook {
   readonly inFlight: Map<number, number> = new Map();
-  readonly ends: { readonly shard: number; readonly latencyUs: number; readonly ok: boolean }[] = [];
-  p95Us = 0;
-  usualUs = 0;
+  readonly ends: { readonly shard: number; readonly latencyUs: number; readonly ok: boolean | "cancelled" }[] = [];
+  p95Us: number = Number.POSITIVE_INFINITY;
 
   begin(shard: number): void {
     this.inFlight.set(shard, (this.inFlight.get(shard) ?? 0) + 1);
@@ -67,8 +66,9 @@ export class CountedLoads implements LoadBook {
     this.ends.push({ shard, latencyUs, ok });
   }
 
-  latencyUs(): number {
-    return this.usualUs;
+  cancel(shard: number, latencyUs: number): void {
+    this.inFlight.set(shard, (this.inFlight.get(shard) ?? 0) - 1);
+    this.ends.push({ shard, latencyUs, ok: "cancelled" });
   }
 
   quantileUs(): number {
@@ -97,7 +97,7 @@ export function planOf(
   for (const vshard of options.vshards ?? Array(snapshot.vshards).keys()) {
     if (missing.has(vshard)) continue;
     const copies = copiesOf(snapshot, vshard);
-    const shard = options.choose?.(copies, vshard) ?? (copies[0] as number);
+    const shard = options.choose?.(copies, vshard) ?? copies[0] ?? NO_SHARD;
     lists.set(shard, [...(lists.get(shard) ?? []), vshard]);
   }
   return {
