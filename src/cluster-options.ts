@@ -10,6 +10,8 @@ export interface ClusterOptions {
   readonly workers?: number;
   /** Virtual shards: the unit of placement. A power of two, at least `workers`, at most 32768. @default 64 */
   readonly vshards?: number;
+  /** Copies of every document, all counted, on different workers, `1..16` and at most `workers`. @default 1: no replica */
+  readonly replicationFactor?: number;
   /**
    * Modules whose exports made with `defineActor` every worker hosts. Each must resolve to compiled JavaScript.
    * @default none
@@ -33,7 +35,10 @@ export interface ClusterOptions {
   readonly requestRingBytes?: number;
   /** Bytes of each reply ring from a worker to a client; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
   readonly replyRingBytes?: number;
-  /** Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. @default 256 KiB */
+  /**
+   * Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. With replicas a document must fit a message between
+   * workers too. @default 256 KiB, with replicas `requestRingBytes`
+   */
   readonly meshRingBytes?: number;
   /** Requests that may be unanswered between two threads, `1..4096`. More wait for credit. @default 1024 */
   readonly creditMessages?: number;
@@ -66,6 +71,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   const resolved: ResolvedClusterOptions = {
     workers,
     vshards: options.vshards ?? Math.max(64, ceilPowerOfTwo(workers)),
+    replicationFactor: options.replicationFactor ?? 1,
     actors: options.actors ?? [],
     memoryBytes: options.memoryBytes ?? GIB,
     requestTimeoutMs: options.requestTimeoutMs ?? 5_000,
@@ -74,7 +80,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     startTimeoutMs: options.startTimeoutMs ?? 30_000,
     requestRingBytes: options.requestRingBytes ?? 4 * MIB,
     replyRingBytes: options.replyRingBytes ?? 4 * MIB,
-    meshRingBytes: options.meshRingBytes ?? 256 * KIB,
+    meshRingBytes: options.meshRingBytes ?? defaultMeshRingBytes(options),
     creditMessages: options.creditMessages ?? 1024,
     spinLimitUs: options.spinLimitUs ?? 50,
     workerNice: options.workerNice ?? 0,
@@ -83,6 +89,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   refuseUnknown(options, resolved);
   integer(resolved, "workers", 1, 256);
   powerOfTwo(resolved, "vshards", workers, 32_768);
+  integer(resolved, "replicationFactor", 1, Math.min(16, workers));
   integer(resolved, "memoryBytes", MIB, 4 * GIB);
   if (resolved.memoryBytes % (64 * KIB) !== 0) throw refuse("memoryBytes", "a multiple of 65536", resolved.memoryBytes);
   integer(resolved, "requestTimeoutMs", 1, 2 ** 31 - 1);
@@ -100,6 +107,10 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     throw refuse("actors", "an array of URL objects", resolved.actors);
   }
   return resolved;
+}
+
+function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
+  return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {

@@ -27,6 +27,7 @@ import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
+import { createReplicaBlock } from "./topology/replica-table.ts";
 import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createTopologyBlock, SharedTopology } from "./topology/topology-source.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
@@ -88,7 +89,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   private constructor(options: ResolvedClusterOptions) {
     super();
     this.options = options;
-    const first = createSnapshot({ shards: options.workers, vshards: options.vshards });
+    const { workers: shards, vshards, replicationFactor } = options;
+    const first = createSnapshot({ shards, vshards, replicationFactor });
     this.#topologyBlock = createTopologyBlock(first);
     this.#topology = new SharedTopology(this.#topologyBlock, first);
     const memory = createArena({ capacityBytes: options.memoryBytes });
@@ -276,6 +278,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       shards: options.workers,
       topology: this.#topologyBlock,
+      replicas: createReplicaBlock(this.topology),
       memory,
       kernels,
       workerUrl: WORKER_URL,

@@ -14,8 +14,9 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
-import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
+import { isRouted, VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions, Coordinator, ScatterOptions } from "../coordinator.ts";
+import { readComplete, routedPayload, STRONG_READ } from "../routed-payload.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { searchVectors } from "./client-search.ts";
@@ -281,8 +282,11 @@ export class VectorCollection {
       byteLength: filterRequestBytes(bytes),
       write: (target, offset) => writeFilterRequest(target, offset, collectionId, bytes),
     };
+    const routed = isRouted(type);
+    const request = routed ? routedPayload(STRONG_READ, payload) : payload;
+    const read = routed ? (frame: ReplyFrame): T => readComplete(frame, decode) : decode;
     return Promise.all(
-      coordinator.shards.map((shard) => coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options)),
+      coordinator.shards.map((shard) => coordinator.ask(shard, type, VSHARD_LISTED, request, read, options)),
     );
   }
 }

@@ -9,7 +9,9 @@ import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
+import { ROUTED_HEADER_BYTES } from "../../src/wire/routed-codec.ts";
 import type { CallOptions } from "../coordinator.ts";
+import { PRIMARY_WRITE, readComplete, routedPayload, STRONG_READ } from "../routed-payload.ts";
 import type { VectorCollectionParts } from "./client-collection.ts";
 import { idWordOf, type VectorId } from "./id-codec.ts";
 import { readDeleteReply, readGetReply, type StoredVector } from "./vector-replies.ts";
@@ -73,7 +75,15 @@ function askIds<T>(
     byteLength: idsRequestBytes(group.ids),
     write: (target, offset) => writeIdsRequest(target, offset, parts.collectionId, group.ids, group.hashes, flags),
   };
-  return parts.coordinator.ask(group.shard, type, VSHARD_LISTED, payload, decode, options);
+  const routed = routedPayload(type === VECTOR_GET ? STRONG_READ : PRIMARY_WRITE, payload);
+  return parts.coordinator.ask(
+    group.shard,
+    type,
+    VSHARD_LISTED,
+    routed,
+    (frame) => readComplete(frame, decode),
+    options,
+  );
 }
 
 function groupIds(parts: VectorCollectionParts, ids: readonly VectorId[], action: string): Group[] {
@@ -91,7 +101,7 @@ function groupIds(parts: VectorCollectionParts, ids: readonly VectorId[], action
     group.places.push(place);
   }
   return [...byShard.values()].flatMap((group) =>
-    fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes),
+    fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes - ROUTED_HEADER_BYTES),
   );
 }
 

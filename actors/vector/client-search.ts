@@ -10,6 +10,7 @@ import { mergeRanked } from "../../src/routing/merge.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
+import { readComplete, routedPayload, STRONG_READ } from "../routed-payload.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
 import { decodeMetadata } from "./metadata-codec.ts";
@@ -77,14 +78,14 @@ function toRequest(parts: VectorCollectionParts, vector: ArrayLike<number>, opti
 
 function toPayload(request: SearchRequest, skip: number): Payload {
   const page = skip === 0 ? request : { ...request, skip };
-  return {
+  return routedPayload(STRONG_READ, {
     byteLength: searchRequestBytes(request),
     write: (target, offset) => writeSearchRequest(target, offset, page),
-  };
+  });
 }
 
 function readPage(frame: ReplyFrame): QueryHits {
-  const [page] = readSearchReply(frame, frame.offset, frame.length);
+  const [page] = readComplete(frame, (body) => readSearchReply(body, body.offset, body.length));
   if (page === undefined)
     throw new ShardloomError(
       "ERR_CORRUPT",

@@ -12,7 +12,9 @@ import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
+import { ROUTED_HEADER_BYTES } from "../../src/wire/routed-codec.ts";
 import type { CallOptions } from "../coordinator.ts";
+import { PRIMARY_WRITE, readComplete, routedPayload } from "../routed-payload.ts";
 import type { LoadProgress, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { idWordOf } from "./id-codec.ts";
 import { encodePayload } from "./metadata-codec.ts";
@@ -73,6 +75,7 @@ export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): numbe
   const { coordinator, options } = parts;
   const limit =
     coordinator.requester(ownerOf(coordinator.snapshot, item.vshard)).maxPayloadBytes -
+    ROUTED_HEADER_BYTES -
     upsertRequestBytes(options.dimensions, [], 0, 0);
   const byteLength = upsertItemBytes(options.dimensions, item);
   if (byteLength <= limit) return byteLength;
@@ -125,7 +128,7 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
   }
   const header = upsertRequestBytes(options.dimensions, [], 0, 0);
   return [...byShard].flatMap(([shard, group]) => {
-    const limit = coordinator.requester(shard).maxPayloadBytes;
+    const limit = coordinator.requester(shard).maxPayloadBytes - ROUTED_HEADER_BYTES;
     const requests: Part[] = [];
     for (let from = 0; from < group.items.length; ) {
       let byteLength = header;
@@ -200,8 +203,9 @@ function send(
     byteLength,
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, dimensions, items, from, to, reserved),
   };
-  const decode = (frame: ReplyFrame): UpsertReply => readUpsertReply(frame, frame.offset);
-  return coordinator.ask(part.shard, VECTOR_UPSERT, VSHARD_LISTED, payload, decode, options, priority);
+  const decode = (frame: ReplyFrame): UpsertReply => readComplete(frame, (body) => readUpsertReply(body, body.offset));
+  const routed = routedPayload(PRIMARY_WRITE, payload);
+  return coordinator.ask(part.shard, VECTOR_UPSERT, VSHARD_LISTED, routed, decode, options, priority);
 }
 
 /** Waits for all, also when one fails, then throws the first failure: an answer must not come before the state is settled. */
