@@ -22,12 +22,16 @@ import { Requester } from "../src/routing/requester.ts";
 import { systemClock } from "../src/runtime/clock.ts";
 import { systemRandom } from "../src/runtime/random.ts";
 import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
+import { ReplicaTable } from "../src/topology/replica-table.ts";
 import { SharedTopology, type TopologySource } from "../src/topology/topology-source.ts";
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
 import { createValueCodec } from "../src/wire/value-codec.ts";
 import { ActorRouter, type ActorTable } from "./actor-router.ts";
 import { Coordinator } from "./coordinator.ts";
-import type { EngineContext } from "./engine.ts";
+import type { Engine, EngineContext } from "./engine.ts";
+import { Copies } from "./replication/copies.ts";
+import { Primary } from "./replication/primary.ts";
+import { VshardGate } from "./replication/vshard-gate.ts";
 import { Shard } from "./shard.ts";
 import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
@@ -64,6 +68,7 @@ class ShardHost {
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
+  #primary: Primary | undefined;
   /** Links that were asked for before there was a loop to add them to. */
   readonly #early: (() => void)[] = [];
   readonly #peerIncarnations: Map<number, number> = new Map();
@@ -120,6 +125,7 @@ class ShardHost {
     const ending = await (this.#plane as DataPlane).run();
     // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
     if (ending === "retired") return ending;
+    this.#primary?.close();
     engine.close();
     kernels.close();
     return ending;
@@ -209,13 +215,17 @@ class ShardHost {
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
+    const { gate, copies, primary } = this.#replication([engine]);
+    this.#primary = primary;
     this.#shard = new Shard({
       shard,
       incarnation,
       topology,
       clock: systemClock,
       codec,
-      engines: [engine],
+      gate,
+      writes: primary,
+      engines: [engine, copies],
       actors,
       actorTable: table,
       onDirty: () => this.#plane?.dirty(),
@@ -239,6 +249,31 @@ class ShardHost {
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
     for (const act of this.#early.splice(0)) act();
+    primary?.start();
+  }
+
+  /** Takes part in the replication of the engines whose data has copies. */
+  #replication(engines: readonly Engine[]): { gate: VshardGate; copies: Engine; primary: Primary | undefined } {
+    const { shard, incarnation } = this.#task;
+    const { requestTimeoutMs } = this.#task.defaults;
+    const topology = this.#topology;
+    const nowMs = (): number => systemClock.nowMs();
+    const table = new ReplicaTable(this.#task.replicas, topology, nowMs);
+    const replicated = engines.flatMap((engine) => (engine.replicated === undefined ? [] : [engine.replicated]));
+    const options = { shard, topology, table, nowMs, engines: replicated };
+    const { handlers } = new Copies(options);
+    const primary =
+      topology.current().replicationFactor === 1
+        ? undefined
+        : new Primary({
+            ...options,
+            incarnation,
+            requestTimeoutMs,
+            clock: systemClock,
+            scheduler: systemScheduler,
+            requester: (peer) => this.#requesters.get(peer),
+          });
+    return { gate: new VshardGate(shard, topology, table), copies: { handlers, close: () => undefined }, primary };
   }
 
   #attachPeer(peer: PeerTask): void {
@@ -263,6 +298,7 @@ class ShardHost {
         details: { shard: peer.shard },
       }),
     );
+    if (previous !== undefined) this.#primary?.peerAttached(peer.shard);
   }
 
   #attachClient(client: ClientTask): void {

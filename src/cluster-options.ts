@@ -36,7 +36,10 @@ export interface ClusterOptions {
   readonly requestRingBytes?: number;
   /** Bytes of each reply ring from a worker to a client; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
   readonly replyRingBytes?: number;
-  /** Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. @default 256 KiB */
+  /**
+   * Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. With replicas a document must fit a message between
+   * workers too. @default 256 KiB, with replicas `requestRingBytes`
+   */
   readonly meshRingBytes?: number;
   /** Requests that may be unanswered between two threads, `1..4096`. More wait for credit. @default 1024 */
   readonly creditMessages?: number;
@@ -94,7 +97,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     startTimeoutMs: options.startTimeoutMs ?? 30_000,
     requestRingBytes: options.requestRingBytes ?? 4 * MIB,
     replyRingBytes: options.replyRingBytes ?? 4 * MIB,
-    meshRingBytes: options.meshRingBytes ?? 256 * KIB,
+    meshRingBytes: options.meshRingBytes ?? defaultMeshRingBytes(options),
     creditMessages: options.creditMessages ?? 1024,
     spinLimitUs: options.spinLimitUs ?? 50,
     workerNice: options.workerNice ?? 0,
@@ -143,6 +146,10 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
 export function callDefaults(options: ResolvedClusterOptions): CallDefaults {
   const { requestTimeoutMs, consistency, strategy, acks } = options;
   return { requestTimeoutMs, consistency, strategy, acks };
+}
+
+function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
+  return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {

@@ -39,6 +39,7 @@ import type { MemberChange, Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
 import { Session } from "./topology/session.ts";
 import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
+import { createReplicaBlock } from "./topology/replica-table.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
 /** Lifecycle events of a cluster. */
@@ -326,6 +327,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       shards: options.workers,
       topology: this.#topology.block,
+      replicas: createReplicaBlock(this.topology),
       memory,
       kernels,
       workerUrl: WORKER_URL,

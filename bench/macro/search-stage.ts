@@ -14,6 +14,7 @@ import { ControlPlane } from "../../src/plane/control-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
+import { createReplicaBlock } from "../../src/topology/replica-table.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { createTopologyBlock, SharedTopology } from "../../src/topology/topology-source.ts";
 
@@ -32,7 +33,8 @@ export async function openStage(
 ): Promise<SearchStage> {
   const options = resolveClusterOptions({ workers, spinLimitUs, requestTimeoutMs: 120_000 });
   const { creditMessages } = options;
-  const topologyBlock = createTopologyBlock(createSnapshot({ shards: workers, vshards: options.vshards }));
+  const snapshot = createSnapshot({ shards: workers, vshards: options.vshards });
+  const topologyBlock = createTopologyBlock(snapshot);
   const topology = new SharedTopology(topologyBlock);
   const memory = createArena({ capacityBytes: options.memoryBytes });
   const module = compileKernels();
@@ -58,6 +60,7 @@ export async function openStage(
     scheduler: systemScheduler,
     shards: workers,
     topology: topologyBlock,
+    replicas: createReplicaBlock(snapshot),
     memory,
     kernels: module,
     workerUrl: new URL("../../actors/shard.worker.js", import.meta.url),

@@ -196,6 +196,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       shard,
       incarnation,
       topology: options.topology,
+      replicas: options.replicas,
       memory: options.memory,
       kernels: options.kernels,
       block: block.memory,

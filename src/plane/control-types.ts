@@ -27,6 +27,8 @@ export interface ControlPlaneOptions {
   readonly shards: number;
   /** The block that every worker reads the topology from. */
   readonly topology: SharedArrayBuffer;
+  /** Where every worker tells how far its copies have come. */
+  readonly replicas: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly workerUrl: URL;

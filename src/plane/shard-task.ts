@@ -33,6 +33,8 @@ export interface ShardTask {
   readonly incarnation: number;
   /** The block of the newest topology, see topology-source.ts. */
   readonly topology: SharedArrayBuffer;
+  /** How far the copies of every vshard have come, see replica-table.ts. */
+  readonly replicas: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly block: SharedArrayBuffer;

@@ -2,7 +2,8 @@
  * The one table of message types: number, name, reply, idempotence, plane.
  *
  * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
- * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor.
+ * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor,
+ * 0x05 replica.
  */
 import { ShardloomError } from "../errors.ts";
 
@@ -39,6 +40,9 @@ export const MESSAGE_TYPES = {
   "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data", routing: "none" },
   "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data", routing: "none" },
   "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data", routing: "none" },
+  "replica.append": { id: 0x0501, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "replica.status": { id: 0x0502, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "replica.snapshot": { id: 0x0503, reply: true, idempotent: true, plane: "data", routing: "none" },
 } as const;
 
 /** The name of a message type. */
@@ -56,6 +60,9 @@ export const VECTOR_SEARCH: number = MESSAGE_TYPES["vector.search"].id;
 export const VECTOR_STATUS: number = MESSAGE_TYPES["vector.status"].id;
 export const ACTOR_ASK: number = MESSAGE_TYPES["actor.ask"].id;
 export const ACTOR_TELL: number = MESSAGE_TYPES["actor.tell"].id;
+export const REPLICA_APPEND: number = MESSAGE_TYPES["replica.append"].id;
+export const REPLICA_STATUS: number = MESSAGE_TYPES["replica.status"].id;
+export const REPLICA_SNAPSHOT: number = MESSAGE_TYPES["replica.snapshot"].id;
 
 const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
   Object.entries(MESSAGE_TYPES).map(([name, info]) => [info.id, name as MessageTypeName]),
@@ -64,6 +71,15 @@ const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
 const ROUTED: ReadonlySet<number> = new Set(
   Object.values(MESSAGE_TYPES).flatMap((info: MessageTypeInfo) => (info.routing === "none" ? [] : [info.id])),
 );
+
+const WRITES: ReadonlySet<number> = new Set(
+  Object.values(MESSAGE_TYPES).flatMap((info: MessageTypeInfo) => (info.routing === "write" ? [info.id] : [])),
+);
+
+/** Whether messages of a type are planned writes. */
+export function isRoutedWrite(id: number): boolean {
+  return WRITES.has(id);
+}
 
 /** Whether messages of a type are planned: they carry vshards and are refused under another topology epoch. */
 export function isRouted(id: number): boolean {

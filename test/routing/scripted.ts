@@ -160,7 +160,7 @@ export class Scripted {
       idempotent: true,
       send: (target, header, deadlineAtMs, sink) => this.#send(target, header, deadlineAtMs, sink),
       cancel: (_shard, pending, error) => this.#ends.get(pending)?.(error),
-      decode: (frame, shard) => {
+      decode: (frame, { shard }) => {
         const { vshards, items, refuse } = frame as unknown as Body;
         if (vshards === undefined) throw new RangeError("garbage");
         const refused = new Set(refuse.map(({ vshard }) => vshard));
