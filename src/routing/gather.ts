@@ -55,7 +55,7 @@ export interface Completeness {
   /** Whether every planned part was answered. */
   readonly complete: boolean;
   readonly vshards: { readonly planned: number; readonly answered: number };
-  /** One per part, in the order of the plan. */
+  /** One per part, ascending by shard. */
   readonly outcomes: readonly ShardOutcome[];
 }
 
@@ -237,6 +237,6 @@ function summarize(outcomes: readonly ShardOutcome[]): Completeness {
     stale: counts.stale,
     complete: counts.answered + counts.empty === outcomes.length,
     vshards: { planned, answered },
-    outcomes,
+    outcomes: outcomes.toSorted((a, b) => a.shard - b.shard),
   };
 }
