@@ -166,7 +166,7 @@ export class RingReply implements EngineReply {
           try {
             late.begin(server, type, slot, sequence, FLAG_REPLY);
             late.claim(lengthBytes);
-            write(this, late.offset);
+            write(late, late.offset);
             late.end();
           } catch (error) {
             late.abort();

@@ -26,6 +26,8 @@ import { SharedTopology, type TopologySource } from "../src/topology/topology-so
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
 import { createValueCodec } from "../src/wire/value-codec.ts";
 import { ActorRouter, type ActorTable } from "./actor-router.ts";
+import { type BarrierEngine, createBarrierEngine } from "./barrier/barrier-engine.ts";
+import { BarrierCatalog } from "./barrier/client-barrier.ts";
 import { Coordinator } from "./coordinator.ts";
 import type { EngineContext } from "./engine.ts";
 import { Shard } from "./shard.ts";
@@ -60,6 +62,11 @@ class ShardHost {
   readonly #block: WorkerBlock;
   readonly #topology: TopologySource;
   readonly #requesters: Map<number, Requester> = new Map();
+  readonly #barriers: BarrierEngine = createBarrierEngine({
+    clock: systemClock,
+    scheduler: systemScheduler,
+    randomU32: () => systemRandom.u32(),
+  });
   readonly #ready: Promise<ShardReady>;
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
@@ -88,7 +95,7 @@ class ShardHost {
     this.api = {
       ready: () => this.#ready,
       attachPeer: (peer) => this.#whenComposed(() => this.#attachPeer(peer)),
-      losePeer: (shard, error) => this.#requesters.get(shard)?.fail(decodeErrorAt(error, 0, error.length)),
+      losePeer: (shard, error) => this.#losePeer(shard, decodeErrorAt(error, 0, error.length)),
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
@@ -120,6 +127,7 @@ class ShardHost {
     const ending = await (this.#plane as DataPlane).run();
     // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
     if (ending === "retired") return ending;
+    this.#barriers.close();
     engine.close();
     kernels.close();
     return ending;
@@ -204,6 +212,14 @@ class ShardHost {
       send: router,
       codec,
       native: (call) => this.#native(call),
+      barrier: new BarrierCatalog({
+        clock: systemClock,
+        scheduler: systemScheduler,
+        coordinator,
+        origin: `shard:${shard}#${incarnation}`,
+        waitTimeoutMs: this.#task.requestTimeoutMs,
+        local: { shard, host: this.#barriers.host },
+      }).open,
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
@@ -213,7 +229,7 @@ class ShardHost {
       topology,
       clock: systemClock,
       codec,
-      engines: [engine],
+      engines: [engine, this.#barriers],
       actors,
       actorTable: table,
       onDirty: () => this.#plane?.dirty(),
@@ -256,11 +272,25 @@ class ShardHost {
     });
     this.#requesters.set(peer.shard, requester);
     this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
-    previous?.fail(
-      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, {
-        details: { shard: peer.shard },
-      }),
+    const lost = new ShardloomError(
+      "ERR_WORKER_LOST",
+      `Cannot finish request as the worker of shard ${peer.shard} was replaced`,
+      { details: { shard: peer.shard } },
     );
+    previous?.fail(lost);
+    this.#loseMembers(peer.shard, peer.incarnation, lost);
+  }
+
+  #losePeer(shard: number, error: ShardloomError): void {
+    this.#requesters.get(shard)?.fail(error);
+    this.#loseMembers(shard, undefined, error);
+  }
+
+  /** Members that joined barriers here from a shard's workers other than the present one, if there is one, are lost. */
+  #loseMembers(shard: number, incarnation: number | undefined, error: ShardloomError): void {
+    const worker = `shard:${shard}#`;
+    const present = `${worker}${incarnation}`;
+    this.#barriers.host.loseOrigin((origin) => origin.startsWith(worker) && origin !== present, error);
   }
 
   #attachClient(client: ClientTask): void {
@@ -270,6 +300,8 @@ class ShardHost {
 
   #detachClient(client: string): void {
     this.#plane?.detach(`client:${client}`);
+    const gone = new ShardloomError("ERR_WORKER_LOST", `Cannot wait for members as their thread ${client} has gone`);
+    this.#barriers.host.loseOrigin((origin) => origin === `client:${client}`, gone);
   }
 
   #stats(): ShardStats {

@@ -2,7 +2,8 @@
  * The one table of message types: number, name, reply, idempotence, plane.
  *
  * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
- * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor.
+ * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor,
+ * 0x03 barrier.
  */
 import { ShardloomError } from "../errors.ts";
 
@@ -39,6 +40,14 @@ export const MESSAGE_TYPES = {
   "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data", routing: "none" },
   "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data", routing: "none" },
   "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data", routing: "none" },
+  "barrier.open": { id: 0x0301, reply: true, idempotent: false, plane: "data", routing: "none" },
+  "barrier.close": { id: 0x0302, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.join": { id: 0x0303, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.leave": { id: 0x0304, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.arrive": { id: 0x0305, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.advance": { id: 0x0306, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.poison": { id: 0x0307, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.state": { id: 0x0308, reply: true, idempotent: true, plane: "data", routing: "none" },
 } as const;
 
 /** The name of a message type. */
@@ -56,6 +65,14 @@ export const VECTOR_SEARCH: number = MESSAGE_TYPES["vector.search"].id;
 export const VECTOR_STATUS: number = MESSAGE_TYPES["vector.status"].id;
 export const ACTOR_ASK: number = MESSAGE_TYPES["actor.ask"].id;
 export const ACTOR_TELL: number = MESSAGE_TYPES["actor.tell"].id;
+export const BARRIER_OPEN: number = MESSAGE_TYPES["barrier.open"].id;
+export const BARRIER_CLOSE: number = MESSAGE_TYPES["barrier.close"].id;
+export const BARRIER_JOIN: number = MESSAGE_TYPES["barrier.join"].id;
+export const BARRIER_LEAVE: number = MESSAGE_TYPES["barrier.leave"].id;
+export const BARRIER_ARRIVE: number = MESSAGE_TYPES["barrier.arrive"].id;
+export const BARRIER_ADVANCE: number = MESSAGE_TYPES["barrier.advance"].id;
+export const BARRIER_POISON: number = MESSAGE_TYPES["barrier.poison"].id;
+export const BARRIER_STATE: number = MESSAGE_TYPES["barrier.state"].id;
 
 const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
   Object.entries(MESSAGE_TYPES).map(([name, info]) => [info.id, name as MessageTypeName]),
