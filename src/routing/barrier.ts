@@ -85,17 +85,13 @@ export class Barrier {
       phaseMs: options.phaseDeadlineMs,
       onRing: (nowMs) => this.expire(nowMs),
     });
-    for (const member of options.members) this.join(member);
+    for (const member of options.members) this.#add(member); // all of them, before any of them can begin
+    this.#settle();
   }
 
   /** The tick that runs, or is about to, or has ended and was not yet passed. */
   get currentTick(): number {
     return this.#tick;
-  }
-
-  /** When the members that have not arrived are lost; `Infinity` without a deadline. */
-  get deadlineAtMs(): number {
-    return this.#clock.deadlineAtMs;
   }
 
   member(name: string): BarrierMember | undefined {
@@ -141,6 +137,12 @@ export class Barrier {
     requireMemberName("join barrier", name);
     const present = this.#byName.get(name);
     if (present !== undefined) return present;
+    const member = this.#add(name);
+    this.#settle();
+    return member;
+  }
+
+  #add(name: string): Member {
     const { size } = this.#byName;
     if (size >= MAX_MEMBERS) throw tooManyMembers(this.name, MAX_MEMBERS, size);
     const now = this.#status === "waiting";
@@ -150,7 +152,6 @@ export class Barrier {
     this.#byId.set(member.id, member);
     if (now) this.#size++;
     else this.#joining++;
-    this.#settle();
     return member;
   }
 
@@ -241,7 +242,7 @@ export class Barrier {
 
   /** Lets the members that are late be lost, when a deadline has passed. The timer does it; calling it early does nothing. */
   expire(nowMs: number): void {
-    if (this.#status !== "running" || nowMs < this.deadlineAtMs) return;
+    if (this.#status !== "running" || nowMs < this.#clock.deadlineAtMs) return;
     const floor = this.#base + this.#phase;
     const missing = [...this.#byName.values()].filter(({ first, next }) => first <= this.#base && next <= floor);
     if (this.options.lossPolicy === "shrink" && missing.length < this.#size) {
