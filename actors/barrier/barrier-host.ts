@@ -194,11 +194,14 @@ export class BarrierHost {
     };
   }
 
-  /** Ends a session; its members stay unless they have left. @returns whether it was open */
+  /** Ends a session: its members leave, or with the last session the barrier goes. @returns whether it was open */
   close(barrier: number, session: number): boolean {
     const hosted = this.#byId.get(barrier);
-    if (hosted === undefined || !hosted.sessions.delete(session)) return false;
+    const ending = hosted?.sessions.get(session);
+    if (hosted === undefined || ending === undefined) return false;
+    hosted.sessions.delete(session);
     if (hosted.sessions.size === 0) this.#drop(hosted);
+    else for (const { name, owner } of [...hosted.barrier.members()]) if (owner === ending) hosted.barrier.leave(name);
     return true;
   }
 

@@ -103,10 +103,6 @@ export class BarrierSession implements BatchOwner {
     }));
   }
 
-  get broken(): ShardloomError | undefined {
-    return this.#broken;
-  }
-
   /** @param used Names that the caller has used; what it uses first is added. */
   arrive(used: Set<string>, name: string, phaseName: string, options: ArriveOptions | undefined): Promise<PhaseResult> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken);

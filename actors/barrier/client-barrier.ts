@@ -19,7 +19,7 @@ import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { assertSameBarrier, resolveBarrierOptions } from "../../src/routing/barrier-options.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import type { Scheduler } from "../../src/runtime/scheduler.ts";
-import { ownerOf } from "../../src/topology/snapshot.ts";
+import { ownerOf, type TopologySnapshot } from "../../src/topology/snapshot.ts";
 import { hashString } from "../../src/topology/stable-hash.ts";
 import type { Coordinator } from "../coordinator.ts";
 import { BarrierHost } from "./barrier-host.ts";
@@ -91,7 +91,7 @@ export class BarrierCatalog {
   #link(name: string): BarrierLink {
     const { coordinator, local } = this.#options;
     const { snapshot } = coordinator;
-    const vshard = hashString(name, BARRIER_SEED) & (snapshot.vshards - 1);
+    const vshard = vshardOfBarrier(snapshot, name);
     const shard = ownerOf(snapshot, vshard);
     return local?.shard === shard
       ? new LocalLink(local.host, this.#options)
@@ -107,6 +107,11 @@ export class BarrierCatalog {
 
 /** Keeps barriers and actors of one name on different shards. */
 const BARRIER_SEED = 0x62617272;
+
+/** The vshard of a barrier; its primary hosts the barrier. */
+export function vshardOfBarrier(snapshot: TopologySnapshot, name: string): number {
+  return hashString(name, BARRIER_SEED) & (snapshot.vshards - 1);
+}
 
 /** Options of a barrier on one thread. */
 export interface LocalBarrierOptions extends OpenBarrierOptions {
@@ -211,8 +216,8 @@ class ClientBarrier implements TickBarrier {
 
   async #leaveAll(): Promise<void> {
     const session = this.#session;
-    for (const member of this.#used) {
-      if (session.broken !== undefined) break;
+    // With the last handle of this thread its session ends, and takes all its members out.
+    for (const member of session.users > 1 ? this.#used : []) {
       // What fails here has left with the host, or will be lost with this thread.
       await session.leave(member).catch(() => undefined);
     }
