@@ -140,6 +140,7 @@ class ShardHost {
 
   /** Ends the actors while the loop still carries their messages. A worker that is only starting has none. */
   async #quiesce(timeoutMs: number): Promise<void> {
+    this.#barriers.close(); // who waits for others that end too would wait for nobody
     this.#whenComposed(() => this.#plane?.quiesce());
     await this.#actors?.close({ timeoutMs });
   }

@@ -73,6 +73,21 @@ export const walker = defineActor({
       const barrier = await context.barrier(message.barrier, { phases: ["p"], waitTimeoutMs: message.timeoutMs });
       return barrier.arrive(message.member, "p");
     },
+    /** Joins, walks a few ticks, leaves, again and again. */
+    async visit(_, message: { barrier: string; member: string; visits: number }, context) {
+      const barrier = await context.barrier(message.barrier);
+      let releases = 0;
+      for (let visit = 0; visit < message.visits; visit++) {
+        const first = await barrier.join(message.member);
+        for (let tick = first; tick < first + (visit % 3); tick++)
+          for (const phase of barrier.phases) {
+            await barrier.arrive(message.member, phase, { round: tick });
+            releases++;
+          }
+        await barrier.leave(message.member);
+      }
+      return releases;
+    },
     exit(_, code: number) {
       process.exit(code);
     },

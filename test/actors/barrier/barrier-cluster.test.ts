@@ -9,7 +9,7 @@ import type { ShardloomError } from "../../../src/errors.ts";
 import { Cluster } from "../../../src/index.ts";
 import { systemClock } from "../../../src/runtime/clock.ts";
 import { ownerOf } from "../../../src/topology/snapshot.ts";
-import { eventually, keyOnShard } from "../../support/cluster.ts";
+import { eventually } from "../../support/cluster.ts";
 import { type Walk, walk, walker } from "./actors.ts";
 
 const LONG = process.env["SHARDLOOM_LONG"] === "1";
@@ -40,8 +40,11 @@ function nameOn(shard: number, prefix = "barrier"): string {
   }
 }
 
-function walkerOn(shard: number) {
-  return cluster.actor(walker, keyOnShard(cluster, walker, shard));
+/** One of two actors of a shard. */
+function walkerOn(shard: number, which = 0) {
+  for (let at = 0, found = 0; ; at++)
+    if (cluster.shardOfActor(walker, `key-${at}`) === shard && found++ === which)
+      return cluster.actor(walker, `key-${at}`);
 }
 
 async function startThread(): Promise<{ worker: Worker; ask: (command: string, order: Walk) => Promise<unknown> }> {
@@ -147,6 +150,45 @@ describe("a barrier of a cluster", () => {
     },
     LONG ? 1_500_000 : 30_000,
   );
+
+  it("goes on while members come and go in mid-phase on other threads", async () => {
+    await start();
+    const name = nameOn(1);
+    const visits = LONG ? 3_000 : 300;
+    const barrier = await cluster.barrier(name, { phases: ["p", "q"], members: ["stays"], phaseDeadlineMs: 10_000 });
+    const left = Promise.all(
+      [0, 1].map((shard) => walkerOn(shard).visit({ barrier: name, member: `guest-${shard}`, visits })),
+    );
+    let done = false;
+    void left.then(() => (done = true));
+    const sizes = new Set<number>();
+    for (let tick = 0; !done; tick++) {
+      for (const phase of barrier.phases) {
+        const result = await barrier.arrive("stays", phase);
+        expect(result).toMatchObject({ round: tick, phase });
+        expect(result.arrived).toBe(result.members);
+        sizes.add(result.members);
+      }
+    }
+    expect(await left).toEqual([2 * visits, 2 * visits]);
+    expect([...sizes]).toEqual(expect.arrayContaining([1, 2]));
+    expect((await barrier.state()).members).toEqual(["stays"]);
+  });
+
+  it("holds up no cluster that closes: who waits is told", async () => {
+    await start();
+    for (const shard of [0, 1]) await cluster.barrier(nameOn(shard), { phases: ["p"], members: ["a", "b"] });
+    const waits = [0, 1].flatMap((host) =>
+      [0, 1].map((shard) =>
+        failureOf(walkerOn(shard, host).arrive({ barrier: nameOn(host), member: "a", phase: "p", round: 0 })),
+      ),
+    );
+    await eventually("they wait", async () => (await (await cluster.barrier(nameOn(1))).state()).arrived === 1);
+    const started = performance.now();
+    await cluster.close();
+    expect(performance.now() - started).toBeLessThan(5_000);
+    for (const wait of waits) expect((await wait).code).toBe("ERR_CLOSED");
+  });
 
   it("tells a late opener its options, and refuses others", async () => {
     await start();

@@ -4,6 +4,8 @@ import { BarrierHost, type BarrierWait } from "../../../actors/barrier/barrier-h
 import { LocalLink } from "../../../actors/barrier/barrier-link.ts";
 import { BarrierSession } from "../../../actors/barrier/barrier-session.ts";
 import { type LocalBarrierOptions, openLocalBarrier } from "../../../actors/barrier/client-barrier.ts";
+import { defineActor } from "../../../src/actor/define-actor.ts";
+import { createTestRunner } from "../../../src/actor/test-runner.ts";
 import type { BarrierOptions, PhaseResult, TickBarrier } from "../../../src/actor/tick-barrier.ts";
 import { ShardloomError } from "../../../src/errors.ts";
 import { resolveBarrierOptions } from "../../../src/routing/barrier-options.ts";
@@ -221,6 +223,18 @@ describe("openLocalBarrier", () => {
     expect(await forC).toBe("ERR_CLOSED");
     expect(await codeOf(barrier.arrive("a", "p"))).toBe("ERR_CLOSED");
     expect(await codeOf(barrier.state())).toBe("ERR_CLOSED");
+  });
+});
+
+describe("context.barrier", () => {
+  it("is refused typed where there is no cluster", async () => {
+    const lonely = defineActor({
+      name: "lonely",
+      init: () => ({}),
+      handlers: { open: (_, name: string, context) => context.barrier(name) as Promise<unknown> },
+    });
+    const { actor } = createTestRunner([lonely]);
+    await expect(actor(lonely, "one").open("b")).rejects.toMatchObject({ code: "ERR_UNAVAILABLE" });
   });
 });
 
