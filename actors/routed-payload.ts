@@ -5,8 +5,8 @@
  * holds, or everything that it is the primary of.
  */
 
-import type { PlanTarget, ReadRules } from "../src/routing/plan.ts";
 import { ShardloomError } from "../src/errors.ts";
+import type { PlanTarget, ReadRules } from "../src/routing/plan.ts";
 import type { MemoryViews, Payload, ReplyFrame } from "../src/routing/requester.ts";
 import type { Session } from "../src/topology/session.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";

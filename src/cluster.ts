@@ -6,6 +6,7 @@
  */
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
@@ -16,6 +17,7 @@ import { RegionTable } from "../native-bridge/region-table.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import {
   type ClusterOptions,
@@ -37,9 +39,9 @@ import type { Member } from "./topology/member.ts";
 import { shardId } from "./topology/member.ts";
 import type { MemberChange, Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
+import { createReplicaBlock } from "./topology/replica-table.ts";
 import { Session } from "./topology/session.ts";
 import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
-import { createReplicaBlock } from "./topology/replica-table.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
 /** Lifecycle events of a cluster. */
@@ -91,6 +93,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #control: ControlPlane;
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
+  readonly #barriers: BarrierCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
@@ -135,6 +138,13 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       requester: (shard) => this.#client.requester(shard),
       defaults: callDefaults(options),
       random: systemRandom,
+    });
+    this.#barriers = new BarrierCatalog({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      coordinator: this.#coordinator,
+      origin: "client:main",
+      waitTimeoutMs: options.requestTimeoutMs,
     });
     this.#vectors = new VectorCatalog({
       coordinator: this.#coordinator,
@@ -197,6 +207,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const router = this.#router as ActorRouter;
     router.assertKnown(definition.name);
     return createActorRef(definition, key, router);
+  }
+
+  /**
+   * Opens a tick barrier, creating it when it is new and `options` are given. Its members may live on any threads.
+   *
+   * @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
+   */
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    this.#assertOpen();
+    return this.#barriers.open(name, options);
   }
 
   /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */
