@@ -4,6 +4,7 @@
  * Invariant: the executor calls `send` only with targets whose vshards are a part of the plan's (or of a newer plan's), each of them at most
  * once at a time but for hedges, and reads a reply only inside the call that brings it.
  */
+import type { ShardloomError } from "../errors.ts";
 import type { GatherPolicy } from "./gather.ts";
 import type { HedgePolicy } from "./hedge.ts";
 import type { Decoded } from "./part.ts";
@@ -40,7 +41,7 @@ export interface ExecutionCall<T> {
    */
   send(target: PlanTarget, header: RequestHeader, deadlineAtMs: number, sink: ReplySink, nowMs: number): PendingRequest;
   /** Ends a request that was sent to a shard, as `Requester.cancel`. */
-  cancel(shard: number, pending: PendingRequest, error: Error): void;
+  cancel(shard: number, pending: PendingRequest, error: ShardloomError): void;
   /** Reads a reply while it is in place; what it throws is a definite failure. */
   decode(frame: ReplyFrame, shard: number): Decoded<T>;
   /** @default "all" */
