@@ -69,7 +69,13 @@ export function notNeeded(): ShardloomError {
   });
 }
 
-/** The other way to the same answer was faster. One for all, as nobody but a sink that no longer listens gets it. */
+/** The call has been answered. This and the next are one for all: nobody but a sink that no longer listens gets them. */
+export const GIVEN_UP: ShardloomError = new ShardloomError(
+  "ERR_ABORTED",
+  "Cannot finish request as its call has ended",
+);
+
+/** The other way to the same answer was faster. */
 export const OUTRUN: ShardloomError = new ShardloomError(
   "ERR_ABORTED",
   "Cannot finish request as another copy has answered",

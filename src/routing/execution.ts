@@ -19,7 +19,7 @@ import { PRIORITY } from "../wire/envelope-layout.ts";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
 import { type Signal, signalOf } from "./breaker.ts";
 import type { CallLimits, ExecutionCall } from "./execution-call.ts";
-import { aborted, deadlineInPast, notNeeded, OUTRUN, tooLate, unavailable } from "./execution-errors.ts";
+import { aborted, deadlineInPast, GIVEN_UP, notNeeded, OUTRUN, tooLate, unavailable } from "./execution-errors.ts";
 import type { ExecutorState } from "./executor.ts";
 import { Gather, type Gathered } from "./gather.ts";
 import { dropHedge, promoteHedge, sendHedge, settleChild } from "./hedge-race.ts";
@@ -343,7 +343,6 @@ export class Execution<T> implements AttemptOwner<T> {
     if (this.#onAbort !== undefined) this.call.signal?.removeEventListener("abort", this.#onAbort);
     this.#queue.length = 0;
     for (const wait of this.#waits) wait.end();
-    const error = new ShardloomError("ERR_ABORTED", "Cannot finish request as its call has ended");
-    for (const attempt of this.#begun) this.cancel(attempt, error, nowMs);
+    for (const attempt of this.#begun) this.cancel(attempt, GIVEN_UP, nowMs);
   }
 }
