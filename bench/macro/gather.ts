@@ -1,10 +1,10 @@
 /**
  * Bench `gather` (C3): what hedging makes of one slow shard, in latency and in requests.
  *
- * Reads over 4 shards with 3 copies of everything, on real threads; shards sleep while they serve, so latency is theirs and not the
- * cores'. Slow: on one shard 2 % of the requests take 50 times as long, and hold up what comes behind them. All sides plan
- * round robin, as power of two choices would avoid the slow shard and leave nothing to hedge, and get the same seeded arrivals; the
- * side without the slow shard is not hedged.
+ * Reads over 4 shards with 3 copies of everything, on real threads; shards sleep while they serve, so latency is theirs
+ * and not the cores'. Slow: on one shard 2 % of the requests take 50 times as long, and hold up what comes behind them.
+ * All sides plan round robin, as power of two choices would avoid the slow shard and leave nothing to hedge, and get the
+ * same seeded arrivals; the side without the slow shard is not hedged.
  */
 import { judge } from "../harness/goals.ts";
 import { type Bench, type BenchContext, type BenchReport, interleave, sized } from "../harness/harness.ts";

@@ -1,8 +1,8 @@
 /**
  * Open-loop load on a `ReplicaStage`: calls begin when they are due, whatever became of the earlier ones.
  *
- * Invariant: a sample is the time from the begin of a call to its answer; every call is answered whole, or the bench fails. Arrivals are a
- * Poisson process from a seed, so that all sides of a comparison get the same ones.
+ * Invariant: a sample is the time from the begin of a call to its answer; every call is answered whole, or the bench
+ * fails. Arrivals are a Poisson process from a seed, so that all sides of a comparison get the same ones.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Executor } from "../../src/routing/executor.ts";
@@ -43,8 +43,8 @@ export function p99Row({ name, side, p99s }: LoadedSide): BenchRow {
 }
 
 /**
- * p99 of one side over that of another, round by round; their median, so that a minute in which somebody else has the cores does not
- * decide.
+ * p99 of one side over that of another, round by round; their median, so that a minute in which somebody else has the
+ * cores does not decide.
  */
 export function p99Ratio(side: LoadedSide | undefined, baseline: LoadedSide | undefined): number {
   const theirs = baseline?.p99s ?? [];

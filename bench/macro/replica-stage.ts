@@ -1,8 +1,8 @@
 /**
  * Shards on real threads that answer after as long as a request asks for, and a client plane connected to all of them.
  *
- * A shard sleeps while it serves (`Atomics.wait`), one request after another, so that many shards fit on few cores, and a slow request
- * holds up those behind it as it would in an engine. No cluster: bridges, requesters and the pump only.
+ * A shard sleeps while it serves (`Atomics.wait`), one request after another, so that many shards fit on few cores, and a
+ * slow request holds up those behind it as it would in an engine. No cluster: bridges, requesters and the pump only.
  *
  * Invariant: an answer names the shard and repeats the vshards asked for, so that whoever reads it can check both.
  */
@@ -40,7 +40,10 @@ export interface ReplicaAnswer {
 const TYPE = 1;
 const NONE_REFUSED: readonly never[] = [];
 
-/** Body of a request: `i32 service time in us | i32 count | i32[count] vshards`. The reply: `i32 shard | i32 count | i32[count]`. */
+/**
+ * Body of a request: `i32 service time in us | i32 count | i32[count] vshards`. The reply: `i32 shard | i32 count |
+ * i32[count]`.
+ */
 class Body implements Payload {
   readonly byteLength: number;
   readonly #serviceUs: number;

@@ -1,8 +1,8 @@
 /**
  * Bench `route`, C6: power of two choices against round robin with one replica that is slower than the others.
  *
- * Point reads over 3 shards that all hold everything, on real threads, open loop. Round robin gives the slow replica a third of the
- * load, of which its queue grows; nothing is hedged, so that only the choice counts.
+ * Point reads over 3 shards that all hold everything, on real threads, open loop. Round robin gives the slow replica a
+ * third of the load, of which its queue grows; nothing is hedged, so that only the choice counts.
  */
 import { type GoalResult, judge } from "../harness/goals.ts";
 import { type BenchContext, type BenchRow, interleave, sized } from "../harness/harness.ts";

@@ -1,7 +1,8 @@
 /**
  * The errors with which an execution ends parts and calls, in the house grammar.
  *
- * Invariant: what an error says about vshards is in its details too: which (at most {@link NAMED_VSHARDS} of them), how many, and why.
+ * Invariant: what an error says about vshards is in its details too: which (at most {@link NAMED_VSHARDS} of them), how
+ * many, and why.
  */
 import { ShardloomError } from "../errors.ts";
 import type { UnavailableVshards } from "./plan.ts";

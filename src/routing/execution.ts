@@ -8,10 +8,11 @@
  *   breaker open ─────────────────▶ next copies, for nothing was sent; else lost
  *   anything else ────────────────▶ lost: policy `all` fails the call, the others record it
  *
- * Invariant: a vshard is in exactly one of: a piece that waits or is under way (with its hedge), a wait for a copy, an answer that
- * counts, or what was lost. Only idempotent calls are retried or hedged. Requests under way never exceed `maxConcurrentShards`.
- * Divergence: the time that is left is split over the copies that are left, and the last gets it all: cutting short the only copy would
- * throw its work away to ask it again.
+ * Invariant: a vshard is in exactly one of: a piece that waits or is under way (with its hedge), a wait for a copy, an
+ * answer that counts, or what was lost. Only idempotent calls are retried or hedged. Requests under way never exceed
+ * `maxConcurrentShards`.
+ * Divergence: the time that is left is split over the copies that are left, and the last gets it all: cutting short the
+ * only copy would throw its work away to ask it again.
  */
 import { ShardloomError } from "../errors.ts";
 import { NO_SHARD } from "../topology/snapshot.ts";
