@@ -19,6 +19,7 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   embed: () => import("./macro/embed.ts"),
   search: () => import("./macro/search.ts"),
   barrier: () => import("./macro/barrier.ts"),
+  gather: () => import("./macro/gather.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

@@ -1,4 +1,5 @@
-/** Bench `route`: goal C1 of the planner. Each goal's cases are in a file of their own. */
+/** Bench `route`: goal C1 of the planner, C6 of the strategies at work. Each goal's cases are in a file of their own. */
+
 import { type GoalResult, judge } from "../harness/goals.ts";
 import {
   type Bench,
@@ -9,6 +10,7 @@ import {
   sized,
   toRow,
 } from "../harness/harness.ts";
+import { measureReplicas } from "../macro/route-replicas.ts";
 import { measurePlanHeap } from "./route-memory.ts";
 import { OWN_COPIES, planCases } from "./route-plan.ts";
 
@@ -36,7 +38,11 @@ async function run(context: BenchContext): Promise<BenchReport> {
   context.log("route: plans");
   rows.push(...(await interleave(planCases(context.seed), sized(context.mode, 5, 101, 401))));
   goals.push(planningGoal(context, rows));
-  return { rows, goals, notes: ["one thread; every sample is one plan, the clock's own 0.05 us included"] };
+  context.log("route: replicas");
+  const replicas = await measureReplicas(context);
+  rows.push(...replicas.rows);
+  goals.push(replicas.goal);
+  return { rows, goals, notes: ["C1: one thread; every sample is one plan, the clock's own 0.05 us included"] };
 }
 
 export const bench: Bench = { name: "route", run };

@@ -1,8 +1,8 @@
 /**
  * One request for a piece of a part: who is asked for which vshards, after whom, and where it stands.
  *
- * Invariant: `waiting` → `sent` → `ended`, or `waiting` → `ended`, and never back: another try is another attempt. Whoever ends an
- * attempt sets its state before he does anything that could call back.
+ * Invariant: `waiting` → `sent` → `ended`, or `waiting` → `ended`, and never back: another try is another attempt.
+ * Whoever ends an attempt sets its state before he does anything that could call back.
  */
 import type { ShardloomError } from "../errors.ts";
 import type { Due } from "./due-queue.ts";

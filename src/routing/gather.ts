@@ -1,9 +1,9 @@
 /**
  * Turns what became of the parts of a plan into one answer, by policy, and tells how complete it is.
  *
- * Invariant: `planned` is fixed at creation; every planned part ends in exactly one outcome, an empty answer is an answer, and
- * what is missing is never silent: it is in `outcomes` with its error. A gather that nobody answered is a failure under every
- * policy.
+ * Invariant: `planned` is fixed at creation; every planned part ends in exactly one outcome, an empty answer is an
+ * answer, and what is missing is never silent: it is in `outcomes` with its error. A gather that nobody answered is a
+ * failure under every policy.
  */
 import { invalidArgument, ShardloomError } from "../errors.ts";
 

@@ -1,8 +1,8 @@
 /**
  * What happens to vshards whose request was not answered, or whose shard refused them.
  *
- * Invariant: every vshard given is enqueued, paused, handed to a wait, or lost, before the function returns; each request that it makes,
- * but for those of a newer plan or past an open breaker, takes a token from the retry budget.
+ * Invariant: every vshard given is enqueued, paused, handed to a wait, or lost, before the function returns; each request
+ * that it makes, but for those of a newer plan or past an open breaker, takes a token from the retry budget.
  */
 import { ShardloomError } from "../errors.ts";
 import { Attempt } from "./attempt.ts";
@@ -13,11 +13,11 @@ import type { Plan, PlanTarget } from "./plan.ts";
 import { byFallback, byPlan } from "./regroup.ts";
 import { fullJitterMs } from "./retry-budget.ts";
 
-/** Range of the first pause before the same shard is asked again, in ms; it doubles with every retry. */
 /** Shortest wait for another call's probe of a shard. */
 const PROBE_WAIT_MS = 5;
-const PAUSE_BASE_MS = 10;
-const PAUSE_LIMIT_MS = 250;
+/** Range of the first pause before the same shard is asked again, in ms; it doubles with every retry. */
+const PAUSE_BASE_MS = 20;
+const PAUSE_LIMIT_MS = 500;
 
 /** Tries these vshards of a failed attempt again, elsewhere if it can, or loses them. */
 export function retry<T>(
