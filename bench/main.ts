@@ -13,6 +13,7 @@ import { toJson, toTable } from "./harness/report.ts";
 /** The registry: name → the module whose `bench` export it is, loaded only when asked for. */
 export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Bench }>>> = {
   ring: () => import("./micro/ring.ts"),
+  route: () => import("./micro/route.ts"),
   ask: () => import("./macro/ask.ts"),
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),

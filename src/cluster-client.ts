@@ -27,8 +27,11 @@ import type { ControlPlane } from "./plane/control-plane.ts";
 import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
+import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
+import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
@@ -44,8 +47,9 @@ export interface ClusterPort {
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly topology: SharedArrayBuffer;
+  readonly replicas: SharedArrayBuffer;
   readonly actors: ActorTable;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
   readonly block: SharedArrayBuffer;
   readonly events: MessagePort;
@@ -174,7 +178,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   /** @internal Use {@link connect}. */
   constructor(port: ClusterPort) {
     super();
-    const { topology, memory, kernels, spinLimitUs, requestTimeoutMs, block, name } = port;
+    const { topology, memory, kernels, spinLimitUs, defaults, block, name } = port;
     this.#port = port;
     this.#topology = new SharedTopology(topology);
     this.#arena = new Arena(memory);
@@ -192,7 +196,9 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       scheduler: systemScheduler,
       topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs,
+      defaults,
+      random: systemRandom,
+      lag: new ReplicaTable(port.replicas, this.#topology, () => systemClock.nowMs()),
     });
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
     this.#control = connectControl<PortControl>(port.control, () => undefined);

@@ -2,7 +2,10 @@
  * Options of a cluster: meaning, unit, range and default of each, filled and checked in one place.
  */
 import { availableParallelism } from "node:os";
+import { acksOf } from "../actors/call-options.ts";
 import { invalidArgument } from "./errors.ts";
+import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
+import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
 
 /** What `Cluster.start` takes; every member is optional. */
 export interface ClusterOptions {
@@ -10,8 +13,6 @@ export interface ClusterOptions {
   readonly workers?: number;
   /** Virtual shards: the unit of placement. A power of two, at least `workers`, at most 32768. @default 64 */
   readonly vshards?: number;
-  /** Copies of every document, all counted, on different workers, `1..16` and at most `workers`. @default 1: no replica */
-  readonly replicationFactor?: number;
   /**
    * Modules whose exports made with `defineActor` every worker hosts. Each must resolve to compiled JavaScript.
    * @default none
@@ -52,6 +53,19 @@ export interface ClusterOptions {
   readonly workerNice?: number;
   /** V8 old-space limit of each worker, in MiB. @default V8's own */
   readonly maxHeapMb?: number;
+  /**
+   * Copies of every vshard, all counted, each on another worker: `1..16`, at most `workers`. Reads may be spread over them, see
+   * `consistency`; a worker that dies leaves the others to answer. Memory grows with it. @default 1
+   */
+  readonly replicationFactor?: number;
+  /** Which copies answer reads that do not say. @default "strong", the primary only */
+  readonly consistency?: Consistency;
+  /** Which of the copies that may answer is asked by reads that do not say. @default "power-of-two" */
+  readonly strategy?: Strategy;
+  /** How many copies must have applied a write that does not say, before it is acknowledged. @default "quorum" */
+  readonly acks?: Acks;
+  /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
+  readonly zones?: readonly string[];
 }
 
 /** {@link ClusterOptions} with every default filled in. */
@@ -71,7 +85,6 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   const resolved: ResolvedClusterOptions = {
     workers,
     vshards: options.vshards ?? Math.max(64, ceilPowerOfTwo(workers)),
-    replicationFactor: options.replicationFactor ?? 1,
     actors: options.actors ?? [],
     memoryBytes: options.memoryBytes ?? GIB,
     requestTimeoutMs: options.requestTimeoutMs ?? 5_000,
@@ -84,12 +97,16 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     creditMessages: options.creditMessages ?? 1024,
     spinLimitUs: options.spinLimitUs ?? 50,
     workerNice: options.workerNice ?? 0,
+    replicationFactor: options.replicationFactor ?? 1,
+    consistency: options.consistency ?? "strong",
+    strategy: options.strategy ?? "power-of-two",
+    acks: options.acks ?? "quorum",
+    zones: options.zones ?? new Array<string>(workers).fill("zone-0"),
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
   };
   refuseUnknown(options, resolved);
   integer(resolved, "workers", 1, 256);
   powerOfTwo(resolved, "vshards", workers, 32_768);
-  integer(resolved, "replicationFactor", 1, Math.min(16, workers));
   integer(resolved, "memoryBytes", MIB, 4 * GIB);
   if (resolved.memoryBytes % (64 * KIB) !== 0) throw refuse("memoryBytes", "a multiple of 65536", resolved.memoryBytes);
   integer(resolved, "requestTimeoutMs", 1, 2 ** 31 - 1);
@@ -102,6 +119,14 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   integer(resolved, "creditMessages", 1, 4096);
   integer(resolved, "spinLimitUs", 0, 10_000);
   integer(resolved, "workerNice", 0, 19);
+  integer(resolved, "replicationFactor", 1, Math.min(workers, 16));
+  oneOf(resolved, "consistency", CONSISTENCIES);
+  if (resolved.consistency === "session")
+    throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
+  oneOf(resolved, "strategy", STRATEGIES);
+  acksOf(resolved.acks, resolved.replicationFactor);
+  if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
+    throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
   if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
   if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
     throw refuse("actors", "an array of URL objects", resolved.actors);
@@ -111,6 +136,12 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
 
 function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
   return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
+}
+
+/** What every thread of the cluster does in calls that do not say so. */
+export function callDefaults(options: ResolvedClusterOptions): CallDefaults {
+  const { requestTimeoutMs, consistency, strategy, acks } = options;
+  return { requestTimeoutMs, consistency, strategy, acks };
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {
@@ -130,6 +161,14 @@ function integer<K extends string>(values: Readonly<Record<K, unknown>>, name: K
   if (!Number.isInteger(value) || (value as number) < least || (value as number) > most) {
     throw refuse(name, `an integer between ${least} and ${most}`, value);
   }
+}
+
+function oneOf<K extends string>(values: Readonly<Record<K, string>>, name: K, words: readonly string[]): void {
+  if (!words.includes(values[name])) throw refuse(name, `one of ${words.join(", ")}`, values[name]);
+}
+
+function isName(value: unknown): boolean {
+  return typeof value === "string" && value.length > 0;
 }
 
 function powerOfTwo<K extends string>(

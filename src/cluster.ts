@@ -17,7 +17,12 @@ import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
-import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
+import {
+  type ClusterOptions,
+  callDefaults,
+  type ResolvedClusterOptions,
+  resolveClusterOptions,
+} from "./cluster-options.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import { ControlPlane } from "./plane/control-plane.ts";
@@ -27,7 +32,7 @@ import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
-import { createReplicaBlock } from "./topology/replica-table.ts";
+import { createReplicaBlock, ReplicaTable } from "./topology/replica-table.ts";
 import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createTopologyBlock, SharedTopology } from "./topology/topology-source.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
@@ -73,6 +78,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly options: ResolvedClusterOptions;
   readonly #topology: SharedTopology;
   readonly #topologyBlock: SharedArrayBuffer;
+  readonly #replicas: SharedArrayBuffer;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #regions: RegionTable;
@@ -93,6 +99,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const first = createSnapshot({ shards, vshards, replicationFactor });
     this.#topologyBlock = createTopologyBlock(first);
     this.#topology = new SharedTopology(this.#topologyBlock, first);
+    this.#replicas = createReplicaBlock(first);
     const memory = createArena({ capacityBytes: options.memoryBytes });
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
@@ -115,7 +122,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
+      random: systemRandom,
+      lag: new ReplicaTable(this.#replicas, this.#topology, () => systemClock.nowMs()),
     });
     this.#vectors = new VectorCatalog({
       coordinator: this.#coordinator,
@@ -214,14 +223,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   port(): Promise<ClusterPort> {
     this.#assertOpen();
-    const { requestTimeoutMs, spinLimitUs } = this.options;
+    const { spinLimitUs } = this.options;
     const { memory } = this.#arena;
     return this.#ports.create({
       memory,
       kernels: this.#compiled,
       topology: this.#topologyBlock,
+      replicas: this.#replicas,
       actors: this.#actors,
-      requestTimeoutMs,
+      defaults: callDefaults(this.options),
       spinLimitUs,
     });
   }
@@ -278,7 +288,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       shards: options.workers,
       topology: this.#topologyBlock,
-      replicas: createReplicaBlock(this.topology),
+      replicas: this.#replicas,
       memory,
       kernels,
       workerUrl: WORKER_URL,
@@ -293,7 +303,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
       spinLimitUs: options.spinLimitUs,
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => this.#vectors.recoverTasks(shard),

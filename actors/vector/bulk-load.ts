@@ -1,196 +1,31 @@
 /**
- * Bulk load: writes the documents of an iterable or async iterable batch by batch, several batches in flight.
+ * Bulk load of vectors: what src/store/bulk-load.ts needs to know about documents with vectors.
  *
- * Invariant: at most {@link BATCHES_IN_FLIGHT} batches of at most `batchSize` documents (and of {@link BATCH_BYTES}) are held at
- * once, and the source is not asked for more meanwhile. However the load ends, every batch that was sent has ended before the
- * caller hears of it, so that `written` (in `details.written` after an error) is what is stored: an abort stops the
- * load at a batch, never within one. Two batches in flight never hold the same id, so the later document wins.
+ * Invariant: a batch that was sent is waited for, whatever the caller's signal says, so that what is written is known.
  */
-import { invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { type LoadProgress, loadItems } from "../../src/store/bulk-load.ts";
 import { PRIORITY } from "../../src/wire/envelope-layout.ts";
-import type { LoadProgress, UpsertOptions, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
-import { itemBytes, prepareItem, upsertItems, withDetails } from "./client-upsert.ts";
-import type { VectorId } from "./id-codec.ts";
-import type { UpsertItem } from "./vector-requests.ts";
-
-const DEFAULT_BATCH = 512;
-const MAX_BATCH = 65_536;
-/** Bytes after which a batch is sent however few documents it has. */
-const BATCH_BYTES = 4 * 1024 * 1024;
-/** Batches that may be unacknowledged at once. */
-const BATCHES_IN_FLIGHT = 4;
+import type { UpsertOptions, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
+import { itemBytes, prepareItem, upsertItems } from "./client-upsert.ts";
 
 /** Documents from anywhere. */
 export type DocumentSource = Iterable<VectorDocument> | AsyncIterable<VectorDocument>;
 
 /** @throws {ShardloomError} the first failure, with `details.written`. */
-export async function loadDocuments(
+export function loadDocuments(
   parts: VectorCollectionParts,
   source: DocumentSource,
   options: UpsertOptions,
 ): Promise<LoadProgress> {
-  const batchSize = options.batchSize ?? DEFAULT_BATCH;
-  if (!Number.isInteger(batchSize) || batchSize < 1 || batchSize > MAX_BATCH) {
-    throw invalidArgument("upsert", "batchSize", `an integer between 1 and ${MAX_BATCH}`, batchSize);
-  }
-  const load = new Load(parts, options);
-  const abort = new AbortWait(options.signal);
-  const iterator = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
-  let ended = false;
-  try {
-    for (;;) {
-      const next = await abort.race(read(iterator));
-      if (next.done === true) break;
-      const item = prepareItem(parts, next.value);
-      if (load.isFull(batchSize) || load.batchHas(item.id)) load.send();
-      await load.room(item.id);
-      load.add(item);
-    }
-    ended = true;
-    load.send();
-  } catch (error) {
-    load.fail(error);
-  } finally {
-    abort.dispose();
-    // The source may be stuck, which is why it is not waited for; what it throws now changes nothing.
-    if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined);
-  }
-  return load.end();
-}
-
-/** The batch being filled, and those in flight. */
-class Load {
-  readonly #parts: VectorCollectionParts;
-  readonly #options: UpsertOptions;
-  readonly #flights: Map<Promise<void>, ReadonlySet<VectorId>> = new Map();
-  #batch: UpsertItem[] = [];
-  #ids: Set<VectorId> = new Set();
-  #bytes = 0;
-  #written = 0;
-  #inserted = 0;
-  #failure: { readonly error: unknown } | undefined;
-
-  constructor(parts: VectorCollectionParts, options: UpsertOptions) {
-    this.#parts = parts;
-    this.#options = options;
-  }
-
-  isFull(batchSize: number): boolean {
-    return this.#batch.length >= batchSize || this.#bytes >= BATCH_BYTES;
-  }
-
-  batchHas(id: VectorId): boolean {
-    return this.#ids.has(id);
-  }
-
-  add(item: UpsertItem): void {
-    this.#bytes += itemBytes(this.#parts, item);
-    this.#batch.push(item);
-    this.#ids.add(item.id);
-  }
-
-  /** Waits until another batch may be begun, and none in flight holds the id. @throws the first failure of a batch */
-  async room(id: VectorId): Promise<void> {
-    while (
-      this.#failure === undefined &&
-      this.#flights.size > 0 &&
-      (this.#flights.size >= BATCHES_IN_FLIGHT || this.#isFlying(id))
-    ) {
-      await Promise.race(this.#flights.keys());
-    }
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
-  send(): void {
-    if (this.#batch.length === 0) return;
-    const { timeoutMs } = this.#options;
-    // Not the signal: a batch that was sent is waited for, so that what is written is known.
-    const flight = upsertItems(
-      this.#parts,
-      this.#batch,
-      timeoutMs === undefined ? {} : { timeoutMs },
-      PRIORITY.BULK,
-    ).then(
-      (progress) => this.#acknowledge(progress),
-      (error: unknown) => {
-        const { written } = ShardloomError.from(error).details;
-        if (typeof written === "number") this.#written += written;
-        this.fail(error);
-      },
-    );
-    const settled = flight.catch((error: unknown) => this.fail(error)).finally(() => this.#flights.delete(settled));
-    this.#flights.set(settled, this.#ids);
-    this.#batch = [];
-    this.#ids = new Set();
-    this.#bytes = 0;
-  }
-
-  fail(error: unknown): void {
-    this.#failure ??= { error };
-  }
-
-  async end(): Promise<LoadProgress> {
-    await Promise.all(this.#flights.keys());
-    if (this.#failure !== undefined) throw withDetails(this.#failure.error, { written: this.#written });
-    return { written: this.#written, inserted: this.#inserted };
-  }
-
-  #acknowledge(progress: LoadProgress): void {
-    this.#written += progress.written;
-    this.#inserted += progress.inserted;
-    this.#options.onProgress?.({ written: this.#written, inserted: this.#inserted });
-  }
-
-  #isFlying(id: VectorId): boolean {
-    for (const ids of this.#flights.values()) if (ids.has(id)) return true;
-    return false;
-  }
-}
-
-/** One step of a source; what it throws is the source's fault and says so. */
-async function read(
-  iterator: Iterator<VectorDocument> | AsyncIterator<VectorDocument>,
-): Promise<IteratorResult<VectorDocument>> {
-  try {
-    return await iterator.next();
-  } catch (error) {
-    if (ShardloomError.is(error)) throw error;
-    throw new ShardloomError(
-      "ERR_INVALID_ARGUMENT",
-      `Cannot read documents as their source failed: ${error instanceof Error ? error.message : String(error)}`,
-      { cause: error },
-    );
-  }
-}
-
-/** Ends a wait when a signal fires: a source may never give its next document. */
-class AbortWait {
-  readonly #signal: AbortSignal | undefined;
-  #reject: (error: ShardloomError) => void = () => undefined;
-  readonly #aborted: Promise<never>;
-  readonly #listener = (): void => {
-    this.#reject(
-      new ShardloomError("ERR_ABORTED", "Cannot finish load as its signal was aborted", {
-        cause: this.#signal?.reason,
-      }),
-    );
-  };
-
-  constructor(signal: AbortSignal | undefined) {
-    this.#signal = signal;
-    this.#aborted = new Promise((_, reject) => {
-      this.#reject = reject;
-    });
-    this.#aborted.catch(() => undefined); // heard through race()
-    if (signal?.aborted === true) this.#listener();
-    signal?.addEventListener("abort", this.#listener, { once: true });
-  }
-
-  race<T>(work: Promise<T>): Promise<T> {
-    return this.#signal === undefined ? work : Promise.race([this.#aborted, work]);
-  }
-
-  dispose(): void {
-    this.#signal?.removeEventListener("abort", this.#listener);
-  }
+  const { timeoutMs } = options;
+  const call = timeoutMs === undefined ? {} : { timeoutMs };
+  return loadItems(
+    {
+      prepare: (document: VectorDocument) => prepareItem(parts, document),
+      bytes: (item) => itemBytes(parts, item),
+      write: (items) => upsertItems(parts, items, call, PRIORITY.BULK),
+    },
+    source,
+    options,
+  );
 }

@@ -11,10 +11,10 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { compareIds } from "../../src/routing/merge.ts";
-import { idLengthOf, isIdWord, readId, type VectorId } from "./id-codec.ts";
+import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
+import { idLengthOf, isIdWord, readId, type VectorId } from "../../src/store/id-codec.ts";
 import { ATTEMPTS, NOT_FOUND, type RowReader } from "./row-reader.ts";
 import type { ShardView } from "./shard-view.ts";
-import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "./vector-layout.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
 export interface ScanOptions {

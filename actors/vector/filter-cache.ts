@@ -5,10 +5,11 @@
  * Invariant: a set in the cache is exact at every moment: each write evaluates the cached filters on the new payload.
  * A filter that was not used during many writes loses its place, so a bulk load does not pay for it for long.
  */
+
+import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "../../src/store/collection-layout.ts";
+import { idLengthOf } from "../../src/store/id-codec.ts";
 import { decodePayload, filterFromBytes, type Predicate } from "./filter.ts";
-import { idLengthOf } from "./id-codec.ts";
 import { RowBitmap } from "./row-bitmap.ts";
-import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
 import type { VectorStore } from "./vector-store.ts";
 
 /** Filters kept; each may hold one bit per row. */

@@ -8,7 +8,7 @@
  * Invariant: a filter either compiles whole or throws a typed error that names what is wrong: nothing is ignored.
  */
 import { describeValue, ShardloomError } from "../../src/errors.ts";
-import { decodeMetadata, encodeMetadata, type Metadata } from "./metadata-codec.ts";
+import { decodeMetadata, encodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 
 export type FilterScalar = string | number | boolean | null | bigint;
 

@@ -8,7 +8,7 @@
  */
 import type { Kernels } from "../../native-bridge/kernels.ts";
 import { compareIds } from "../../src/routing/merge.ts";
-import type { VectorId } from "./id-codec.ts";
+import type { VectorId } from "../../src/store/id-codec.ts";
 
 /** Where ranked rows go. */
 export interface RankedRows {

@@ -4,7 +4,7 @@
  * Invariant: bits at and above the rows ever added are 0, and the bitmap covers every row below `ensure`'s argument.
  * Owner thread only. The block is on the root's list of auxiliary blocks, so a successor frees it after a crash.
  */
-import type { Auxiliary, CollectionRoot } from "./collection-root.ts";
+import type { Auxiliary, CollectionRoot } from "../../src/store/collection-root.ts";
 
 const MIN_BYTES = 512;
 

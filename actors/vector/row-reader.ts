@@ -10,15 +10,15 @@ import type { Arena } from "../../native-bridge/arena.ts";
 import { CELL_HEADER_BYTES, USER0, USER1, USER2 } from "../../native-bridge/cell-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
-import { idLengthOf } from "./id-codec.ts";
-import type { MutableRef, ShardView } from "./shard-view.ts";
 import {
   RECORD_HEADER_BYTES,
   RECORD_ID_WORD,
   RECORD_PAYLOAD_BYTES,
   RECORD_TOTAL,
   recordBytes,
-} from "./vector-layout.ts";
+} from "../../src/store/collection-layout.ts";
+import { idLengthOf } from "../../src/store/id-codec.ts";
+import type { MutableRef, ShardView } from "./shard-view.ts";
 import type { StoredVector } from "./vector-replies.ts";
 
 /** Status of a read of an id that no shard has, or of a free row. */

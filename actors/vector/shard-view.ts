@@ -27,7 +27,7 @@ import {
   ROOT_STRIDE,
   ROOT_STRUCTURE,
   type RowGeometry,
-} from "./vector-layout.ts";
+} from "../../src/store/collection-layout.ts";
 
 /** Reference that is filled again and again. */
 export interface MutableRef {

@@ -5,12 +5,12 @@
  * a reserve-only request took stays the shard's, for the writes that follow.
  */
 import { describeValue, ShardloomError } from "../../src/errors.ts";
+import { recordBytes } from "../../src/store/collection-layout.ts";
+import { idLengthOf, readId, sameIdBytes } from "../../src/store/id-codec.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { EngineRequest, WriteEffects } from "../engine.ts";
 import { UpsertBodies } from "./effect-bodies.ts";
-import { idLengthOf, readId, sameIdBytes } from "./id-codec.ts";
 import type { ShardCollection } from "./shard-collection.ts";
-import { recordBytes } from "./vector-layout.ts";
 import { componentLimit, firstBeyond } from "./vector-options.ts";
 import { UpsertCursor } from "./vector-requests.ts";
 

@@ -2,7 +2,7 @@
  * Checks of what users hand to a collection, shared by every entry point, so that each rule has one message.
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
-import type { VectorId } from "./id-codec.ts";
+import type { VectorId } from "../../src/store/id-codec.ts";
 import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
 
 /** Most answers that one search may ask for, and most candidates. */

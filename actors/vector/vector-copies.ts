@@ -6,18 +6,18 @@
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
-import { VECTOR_DELETE, VECTOR_UPSERT } from "../../src/wire/message-types.ts";
-import type { EngineRequest, ReceivedEffect, ReplicatedEngine, SnapshotPart, WriteEffects } from "../engine.ts";
-import { DeleteBodies } from "./effect-bodies.ts";
-import { idLengthOf } from "./id-codec.ts";
-import type { ShardCollection } from "./shard-collection.ts";
 import {
   RECORD_HASH,
   RECORD_HEADER_BYTES,
   RECORD_ID_WORD,
   RECORD_PAYLOAD_BYTES,
   recordBytes,
-} from "./vector-layout.ts";
+} from "../../src/store/collection-layout.ts";
+import { idLengthOf } from "../../src/store/id-codec.ts";
+import { VECTOR_DELETE, VECTOR_UPSERT } from "../../src/wire/message-types.ts";
+import type { EngineRequest, ReceivedEffect, ReplicatedEngine, SnapshotPart, WriteEffects } from "../engine.ts";
+import { DeleteBodies } from "./effect-bodies.ts";
+import type { ShardCollection } from "./shard-collection.ts";
 import { IdsCursor, UPSERT_HEADER, UPSERT_ITEM_HEADER, UpsertCursor } from "./vector-requests.ts";
 import type { VectorStore } from "./vector-store.ts";
 

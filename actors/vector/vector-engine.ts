@@ -7,6 +7,7 @@
  */
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { type Adopted, CollectionRoot } from "../../src/store/collection-root.ts";
 import {
   VECTOR_COUNT,
   VECTOR_DELETE,
@@ -18,7 +19,6 @@ import {
   VECTOR_UPSERT,
 } from "../../src/wire/message-types.ts";
 import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest, ReplicatedEngine } from "../engine.ts";
-import { type Adopted, CollectionRoot } from "./collection-root.ts";
 import { SearchResult, ShardCollection } from "./shard-collection.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
 import { tellDeletes, VectorCopies } from "./vector-copies.ts";

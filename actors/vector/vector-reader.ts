@@ -12,8 +12,12 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS, statusName } from "../../native-bridge/status.ts";
 import type { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import { hashBytes } from "../../src/topology/stable-hash.ts";
-import { ExactScan, type ScanOptions, type ScanResult } from "./exact-scan.ts";
+import {
+  directoryWord,
+  RECORD_HEADER_BYTES,
+  RECORD_ID_WORD,
+  seekDirectory,
+} from "../../src/store/collection-layout.ts";
 import {
   ID_NUMBER,
   idKindOf,
@@ -23,10 +27,11 @@ import {
   sameIdBytes,
   type VectorId,
   writeId,
-} from "./id-codec.ts";
+} from "../../src/store/id-codec.ts";
+import { hashBytes } from "../../src/topology/stable-hash.ts";
+import { ExactScan, type ScanOptions, type ScanResult } from "./exact-scan.ts";
 import { ATTEMPTS, NOT_FOUND, RowReader } from "./row-reader.ts";
 import { ShardView } from "./shard-view.ts";
-import { directoryWord, RECORD_HEADER_BYTES, RECORD_ID_WORD, seekDirectory } from "./vector-layout.ts";
 import type { StoredVector } from "./vector-replies.ts";
 
 export type { ScanOptions, ScanResult } from "./exact-scan.ts";

@@ -18,8 +18,8 @@
 
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import { idLengthOf, readId, type VectorId } from "../../src/store/id-codec.ts";
 import type { WireMemory } from "../engine.ts";
-import { idLengthOf, readId, type VectorId } from "./id-codec.ts";
 import { INCLUDE } from "./vector-requests.ts";
 
 export const OPEN_REPLY_BYTES = 32;

@@ -4,10 +4,10 @@
  * Invariant: the claimed length equals what is written, byte for byte, so sizes and writing are computed the same way.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
+import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "../../src/store/collection-layout.ts";
+import { idLengthOf } from "../../src/store/id-codec.ts";
 import type { EngineReply } from "../engine.ts";
-import { idLengthOf } from "./id-codec.ts";
 import type { SearchResult } from "./shard-collection.ts";
-import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "./vector-layout.ts";
 import {
   GET_ENTRY_HEADER,
   GET_HEADER,

@@ -16,8 +16,8 @@
  * ```
  */
 import { ShardloomError } from "../../src/errors.ts";
+import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "../../src/store/id-codec.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
-import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "./id-codec.ts";
 import {
   METRIC_NAMES,
   QUANTIZATION_NAMES,

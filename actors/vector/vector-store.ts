@@ -11,12 +11,6 @@ import { beginWrite, bumpIncarnation, endWrite, repairOdd } from "../../native-b
 import { CELL_HEADER_BYTES, USER0, USER1, USER2, USER3, USER4 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, METRIC } from "../../native-bridge/kernels.ts";
 import { ShardloomError } from "../../src/errors.ts";
-import type { EngineContext } from "../engine.ts";
-import { type Adopted, type Chunk, CollectionRoot } from "./collection-root.ts";
-import { Directory, type DirectoryEntries } from "./directory.ts";
-import { idLengthOf, readId, sameIdBytes, type VectorId } from "./id-codec.ts";
-import { RecordHeap } from "./record-heap.ts";
-import { Shadow } from "./shadow.ts";
 import {
   chunkOfRow,
   firstRowOf,
@@ -33,7 +27,13 @@ import {
   rowGeometry,
   rowsInChunk,
   SEQUENCE_BLOCK,
-} from "./vector-layout.ts";
+} from "../../src/store/collection-layout.ts";
+import { type Adopted, type Chunk, CollectionRoot } from "../../src/store/collection-root.ts";
+import { Directory, type DirectoryEntries } from "../../src/store/directory.ts";
+import { idLengthOf, readId, sameIdBytes, type VectorId } from "../../src/store/id-codec.ts";
+import { RecordHeap } from "../../src/store/record-heap.ts";
+import { Shadow } from "../../src/store/shadow.ts";
+import type { EngineContext } from "../engine.ts";
 import { metricCode, type ResolvedVectorOptions } from "./vector-options.ts";
 
 const TWO_32 = 2 ** 32;

@@ -193,7 +193,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       peers,
       control: channel.port2,
       actorUrls: options.actorUrls,
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: options.defaults,
       spinLimitUs: options.spinLimitUs,
       recover: options.recover(shard),
     };

@@ -5,6 +5,7 @@
  */
 import type { BridgeOptions } from "../../native-bridge/bridge.ts";
 import type { ShardloomError } from "../errors.ts";
+import type { CallDefaults } from "../routing/call-defaults.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { RecoverTask, ShardReady } from "./shard-task.ts";
@@ -37,7 +38,7 @@ export interface ControlPlaneOptions {
   readonly maxHandlerMs: number;
   readonly maxNativeMs: number;
   readonly startTimeoutMs: number;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
   readonly maxHeapMb?: number;
   readonly workerNice: number;

@@ -4,6 +4,7 @@
  * Everything in a task crosses threads by structured clone: shared memory by reference, the rest as plain data.
  */
 import type { MessagePort } from "node:worker_threads";
+import type { CallDefaults } from "../routing/call-defaults.ts";
 
 /** Both bridges between two workers, from the side of the one that receives this. */
 export interface PeerTask {
@@ -42,8 +43,7 @@ export interface ShardTask {
   readonly control: MessagePort;
   /** Modules that export user actors. */
   readonly actorUrls: readonly string[];
-  /** Deadline of calls that give none, in ms. */
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   /** Longest spin for a message before the worker parks, in us. */
   readonly spinLimitUs: number;
   /** What engines need to take over the regions of the shard's previous worker. */

@@ -189,7 +189,7 @@ describe("a collection of vectors", () => {
     const whole = await docs.search(origin, { k: 40 });
     expect(whole.completeness).toMatchObject({ planned: 2, answered: 2, complete: true });
     const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 0)).block(300);
-    const part = await docs.search(origin, { k: 40, partial: "allow", timeoutMs: 100 });
+    const part = await docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 100 });
     expect(part.completeness).toMatchObject({ planned: 2, answered: 1, timedOut: 1, complete: false });
     expect(part.completeness.outcomes[0]).toMatchObject({
       shard: 0,
@@ -218,7 +218,7 @@ describe("a collection with a dead shard", () => {
       // Sent before the death, so that they meet it in the dead worker's ring.
       const [strict, lenient] = await Promise.allSettled([
         docs.search(origin),
-        docs.search(origin, { k: 40, partial: "allow" }),
+        docs.search(origin, { k: 40, gather: "best-effort" }),
       ]);
       await exit;
       expect(strict).toMatchObject({ status: "rejected", reason: { code: "ERR_WORKER_LOST" } });

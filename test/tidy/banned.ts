@@ -74,7 +74,7 @@ export const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
   "node:tls": ["src/transport/tls.ts"],
   "node:worker_threads": ["src/plane/"],
   comlink: ["src/plane/"],
-  msgpackr: ["src/wire/value-codec.ts", "actors/vector/metadata-codec.ts"],
+  msgpackr: ["src/wire/value-codec.ts", "src/store/metadata-codec.ts"],
   piscina: ["src/plane/"],
   usearch: ["actors/vector/"],
 };

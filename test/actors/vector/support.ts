@@ -2,7 +2,6 @@
 
 import { Packr } from "msgpackr";
 import type { Engine, EngineContext, EngineReply, EngineRequest, WireMemory } from "../../../actors/engine.ts";
-import type { VectorId } from "../../../actors/vector/id-codec.ts";
 import { createVectorEngine, type VectorRecovery } from "../../../actors/vector/vector-engine.ts";
 import { resolveVectorOptions, type VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
 import {
@@ -38,6 +37,7 @@ import {
 import { Arena, createArena } from "../../../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../../../native-bridge/kernels.ts";
 import { RegionTable } from "../../../native-bridge/region-table.ts";
+import type { VectorId } from "../../../src/store/id-codec.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
 import {
   VECTOR_COUNT,

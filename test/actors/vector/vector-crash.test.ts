@@ -7,10 +7,10 @@
 
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
-import { ROOT_DROPPED, ROOT_GONE, ROOT_MAGIC_WORD } from "../../../actors/vector/vector-layout.ts";
 import type { VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
 import { Arena, createArena } from "../../../native-bridge/arena.ts";
 import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
+import { ROOT_DROPPED, ROOT_GONE, ROOT_MAGIC_WORD } from "../../../src/store/collection-layout.ts";
 import { dieAt } from "../../native-bridge/memory-support.ts";
 import { Bed, type Document, pack, randomFrom } from "./support.ts";
 

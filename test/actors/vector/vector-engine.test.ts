@@ -1,9 +1,9 @@
 /** The vector engine against a naive model: a Map of documents, sorted by float64 distances. */
 import { describe, expect, test } from "vitest";
-import type { VectorId } from "../../../actors/vector/id-codec.ts";
 import { METRIC_NAMES } from "../../../actors/vector/vector-options.ts";
 import { PLAN } from "../../../actors/vector/vector-replies.ts";
 import { INCLUDE } from "../../../actors/vector/vector-requests.ts";
+import type { VectorId } from "../../../src/store/id-codec.ts";
 import { Bed, type Document, pack, plainDistance, randomFrom } from "./support.ts";
 
 const LANGS = ["en", "de", "fr"];

@@ -1,13 +1,13 @@
 /** One-sided reads while rows are deleted, moved, dropped or left open by a dead writer, at exactly the worst moment. */
 
 import { describe, expect, test } from "vitest";
-import { decodeMetadata } from "../../../actors/vector/metadata-codec.ts";
 import { NOT_FOUND, VectorReader } from "../../../actors/vector/vector-reader.ts";
 import { beginWrite } from "../../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
 import { Verbs } from "../../../native-bridge/verbs.ts";
+import { decodeMetadata } from "../../../src/store/metadata-codec.ts";
 import { dieAt } from "../../native-bridge/memory-support.ts";
 import { Bed, makeContext } from "./support.ts";
 

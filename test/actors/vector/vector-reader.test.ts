@@ -2,13 +2,13 @@
 
 import { Worker } from "node:worker_threads";
 import { afterAll, describe, expect, test } from "vitest";
-import type { VectorId } from "../../../actors/vector/id-codec.ts";
 import { NOT_FOUND, VectorReader } from "../../../actors/vector/vector-reader.ts";
 import { createArena } from "../../../native-bridge/arena.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
 import { Verbs } from "../../../native-bridge/verbs.ts";
 import { compareIds } from "../../../src/routing/merge.ts";
+import type { VectorId } from "../../../src/store/id-codec.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
 import { Bed, makeContext, pack, randomFrom } from "./support.ts";
 

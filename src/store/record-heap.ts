@@ -5,9 +5,7 @@
  * is reserved before the first write of a batch, so appending cannot fail.
  * Divergence from a log: nothing is read back in order; after a crash the rows say which records live.
  */
-import { ShardloomError } from "../../src/errors.ts";
-import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
-import { idLengthOf } from "./id-codec.ts";
+import { ShardloomError } from "../errors.ts";
 import {
   MAX_HEAP_CHUNKS,
   RECORD_HASH,
@@ -17,7 +15,9 @@ import {
   RECORD_TOTAL,
   ROOT_HEAP_TABLE,
   recordBytes,
-} from "./vector-layout.ts";
+} from "./collection-layout.ts";
+import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
+import { idLengthOf } from "./id-codec.ts";
 
 const FIRST_CHUNK_BYTES = 32 * 1024;
 const LARGEST_CHUNK_BYTES = 4 * 1024 * 1024;

@@ -6,7 +6,7 @@
  * would come back as something else and no filter could match it.
  */
 import { Packr } from "msgpackr";
-import { describeValue, ShardloomError } from "../../src/errors.ts";
+import { describeValue, ShardloomError } from "../errors.ts";
 import type { VectorId } from "./id-codec.ts";
 
 /** Plain data by name. */

@@ -10,7 +10,7 @@ import type { Arena } from "../../native-bridge/arena.ts";
 import { beginWrite, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ACCESS, type AdoptedRegion, type RegionRef, type RegionTable } from "../../native-bridge/region-table.ts";
-import { ShardloomError } from "../../src/errors.ts";
+import { ShardloomError } from "../errors.ts";
 import {
   AUXILIARY_BLOCKS,
   CHUNK_ENTRY_WORDS,
@@ -36,7 +36,7 @@ import {
   ROOT_STRUCTURE,
   type RowGeometry,
   SHADOW_HEADER_BYTES,
-} from "./vector-layout.ts";
+} from "./collection-layout.ts";
 
 /** A registered range that a table of the root names. */
 export interface Chunk {

@@ -1,5 +1,5 @@
 /**
- * Layout of one shard's part of a vector collection in the arena: root, shadow, row chunks, records, directory.
+ * Layout of one shard's part of a collection in the arena: root, shadow, row chunks, records, directory.
  *
  * ```
  *  root       one cell, registered: header | words below | row chunk table | heap chunk table; then, unregistered, the shadow

@@ -6,8 +6,8 @@
  */
 import { beginWrite, endWrite, isOdd } from "../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES, USER0 } from "../../native-bridge/cell-layout.ts";
+import { SHADOW, SHADOW_HEADER_BYTES } from "./collection-layout.ts";
 import type { CollectionRoot } from "./collection-root.ts";
-import { SHADOW, SHADOW_HEADER_BYTES } from "./vector-layout.ts";
 
 const TWO_32 = 2 ** 32;
 const STATE = 0;

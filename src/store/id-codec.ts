@@ -4,9 +4,10 @@
  * Invariant: equal ids have equal (kind, bytes), so that owner and one-sided readers compare bytes and never decode.
  * An id word packs both: byte length in bits 0–23, kind in bits 24–31.
  */
-import { describeValue, invalidArgument } from "../../src/errors.ts";
+import { describeValue, invalidArgument } from "../errors.ts";
 
-export type VectorId = string | number;
+export type DocumentId = string | number;
+export type VectorId = DocumentId;
 
 export const ID_STRING = 0;
 export const ID_NUMBER = 1;

@@ -5,14 +5,15 @@
  * sequence is never cut short. A full table is rebuilt into a new region, which the root then names; readers that miss
  * in the old one see that the root changed and look again. Hashes may collide: the caller compares ids.
  */
-import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
+
 import {
   DIRECTORY_DELETED,
   DIRECTORY_SLOT_WORDS,
   directoryWord,
   ROOT_DIRECTORY,
   seekDirectory,
-} from "./vector-layout.ts";
+} from "./collection-layout.ts";
+import type { Adopted, Chunk, CollectionRoot } from "./collection-root.ts";
 
 const MIN_SLOTS = 256;
 
