@@ -31,7 +31,7 @@ import {
   type WriteOptions,
 } from "./call-options.ts";
 import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult } from "./planned-read.ts";
-import { maxPrefixBytes, RoutedPayload, readPrefix, writePrefix } from "./routed-payload.ts";
+import { maxPrefixBytes, RoutedPayload, readComplete, readPrefix, writePrefix } from "./routed-payload.ts";
 import { createRouterCounters, type RouterCounters, type RouterStats, routerStats } from "./router-stats.ts";
 
 /** What a coordinator works with. */
@@ -172,15 +172,7 @@ export class Coordinator {
     const { snapshot } = this;
     const rules = this.#rules(options);
     const payload = new RoutedPayload(readPrefix(snapshot, rules, options.session, target), body);
-    const read = (frame: ReplyFrame): T => {
-      const { refused, byteLength } = readRoutedReply(frame, frame.offset, frame.length);
-      if (refused.length === 0) return decode(frame, frame.offset + byteLength, frame.length - byteLength);
-      throw new ShardloomError(
-        "ERR_STALE_REPLICA",
-        `Cannot read on from shard ${target.shard} as it no longer answers for ${refused.length} of ${target.vshards.length} vshards`,
-        { details: { shard: target.shard, vshards: refused.map(({ vshard }) => vshard) } },
-      );
-    };
+    const read = (frame: ReplyFrame): T => readComplete(frame, (offset, length) => decode(frame, offset, length));
     return this.ask(target.shard, type, VSHARD_LISTED, payload, read, options);
   }
 

@@ -5,8 +5,9 @@
  * holds, or everything that it is the primary of.
  */
 
+import { ShardloomError } from "../src/errors.ts";
 import type { PlanTarget, ReadRules } from "../src/routing/plan.ts";
-import type { MemoryViews, Payload } from "../src/routing/requester.ts";
+import type { MemoryViews, Payload, ReplyFrame } from "../src/routing/requester.ts";
 import type { Session } from "../src/topology/session.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import {
@@ -14,6 +15,7 @@ import {
   type ConsistencyCode,
   ROUTED_HEADER_BYTES,
   type RoutedRequest,
+  readRoutedReply,
   routedRequestBytes,
   SCOPE,
   writeRoutedRequest,
@@ -25,6 +27,24 @@ const CODES: Readonly<Record<ReadRules["consistency"], ConsistencyCode>> = {
   "bounded-staleness": CONSISTENCY.BOUNDED_STALENESS,
   eventual: CONSISTENCY.EVENTUAL,
 };
+
+/** A read of every vshard whose primary the shard is. */
+export const STRONG_READ: RoutedRequest = { consistency: CONSISTENCY.STRONG, scope: SCOPE.PRIMARY };
+
+/**
+ * Decodes the body of a reply that must be complete.
+ *
+ * @throws {ShardloomError} `ERR_STALE_REPLICA` when the shard left vshards out.
+ */
+export function readComplete<T>(frame: ReplyFrame, decode: (offset: number, length: number) => T): T {
+  const { refused, byteLength } = readRoutedReply(frame, frame.offset, frame.length);
+  if (refused.length === 0) return decode(frame.offset + byteLength, frame.length - byteLength);
+  throw new ShardloomError(
+    "ERR_STALE_REPLICA",
+    `Cannot use reply as it must be complete: ${refused.length} vshards were left out`,
+    { details: { vshards: refused.map(({ vshard }) => vshard) } },
+  );
+}
 
 /** A body with its prefix. */
 export class RoutedPayload implements Payload {

@@ -64,6 +64,10 @@ export interface ClusterOptions {
   readonly strategy?: Strategy;
   /** How many copies must have applied a write that does not say, before it is acknowledged. @default "quorum" */
   readonly acks?: Acks;
+  /** A worker silent in JavaScript for so long is suspect: other copies are preferred to it. In ms, `100..60000`. @default 600 */
+  readonly suspectMs?: number;
+  /** And after so long it is down until it moves again; above `suspectMs`. @default 1200 */
+  readonly downMs?: number;
   /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
   readonly zones?: readonly string[];
 }
@@ -101,6 +105,8 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     consistency: options.consistency ?? "strong",
     strategy: options.strategy ?? "power-of-two",
     acks: options.acks ?? "quorum",
+    suspectMs: options.suspectMs ?? 600,
+    downMs: options.downMs ?? Math.max(1_200, 2 * (options.suspectMs ?? 600)),
     zones: options.zones ?? new Array<string>(workers).fill("zone-0"),
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
   };
@@ -125,6 +131,8 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
   oneOf(resolved, "strategy", STRATEGIES);
   acksOf(resolved.acks, resolved.replicationFactor);
+  integer(resolved, "suspectMs", 100, 60_000);
+  integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
   if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
     throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
   if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
@@ -134,14 +142,14 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   return resolved;
 }
 
-function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
-  return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
-}
-
 /** What every thread of the cluster does in calls that do not say so. */
 export function callDefaults(options: ResolvedClusterOptions): CallDefaults {
   const { requestTimeoutMs, consistency, strategy, acks } = options;
   return { requestTimeoutMs, consistency, strategy, acks };
+}
+
+function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
+  return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {

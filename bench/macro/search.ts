@@ -9,12 +9,11 @@
  * Both sides return when every shard has searched for every query. Sides alternate; neither client nor workers spin.
  */
 
-import { RoutedPayload } from "../../actors/routed-payload.ts";
+import { RoutedPayload, readComplete, STRONG_READ } from "../../actors/routed-payload.ts";
 import { readSearchReply } from "../../actors/vector/vector-replies.ts";
 import { SEARCH_EXACT, searchRequestBytes, writeSearchRequest } from "../../actors/vector/vector-requests.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
-import { CONSISTENCY, ROUTED_HEADER_BYTES, SCOPE } from "../../src/wire/routed-codec.ts";
 import { judge } from "../harness/goals.ts";
 import {
   type Bench,
@@ -36,9 +35,6 @@ const CONCURRENCY = 32;
 const BATCH = 8;
 /** Four workers fill the cores: a client that polls for replies takes 30 us a query from them, of some 1,100. */
 const SPIN_LIMIT_US = 0;
-
-/** What a client asks every shard for. */
-const STRONG_READ = { consistency: CONSISTENCY.STRONG, scope: SCOPE.PRIMARY };
 
 interface Timed {
   readonly stage: SearchStage;
@@ -88,15 +84,14 @@ function direct({ stage, block, count }: Timed, exact: boolean): BenchCase {
     const request = { collectionId, k: K, ef: 0, flags: exact ? SEARCH_EXACT : 0, queries, dimensions: DIMENSIONS };
     const payload = new RoutedPayload(STRONG_READ, {
       byteLength: searchRequestBytes(request),
-      write: (target: Parameters<typeof writeSearchRequest>[0], offset: number) =>
-        writeSearchRequest(target, offset, request),
+      write: (target, offset) => writeSearchRequest(target, offset, request),
     });
     const searched = await coordinator.ask(
       shard,
       VECTOR_SEARCH,
       VSHARD_LISTED,
       payload,
-      (frame) => frame.i32[(frame.offset + ROUTED_HEADER_BYTES) >>> 2] as number,
+      (frame) => readComplete(frame, (offset) => frame.i32[offset >>> 2] as number),
       undefined,
     );
     answered += searched;
@@ -189,15 +184,14 @@ async function assertIndexed({ stage, block }: Timed): Promise<void> {
   for (const shard of stage.coordinator.shards) {
     const payload = new RoutedPayload(STRONG_READ, {
       byteLength: searchRequestBytes(request),
-      write: (target: Parameters<typeof writeSearchRequest>[0], offset: number) =>
-        writeSearchRequest(target, offset, request),
+      write: (target, offset) => writeSearchRequest(target, offset, request),
     });
     const [answer] = await stage.coordinator.ask(
       shard,
       VECTOR_SEARCH,
       VSHARD_LISTED,
       payload,
-      (frame) => readSearchReply(frame, frame.offset + ROUTED_HEADER_BYTES, frame.length - ROUTED_HEADER_BYTES),
+      (frame) => readComplete(frame, (offset, length) => readSearchReply(frame, offset, length)),
       undefined,
     );
     if (answer?.plan !== 1) throw new Error(`search bench: shard ${shard} did not use its index`);

@@ -64,6 +64,10 @@ export interface WorkerRestarted {
 
 /** Lifecycle events. */
 export interface ControlPlaneEvents {
+  /** A worker is being started for a shard: its rings take requests, nobody serves them yet. */
+  "worker-starting": [{ readonly shard: number; readonly incarnation: number }];
+  /** A worker serves, the first one of its shard or a replacement. */
+  "worker-ready": [{ readonly shard: number; readonly incarnation: number }];
   "worker-lost": [WorkerLost];
   "worker-restarted": [WorkerRestarted];
   "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];

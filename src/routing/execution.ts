@@ -222,9 +222,10 @@ export class Execution<T> implements AttemptOwner<T> {
     const { state, target, pending, sentAtMs } = attempt;
     if (state === "ended") return;
     if (state === "sent") {
-      // It took at least so long; when that is less than usual it says nothing.
-      const usualUs = this.state.loads.latencyUs(target.shard) || 0;
-      this.state.loads.end(target.shard, Math.max(usualUs, (nowMs - sentAtMs) * 1000), true);
+      // Outrun after its p95, it counts as an answer that came now: left out, the slow would be missing from the p95.
+      const soFarUs = (nowMs - sentAtMs) * 1000;
+      if (error === OUTRUN && attempt.within === undefined) this.state.loads.end(target.shard, soFarUs, true);
+      else this.state.loads.cancel(target.shard, soFarUs);
       // A probe that another copy has outrun found its shard slow to answer still; else nobody knows.
       const signal = attempt.probe && error === OUTRUN ? "silent" : "unknown";
       this.state.breakers.record(target.shard, signal, attempt.probe, nowMs);

@@ -19,11 +19,13 @@ import type { Gathered } from "./gather.ts";
 import { Hedger } from "./hedge.ts";
 import { type BudgetLimits, RetryBudget } from "./retry-budget.ts";
 
-/** Where an executor tells how requests went, and learns how long they take. See `replica-loads.ts`. */
+/** Where an executor tells how requests went, and learns how long they take. See `ReplicaLoads`. */
 export interface LoadBook {
   begin(shard: number): void;
   end(shard: number, latencyUs: number, ok: boolean): void;
-  latencyUs(shard: number): number;
+  /** A request was given up: it would have taken `elapsedUs` or more. */
+  cancel(shard: number, elapsedUs: number): void;
+  /** An observed quantile of a shard's latencies, in us; infinity while too little is known. */
   quantileUs(shard: number, q: number): number;
 }
 

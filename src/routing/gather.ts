@@ -154,7 +154,7 @@ export class Gather<T> {
     const completeness = summarize(outcomes);
     const error = outcomes.find((outcome) => outcome.error !== undefined)?.error;
     if (completeness.vshards.answered === 0 && completeness.answered === 0 && error !== undefined) this.#reject(error);
-    else this.#resolve({ answers: (this.#answers as (readonly T[])[]).flat(1) as T[], completeness });
+    else this.#resolve({ answers: flat(this.#answers), completeness });
   }
 
   #quorumMissed(error: ShardloomError): ShardloomError {
@@ -165,6 +165,12 @@ export class Gather<T> {
       { cause: error, details: { planned: this.#planned, needed: this.#needed, answered: this.#answered, failed } },
     );
   }
+}
+
+function flat<T>(lists: readonly (readonly T[] | undefined)[]): T[] {
+  const all: T[] = [];
+  for (const list of lists) if (list !== undefined) all.push(...list);
+  return all;
 }
 
 /** The status that an error stands for. */

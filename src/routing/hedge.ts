@@ -12,7 +12,7 @@ export type HedgePolicy = "p95" | "off" | number;
 
 /** What the hedging of one thread knows of latencies. */
 export interface LatencySource {
-  /** An observed quantile of a shard's latencies, in us; 0 or NaN when too few are known. */
+  /** An observed quantile of a shard's latencies, in us; infinity, 0 or NaN while too little is known. */
   quantileUs(shard: number, q: number): number;
 }
 

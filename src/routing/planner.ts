@@ -11,21 +11,20 @@
 import { invalidArgument } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
-import { MAX_SHARDS, MEMBER_STATE, NO_SHARD, type ReplicaGroup, type TopologySnapshot } from "../topology/snapshot.ts";
+import { MAX_SHARDS, MEMBER_STATE, type ReplicaGroup, type TopologySnapshot } from "../topology/snapshot.ts";
 import { Eligibility, ranksFor, UNAVAILABLE_REASONS, whyNobody } from "./eligibility.ts";
 import type {
-  Consistency,
   LagSource,
   Plan,
   PlanRequest,
   PlanTarget,
   ReadRules,
-  Strategy,
   UnavailableReason,
   UnavailableVshards,
 } from "./plan.ts";
 import type { ReplicaLoads } from "./replica-loads.ts";
-import { below, CHOOSERS, Choice, type Chooser, mix, PLACES } from "./strategies.ts";
+import { Fallbacks, RoutedPlan } from "./routed-plan.ts";
+import { CHOOSERS, Choice, type Chooser, mix, PLACES } from "./strategies.ts";
 
 /** What a planner is made with. */
 export interface PlannerOptions {
@@ -43,13 +42,13 @@ const NOTHING_UNAVAILABLE: readonly UnavailableVshards[] = [];
 const NO_UNIT = -1;
 const MAX_STAMP = 0x7fffffff;
 /**
- * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and a sequence
- * apart for fallbacks. A number from `Random` would be boxed. Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2,
- * 3", SC 2011.
+ * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and one
+ * apart for the order. A number from `Random` would be boxed.
+ * Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
  */
 const PLAN_STEP = 0x9e3779b9 | 0;
 const UNIT_STEP = 0x85157af5 | 0;
-const FALLBACK_STEP = 0x7feb352d;
+const ORDER_STEP = 0x68bc21eb;
 
 /** Plans the reads of one client thread. */
 export class Planner {
@@ -203,8 +202,14 @@ export class Planner {
     const chooser = CHOOSERS[rules.strategy];
     const ranks = ranksFor(rules);
     const nowMs = rules.consistency === "bounded-staleness" ? this.#clock.nowMs() : 0;
-    for (let vshard = this.#lowest; vshard <= this.#highest; vshard++) {
-      if (!this.#isAll && this.#wanted[vshard] !== this.#stamp) continue;
+    // In an order that differs by plan: who chooses later sees more of what is assigned, and must not always be the same group.
+    // The range is widened to a power of two, over which every odd stride visits everything once.
+    const span = this.#highest - this.#lowest + 1;
+    const last = span === 1 ? 0 : 0xffff_ffff >>> Math.clz32(span - 1);
+    const stride = mix((salt + ORDER_STEP) | 0) | 1;
+    for (let step = 0, at = salt & last; step <= last; step++, at = (at + stride) & last) {
+      const vshard = this.#lowest + at;
+      if (at >= span || (!this.#isAll && this.#wanted[vshard] !== this.#stamp)) continue;
       const group = snapshot.groupOf[vshard] as number;
       const { copies } = snapshot.groups[group] as ReplicaGroup;
       const mask = this.#eligibility.maskOf(rules, vshard, copies, nowMs);
@@ -223,8 +228,9 @@ export class Planner {
   }
 
   #choose(chooser: Chooser): number {
+    const shard = chooser(this.#choice);
     this.#choice.assignedTotal++;
-    return chooser(this.#choice);
+    return shard;
   }
 
   #findUnit(group: number, mask: number): number {
@@ -312,77 +318,8 @@ export class Planner {
 
 type Part = PlanTarget | UnavailableVshards;
 
-/** Looks for the next copy on behalf of all plans of one planner. */
-class Fallbacks {
-  readonly #clock: Clock;
-  readonly #eligibility: Eligibility;
-  readonly #choice: Choice;
-
-  constructor(clock: Clock, eligibility: Eligibility, choice: Choice) {
-    this.#clock = clock;
-    this.#eligibility = eligibility;
-    this.#choice = choice;
-  }
-
-  next(snapshot: TopologySnapshot, rules: ReadRules, salt: number, vshard: number, tried: readonly number[]): number {
-    const index = snapshot.groupOf[vshard];
-    if (index === undefined) return NO_SHARD;
-    const { copies } = snapshot.groups[index] as ReplicaGroup;
-    let mask = this.#eligibility.maskOf(rules, vshard, copies, this.#clock.nowMs());
-    for (let at = 0; at < copies.length; at++) if (tried.includes(copies[at] as number)) mask &= ~(1 << at);
-    const choice = this.#choice;
-    choice.gather(copies, mask, snapshot.states, ranksFor(rules));
-    if (choice.count === 0) return NO_SHARD;
-    const chosenAt = tried[0] === undefined ? -1 : copies.indexOf(tried[0]);
-    let after = 0;
-    while (after < choice.count && copies.indexOf(choice.candidates[after] as number) < chosenAt) after++;
-    const offset = below(mix((mix(salt) + Math.imul(index, FALLBACK_STEP)) | 0) >>> 16, choice.count);
-    return choice.candidates[(after + offset) % choice.count] as number;
-  }
-}
-
 function placeOfNobody(rules: ReadRules, copies: Uint16Array, states: Uint8Array): number {
   return MAX_SHARDS + UNAVAILABLE_REASONS.indexOf(whyNobody(rules, copies, states));
-}
-
-class RoutedPlan implements Plan {
-  readonly snapshot: TopologySnapshot;
-  readonly kind: Plan["kind"];
-  readonly targets: readonly PlanTarget[];
-  readonly unavailable: readonly UnavailableVshards[];
-  readonly #rules: ReadRules;
-  readonly #salt: number;
-  readonly #fallbacks: Fallbacks;
-
-  constructor(
-    snapshot: TopologySnapshot,
-    kind: Plan["kind"],
-    rules: ReadRules,
-    targets: readonly PlanTarget[],
-    unavailable: readonly UnavailableVshards[],
-    salt: number,
-    fallbacks: Fallbacks,
-  ) {
-    this.snapshot = snapshot;
-    this.kind = kind;
-    this.targets = targets;
-    this.unavailable = unavailable;
-    this.#rules = rules;
-    this.#salt = salt;
-    this.#fallbacks = fallbacks;
-  }
-
-  get strategy(): Strategy {
-    return this.#rules.strategy;
-  }
-
-  get consistency(): Consistency {
-    return this.#rules.consistency;
-  }
-
-  fallback(vshard: number, tried: readonly number[]): number {
-    return this.#fallbacks.next(this.snapshot, this.#rules, this.#salt, vshard, tried);
-  }
 }
 
 function requireVshard(name: string, vshard: number, { vshards }: TopologySnapshot): void {

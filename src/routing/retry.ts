@@ -122,7 +122,7 @@ function again<T>(
   if (error.code === "ERR_TIMEOUT" || atMs >= call.deadlineAtMs) return execution.lose(part, error);
   if (!hasToken(execution, nowMs)) return execution.lose(part, error);
   // The one whose failure is oldest, as it has had the longest time to recover.
-  const shard = tried.find((one) => state.breakers.mayAdmit(one, nowMs)) ?? (tried[0] as number);
+  const shard = tried.find((one) => state.breakers.mayAdmit(one, nowMs)) ?? attempt.target.shard;
   const others = tried.filter((one) => one !== shard);
   const { target: last } = attempt;
   const whole = last.whole && shard === last.shard && missing.length === last.vshards.length;
