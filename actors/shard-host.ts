@@ -206,6 +206,7 @@ class ShardHost {
       defaults: this.#task.defaults,
       random: systemRandom,
       localShard: shard,
+      lag: new ReplicaTable(this.#task.replicas, topology, () => systemClock.nowMs()),
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     const router = new ActorRouter({
@@ -272,8 +273,7 @@ class ShardHost {
 
   /** Takes part in the replication of the engines whose data has copies. */
   #replication(engines: readonly Engine[]): { gate: VshardGate; copies: Engine; primary: Primary | undefined } {
-    const { shard, incarnation } = this.#task;
-    const { requestTimeoutMs } = this.#task.defaults;
+    const { shard, incarnation, defaults } = this.#task;
     const topology = this.#topology;
     const nowMs = (): number => systemClock.nowMs();
     const table = new ReplicaTable(this.#task.replicas, topology, nowMs);
@@ -286,7 +286,7 @@ class ShardHost {
         : new Primary({
             ...options,
             incarnation,
-            requestTimeoutMs,
+            requestTimeoutMs: defaults.requestTimeoutMs,
             clock: systemClock,
             scheduler: systemScheduler,
             requester: (peer) => this.#requesters.get(peer),

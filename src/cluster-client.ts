@@ -33,6 +33,7 @@ import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
+import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
@@ -48,6 +49,7 @@ export interface ClusterPort {
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly topology: SharedArrayBuffer;
+  readonly replicas: SharedArrayBuffer;
   readonly actors: ActorTable;
   readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
@@ -199,6 +201,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       requester: (shard) => this.#client.requester(shard),
       defaults,
       random: systemRandom,
+      lag: new ReplicaTable(port.replicas, this.#topology, () => systemClock.nowMs()),
     });
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
     this.#barriers = new BarrierCatalog({

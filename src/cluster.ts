@@ -39,7 +39,7 @@ import type { Member } from "./topology/member.ts";
 import { shardId } from "./topology/member.ts";
 import type { MemberChange, Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
-import { createReplicaBlock } from "./topology/replica-table.ts";
+import { createReplicaBlock, ReplicaTable } from "./topology/replica-table.ts";
 import { Session } from "./topology/session.ts";
 import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
@@ -86,6 +86,7 @@ const MAIN_OWNER = 0xffff;
 export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposable {
   readonly options: ResolvedClusterOptions;
   readonly #topology: NodeTopology;
+  readonly #replicas: SharedArrayBuffer;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #regions: RegionTable;
@@ -114,6 +115,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       suspectMs,
       downMs,
     });
+    this.#replicas = createReplicaBlock(this.topology);
     const memory = createArena({ capacityBytes: options.memoryBytes });
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
@@ -138,6 +140,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       requester: (shard) => this.#client.requester(shard),
       defaults: callDefaults(options),
       random: systemRandom,
+      lag: new ReplicaTable(this.#replicas, this.#topology.shared, () => systemClock.nowMs()),
     });
     this.#barriers = new BarrierCatalog({
       clock: systemClock,
@@ -287,6 +290,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       memory,
       kernels: this.#compiled,
       topology: this.#topology.block,
+      replicas: this.#replicas,
       actors: this.#actors,
       defaults: callDefaults(this.options),
       spinLimitUs,
@@ -347,7 +351,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       scheduler: systemScheduler,
       shards: options.workers,
       topology: this.#topology.block,
-      replicas: createReplicaBlock(this.topology),
+      replicas: this.#replicas,
       memory,
       kernels,
       workerUrl: WORKER_URL,

@@ -26,8 +26,8 @@ const NOTHING: readonly RefusedVshard[] = [];
 /** What one topology makes of this shard. */
 interface Roles {
   readonly snapshot: TopologySnapshot;
-  /** Vshards whose primary it is, ascending. */
-  readonly primary: Uint16Array;
+  /** 1 for each vshard whose primary it is. */
+  readonly primary: Uint8Array;
   /** Vshards that it holds a copy of, ascending. */
   readonly held: Uint16Array;
 }
@@ -42,7 +42,7 @@ export class VshardGate {
   /** 1 for each vshard that the request at hand may have an answer for. */
   #asked: Uint8Array = new Uint8Array(0);
   #accepted = 0;
-  #whole = true;
+  #scope: "whole" | "primary" | "some" = "whole";
   #refused: RefusedVshard[] = [];
 
   constructor(shard: number, topology: TopologySource, table: ReplicaTable) {
@@ -58,7 +58,8 @@ export class VshardGate {
 
   /** The set of the request at hand, 1 for each vshard that is answered for; undefined: all that this shard holds. */
   accepted(): Uint8Array | undefined {
-    return this.#whole ? undefined : this.#canonical(this.#asked);
+    if (this.#scope === "whole") return undefined;
+    return this.#scope === "primary" ? this.#known?.primary : this.#canonical(this.#asked);
   }
 
   /** Looks at a request. After it, `refused` and `accepted` speak of this request. */
@@ -66,7 +67,11 @@ export class VshardGate {
     const roles = this.#roles();
     if (this.#refused.length > 0) this.#refused = []; // a held reply may still have the last one
     if (routed.scope !== SCOPE.LISTED && roles.snapshot.replicationFactor === 1) {
-      this.#whole = true;
+      this.#scope = "whole";
+      return;
+    }
+    if (routed.scope === SCOPE.PRIMARY) {
+      this.#scope = "primary"; // the primary is as fresh as can be: nothing is refused
       return;
     }
     this.#asked.fill(0);
@@ -74,11 +79,10 @@ export class VshardGate {
     if (routed.scope === SCOPE.LISTED) {
       for (let i = 0; i < routed.count; i++) this.#ask(roles.snapshot, routed, routed.vshard(i));
     } else {
-      const list = routed.scope === SCOPE.PRIMARY ? roles.primary : roles.held;
-      for (let i = 0; i < list.length; i++) this.#ask(roles.snapshot, routed, list[i] as number);
+      for (let i = 0; i < roles.held.length; i++) this.#ask(roles.snapshot, routed, roles.held[i] as number);
     }
     if (routed.minCount > 0) this.#askBehind(routed, roles.snapshot);
-    this.#whole = this.#refused.length === 0 && this.#accepted === roles.held.length;
+    this.#scope = this.#refused.length === 0 && this.#accepted === roles.held.length ? "whole" : "some";
   }
 
   #ask(snapshot: TopologySnapshot, routed: RoutedReader, vshard: number): void {
@@ -121,7 +125,7 @@ export class VshardGate {
     this.#asked = new Uint8Array(snapshot.vshards);
     this.#known = {
       snapshot,
-      primary: Uint16Array.from(all.filter((vshard) => snapshot.owners[vshard] === this.#shard)),
+      primary: this.#canonical(Uint8Array.from(snapshot.owners, (owner) => (owner === this.#shard ? 1 : 0))),
       held: Uint16Array.from(all.filter((vshard) => holdsCopy(snapshot, this.#shard, vshard))),
     };
     return this.#known;
