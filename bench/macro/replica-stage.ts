@@ -126,7 +126,7 @@ export class ReplicaStage {
   }
 }
 
-function decode({ i32, offset }: ReplyFrame, shard: number): Decoded<ReplicaAnswer> {
+function decode({ i32, offset }: ReplyFrame, { shard }: PlanTarget): Decoded<ReplicaAnswer> {
   const at = offset >> 2;
   if (i32[at] !== shard) throw new Error(`shard ${i32[at]} answered for shard ${shard}`);
   const count = i32[at + 1] as number;
