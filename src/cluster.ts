@@ -92,6 +92,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #regions: RegionTable;
   readonly #client: ClientPlane;
   readonly #control: ControlPlane;
+  readonly #admission: AdmissionController;
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
   readonly #barriers: BarrierCatalog;
@@ -133,6 +134,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       topology: this.#topology.shared,
       spinLimitUs: options.spinLimitUs,
     });
+    this.#admission = createAdmission(options, shards);
     this.#coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
@@ -140,6 +142,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       requester: (shard) => this.#client.requester(shard),
       defaults: callDefaults(options),
       random: systemRandom,
+      admission: this.#admission,
       lag: new ReplicaTable(this.#replicas, this.#topology.shared, () => systemClock.nowMs()),
     });
     this.#barriers = new BarrierCatalog({

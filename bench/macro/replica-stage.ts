@@ -107,7 +107,7 @@ export class ReplicaStage {
         const requester = plane.requester(target.shard);
         return requester.request(TYPE, VSHARD_LISTED, PRIORITY.NORMAL, deadlineAtMs, body, sink, nowMs, header);
       },
-      cancel: (shard, pending, error) => void plane.requester(shard).cancel(pending, error),
+      cancel: (shard, pending, error) => void plane.requester(shard).cancel(pending as PendingRequest, error),
       decode,
       ...overrides,
     };
