@@ -67,6 +67,12 @@ export class BarrierCatalog {
     return new ClientBarrier(session, this.#options.scheduler, waitTimeoutMs, () => this.#release(session));
   };
 
+  /** Tick of every barrier that this thread has open, by name, as it last heard of it. */
+  async ticks(): Promise<Record<string, number>> {
+    const open = await Promise.allSettled([...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]));
+    return Object.fromEntries(open.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : [])));
+  }
+
   #session(
     name: string,
     resolved: ReturnType<typeof resolveBarrierOptions> | undefined,
