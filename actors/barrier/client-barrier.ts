@@ -176,7 +176,7 @@ class ClientBarrier implements TickBarrier {
     try {
       if (timeoutMs !== undefined) checkWait(timeoutMs);
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(ShardloomError.from(error));
     }
     const wait = this.#session.arrive(this.#used, member, phase, options);
     return signal === undefined && timeoutMs === undefined ? wait : this.#limit(wait, timeoutMs, signal, phase);
@@ -252,7 +252,7 @@ class ClientBarrier implements TickBarrier {
       signal?.addEventListener("abort", onAbort, { once: true });
       wait.then(
         (result) => end(() => resolve(result)),
-        (error: unknown) => end(() => reject(error)),
+        (error: unknown) => end(() => reject(ShardloomError.from(error))),
       );
     });
   }
