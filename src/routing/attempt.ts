@@ -6,8 +6,9 @@
  */
 import type { ShardloomError } from "../errors.ts";
 import type { Due } from "./due-queue.ts";
+import type { SentRequest } from "./execution-call.ts";
 import type { Answered, Part } from "./part.ts";
-import type { PendingRequest, ReplyFrame, ReplySink } from "./pending-request.ts";
+import type { ReplyFrame, ReplySink } from "./pending-request.ts";
 import type { Plan, PlanTarget } from "./plan.ts";
 
 /** What an attempt tells of itself to the execution that it belongs to. */
@@ -38,7 +39,7 @@ export class Attempt<T> implements ReplySink, Due {
   deadlineAtMs = 0;
   /** Whether it is the one request that looks whether its shard is back. */
   probe = false;
-  pending: PendingRequest | undefined = undefined;
+  pending: SentRequest | undefined = undefined;
   /** The second way to its answer, when it was hedged. */
   hedge: Hedge<T> | undefined = undefined;
   /** The hedge that it is a part of. */
