@@ -1,6 +1,6 @@
 /** Workers that die under reads and writes: every call ends, answers are right, and what was acknowledged stays. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Cluster, Consistency, ReadOptions, UpsertOptions, VectorCollection } from "../../src/index.ts";
+import type { Acks, Consistency, ReadOptions, VectorCollection } from "../../src/index.ts";
 import { randomVector } from "../support/cluster.ts";
 import { codeOf, kill, SABOTAGES, seeded, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
 
@@ -80,7 +80,7 @@ function nearest(fixed: ReadonlyMap<number, Float32Array>, query: Float32Array, 
   return [...fixed].sort(([, a], [, b]) => distance(a) - distance(b)).slice(0, k).map(([id]) => id);
 }
 
-function startWriters(docs: VectorCollection, known: Known, acks: UpsertOptions["acks"]): Load {
+function startWriters(docs: VectorCollection, known: Known, acks: Acks): Load {
   const load: Load = { reads: {}, writes: {}, slowestMs: 0, stop };
   let running = true;
   const loops = Array.from({ length: 4 }, async (_, writer) => {
