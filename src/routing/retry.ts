@@ -33,13 +33,13 @@ export function retry<T>(
   const { part, plan, number, replans } = attempt;
   if (error.code === "ERR_STALE_EPOCH") return replan(execution, attempt, vshards, error, nowMs);
   const over = attempt.tries + 1 >= limits.maxAttempts || nowMs >= call.deadlineAtMs;
-  if (!call.idempotent || !error.retryable || over) return execution.lose(part, error);
+  if (!call.idempotent || !error.retryable || over) return end(execution, attempt, vshards, error, nowMs);
   const tried = attempt.triedBy();
   const { targets, missing } = byFallback(plan, vshards, tried, (shard) => state.breakers.mayAdmit(shard, nowMs));
   for (const target of targets) {
     if (hasToken(execution, nowMs))
       execution.enqueue(new Attempt(execution, part, plan, target, tried, number + 1, replans, error));
-    else execution.lose(part, error);
+    else end(execution, attempt, target.vshards, error, nowMs);
   }
   if (missing.length > 0) again(execution, attempt, missing, tried, error, nowMs);
 }
@@ -135,8 +135,8 @@ function again<T>(
   const { part, plan, number, replans } = attempt;
   const atMs = nowMs + fullJitterMs(state.random, PAUSE_BASE_MS, PAUSE_LIMIT_MS, number);
   // Who timed out has had all the time that there was.
-  if (error.code === "ERR_TIMEOUT" || atMs >= call.deadlineAtMs) return execution.lose(part, error);
-  if (!hasToken(execution, nowMs)) return execution.lose(part, error);
+  const over = error.code === "ERR_TIMEOUT" || atMs >= call.deadlineAtMs;
+  if (over || !hasToken(execution, nowMs)) return end(execution, attempt, Uint16Array.from(missing), error, nowMs);
   // The one whose failure is oldest, as it has had the longest time to recover.
   const shard = tried.find((one) => state.breakers.mayAdmit(one, nowMs)) ?? attempt.target.shard;
   const others = tried.filter((one) => one !== shard);
@@ -144,6 +144,20 @@ function again<T>(
   const whole = last.whole && shard === last.shard && missing.length === last.vshards.length;
   const target: PlanTarget = { shard, vshards: Uint16Array.from(missing), whole };
   execution.pause(new Attempt(execution, part, plan, target, others, number + 1, replans, error), atMs, nowMs);
+}
+
+/** No try is left. Copies that are there but too old are waited for, or left out, if the call says so, as when they are planned for. */
+function end<T>(
+  execution: Execution<T>,
+  { part }: Attempt<T>,
+  vshards: Uint16Array,
+  error: ShardloomError,
+  nowMs: number,
+): void {
+  const { unavailable: policy = "fail" } = execution.call;
+  if (error.code !== "ERR_STALE_REPLICA" || policy === "fail") return execution.lose(part, error);
+  const reason = error.details["reason"] === "behind" ? "behind" : "stale";
+  execution.giveUp(part, { vshards, reason }, nowMs);
 }
 
 function hasToken<T>({ state }: Execution<T>, nowMs: number): boolean {

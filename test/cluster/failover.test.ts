@@ -1,7 +1,7 @@
 /** Workers that die under reads and writes: every call ends, answers are right, and what was acknowledged stays. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Acks, Consistency, ReadOptions, VectorCollection } from "../../src/index.ts";
-import { randomVector } from "../support/cluster.ts";
+import { eventually, randomVector } from "../support/cluster.ts";
 import { codeOf, kill, SABOTAGES, seeded, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
 
 const long = process.env["SHARDLOOM_LONG"] === "1";
@@ -138,7 +138,11 @@ describe.each(["all", "quorum"] as const)("every worker killed in turn under loa
       for (let round = 0; round < (long ? 7 : 1); round++) {
         const readers = startReaders(docs, fixed, salt + round);
         const writers = startWriters(docs, known, acks);
-        for (let shard = 0; shard < 3; shard++) await kill(cluster, shard, sabotage);
+        for (let shard = 0; shard < 3; shard++) {
+          await kill(cluster, shard, sabotage);
+          const before = writers.writes["ok"] ?? 0;
+          await eventually("writes go on", () => (writers.writes["ok"] ?? 0) > before + 8);
+        }
         await Promise.all([readers.stop(), writers.stop()]);
         const place = `seed ${seed}, ${sabotage}, acks ${acks}, round ${round}: ${JSON.stringify([readers, writers])}`;
         if (process.env["VERBOSE"]) process.stderr.write(`${place}\n`);

@@ -21,9 +21,12 @@ export function seeded(salt: number): { seed: number; random: Random } {
   return { seed, random: createSeededRandom((seed ^ Math.imul(salt, 0x9e3779b1)) >>> 0) };
 }
 
+/** Admission that sheds nothing: what it sheds is for its own tests. */
+const PATIENT = { maxQueueDelayMs: 60_000 };
+
 /** Three workers, a small map of vshards, and as many copies as asked for. */
 export function startCopies(options: ClusterOptions = {}): Promise<Cluster> {
-  return startTestCluster({ workers: 3, vshards: 16, replicationFactor: 3, ...options });
+  return startTestCluster({ workers: 3, vshards: 16, replicationFactor: 3, admission: PATIENT, ...options });
 }
 
 /** Blocks a shard's thread in JavaScript. @returns when it is really blocked: the end of the block */
