@@ -20,7 +20,7 @@ const HEAP_ERROR_BYTES = 16;
 /** C1: the slowest strategy counts, and none counts when planning allocates more than the plans. */
 function planningGoal(context: BenchContext, rows: BenchRow[]): GoalResult {
   context.log("route: heap");
-  const { plans, allocated, kept, collections } = measurePlanHeap(sized(context.mode, 2_000, 5_000, 5_000));
+  const { plans, allocated, kept, collections } = measurePlanHeap(5_000);
   rows.push(toRow("heap taken", "power-of-two", "bytes/plan", [allocated]));
   rows.push(toRow("heap of the plan itself", "power-of-two", "bytes/plan", [kept]));
   const scatters = rows.filter((row) => row.case === OWN_COPIES);

@@ -11,21 +11,20 @@
 import { invalidArgument } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
-import { MAX_SHARDS, MEMBER_STATE, NO_SHARD, type ReplicaGroup, type TopologySnapshot } from "../topology/snapshot.ts";
+import { MAX_SHARDS, MEMBER_STATE, type ReplicaGroup, type TopologySnapshot } from "../topology/snapshot.ts";
 import { Eligibility, ranksFor, UNAVAILABLE_REASONS, whyNobody } from "./eligibility.ts";
 import type {
-  Consistency,
   LagSource,
   Plan,
   PlanRequest,
   PlanTarget,
   ReadRules,
-  Strategy,
   UnavailableReason,
   UnavailableVshards,
 } from "./plan.ts";
 import type { ReplicaLoads } from "./replica-loads.ts";
-import { below, CHOOSERS, Choice, type Chooser, mix, PLACES } from "./strategies.ts";
+import { Fallbacks, RoutedPlan } from "./routed-plan.ts";
+import { CHOOSERS, Choice, type Chooser, mix, PLACES } from "./strategies.ts";
 
 /** What a planner is made with. */
 export interface PlannerOptions {
@@ -43,13 +42,12 @@ const NOTHING_UNAVAILABLE: readonly UnavailableVshards[] = [];
 const NO_UNIT = -1;
 const MAX_STAMP = 0x7fffffff;
 /**
- * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and others
- * apart for fallbacks and the order. A number from `Random` would be boxed.
+ * Steps of the random numbers, which are mixed counters: one per plan from the seed, one per unit from the plan's, and one
+ * apart for the order. A number from `Random` would be boxed.
  * Source: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
  */
 const PLAN_STEP = 0x9e3779b9 | 0;
 const UNIT_STEP = 0x85157af5 | 0;
-const FALLBACK_STEP = 0x7feb352d;
 const ORDER_STEP = 0x68bc21eb;
 
 /** Plans the reads of one client thread. */
@@ -119,7 +117,7 @@ export class Planner {
     const salt = mix(this.#sequence);
     this.#route(snapshot, rules, salt);
     if (kind === "batch") this.#countItems(request.vshards);
-    this.#allocate(kind === "batch");
+    this.#allocate(kind === "batch" ? request.vshards.length : 0);
     this.#fillVshards();
     if (kind === "batch") this.#fillItems(request.vshards);
     return this.#finish(snapshot, kind, rules, salt);
@@ -267,7 +265,10 @@ export class Planner {
     }
   }
 
-  #allocate(isBatch: boolean): void {
+  /** Makes the parts. All lists of items share one buffer, as many small ones would be many allocations off the heap. */
+  #allocate(itemTotal: number): void {
+    const buffer = itemTotal > 0 ? new ArrayBuffer(4 * itemTotal) : undefined;
+    let itemsFrom = 0;
     for (let at = 0; at < this.#touchedCount; at++) {
       const place = this.#touched[at] as number;
       const count = this.#vshardCount[place] as number;
@@ -276,7 +277,13 @@ export class Planner {
         place < MAX_SHARDS
           ? { shard: place, vshards, whole: count === this.#held[place] }
           : { vshards, reason: UNAVAILABLE_REASONS[place - MAX_SHARDS] as UnavailableReason };
-      this.#parts[place] = isBatch ? { ...part, items: new Uint32Array(this.#itemCount[place] as number) } : part;
+      if (buffer === undefined) {
+        this.#parts[place] = part;
+        continue;
+      }
+      const itemCount = this.#itemCount[place] as number;
+      this.#parts[place] = { ...part, items: new Uint32Array(buffer, 4 * itemsFrom, itemCount) };
+      itemsFrom += itemCount;
     }
   }
 
@@ -320,77 +327,8 @@ export class Planner {
 
 type Part = PlanTarget | UnavailableVshards;
 
-/** Looks for the next copy on behalf of all plans of one planner. */
-class Fallbacks {
-  readonly #clock: Clock;
-  readonly #eligibility: Eligibility;
-  readonly #choice: Choice;
-
-  constructor(clock: Clock, eligibility: Eligibility, choice: Choice) {
-    this.#clock = clock;
-    this.#eligibility = eligibility;
-    this.#choice = choice;
-  }
-
-  next(snapshot: TopologySnapshot, rules: ReadRules, salt: number, vshard: number, tried: readonly number[]): number {
-    const index = snapshot.groupOf[vshard];
-    if (index === undefined) return NO_SHARD;
-    const { copies } = snapshot.groups[index] as ReplicaGroup;
-    let mask = this.#eligibility.maskOf(rules, vshard, copies, this.#clock.nowMs());
-    for (let at = 0; at < copies.length; at++) if (tried.includes(copies[at] as number)) mask &= ~(1 << at);
-    const choice = this.#choice;
-    choice.gather(copies, mask, snapshot.states, ranksFor(rules));
-    if (choice.count === 0) return NO_SHARD;
-    const chosenAt = tried[0] === undefined ? -1 : copies.indexOf(tried[0]);
-    let after = 0;
-    while (after < choice.count && copies.indexOf(choice.candidates[after] as number) < chosenAt) after++;
-    const offset = below(mix((mix(salt) + Math.imul(index, FALLBACK_STEP)) | 0) >>> 16, choice.count);
-    return choice.candidates[(after + offset) % choice.count] as number;
-  }
-}
-
 function placeOfNobody(rules: ReadRules, copies: Uint16Array, states: Uint8Array): number {
   return MAX_SHARDS + UNAVAILABLE_REASONS.indexOf(whyNobody(rules, copies, states));
-}
-
-class RoutedPlan implements Plan {
-  readonly snapshot: TopologySnapshot;
-  readonly kind: Plan["kind"];
-  readonly targets: readonly PlanTarget[];
-  readonly unavailable: readonly UnavailableVshards[];
-  readonly #rules: ReadRules;
-  readonly #salt: number;
-  readonly #fallbacks: Fallbacks;
-
-  constructor(
-    snapshot: TopologySnapshot,
-    kind: Plan["kind"],
-    rules: ReadRules,
-    targets: readonly PlanTarget[],
-    unavailable: readonly UnavailableVshards[],
-    salt: number,
-    fallbacks: Fallbacks,
-  ) {
-    this.snapshot = snapshot;
-    this.kind = kind;
-    this.targets = targets;
-    this.unavailable = unavailable;
-    this.#rules = rules;
-    this.#salt = salt;
-    this.#fallbacks = fallbacks;
-  }
-
-  get strategy(): Strategy {
-    return this.#rules.strategy;
-  }
-
-  get consistency(): Consistency {
-    return this.#rules.consistency;
-  }
-
-  fallback(vshard: number, tried: readonly number[]): number {
-    return this.#fallbacks.next(this.snapshot, this.#rules, this.#salt, vshard, tried);
-  }
 }
 
 function requireVshard(name: string, vshard: number, { vshards }: TopologySnapshot): void {

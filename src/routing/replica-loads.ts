@@ -225,7 +225,7 @@ export class ReplicaLoads {
       this.#known++;
     }
     this.#totals[SAMPLES] = (this.#totals[SAMPLES] as number) + 1;
-    this.#sampledAt[shard] = this.#totals[SAMPLES] as number;
+    this.#sampledAt[shard] = this.#totals[SAMPLES];
     this.#totals[SUM_US] = (this.#totals[SUM_US] as number) + averageUs - before;
     this.#averageUs[shard] = averageUs;
   }
