@@ -90,7 +90,7 @@ export async function upsertItems(
   parts: VectorCollectionParts,
   items: readonly UpsertItem[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   const requests = split(parts, items);
   if (!isTight(parts, items)) return write(parts, requests, options, priority);
@@ -152,7 +152,7 @@ async function reserve(
   parts: VectorCollectionParts,
   requests: readonly Part[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<void> {
   let before: Reservation = { rows: 0, bytes: 0 };
   for (const part of requests) {
@@ -165,7 +165,7 @@ async function write(
   parts: VectorCollectionParts,
   requests: readonly Part[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
@@ -188,7 +188,7 @@ async function writePart(
   parts: VectorCollectionParts,
   part: Part,
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<UpsertReply[]> {
   try {
     return [await send(parts, part, options, priority)];
@@ -203,7 +203,7 @@ function send(
   parts: VectorCollectionParts,
   part: Part,
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
   reserved?: Reservation,
 ): Promise<UpsertReply> {
   const { coordinator, collectionId } = parts;
