@@ -26,6 +26,7 @@ import {
   abortError,
   acksOf,
   type CallOptions,
+  checkedSession,
   checkedTenant,
   checkedTimeout,
   onAbort,
@@ -209,12 +210,13 @@ export class Coordinator {
     internalPriority?: number,
   ): Promise<T> {
     const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
+    const session = checkedSession(options.session);
     const payload = new RoutedPayload(writePrefix(acks), body);
     const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: this.#tenant(options) };
     const read = (frame: ReplyFrame): T => {
       const prefix = readRoutedReply(frame, frame.offset, frame.length);
       for (const [at, vshard] of prefix.written.vshards.entries())
-        options.session?.merge(vshard, prefix.written.lsns[at] as number);
+        session?.merge(vshard, prefix.written.lsns[at] as number);
       return decode(frame, frame.offset + prefix.byteLength, frame.length - prefix.byteLength);
     };
     this.#counters.writes++;

@@ -54,8 +54,8 @@ export class Attempt<T> implements ReplySink, Due {
   readonly tried: readonly number[];
   /** Requests for these vshards before this one. */
   readonly number: number;
-  /** Whether its plan is the second one. */
-  readonly replanned: boolean;
+  /** Plans for these vshards before this one's, that their shards refused. */
+  readonly replans: number;
   /** Why the one before it failed. */
   readonly cause: ShardloomError | undefined;
 
@@ -66,7 +66,7 @@ export class Attempt<T> implements ReplySink, Due {
     target: PlanTarget,
     tried: readonly number[],
     number: number,
-    replanned: boolean,
+    replans: number,
     cause: ShardloomError | undefined,
   ) {
     this.owner = owner;
@@ -75,8 +75,13 @@ export class Attempt<T> implements ReplySink, Due {
     this.target = target;
     this.tried = tried;
     this.number = number;
-    this.replanned = replanned;
+    this.replans = replans;
     this.cause = cause;
+  }
+
+  /** Requests for these vshards before this one that a shard may have worked on. */
+  get tries(): number {
+    return this.number - this.replans;
   }
 
   /** Copies asked so far, this one included. */
