@@ -8,10 +8,7 @@ import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
-import { PRIORITY } from "../src/wire/envelope-layout.ts";
-
-/** How early work is shed under load: `bulk` first, `control` last. */
-export type Priority = "bulk" | "normal" | "control";
+import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
 
 /** Options of every call that waits. */
 export interface CallOptions {

@@ -18,6 +18,8 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),
   search: () => import("./macro/search.ts"),
+  barrier: () => import("./macro/barrier.ts"),
+  gather: () => import("./macro/gather.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

@@ -10,6 +10,7 @@
 import { EventEmitter } from "node:events";
 import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
@@ -21,6 +22,7 @@ import { Kernels } from "../native-bridge/kernels.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
@@ -170,6 +172,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   readonly #client: ClientPlane;
   readonly #control: ControlConnection<PortControl>;
   readonly #vectors: ConnectedVectors;
+  readonly #barriers: BarrierCatalog;
   readonly #router: ActorRouter;
   #attached = 0;
   #whenAttached: (() => void) | undefined;
@@ -201,6 +204,13 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       lag: new ReplicaTable(port.replicas, this.#topology, () => systemClock.nowMs()),
     });
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
+    this.#barriers = new BarrierCatalog({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      coordinator,
+      origin: `client:${name}`,
+      waitTimeoutMs: defaults.requestTimeoutMs,
+    });
     this.#control = connectControl<PortControl>(port.control, () => undefined);
     this.#vectors = new ConnectedVectors({
       coordinator,
@@ -236,6 +246,12 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.#assertOpen();
     this.#router.assertKnown(definition.name);
     return createActorRef(definition, key, this.#router);
+  }
+
+  /** Opens a tick barrier. As `Cluster.barrier`. */
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    this.#assertOpen();
+    return this.#barriers.open(name, options);
   }
 
   /** The newest topology. As `Cluster.topology`. */

@@ -6,6 +6,7 @@
  */
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
@@ -16,6 +17,7 @@ import { RegionTable } from "../native-bridge/region-table.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import {
   type ClusterOptions,
@@ -90,8 +92,10 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #regions: RegionTable;
   readonly #client: ClientPlane;
   readonly #control: ControlPlane;
+  readonly #admission: AdmissionController;
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
+  readonly #barriers: BarrierCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
@@ -130,6 +134,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       topology: this.#topology.shared,
       spinLimitUs: options.spinLimitUs,
     });
+    this.#admission = createAdmission(options, shards);
     this.#coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
@@ -137,7 +142,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       requester: (shard) => this.#client.requester(shard),
       defaults: callDefaults(options),
       random: systemRandom,
+      admission: this.#admission,
       lag: new ReplicaTable(this.#replicas, this.#topology.shared, () => systemClock.nowMs()),
+    });
+    this.#barriers = new BarrierCatalog({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      coordinator: this.#coordinator,
+      origin: "client:main",
+      waitTimeoutMs: options.requestTimeoutMs,
     });
     this.#vectors = new VectorCatalog({
       coordinator: this.#coordinator,
@@ -200,6 +213,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const router = this.#router as ActorRouter;
     router.assertKnown(definition.name);
     return createActorRef(definition, key, router);
+  }
+
+  /**
+   * Opens a tick barrier, creating it when it is new and `options` are given. Its members may live on any threads.
+   *
+   * @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
+   */
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    this.#assertOpen();
+    return this.#barriers.open(name, options);
   }
 
   /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */

@@ -2,7 +2,7 @@
  * The public entry point of `shardloom`, and its only barrel.
  */
 
-export type { CallOptions, Priority, ReadOptions, WriteOptions } from "../actors/call-options.ts";
+export type { CallOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
 export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type {
@@ -33,5 +33,10 @@ export type { Acks } from "./routing/call-defaults.ts";
 export type { Completeness, GatherPolicy, OutcomeStatus, ShardOutcome } from "./routing/gather.ts";
 export type { Consistency, Strategy, UnavailablePolicy } from "./routing/plan.ts";
 export type { Metadata } from "./store/metadata-codec.ts";
+export { HashRing, type RingMember } from "./topology/hash-ring.ts";
+export type { Member, NodeMember, ShardMember } from "./topology/member.ts";
+export type { MemberChange } from "./topology/membership.ts";
+export type { PlacementMember, PlacementMove, PlacementPlan } from "./topology/placement.ts";
 export { Session } from "./topology/session.ts";
 export { MEMBER_STATE, type MemberStateName, type ReplicaGroup, type TopologySnapshot } from "./topology/snapshot.ts";
+export type { Priority } from "./wire/envelope-layout.ts";

@@ -124,7 +124,7 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
       let byteLength = header;
       let to = from;
       for (; to < group.length; to++) {
-        const bytes = upsertItemBytes(dimensions, group[to] as UpsertItem);
+        const bytes = itemBytes(parts, group[to] as UpsertItem);
         if (to > from && byteLength + bytes > limit) break;
         byteLength += bytes;
       }

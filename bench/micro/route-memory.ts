@@ -22,6 +22,7 @@ export interface PlanHeap {
 
 const SEMI_SPACE_MIB = 64;
 const WARM_UP_PLANS = 50_000;
+const PASSES = 5;
 
 /** Measures in a child process. */
 export function measurePlanHeap(plans: number): PlanHeap {
@@ -59,7 +60,13 @@ async function main(plans: number): Promise<void> {
       if (((entry as { detail?: { flags?: number } }).detail?.flags ?? 0) === 0) collections++;
   });
   observer.observe({ entryTypes: ["gc"] });
-  const allocated = growth(plans, 0, () => undefined);
+  // The least of some passes: what the engine itself does meanwhile, as compiling, is in some; what a plan takes is in all.
+  let allocated = Number.POSITIVE_INFINITY;
+  for (let pass = 0; pass < PASSES; pass++)
+    allocated = Math.min(
+      allocated,
+      growth(plans, 0, () => undefined),
+    );
   await new Promise((resolve) => setTimeout(resolve, 20)); // the observer is told a turn later
   observer.disconnect();
   keep.fill(undefined);

@@ -1,4 +1,5 @@
-/** Bench `route`: goal C1 of the planner. Each goal's cases are in a file of their own. */
+/** Bench `route`: goal C1 of the planner, C6 of the strategies at work. Each goal's cases are in a file of their own. */
+
 import { type GoalResult, judge } from "../harness/goals.ts";
 import {
   type Bench,
@@ -9,6 +10,7 @@ import {
   sized,
   toRow,
 } from "../harness/harness.ts";
+import { measureReplicas } from "../macro/route-replicas.ts";
 import { measurePlanHeap } from "./route-memory.ts";
 import { OWN_COPIES, planCases } from "./route-plan.ts";
 
@@ -18,7 +20,7 @@ const HEAP_ERROR_BYTES = 16;
 /** C1: the slowest strategy counts, and none counts when planning allocates more than the plans. */
 function planningGoal(context: BenchContext, rows: BenchRow[]): GoalResult {
   context.log("route: heap");
-  const { plans, allocated, kept, collections } = measurePlanHeap(sized(context.mode, 2_000, 5_000, 5_000));
+  const { plans, allocated, kept, collections } = measurePlanHeap(5_000);
   rows.push(toRow("heap taken", "power-of-two", "bytes/plan", [allocated]));
   rows.push(toRow("heap of the plan itself", "power-of-two", "bytes/plan", [kept]));
   const scatters = rows.filter((row) => row.case === OWN_COPIES);
@@ -36,7 +38,11 @@ async function run(context: BenchContext): Promise<BenchReport> {
   context.log("route: plans");
   rows.push(...(await interleave(planCases(context.seed), sized(context.mode, 5, 101, 401))));
   goals.push(planningGoal(context, rows));
-  return { rows, goals, notes: ["one thread; every sample is one plan, the clock's own 0.05 us included"] };
+  context.log("route: replicas");
+  const replicas = await measureReplicas(context);
+  rows.push(...replicas.rows);
+  goals.push(replicas.goal);
+  return { rows, goals, notes: ["C1: one thread; every sample is one plan, the clock's own 0.05 us included"] };
 }
 
 export const bench: Bench = { name: "route", run };

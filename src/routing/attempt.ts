@@ -1,13 +1,14 @@
 /**
  * One request for a piece of a part: who is asked for which vshards, after whom, and where it stands.
  *
- * Invariant: `waiting` → `sent` → `ended`, or `waiting` → `ended`, and never back: another try is another attempt. Whoever ends an
- * attempt sets its state before he does anything that could call back.
+ * Invariant: `waiting` → `sent` → `ended`, or `waiting` → `ended`, and never back: another try is another attempt.
+ * Whoever ends an attempt sets its state before he does anything that could call back.
  */
 import type { ShardloomError } from "../errors.ts";
 import type { Due } from "./due-queue.ts";
 import type { Answered, Part } from "./part.ts";
-import type { PendingRequest, ReplyFrame, ReplySink } from "./pending-request.ts";
+import type { SentRequest } from "./execution-call.ts";
+import type { ReplyFrame, ReplySink } from "./pending-request.ts";
 import type { Plan, PlanTarget } from "./plan.ts";
 
 /** What an attempt tells of itself to the execution that it belongs to. */
@@ -38,7 +39,7 @@ export class Attempt<T> implements ReplySink, Due {
   deadlineAtMs = 0;
   /** Whether it is the one request that looks whether its shard is back. */
   probe = false;
-  pending: PendingRequest | undefined = undefined;
+  pending: SentRequest | undefined = undefined;
   /** The second way to its answer, when it was hedged. */
   hedge: Hedge<T> | undefined = undefined;
   /** The hedge that it is a part of. */

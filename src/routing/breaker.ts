@@ -6,8 +6,8 @@
  *     └───────────── the probe was answered ─┼───────────────────────────────────────────────┤
  *                                            └── the probe failed: longer; was given up: at once
  *
- * Invariant: while a breaker is half-open exactly one request to its shard is under way through it. Only silence opens a breaker: lost
- * workers and deadlines. An answer of any kind, errors of the application included, closes it.
+ * Invariant: while a breaker is half-open exactly one request to its shard is under way through it. Only silence opens a
+ * breaker: lost workers and deadlines. An answer of any kind, errors of the application included, closes it.
  * Source: Nygard, "Release It!", circuit breaker. Divergence: time open grows with every failed probe and is jittered, so
  * that the clients of a shard that comes back do not probe in step.
  */
@@ -89,6 +89,11 @@ export class Breakers {
   retryAfterMs(shard: number, nowMs: number): number {
     const state = this.#states[shard];
     return state?.kind === "open" ? Math.max(0, state.untilMs - nowMs) : 0;
+  }
+
+  /** Forgets a shard's failures: another worker serves it now. */
+  reset(shard: number): void {
+    this.#states[shard] = undefined;
   }
 
   /** Tells how a request ended. @param probe Whether {@link admit} had made it the probe. */

@@ -1,10 +1,12 @@
 /**
- * Things that fall due on one thread, behind one timer: hedges, pauses before retries, looks at vshards that are waited for.
+ * Things that fall due on one thread, behind one timer: hedges, pauses before retries, looks at vshards that are waited
+ * for.
  *
- * Most entries are taken out before their time, as most requests are answered before they would be hedged: taking out costs a few
- * comparisons and touches no timer unless nothing is left.
+ * Most entries are taken out before their time, as most requests are answered before they would be hedged: taking out
+ * costs a few comparisons and touches no timer unless nothing is left.
  *
- * Invariant: while an entry waits, exactly one timer is set, for the first entry's time or earlier; while none waits, none is.
+ * Invariant: while an entry waits, exactly one timer is set, for the first entry's time or earlier; while none waits,
+ * none is.
  */
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";

@@ -1,7 +1,8 @@
 /**
  * The errors with which an execution ends parts and calls, in the house grammar.
  *
- * Invariant: what an error says about vshards is in its details too: which (at most {@link NAMED_VSHARDS} of them), how many, and why.
+ * Invariant: what an error says about vshards is in its details too: which (at most {@link NAMED_VSHARDS} of them), how
+ * many, and why.
  */
 import { ShardloomError } from "../errors.ts";
 import type { UnavailableVshards } from "./plan.ts";
@@ -69,7 +70,13 @@ export function notNeeded(): ShardloomError {
   });
 }
 
-/** The other way to the same answer was faster. One for all, as nobody but a sink that no longer listens gets it. */
+/** The call has been answered. This and the next are one for all: nobody but a sink that no longer listens gets them. */
+export const GIVEN_UP: ShardloomError = new ShardloomError(
+  "ERR_ABORTED",
+  "Cannot finish request as its call has ended",
+);
+
+/** The other way to the same answer was faster. */
 export const OUTRUN: ShardloomError = new ShardloomError(
   "ERR_ABORTED",
   "Cannot finish request as another copy has answered",

@@ -8,10 +8,11 @@
  *   breaker open ─────────────────▶ next copies, for nothing was sent; else lost
  *   anything else ────────────────▶ lost: policy `all` fails the call, the others record it
  *
- * Invariant: a vshard is in exactly one of: a piece that waits or is under way (with its hedge), a wait for a copy, an answer that
- * counts, or what was lost. Only idempotent calls are retried or hedged. Requests under way never exceed `maxConcurrentShards`.
- * Divergence: the time that is left is split over the copies that are left, and the last gets it all: cutting short the only copy would
- * throw its work away to ask it again.
+ * Invariant: a vshard is in exactly one of: a piece that waits or is under way (with its hedge), a wait for a copy, an
+ * answer that counts, or what was lost. Only idempotent calls are retried or hedged. Requests under way never exceed
+ * `maxConcurrentShards`.
+ * Divergence: the time that is left is split over the copies that are left, and the last gets it all: cutting short the
+ * only copy would throw its work away to ask it again.
  */
 import { ShardloomError } from "../errors.ts";
 import { NO_SHARD } from "../topology/snapshot.ts";
@@ -19,7 +20,7 @@ import { PRIORITY } from "../wire/envelope-layout.ts";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
 import { type Signal, signalOf } from "./breaker.ts";
 import type { CallLimits, ExecutionCall } from "./execution-call.ts";
-import { aborted, deadlineInPast, notNeeded, OUTRUN, tooLate, unavailable } from "./execution-errors.ts";
+import { aborted, deadlineInPast, GIVEN_UP, notNeeded, OUTRUN, tooLate, unavailable } from "./execution-errors.ts";
 import type { ExecutorState } from "./executor.ts";
 import { Gather, type Gathered } from "./gather.ts";
 import { dropHedge, promoteHedge, sendHedge, settleChild } from "./hedge-race.ts";
@@ -343,7 +344,6 @@ export class Execution<T> implements AttemptOwner<T> {
     if (this.#onAbort !== undefined) this.call.signal?.removeEventListener("abort", this.#onAbort);
     this.#queue.length = 0;
     for (const wait of this.#waits) wait.end();
-    const error = new ShardloomError("ERR_ABORTED", "Cannot finish request as its call has ended");
-    for (const attempt of this.#begun) this.cancel(attempt, error, nowMs);
+    for (const attempt of this.#begun) this.cancel(attempt, GIVEN_UP, nowMs);
   }
 }

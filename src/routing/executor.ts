@@ -1,10 +1,11 @@
 /**
- * Carries out plans: what one client thread shares between its calls (budgets, breakers, hedging, due times) and the way in.
+ * Carries out plans: what one client thread shares between its calls (budgets, breakers, hedging, due times) and the way
+ * in.
  *
  * A call is an {@link Execution}; see there for what happens to a part that fails. Here is what holds over all calls.
  *
- * Invariant: every call settles exactly once, by its deadline (as its requester sees it) at the latest; when it has settled, no request,
- * timer or listener of it is left.
+ * Invariant: every call settles exactly once, by its deadline (as its requester sees it) at the latest; when it has
+ * settled, no request, timer or listener of it is left.
  */
 import { invalidArgument, ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -37,14 +38,14 @@ export interface ExecutorOptions {
   readonly loads: LoadBook;
   /** What calls may do that do not say so themselves. */
   readonly limits?: Partial<CallLimits>;
-  /** @default 0.2 of the requests, 10 a second, up to 256 kept, 32 at the beginning */
+  /** @default 0.2 of the requests, 10 a second, up to 256 kept, 100 at the beginning */
   readonly retries?: BudgetLimits;
   /** @default 0.09 of the requests, none by themselves, up to 32 kept, 2 at the beginning */
   readonly hedges?: BudgetLimits;
   readonly breaker?: BreakerOptions;
 }
 
-const RETRIES: BudgetLimits = { ratio: 0.2, perSecond: 10, burst: 256, initial: 32 };
+const RETRIES: BudgetLimits = { ratio: 0.2, perSecond: 10, burst: 256, initial: 100 };
 const HEDGES: BudgetLimits = { ratio: 0.09, perSecond: 0, burst: 32, initial: 2 };
 const LIMITS: CallLimits = { maxConcurrentShards: 64, maxAttempts: 3, minAttemptMs: 5, hedgeAfter: "p95" };
 
@@ -101,8 +102,8 @@ export class Executor {
   /**
    * Sends what the call's plan says and gathers the answers.
    *
-   * @returns a rejection with the first definite error (policy `all`), with that which made a quorum impossible, with what nobody
-   *   answered, or with `ERR_UNAVAILABLE` / `ERR_STALE_REPLICA` (the plan has vshards without a copy), `ERR_TIMEOUT`,
+   * @returns a rejection with the first definite error (policy `all`), with that which made a quorum impossible, with the
+   *   first of all errors when nobody answered, or with `ERR_UNAVAILABLE` / `ERR_STALE_REPLICA` (the plan has vshards without a copy), `ERR_TIMEOUT`,
    *   `ERR_ABORTED`, `ERR_INVALID_ARGUMENT`.
    */
   execute<T>(call: ExecutionCall<T>): Promise<Gathered<T>> {

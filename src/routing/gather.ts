@@ -1,9 +1,9 @@
 /**
  * Turns what became of the parts of a plan into one answer, by policy, and tells how complete it is.
  *
- * Invariant: `planned` is fixed at creation; every planned part ends in exactly one outcome, an empty answer is an answer, and
- * what is missing is never silent: it is in `outcomes` with its error. A gather that nobody answered is a failure under every
- * policy.
+ * Invariant: `planned` is fixed at creation; every planned part ends in exactly one outcome, an empty answer is an
+ * answer, and what is missing is never silent: it is in `outcomes` with its error. A gather that nobody answered is a
+ * failure under every policy.
  */
 import { invalidArgument, ShardloomError } from "../errors.ts";
 
@@ -55,7 +55,7 @@ export interface Completeness {
   /** Whether every planned part was answered. */
   readonly complete: boolean;
   readonly vshards: { readonly planned: number; readonly answered: number };
-  /** One per part, in the order of the plan. */
+  /** One per part, ascending by shard. */
   readonly outcomes: readonly ShardOutcome[];
 }
 
@@ -237,6 +237,6 @@ function summarize(outcomes: readonly ShardOutcome[]): Completeness {
     stale: counts.stale,
     complete: counts.answered + counts.empty === outcomes.length,
     vshards: { planned, answered },
-    outcomes,
+    outcomes: outcomes.toSorted((a, b) => a.shard - b.shard),
   };
 }

@@ -1,9 +1,9 @@
 /**
  * The race of a request against its vshards' next copies.
  *
- * Invariant: while a hedge is live its original and all its children are open or hold an answer that does not count yet; when it
- * ends, exactly one way counts, and every request of the other is cancelled. A hedge never makes an answer worse: when any child fails, or does
- * not cover all its vshards, the original goes on alone.
+ * Invariant: while a hedge is live its original and all its children are open or hold an answer that does not count yet;
+ * when it ends, exactly one way counts, and every request of the other is cancelled. A hedge never makes an answer worse:
+ * when any child fails, or does not cover all its vshards, the original goes on alone.
  */
 import { Attempt, type Hedge } from "./attempt.ts";
 import type { Execution } from "./execution.ts";

@@ -1,8 +1,8 @@
 /**
  * When a request is slow enough to be asked of a second copy as well.
  *
- * Invariant: hedges are at most `ratio` of the requests that are none, apart from the few tokens of the start; a shard whose latencies are
- * not known yet is not hedged.
+ * Invariant: hedges are at most `ratio` of the requests that are none, apart from the few tokens of the start; a shard
+ * whose latencies are not known yet is not hedged.
  * Source: Dean and Barroso, "The Tail at Scale" (CACM 2013), hedged requests after the 95th percentile.
  */
 import type { RetryBudget } from "./retry-budget.ts";

@@ -1,8 +1,8 @@
 /**
  * One part of a plan on its way to its outcome, and the pieces that it may be split into.
  *
- * Invariant: the pieces of a part never share a vshard, so that a vshard is answered at most once however often it was asked for.
- * A part ends when none of its pieces is left.
+ * Invariant: the pieces of a part never share a vshard, so that a vshard is answered at most once however often it was
+ * asked for. A part ends when none of its pieces is left.
  */
 import type { ShardloomError } from "../errors.ts";
 import { type ShardOutcome, statusOf } from "./gather.ts";

@@ -154,7 +154,7 @@ export interface PlanTarget {
   readonly vshards: Uint16Array;
   /** Whether these are all vshards that the shard holds a copy of, so that it needs no filter. */
   readonly whole: boolean;
-  /** Of a batch: places of this target's items in the caller's list, ascending. */
+  /** Of a batch: places of this target's items in the caller's list, ascending. A view of a buffer that the plan's parts share. */
   readonly items?: Uint32Array;
 }
 

@@ -117,7 +117,7 @@ export class Planner {
     const salt = mix(this.#sequence);
     this.#route(snapshot, rules, salt);
     if (kind === "batch") this.#countItems(request.vshards);
-    this.#allocate(kind === "batch");
+    this.#allocate(kind === "batch" ? request.vshards.length : 0);
     this.#fillVshards();
     if (kind === "batch") this.#fillItems(request.vshards);
     return this.#finish(snapshot, kind, rules, salt);
@@ -265,7 +265,10 @@ export class Planner {
     }
   }
 
-  #allocate(isBatch: boolean): void {
+  /** Makes the parts. All lists of items share one buffer, as many small ones would be many allocations off the heap. */
+  #allocate(itemTotal: number): void {
+    const buffer = itemTotal > 0 ? new ArrayBuffer(4 * itemTotal) : undefined;
+    let itemsFrom = 0;
     for (let at = 0; at < this.#touchedCount; at++) {
       const place = this.#touched[at] as number;
       const count = this.#vshardCount[place] as number;
@@ -274,7 +277,13 @@ export class Planner {
         place < MAX_SHARDS
           ? { shard: place, vshards, whole: count === this.#held[place] }
           : { vshards, reason: UNAVAILABLE_REASONS[place - MAX_SHARDS] as UnavailableReason };
-      this.#parts[place] = isBatch ? { ...part, items: new Uint32Array(this.#itemCount[place] as number) } : part;
+      if (buffer === undefined) {
+        this.#parts[place] = part;
+        continue;
+      }
+      const itemCount = this.#itemCount[place] as number;
+      this.#parts[place] = { ...part, items: new Uint32Array(buffer, 4 * itemsFrom, itemCount) };
+      itemsFrom += itemCount;
     }
   }
 

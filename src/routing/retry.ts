@@ -1,8 +1,8 @@
 /**
  * What happens to vshards whose request was not answered, or whose shard refused them.
  *
- * Invariant: every vshard given is enqueued, paused, handed to a wait, or lost, before the function returns; each request that it makes,
- * but for those of a newer plan or past an open breaker, takes a token from the retry budget.
+ * Invariant: every vshard given is enqueued, paused, handed to a wait, or lost, before the function returns; each request
+ * that it makes, but for those of a newer plan or past an open breaker, takes a token from the retry budget.
  */
 import { ShardloomError } from "../errors.ts";
 import { Attempt } from "./attempt.ts";
@@ -13,9 +13,11 @@ import type { Plan, PlanTarget } from "./plan.ts";
 import { byFallback, byPlan } from "./regroup.ts";
 import { fullJitterMs } from "./retry-budget.ts";
 
+/** Shortest wait for another call's probe of a shard. */
+const PROBE_WAIT_MS = 5;
 /** Range of the first pause before the same shard is asked again, in ms; it doubles with every retry. */
-const PAUSE_BASE_MS = 10;
-const PAUSE_LIMIT_MS = 250;
+const PAUSE_BASE_MS = 20;
+const PAUSE_LIMIT_MS = 500;
 
 /** Tries these vshards of a failed attempt again, elsewhere if it can, or loses them. */
 export function retry<T>(
@@ -68,7 +70,7 @@ export function retryRefused<T>(
   return target.vshards.length - left.size;
 }
 
-/** Sends a piece elsewhere that its shard's breaker kept back. */
+/** Sends a piece elsewhere that its shard's breaker kept back; without another copy it waits for the breaker, or is lost, as the call says. */
 export function redirect<T>(execution: Execution<T>, attempt: Attempt<T>, nowMs: number): void {
   const { breakers } = execution.state;
   const { part, plan, target, number, replanned, cause } = attempt;
@@ -77,8 +79,15 @@ export function redirect<T>(execution: Execution<T>, attempt: Attempt<T>, nowMs:
   const { targets, missing } = byFallback(plan, target.vshards, tried, admits);
   for (const next of targets)
     execution.enqueue(new Attempt(execution, part, plan, next, tried, number, replanned, cause));
-  if (missing.length > 0)
-    execution.lose(part, breakerOpen(target.shard, breakers.retryAfterMs(target.shard, nowMs), cause));
+  if (missing.length === 0) return;
+  const retryAfterMs = breakers.retryAfterMs(target.shard, nowMs);
+  const atMs = nowMs + Math.max(PROBE_WAIT_MS, retryAfterMs);
+  if (execution.call.unavailable !== "wait" || atMs >= execution.call.deadlineAtMs)
+    return execution.lose(part, breakerOpen(target.shard, retryAfterMs, cause));
+  // It waits for the shard's probe, as for any copy that may not answer now.
+  const whole = target.whole && missing.length === target.vshards.length;
+  const rest: PlanTarget = { shard: target.shard, vshards: Uint16Array.from(missing), whole };
+  execution.pause(new Attempt(execution, part, plan, rest, attempt.tried, number, replanned, cause), atMs, nowMs);
 }
 
 /** Plans vshards anew whose shard knows a newer map. Once: a shard that refuses the newest map too has failed. */

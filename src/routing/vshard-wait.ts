@@ -1,7 +1,9 @@
 /**
- * Waits for vshards that no copy may answer for: looks when the topology changes and, as freshness changes without it, now and then.
+ * Waits for vshards that no copy may answer for: looks when the topology changes and, as freshness changes without it,
+ * now and then.
  *
- * Invariant: every vshard of the wait becomes a piece of its part, or is lost at the deadline; after that it holds no timer and no listener.
+ * Invariant: every vshard of the wait becomes a piece of its part, or is lost at the deadline; after that it holds no
+ * timer and no listener.
  */
 import { ShardloomError } from "../errors.ts";
 import { Attempt } from "./attempt.ts";

@@ -92,9 +92,8 @@ export function planPlacement(
   }
   const indexed = indexMembers(holders);
   const width = Math.min(replicationFactor, holders.length);
-  const shares = computeShares({ ...indexed, vshards, width });
-  const table = new PlacementTable(vshards, width, indexed, shares);
-  if (previous !== undefined) keepCopies(table, previous, indexed, width, shares.copiesHigh);
+  const table = new PlacementTable(vshards, width, indexed, computeShares({ ...indexed, vshards, width }));
+  if (previous !== undefined) keepCopies(table, previous, indexed);
   table.fill();
   table.balance();
   const copies = orderedCopies(table, indexed.shards, vshards, replicationFactor);
@@ -119,37 +118,16 @@ function indexMembers(holders: readonly PlacementMember[]): TableMembers {
   };
 }
 
-/** Takes over what may stay. Of too many copies, those go whose members have most to give away. */
-function keepCopies(
-  table: PlacementTable,
-  previous: TopologySnapshot,
-  { shards }: TableMembers,
-  width: number,
-  share: Int32Array,
-): void {
+/** Takes over what may stay; of too many copies the last ones go. */
+function keepCopies(table: PlacementTable, previous: TopologySnapshot, { shards }: TableMembers): void {
   const indexOf = new Uint16Array(NO_SHARD + 1).fill(NOBODY);
   for (const [index, shard] of shards.entries()) indexOf[shard] = index;
-  const { copies, replicationFactor, vshards } = previous;
-  const held = new Int32Array(shards.length);
-  for (const shard of copies) {
+  const { copies, replicationFactor } = previous;
+  for (const [at, shard] of copies.entries()) {
     const member = indexOf[shard] as number;
-    if (member !== NOBODY) held[member] = (held[member] as number) + 1;
-  }
-  const surplus = (member: number): number => (held[member] as number) - (share[member] as number);
-  for (let vshard = 0; vshard < vshards; vshard++) {
-    const old: number[] = [];
-    for (let at = vshard * replicationFactor; at < (vshard + 1) * replicationFactor; at++) {
-      const member = indexOf[copies[at] as number] as number;
-      if (member !== NOBODY) old.push(member);
-    }
-    const primary = indexOf[copies[vshard * replicationFactor] as number] as number;
-    if (old.length > width) {
-      old.sort((a, b) => Number(b === primary) - Number(a === primary) || surplus(a) - surplus(b) || a - b);
-    }
-    for (const member of old) {
-      if (!table.keep(vshard, member)) held[member] = (held[member] as number) - 1;
-      else if (member === primary) table.keepPrimary(vshard, member);
-    }
+    const vshard = Math.floor(at / replicationFactor);
+    if (member !== NOBODY && table.keep(vshard, member) && at % replicationFactor === 0)
+      table.keepPrimary(vshard, member);
   }
 }
 

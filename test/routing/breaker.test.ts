@@ -73,6 +73,14 @@ describe("Breakers", () => {
     expect(breakers.opened).toBe(1);
   });
 
+  it("forgets all when another worker takes the shard over", () => {
+    const breakers = opened();
+    breakers.reset(1);
+    expect(breakers.admit(1, 1)).toBe("pass");
+    breakers.record(1, "silent", true, 1); // a probe from before
+    expect(breakers.isClosed(1)).toBe(true);
+  });
+
   it("jitters the time that it stays open by half", () => {
     const random = createSeededRandom(7);
     const stays = range(200).map(() => {

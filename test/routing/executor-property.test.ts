@@ -1,8 +1,8 @@
 /**
  * Random shards under a random call.
  *
- * Acceptable outcomes: every call settles by its deadline, in one way; nothing is left behind; no vshard counts twice; the record
- * adds up; what is not idempotent is sent once.
+ * Acceptable outcomes: every call settles by its deadline, in one way; nothing is left behind; no vshard counts twice;
+ * the record adds up; what is not idempotent is sent once.
  */
 import fc from "fast-check";
 import { expect, it } from "vitest";

@@ -337,6 +337,15 @@ describe("session", () => {
     expect(shards).toEqual(new Set([0, 1, 2]));
   });
 
+  test("an LSN of 1 is a demand", () => {
+    const rig = createRig({ lag: lagOf({}, { "0:2": 1 }) });
+    const first = { consistency: "session", session: { lsnOf: () => 1 } } as const;
+    const shards = new Set<number | undefined>();
+    for (let round = 0; round < MANY; round++)
+      shards.add(chosenFor(rig.plan({ kind: "point", snapshot, vshard: 0, options: first }), 0));
+    expect(shards).toEqual(new Set([0, 2]));
+  });
+
   test("with the primary down: behind where no copy has it, and unknown progress has nothing", () => {
     const down = mapOf(3, 4, 3, { 0: DOWN });
     const far = { consistency: "session", session: { lsnOf: () => 8 } } as const;

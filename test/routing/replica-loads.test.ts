@@ -119,6 +119,19 @@ describe("latency", () => {
   });
 });
 
+test("behind a probe the shard counts with what it last showed, however long ago", () => {
+  const loads = new ReplicaLoads(2);
+  const none = new Int32Array(2);
+  answer(loads, 1, 5_000, 50);
+  answer(loads, 0, 100, 50_000);
+  expect(loads.latencyUs(1)).toBeLessThan(1);
+  expect(loads.cheaper(0, 1, none)).toBe(1);
+  expect(loads.cheaper(0, 1, Int32Array.of(0, 1))).toBe(0); // assigned by the running plan
+  loads.begin(1);
+  expect(loads.latencyUs(1)).toBe(5_000);
+  expect(loads.cheaper(0, 1, none)).toBe(0);
+});
+
 describe("quantiles", () => {
   test("are unknown, so that nothing is late, until there are 20 answers; a newcomer has those of all", () => {
     const loads = new ReplicaLoads(3);
@@ -181,26 +194,30 @@ describe("quantiles", () => {
   });
 });
 
-test("a million samples leave the heap as it was", () => {
+test("a sample allocates nothing", () => {
   const collect = (globalThis as { gc?: () => void }).gc;
   if (collect === undefined) throw new Error("run with --expose-gc");
   const loads = new ReplicaLoads(16);
   const assigned = new Int32Array(16);
-  const latencies = Float64Array.from({ length: 256 }, (_, at) => 80.5 + at);
   let sum = 0;
   const work = (count: number): void => {
     for (let sample = 0; sample < count; sample++) {
       const shard = loads.cheaper(sample & 15, (sample >> 4) & 15, assigned);
       loads.begin(shard);
-      loads.end(shard, latencies[sample & 255] as number, (sample & 63) !== 0);
+      loads.end(shard, 80 + (sample & 255), (sample & 63) !== 0);
       sum += shard;
     }
   };
-  work(200_000); // compiles
-  collect();
-  const before = process.memoryUsage().heapUsed;
-  work(1_000_000);
-  const grown = process.memoryUsage().heapUsed - before;
+  work(200_000); // compiles; whole latencies, as the caller may box others
+  // The least of several short stretches: none of them is long enough for a collection, and one boxed number a sample would
+  // show in all of them, as 320 kB; code that is compiled meanwhile, on another thread, only in some.
+  let least = Number.POSITIVE_INFINITY;
+  for (let stretch = 0; stretch < 20; stretch++) {
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    work(20_000);
+    least = Math.min(least, Math.abs(process.memoryUsage().heapUsed - before));
+  }
   expect(sum).toBeGreaterThan(0);
-  expect(Math.abs(grown)).toBeLessThan(1_000_000); // one boxed number a sample would be 16 MB
+  expect(least).toBeLessThan(50_000);
 });

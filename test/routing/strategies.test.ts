@@ -151,6 +151,18 @@ test("the load of a failing shard spreads over all shards that have copies with 
   for (const [shard, count] of taken) expect(count / lost).toBeCloseTo(shard === 0 || shard === 4 ? 1 / 6 : 1 / 3, 1);
 });
 
+test("the groups of one plan do not fall back in step", () => {
+  const snapshot = mapOf(9, VSHARDS, 3);
+  const rig = createRig();
+  const pairs = [0, 0, 0, 0];
+  for (let round = 0; round < 2_000; round++) {
+    const plan = scatter(rig, snapshot, "random");
+    const [first, second] = [plan.fallback(0, [0]) - 1, plan.fallback(4, [4]) - 5]; // copies 0 1 2 and 4 5 6
+    pairs[2 * first + second] = (pairs[2 * first + second] ?? 0) + 1;
+  }
+  expect(uniformityRatio(pairs)).toBeLessThan(1);
+});
+
 test("vshards of one group fall back to the same shard, so that a retry makes few envelopes", () => {
   const snapshot = mapOf(6, VSHARDS, 3);
   const plan = scatter(createRig(), snapshot, "random");

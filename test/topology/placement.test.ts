@@ -121,16 +121,16 @@ const anyFactor = fc.integer({ min: 1, max: 6 });
 describe("placement: shares", () => {
   it("gives each of two shards 32 of 64 vshards, and each a copy of all", () => {
     const single = planPlacement(undefined, members(2), 1, 64);
-    expect([...loads(single, 64)].toSorted()).toEqual([
+    expect([...loads(single, 64)].sort(([a], [b]) => a - b)).toEqual([
       [0, 32],
       [1, 32],
     ]);
     const both = planPlacement(undefined, members(2), 2, 64);
-    expect([...loads(both, 64)].toSorted()).toEqual([
+    expect([...loads(both, 64)].sort(([a], [b]) => a - b)).toEqual([
       [0, 64],
       [1, 64],
     ]);
-    expect([...loads(both, 64, 1)].toSorted()).toEqual([
+    expect([...loads(both, 64, 1)].sort(([a], [b]) => a - b)).toEqual([
       [0, 32],
       [1, 32],
     ]);
@@ -379,6 +379,7 @@ describe("placement: movement", () => {
     expect(dataMoves(grown).filter(({ from, reason }) => from === NO_SHARD && reason === "factor")).toHaveLength(256);
     const shrunk = planPlacement(snapshotOf(grown, 256), list, 2, 256);
     expect(dataMoves(shrunk).filter(({ to, reason }) => to === NO_SHARD && reason === "factor")).toHaveLength(256);
+    // Few copies take a detour of one more move.
     expect(dataMoves(grown).length).toBeLessThan(256 + 16);
     expect(dataMoves(shrunk).length).toBeLessThan(256 + 16);
   });
@@ -400,7 +401,7 @@ describe("placement: movement", () => {
 
 describe("placement: bad input", () => {
   it("fails typed when nobody may hold copies", () => {
-    const empty = expect.objectContaining({ code: "ERR_EMPTY_RING" }) as unknown as Error;
+    const empty = expect.objectContaining({ code: "ERR_EMPTY_RING" });
     expect(() => planPlacement(undefined, [], 1, 64)).toThrow(empty);
     expect(() =>
       planPlacement(
@@ -434,13 +435,14 @@ describe("placement: bad input", () => {
 });
 
 describe("placement: speed", () => {
-  it("places the largest cluster in a fraction of its promise", () => {
+  it("places the largest cluster in less than the time that a person waits", () => {
     const list = members(256, (shard) => ({ zone: shard % 8 }));
-    const startMs = performance.now();
+    const before = process.cpuUsage();
     const plan = planPlacement(undefined, list, 3, 32_768);
-    const tookMs = performance.now() - startMs;
-    process.stdout.write(`placement of 32768 vshards on 256 shards: ${tookMs.toFixed(0)} ms\n`);
+    const { user, system } = process.cpuUsage(before);
+    const tookMs = (user + system) / 1000;
+    process.stdout.write(`placement of 32768 vshards on 256 shards: ${tookMs.toFixed(0)} ms of processor time\n`);
     expect(spread(loads(plan, 32_768), list)).toBe(0);
-    expect(tookMs).toBeLessThan(6000); // about 450 on an idle core; a busy machine may take longer
+    expect(tookMs).toBeLessThan(4000); // about 500 where nobody else uses the core's caches
   });
 });
