@@ -7,8 +7,8 @@
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
 import { ShardloomError } from "../src/errors.ts";
-import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import type { AdmissionController } from "../src/routing/admission.ts";
+import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
 import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
 import { Planner } from "../src/routing/planner.ts";

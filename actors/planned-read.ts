@@ -8,12 +8,7 @@ import type { ExecutionCall, SentRequest } from "../src/routing/execution-call.t
 import type { Completeness, Gathered } from "../src/routing/gather.ts";
 import type { Decoded } from "../src/routing/part.ts";
 import type { Plan, PlanTarget, ReadRules } from "../src/routing/plan.ts";
-import type {
-  Payload,
-  ReplyFrame,
-  ReplySink,
-  RequestHeader,
-} from "../src/routing/requester.ts";
+import type { Payload, ReplyFrame, ReplySink, RequestHeader } from "../src/routing/requester.ts";
 import type { Session } from "../src/topology/session.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { REFUSAL, type RefusedVshard, readRoutedReply } from "../src/wire/routed-codec.ts";
@@ -118,13 +113,7 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     };
   }
 
-  send(
-    target: PlanTarget,
-    header: RequestHeader,
-    deadlineAtMs: number,
-    sink: ReplySink,
-    nowMs: number,
-  ): SentRequest {
+  send(target: PlanTarget, header: RequestHeader, deadlineAtMs: number, sink: ReplySink, nowMs: number): SentRequest {
     const prefix = readPrefix(this.#newest.snapshot, this.#rules, this.#session, target);
     const payload = new RoutedPayload(prefix, this.#query.body(target));
     const { type } = this.#query;
