@@ -2,6 +2,7 @@
  * The public entry point of `shardloom`, and its only barrel.
  */
 
+export { type DriveOptions, drive, type TickReport } from "../actors/barrier/drive.ts";
 export type { CallOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
 export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
@@ -40,3 +41,16 @@ export type { PlacementMember, PlacementMove, PlacementPlan } from "./topology/p
 export { Session } from "./topology/session.ts";
 export { MEMBER_STATE, type MemberStateName, type ReplicaGroup, type TopologySnapshot } from "./topology/snapshot.ts";
 export type { Priority } from "./wire/envelope-layout.ts";
+export type { AdmissionLimits } from "./client-thread.ts";
+export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";
+export type { AdmissionStats } from "./routing/admission.ts";
+export type {
+  ArriveOptions,
+  BarrierState,
+  LossPolicy,
+  OpenBarrierOptions,
+  PhaseResult,
+  TickBarrier,
+} from "./actor/tick-barrier.ts";
+export type { PlacementChange } from "./plane/node-topology.ts";
+export { type FusedHit, fuse } from "./routing/fusion.ts";

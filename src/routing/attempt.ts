@@ -6,8 +6,8 @@
  */
 import type { ShardloomError } from "../errors.ts";
 import type { Due } from "./due-queue.ts";
-import type { Answered, Part } from "./part.ts";
 import type { SentRequest } from "./execution-call.ts";
+import type { Answered, Part } from "./part.ts";
 import type { ReplyFrame, ReplySink } from "./pending-request.ts";
 import type { Plan, PlanTarget } from "./plan.ts";
 
