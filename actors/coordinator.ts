@@ -19,7 +19,7 @@ import type { Random } from "../src/runtime/random.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
-import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { readRoutedReply } from "../src/wire/routed-codec.ts";
 import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
 import {
@@ -120,7 +120,11 @@ export class Coordinator {
     return least - maxPrefixBytes(snapshot);
   }
 
-  /** Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place. */
+  /**
+   * Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place.
+   *
+   * @param internalPriority Of work that keeps itself in bounds, as loads and administration do: it passes admission by.
+   */
   ask<T>(
     shard: number,
     type: number,
@@ -128,7 +132,7 @@ export class Coordinator {
     payload: Payload,
     decode: (frame: ReplyFrame) => T,
     options: CallOptions | undefined,
-    priority: number = priorityOf(options?.priority),
+    internalPriority?: number,
     header?: RequestHeader,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -138,7 +142,8 @@ export class Coordinator {
       const deadlineAtMs = nowMs + this.#timeoutMs(options);
       const call = new AskCall(resolve, reject, decode);
       const { admission, requester } = this.#options;
-      if (admission === undefined || (priority === PRIORITY.CONTROL && options?.priority === undefined)) {
+      const priority = internalPriority ?? priorityOf(options?.priority);
+      if (admission === undefined || internalPriority !== undefined) {
         const peer = requester(shard);
         const pending = peer.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, header);
         if (signal !== undefined) call.unlisten = onAbort(signal, (error) => peer.cancel(pending, error));
@@ -202,7 +207,7 @@ export class Coordinator {
     body: Payload,
     decode: (frame: ReplyFrame, offset: number, length: number) => T,
     options: WriteOptions = {},
-    priority: number = priorityOf(options.priority),
+    internalPriority?: number,
   ): Promise<T> {
     const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
     const session = checkedSession(options.session);
@@ -215,13 +220,18 @@ export class Coordinator {
       return decode(frame, frame.offset + prefix.byteLength, frame.length - prefix.byteLength);
     };
     this.#counters.writes++;
-    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, priority, header);
+    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, internalPriority, header);
   }
 
   /** Counters of everything that this thread has planned and sent. */
   stats(): RouterStats {
     const { snapshot } = this;
     return routerStats(this.#counters, this.#executor, this.#loads, snapshot);
+  }
+
+  /** Another worker serves a shard from now on: what was learnt of the last one's failures is forgotten. */
+  workerReplaced(shard: number): void {
+    this.#executor.breakers.reset(shard);
   }
 
   /** Ends what waits for its time; what is under way ends with its requester. */

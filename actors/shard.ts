@@ -181,12 +181,14 @@ export class Shard {
       });
     }
     const snapshot = topology.current();
-    if (isRouted(type) && envelopeWord(i32, offset, WORD_EPOCH) !== snapshot.topologyEpoch)
-      throw staleEpoch(type, envelopeWord(i32, offset, WORD_EPOCH), snapshot.topologyEpoch);
+    // Whatever states have changed since, a plan that knows where the copies are is good.
+    const epoch = envelopeWord(i32, offset, WORD_EPOCH);
+    if (isRouted(type) && (epoch < snapshot.mapEpoch || epoch > snapshot.topologyEpoch))
+      throw staleEpoch(type, epoch, snapshot.topologyEpoch);
     // An actor message names one vshard: whoever owns it now may take the message, whatever else has changed since.
     const vshard = envelopeVshard(i32, offset);
     if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard)
-      throw staleEpoch(type, envelopeWord(i32, offset, WORD_EPOCH), snapshot.topologyEpoch);
+      throw staleEpoch(type, epoch, snapshot.topologyEpoch);
     return this.#deadline(i32, type, offset, clock);
   }
 

@@ -8,6 +8,7 @@ import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
+import type { ControlClient } from "./plane/control-types.ts";
 import { AdmissionController } from "./routing/admission.ts";
 import type { AdmissionOptions } from "./routing/admission-options.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
@@ -33,7 +34,7 @@ export interface ClientThreadOptions {
 }
 
 /** The client side of one thread. */
-export class ClientThread {
+export class ClientThread implements ControlClient {
   readonly plane: ClientPlane;
   readonly admission: AdmissionController;
   readonly coordinator: Coordinator;
@@ -66,6 +67,23 @@ export class ClientThread {
       origin: `client:${name}`,
       waitTimeoutMs: defaults.requestTimeoutMs,
     });
+  }
+
+  get name(): string {
+    return this.plane.name;
+  }
+
+  get block(): SharedArrayBuffer {
+    return this.plane.block;
+  }
+
+  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
+    this.plane.attach(shard, bridge, block);
+    this.coordinator.workerReplaced(shard);
+  }
+
+  lose(shard: number, error: ShardloomError): void {
+    this.plane.lose(shard, error);
   }
 
   /** Fails what is open and refuses what comes. */

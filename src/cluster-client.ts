@@ -261,12 +261,12 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   #take(event: PortEvent): void {
     switch (event.kind) {
       case "attach":
-        this.#client.plane.attach(event.shard, event.bridge, event.block);
+        this.#client.attach(event.shard, event.bridge, event.block);
         this.#attached++;
         if (this.#attached >= this.topology.shards) this.#whenAttached?.();
         break;
       case "lose":
-        this.#client.plane.lose(event.shard, decodeErrorAt(event.error, 0, event.error.length));
+        this.#client.lose(event.shard, decodeErrorAt(event.error, 0, event.error.length));
         break;
       case "recovered":
         this.#vectors.recovered(event.shard, event.recovered);

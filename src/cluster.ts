@@ -155,7 +155,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const cluster = new Cluster(resolveClusterOptions(options));
     try {
       cluster.#topology.follow(cluster.#control);
-      const [first] = await cluster.#control.start(cluster.#client.plane);
+      const [first] = await cluster.#control.start(cluster.#client);
       cluster.#topology.publish();
       cluster.#actors = first?.actors ?? [];
       cluster.#router = new ActorRouter({

@@ -69,7 +69,9 @@ export class BarrierCatalog {
 
   /** Tick of every barrier that this thread has open, by name, as it last heard of it. */
   async ticks(): Promise<Record<string, number>> {
-    const open = await Promise.allSettled([...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]));
+    const open = await Promise.allSettled(
+      [...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]),
+    );
     return Object.fromEntries(open.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : [])));
   }
 

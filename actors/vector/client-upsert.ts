@@ -90,7 +90,7 @@ export async function upsertItems(
   parts: VectorCollectionParts,
   items: readonly UpsertItem[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   const requests = split(parts, items);
   const call = withinCall(parts.coordinator, options);
@@ -153,7 +153,7 @@ async function reserve(
   parts: VectorCollectionParts,
   requests: readonly Part[],
   call: () => WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<void> {
   let before: Reservation = { rows: 0, bytes: 0 };
   for (const part of requests) {
@@ -166,7 +166,7 @@ async function write(
   parts: VectorCollectionParts,
   requests: readonly Part[],
   call: () => WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
@@ -190,7 +190,7 @@ function send(
   parts: VectorCollectionParts,
   part: Part,
   call: () => WriteOptions,
-  priority: number,
+  priority: number | undefined,
   reserved?: Reservation,
 ): Promise<UpsertReply> {
   const { coordinator, collectionId } = parts;

@@ -127,7 +127,7 @@ describe("AdmissionController, whatever is done to it", () => {
       maxQueueDelayMs: 60,
     };
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 120 }), async (steps) => {
+      fc.asyncProperty(fc.array(step, { minLength: 30, maxLength: 120 }), async (steps) => {
         const door = new Door({ ...limits, tenantWeights: { heavy: 4 } });
         const { admission } = door;
         const tenants = [0, admission.tenant("heavy"), admission.tenant("b"), admission.tenant("c")];
@@ -245,6 +245,34 @@ describe("AdmissionController, whatever is done to it", () => {
 });
 
 describe("admission in order", () => {
+  it("lets in as many as came back, also when the limit has fallen meanwhile", () => {
+    const door = new Door({ maxInFlightPerShard: 8, initialInFlightPerShard: 8, maxQueueDelayMs: 1e9 });
+    const slots = Array.from({ length: 8 }, () => door.occupy());
+    const waiting = Array.from({ length: 20 }, () => door.enter());
+    const admitted = (): number => waiting.filter(({ ticket }) => ticket.state === "admitted").length;
+    door.leave(slots.pop(), 0, 0, false);
+    expect(door.admission.stats()).toMatchObject({ limits: [5], inFlight: 7 });
+    for (let at = 0; at < 2; at++) door.leave(slots.pop());
+    expect(admitted()).toBe(0);
+    for (let at = 0; at < 5; at++) {
+      door.leave(slots.pop());
+      expect(door.admission.stats().inFlight).toBeLessThanOrEqual(5);
+    }
+    expect(admitted()).toBe(5);
+  });
+
+  it("serves another shard's queue when a waiter gives back a slot there", () => {
+    const door = new Door({ ...ONE, shards: 2 });
+    const [a, b] = [door.occupy(0), door.occupy(1)];
+    const other = door.enter({ shard: 1 });
+    door.admission.enter(0, NORMAL, 0, 1, NEVER, {
+      onAdmitted: () => door.leave(b),
+      onFailure: () => undefined,
+    });
+    door.leave(a);
+    expect(other.ticket.state).toBe("admitted");
+  });
+
   it("is immediate while there is room, also by `enter`", () => {
     const door = new Door({ initialInFlightPerShard: 2, maxInFlightPerShard: 2 });
     const one = door.enter();
@@ -493,6 +521,14 @@ describe("pressure", () => {
     // Up to half its share; then it is shed like others.
     expect(fill(door, NORMAL, 2).length).toBeLessThanOrEqual(5);
     expect(door.admission.stats().queued).toBeLessThanOrEqual(100);
+  });
+
+  it("makes nobody give way to one who would hold as much", () => {
+    const door = new Door({ ...ONE, maxQueued: 20 });
+    door.occupy();
+    const waiting = Array.from({ length: 20 }, (_, at) => door.enter({ priority: CONTROL, tenant: at + 1 }));
+    expect(errorOf(door.enter({ priority: CONTROL, tenant: 99 })).details).toMatchObject({ reason: "full" });
+    expect(waiting.every(({ ticket }) => ticket.state === "queued")).toBe(true);
   });
 
   it("takes bulk before normal work from whoever must make room, and never higher work for lower", () => {
