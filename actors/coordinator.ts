@@ -195,6 +195,18 @@ export class Coordinator {
   }
 
   /**
+   * Checks what a write's options say, before any of its requests.
+   *
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`
+   */
+  checkWrite(options: WriteOptions): void {
+    acksOf(options.acks ?? this.#options.defaults.acks, this.snapshot.replicationFactor);
+    checkedSession(options.session);
+    priorityOf(options.priority);
+    this.#tenant(options);
+  }
+
+  /**
    * Sends a write to the primary of its vshards and waits for the acknowledgements that are asked for.
    *
    * @param snapshot The topology under which the write was grouped. `ERR_STALE_EPOCH` when the shard has another one by then:
@@ -210,7 +222,7 @@ export class Coordinator {
     internalPriority?: number,
   ): Promise<T> {
     const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
-    const session = checkedSession(options.session);
+    const { session } = options;
     const payload = new RoutedPayload(writePrefix(acks), body);
     const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: this.#tenant(options) };
     const read = (frame: ReplyFrame): T => {

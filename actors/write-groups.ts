@@ -6,7 +6,7 @@
  */
 import { ShardloomError } from "../src/errors.ts";
 import { ownerOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
-import type { CallOptions } from "./call-options.ts";
+import type { WriteOptions } from "./call-options.ts";
 import type { Coordinator } from "./coordinator.ts";
 
 /** Items whose primary is one shard. */
@@ -58,8 +58,9 @@ export async function writeOnce<Group extends { readonly snapshot: TopologySnaps
   }
 }
 
-/** Options of the requests of one call, which begins now: what is left of its time. @throws {ShardloomError} `ERR_TIMEOUT`, `ERR_INVALID_ARGUMENT` */
-export function withinCall<Options extends CallOptions>(coordinator: Coordinator, options: Options): () => Options {
+/** Checks the options of a write that begins now. @returns options for each of its requests: what is left of its time. @throws {ShardloomError} `ERR_TIMEOUT`, `ERR_INVALID_ARGUMENT` */
+export function withinCall(coordinator: Coordinator, options: WriteOptions): () => WriteOptions {
+  coordinator.checkWrite(options);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   return () => {
     const timeoutMs = deadlineAtMs - coordinator.nowMs();

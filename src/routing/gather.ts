@@ -212,6 +212,8 @@ export function plainOutcome(shard: number, count: number, error?: ShardloomErro
 function quorumOf(planned: number, policy: GatherPolicy): number {
   if (policy === "all" || policy === "best-effort") return Number.POSITIVE_INFINITY;
   if (policy === "quorum") return Math.floor(planned / 2) + 1;
+  if (typeof policy !== "object")
+    throw invalidArgument("gather answers", "gather", '"all", "quorum", "best-effort" or { quorum }', policy);
   const { quorum } = policy;
   if (!Number.isInteger(quorum) || quorum < 1 || quorum > planned)
     throw invalidArgument("gather answers", "quorum", `an integer between 1 and ${planned} (parts)`, quorum);

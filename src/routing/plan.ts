@@ -108,7 +108,7 @@ export function checkReadOptions(options: ReadOptions = {}): ReadRules {
   } = options;
   requireWord("strategy", STRATEGIES, strategy);
   requireWord("consistency", CONSISTENCIES, consistency);
-  requireWord("policy", POLICIES, policy);
+  requireWord("unavailable", POLICIES, policy);
   if (typeof maxStalenessMs !== "number" || !(maxStalenessMs >= 0))
     throw invalidArgument("plan read", "maxStalenessMs", "a number of at least 0", maxStalenessMs);
   if (consistency === "session" && typeof session?.lsnOf !== "function")

@@ -157,7 +157,7 @@ describe("draining", () => {
 });
 
 describe("a topology that changes under load", () => {
-  it("fails no read and no write: stale plans are made again", async () => {
+  it("fails no read and no write, whatever states follow each other", async () => {
     const { random, seed } = seeded(31);
     const cluster = await startCopies();
     try {
@@ -199,11 +199,9 @@ describe("a topology that changes under load", () => {
       expect(failures, `seed ${seed}`).toEqual([]);
       expect(calls).toBeGreaterThan(100);
       expect(cluster.topology.topologyEpoch).toBeGreaterThan(epoch + 300);
-      expect(after.replans).toBeGreaterThan(before.replans);
       expect(after.topologyEpoch).toBe(cluster.topology.topologyEpoch);
-      const stats = await cluster.info();
-      const stale = stats.workers.reduce((sum, worker) => sum + (worker.stats?.requests.stale ?? 0), 0);
-      expect(stale).toBeGreaterThan(0);
+      const replans = after.replans - before.replans;
+      expect(replans, "states that change move no vshard: plans stay good").toBeLessThan(calls / 20);
     } finally {
       await cluster.close();
     }

@@ -415,7 +415,7 @@ describe("validation", () => {
     [{ strategy: "toString" }, /strategy must be one of/],
     [{ consistency: "linearizable" }, /consistency must be one of "strong", .*: current value is "linearizable"/],
     [{ consistency: null }, /consistency must be one of .*: current value is null/],
-    [{ policy: "retry" }, /policy must be one of "fail", "partial", "wait": current value is "retry"/],
+    [{ policy: "retry" }, /unavailable must be one of "fail", "partial", "wait": current value is "retry"/],
     [{ maxStalenessMs: -1 }, /maxStalenessMs must be a number of at least 0: current value is -1/],
     [{ maxStalenessMs: Number.NaN }, /maxStalenessMs must be .*: current value is NaN/],
     [{ maxStalenessMs: "5" }, /maxStalenessMs must be .*: current value is "5"/],
