@@ -57,7 +57,11 @@ export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit
     cluster.on("worker-restarted", listener);
   });
   const death =
-    sabotage === "exit" ? ref.exit(1, call) : sabotage === "throw" ? ref.throwOutside(undefined, call) : ref.block(1e9, call);
+    sabotage === "exit"
+      ? ref.exit(1, call)
+      : sabotage === "throw"
+        ? ref.throwOutside(undefined, call)
+        : ref.block(1e9, call);
   death.catch(() => undefined);
   return restarted;
 }
@@ -111,10 +115,7 @@ export async function readCopy(
 }
 
 /** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */
-export async function whenCopiesEqual(
-  cluster: Cluster,
-  docs: VectorCollection,
-): Promise<Map<string | number, number>> {
+export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<Map<string | number, number>> {
   await whenAllUp(cluster);
   let last: Map<string | number, number>[] = [];
   await eventually("all copies are equal", async () => {
