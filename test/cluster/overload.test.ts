@@ -86,9 +86,10 @@ describe("ten times more work than the shard can serve", () => {
     const ratios: number[] = [];
     const heapBefore = process.memoryUsage().heapUsed;
     let heapMost = heapBefore;
-    for (let round = 0; round < 3; round++) {
+    await overload(800, 400, flood); // compiles, and finds the shard's limit
+    for (let round = 0; round < 5; round++) {
       const most = await peak(400);
-      const { perSecond, mostQueued, refused, other } = await overload(1_200, 500, flood);
+      const { perSecond, mostQueued, refused, other } = await overload(1_000, 300, flood);
       ratios.push(perSecond / most);
       expect(mostQueued).toBeLessThanOrEqual(MAX_QUEUED);
       expect(refused).toBeGreaterThan(perSecond); // ten times as much was offered
@@ -103,7 +104,7 @@ describe("ten times more work than the shard can serve", () => {
       }
     }
     ratios.sort((a, b) => a - b);
-    expect(ratios[1], `goodput over peak in three rounds: ${ratios.join(", ")}`).toBeGreaterThanOrEqual(0.9);
+    expect(ratios[2], `goodput over peak in five rounds: ${ratios.join(", ")}`).toBeGreaterThanOrEqual(0.9);
     expect(heapMost - heapBefore).toBeLessThan(128 * 1024 * 1024);
   }, 30_000);
 
