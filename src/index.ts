@@ -4,6 +4,18 @@
 
 export type { CallOptions, ScatterOptions } from "../actors/coordinator.ts";
 export type {
+  StoredText,
+  TextCollection,
+  TextDocument,
+  TextGetOptions,
+  TextHit,
+  TextSearchOptions,
+  TextSearchResult,
+  TextUpsertOptions,
+} from "../actors/text/client-collection.ts";
+export type { TextCollectionOptions } from "../actors/text/text-options.ts";
+export type { TextShardStatus } from "../actors/text/text-replies.ts";
+export type {
   GetOptions,
   LoadProgress,
   SearchOptions,
