@@ -7,7 +7,7 @@
 import type { RecoverTask, ShardReady } from "../src/plane/shard-task.ts";
 import type { Adopted } from "../src/store/collection-root.ts";
 import type { Engine, EngineContext } from "./engine.ts";
-import { createTextEngine, type TextRecovery } from "./text/text-engine.ts";
+import { createTextEngine, loadLanguages, type TextRecovery } from "./text/text-engine.ts";
 import { createVectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
 
 export interface ShardEngines {
@@ -29,10 +29,9 @@ export async function createShardEngines(
     recover?.filter((task) => task.engine === engine).map(({ state }) => state);
   const adopted: Adopted | undefined =
     recover && new Map(regions.adopt(workerIndex, workerIndex).map((region) => [region.address, region]));
-  const texts = await createTextEngine(
-    context,
-    adopted && { collections: states("text") as TextRecovery["collections"], adopted },
-  );
+  const recoverTexts = adopted && { collections: states("text") as TextRecovery["collections"], adopted };
+  if (recoverTexts !== undefined) await loadLanguages(recoverTexts);
+  const texts = createTextEngine(context, recoverTexts);
   const vectors = createVectorEngine(
     context,
     adopted && { collections: states("vector") as VectorRecovery["collections"], adopted: [...adopted.values()] },

@@ -83,14 +83,19 @@ interface ShardState {
 
 type StateHandler = (state: ShardState, request: EngineRequest, reply: EngineReply) => void;
 
+/** Loads the languages of the collections that {@link createTextEngine} is to take over. */
+export async function loadLanguages(recover: TextRecovery): Promise<void> {
+  for (const { options } of recover.collections) await loadStemmer(resolveTextOptions(options).language);
+}
+
 /**
- * Creates the engine of one shard, on that shard's thread; first loads the languages of what it takes over.
+ * Creates the engine of one shard, on that shard's thread.
  *
+ * @param recover Collections of the dead worker that this one replaces, their languages loaded.
  * @throws {ShardloomError} `ERR_CORRUPT` when a root address holds no root of that collection.
  */
-export async function createTextEngine(context: EngineContext, recover?: TextRecovery): Promise<TextEngine> {
+export function createTextEngine(context: EngineContext, recover?: TextRecovery): TextEngine {
   const collections = new Map<number, Entry>();
-  for (const { options } of recover?.collections ?? []) await loadStemmer(resolveTextOptions(options).language);
   if (recover !== undefined) recoverCollections(context, recover, collections);
   const state: ShardState = { context, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
   const handlers = Object.entries(HANDLERS).map(([type, handle]): [number, EngineHandler] => [
