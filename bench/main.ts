@@ -17,6 +17,7 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),
   search: () => import("./macro/search.ts"),
+  text: () => import("./macro/text.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;
