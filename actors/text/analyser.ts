@@ -90,9 +90,10 @@ export class Analyser {
   }
 
   #termOf(word: string): string {
+    if (this.#stem === undefined) return foldTerm(word);
     const known = this.#stems.get(word);
     if (known !== undefined) return known;
-    const stem = this.#stem === undefined ? word : this.#stem(word);
+    const stem = this.#stem(word);
     const term = foldTerm(stem === "" ? word : stem);
     if (this.#stems.size === MAX_STEMS) this.#stems.clear();
     this.#stems.set(word, term);

@@ -20,7 +20,7 @@ import { readUpsertReply } from "./text-replies.ts";
 import { UPSERT_HEADER, type UpsertItem, upsertItemBytes, writeUpsertRequest } from "./text-requests.ts";
 import { shardOf } from "./text-routing.ts";
 
-/** Bytes after which a request is full: a shard indexes some 20 MB a second, and must not hold its thread for long. */
+/** Bytes after which a request is full: a shard indexes some 10 MB a second, and must not hold its thread for long. */
 const REQUEST_BYTES = 256 * 1024;
 
 interface Part {

@@ -97,6 +97,8 @@ export class TextBed {
   readonly engine: TextEngine;
   readonly options: ResolvedTextOptions;
   readonly analyser: Analyser;
+  /** Bytes of the arena in use. */
+  readonly memoryUsed: () => number;
   root = 0;
 
   constructor(options: TextCollectionOptions, capacityBytes: number = 64 * 1024 * 1024, previous?: TextBed) {
@@ -104,6 +106,7 @@ export class TextBed {
     this.analyser = new Analyser(this.options);
     this.memory = previous?.memory ?? createArena({ capacityBytes });
     const context = makeContext(this.memory, 0, previous === undefined ? 1 : 99);
+    this.memoryUsed = () => context.arena.stats().usedBytes;
     if (previous === undefined) {
       this.engine = createTextEngine(context);
       this.root = this.open();
