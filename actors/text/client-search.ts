@@ -50,7 +50,10 @@ export async function searchTexts(
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   if (shards.length === 1)
     return answer(parts, search, options, deadlineAtMs, await searchOn(parts, shards, search, options));
-  const first = await statisticsOf(parts, shards, search, options);
+  // Where missing answers are allowed, waiting for one must leave time for the second phase.
+  const share = options.partial === "allow" ? 0.5 : 1;
+  const firstMs = Math.max(0.001, share * (deadlineAtMs - coordinator.nowMs()));
+  const first = await statisticsOf(parts, shards, search, { ...options, timeoutMs: firstMs });
   const asked = first.completeness.outcomes.flatMap(({ shard, error }) => (error === undefined ? [shard] : []));
   const rest = { ...options, timeoutMs: Math.max(0.001, deadlineAtMs - coordinator.nowMs()) };
   const whole = { ...search, statistics: sum(first.answers) };

@@ -3,7 +3,7 @@
  *
  * ```
  *  i32 collection | k | flags | skip | scoring | all | terms | clauses | fields | has statistics, f64 documents,
- *  f64[fields] boosts, f64[fields] lengths,
+ *  f64[fields] boosts, f64[2 × fields] lengths,
  *  terms: i32 term bytes | prefix bytes, f64 frequency, term, prefix, padding to 8,
  *  clauses: i32 weight | count, then count × (i32 term | i32 offset)
  * ```
@@ -38,7 +38,7 @@ export interface TextSearch {
 }
 
 export function searchRequestBytes({ settings, query }: TextSearch): number {
-  let bytes = QUERY_HEADER + settings.boosts.length * 16;
+  let bytes = QUERY_HEADER + settings.boosts.length * 24;
   for (const { term, prefix } of query.terms)
     bytes += align(TERM_HEADER + Buffer.byteLength(term) + Buffer.byteLength(prefix));
   for (const { terms } of query.clauses) bytes += CLAUSE_HEADER + CLAUSE_TERM * terms.length;
@@ -62,11 +62,9 @@ export function writeSearchRequest(m: WireMemory, offset: number, search: TextSe
   i32[w + 9] = statistics === undefined ? 0 : 1;
   f64[(offset >>> 3) + 5] = statistics?.documents ?? 0;
   const values = (offset + QUERY_HEADER) >>> 3;
-  for (let field = 0; field < fields; field++) {
-    f64[values + field] = settings.boosts[field] as number;
-    f64[values + fields + field] = statistics?.lengths[field] ?? 0;
-  }
-  let at = offset + QUERY_HEADER + fields * 16;
+  for (let field = 0; field < fields; field++) f64[values + field] = settings.boosts[field] as number;
+  for (let at = 0; at < 2 * fields; at++) f64[values + fields + at] = statistics?.lengths[at] ?? 0;
+  let at = offset + QUERY_HEADER + fields * 24;
   for (const [index, term] of query.terms.entries()) at = writeTerm(m, at, term, statistics?.frequencies[index] ?? 0);
   for (const clause of query.clauses) at = writeClause(i32, at, clause);
 }
@@ -102,7 +100,7 @@ export function readSearchRequest(m: EngineRequest): TextSearch {
     throw corrupt("search", "number of terms, clauses or fields", termCount);
   const reader = new QueryReader(m, m.offset + QUERY_HEADER);
   const boosts = reader.doubles(fields);
-  const lengths = reader.doubles(fields);
+  const lengths = reader.doubles(2 * fields);
   const frequencies = new Float64Array(termCount);
   const terms: QueryTerm[] = [];
   for (let index = 0; index < termCount; index++) {

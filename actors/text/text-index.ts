@@ -29,10 +29,10 @@ export class TextIndex {
   vshardOf: Int32Array = new Int32Array(256);
   /** Shape: `Uint32Array[documents × fields]`, terms of each field. */
   lengths: Uint32Array;
-  /** Terms of each field in all live documents. */
+  /** Shape: `Float64Array[2 × fields]`, over all live documents: terms of each field, then documents that have any there. */
   readonly totals: Float64Array;
   readonly #analyser: Analyser;
-  /** Shape: per vshard, terms of each field. */
+  /** By vshard, as `totals`. */
   readonly #totalsIn: (Float64Array | undefined)[] = [];
   #documentOf: Int32Array = new Int32Array(256).fill(-1);
   #limit = 0;
@@ -49,7 +49,7 @@ export class TextIndex {
     this.fields = fields;
     this.postings = new Postings(withPositions);
     this.lengths = new Uint32Array(256 * fields);
-    this.totals = new Float64Array(fields);
+    this.totals = new Float64Array(2 * fields);
     this.#analyser = analyser;
   }
 
@@ -73,7 +73,7 @@ export class TextIndex {
     return row < this.#documentOf.length && (this.#documentOf[row] as number) >= 0;
   }
 
-  /** Terms of each field in the live documents of one vshard, or undefined when it has none. */
+  /** As `totals`, of the documents of one vshard; undefined when it never had any. */
   totalsIn(vshard: number): Float64Array | undefined {
     return this.#totalsIn[vshard];
   }
@@ -94,8 +94,9 @@ export class TextIndex {
       const text = texts[field];
       const length = text === undefined ? 0 : this.#analyser.analyse(text);
       this.lengths[document * this.fields + field] = length;
-      if (length > 0) this.#addField(document, field);
-      this.#addLength(vshard, field, length);
+      if (length === 0) continue;
+      this.#addField(document, field);
+      this.#addLength(vshard, field, length, 1);
     }
   }
 
@@ -109,7 +110,8 @@ export class TextIndex {
     this.#live--;
     const seen = new Set<number>();
     for (let field = 0; field < this.fields; field++) {
-      this.#addLength(vshard, field, -(this.lengths[document * this.fields + field] as number));
+      const length = this.lengths[document * this.fields + field] as number;
+      if (length > 0) this.#addLength(vshard, field, -length, -1);
       const text = texts[field];
       if (text === undefined) continue;
       this.#analyser.analyse(text);
@@ -165,14 +167,16 @@ export class TextIndex {
     for (const id of this.#distinct) this.#counts[id] = 0;
   }
 
-  #addLength(vshard: number, field: number, length: number): void {
-    this.totals[field] = (this.totals[field] as number) + length;
+  #addLength(vshard: number, field: number, length: number, holders: number): void {
     let totals = this.#totalsIn[vshard];
     if (totals === undefined) {
-      totals = new Float64Array(this.fields);
+      totals = new Float64Array(2 * this.fields);
       this.#totalsIn[vshard] = totals;
     }
-    totals[field] = (totals[field] as number) + length;
+    for (const sums of [this.totals, totals]) {
+      sums[field] = (sums[field] as number) + length;
+      sums[this.fields + field] = (sums[this.fields + field] as number) + holders;
+    }
   }
 
   #takeDocument(): number {

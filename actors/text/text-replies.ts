@@ -8,7 +8,7 @@
  *  count   f64 documents
  *  status  f64[11], see TextShardStatus
  *  get     i32 count | 0, then per id: f64 version | i32 found | body bytes, body, padding to 8
- *  stats   f64 documents | i32 fields | terms, f64[fields] lengths, f64[terms] frequencies
+ *  stats   f64 documents | i32 lengths | terms, f64[lengths] lengths (see TextStatistics), f64[terms] frequencies
  *  search  i32 hits | hits left out | clauses | flags, f64 last version, then hits:
  *          f64 score | f64 version | i32 idWord | body bytes, [u8[clauses] matched], id, body, padding to 8
  * ```
@@ -155,14 +155,14 @@ export function writeStatsReply(m: WireMemory, offset: number, statistics: TextS
 }
 
 export function readStatsReply(m: WireMemory, offset: number, length: number): TextStatistics {
-  const fields = m.i32[(offset >>> 2) + 2] as number;
+  const lengths = m.i32[(offset >>> 2) + 2] as number;
   const terms = m.i32[(offset >>> 2) + 3] as number;
-  checkEnd("stats", STATS_HEADER + (fields + terms) * 8, length);
+  checkEnd("stats", STATS_HEADER + (lengths + terms) * 8, length);
   const at = (offset + STATS_HEADER) >>> 3;
   return {
     documents: m.f64[offset >>> 3] as number,
-    lengths: m.f64.slice(at, at + fields),
-    frequencies: m.f64.slice(at + fields, at + fields + terms),
+    lengths: m.f64.slice(at, at + lengths),
+    frequencies: m.f64.slice(at + lengths, at + lengths + terms),
   };
 }
 

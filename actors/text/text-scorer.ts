@@ -5,7 +5,7 @@
  * back by its length, and saturate once:
  *   x(t, d) = Σ_f boost_f · tf_f / (1 − b + b · length_f / average_f),  score = Σ_t idf(t) · x · (k1 + 1) / (k1 + x),
  *   idf(t) = ln(1 + (N − df + 0.5) / (df + 0.5)).
- * With one field and boost 1 it is the BM25 of the textbooks. TF-IDF: score = Σ_t ln(1 + N / df) · Σ_f boost_f · (1 + ln tf_f).
+ * average_f is over the documents that have the field. With one field and boost 1 it is the BM25 of the textbooks. TF-IDF: score = Σ_t ln(1 + N / df) · Σ_f boost_f · (1 + ln tf_f).
  * A prefix counts as one term with the occurrences of all its terms and df = documents with any of them; a phrase as one
  * with the occurrences of the phrase and the sum of its terms' idf.
  * Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), 3.4 and 3.6; idf and the phrase as
@@ -27,7 +27,7 @@ export const SCORING = { BM25: 0, TF_IDF: 1 } as const;
 /** Sums over a population of documents. */
 export interface TextStatistics {
   documents: number;
-  /** Terms of each field. */
+  /** Shape: `Float64Array[2 × fields]`: terms of each field, then documents that have any there. */
   readonly lengths: Float64Array;
   /** Documents that have each term of the query, in a field that is searched. */
   readonly frequencies: Float64Array;
@@ -80,12 +80,10 @@ export class TextScorer {
   ): TextStatistics {
     const { fields, totals } = this.#index;
     this.#begin({ scoring: SCORING.BM25, boosts, all: false }, mask);
-    const lengths = mask === undefined ? Float64Array.from(totals) : new Float64Array(fields);
+    const lengths = mask === undefined ? Float64Array.from(totals) : new Float64Array(2 * fields);
     for (let vshard = 0; vshard < (mask?.length ?? 0); vshard++) {
       const part = (mask?.[vshard] as number) > 0 ? this.#index.totalsIn(vshard) : undefined;
-      if (part !== undefined)
-        for (let field = 0; field < fields; field++)
-          lengths[field] = (lengths[field] as number) + (part[field] as number);
+      if (part !== undefined) for (const [at, value] of part.entries()) lengths[at] = (lengths[at] as number) + value;
     }
     let wholeIndex = mask === undefined;
     for (let field = 0; field < fields; field++) if (!((boosts[field] as number) > 0)) wholeIndex = false;
@@ -152,10 +150,12 @@ export class TextScorer {
   }
 
   /** A population without a term in a field has no average for it; 1 stands in, as statistics may be older than documents. */
-  #prepare({ documents, lengths }: TextStatistics): void {
-    for (let field = 0; field < this.#slopes.length; field++) {
+  #prepare({ lengths }: TextStatistics): void {
+    const fields = this.#slopes.length;
+    for (let field = 0; field < fields; field++) {
       const total = lengths[field] as number;
-      this.#slopes[field] = this.#b / (total > 0 && documents > 0 ? total / documents : 1);
+      const holders = lengths[fields + field] as number;
+      this.#slopes[field] = this.#b / (total > 0 && holders > 0 ? total / holders : 1);
     }
   }
 

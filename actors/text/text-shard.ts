@@ -123,7 +123,7 @@ export class TextShard {
       documents: store.count,
       unindexed: store.count - index.count,
       terms: index.postings.terms,
-      occurrences: index.totals.reduce((sum, total) => sum + total, 0),
+      occurrences: index.totals.subarray(0, index.fields).reduce((sum, total) => sum + total, 0),
       lastVersion: store.lastVersion,
       indexBytes: index.postings.byteLength,
       heapBytes: store.heap.totalBytes,

@@ -321,9 +321,10 @@ export class Model {
       fields: fields.map((name) => this.#words(document.fields[name])),
     }));
     const n = words.length;
-    const average = fields.map((_, field) =>
-      n === 0 ? 1 : words.reduce((sum, entry) => sum + (entry.fields[field] as Words).terms.length, 0) / n || 1,
-    );
+    const average = fields.map((_, field) => {
+      const lengths = words.map((entry) => (entry.fields[field] as Words).terms.length).filter((length) => length > 0);
+      return lengths.length === 0 ? 1 : lengths.reduce((sum, length) => sum + length, 0) / lengths.length;
+    });
     const searched = fields.map((_, field) => field).filter((field) => (boosts[field] as number) > 0);
     const df = query.terms.map((term) =>
       Math.max(

@@ -149,7 +149,7 @@ describe("scores", () => {
       { id: 1, fields: { text: "new word" } },
       { id: 2, fields: { text: "word" } },
     ]);
-    const statistics = { documents: 0, lengths: new Float64Array(1), frequencies: new Float64Array(2) };
+    const statistics = { documents: 0, lengths: new Float64Array(2), frequencies: new Float64Array(2) };
     for (const scoring of [SCORING.BM25, SCORING.TF_IDF]) {
       const { hits } = bed.search("new word", { statistics, scoring });
       expect(hits).toHaveLength(2);
