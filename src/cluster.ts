@@ -8,6 +8,9 @@ import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
 import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
+import type { TextCollection } from "../actors/text/client-collection.ts";
+import { TextCatalog } from "../actors/text/text-catalog.ts";
+import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
@@ -95,6 +98,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
   readonly #barriers: BarrierCatalog;
+  readonly #texts: TextCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
@@ -157,6 +161,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#topology.on("change", (change) => this.emit("member-changed", change));
+    this.#texts = new TextCatalog({ coordinator: this.#coordinator, assertOpen: () => this.#assertOpen() });
     this.#compiled = kernels;
     this.#control = this.#createControlPlane(memory, kernels);
     this.#ports = new ClusterPorts(this.#control, this.#vectors);
@@ -198,6 +203,20 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   /** Drops a collection and frees its regions. @returns whether it existed */
   dropVectors(name: string): Promise<boolean> {
     return this.#vectors.drop(name);
+  }
+
+  /**
+   * Opens a collection of texts, creating it when it is new and `options` are given.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
+   */
+  text(name: string, options?: TextCollectionOptions): Promise<TextCollection> {
+    return this.#texts.open(name, options);
+  }
+
+  /** Drops a collection of texts and frees its regions. @returns whether it existed */
+  dropText(name: string): Promise<boolean> {
+    return this.#texts.drop(name);
   }
 
   /**
@@ -308,7 +327,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       regions: this.#regions.list().length,
       client: this.#client.stats(),
       workers: this.#control.heartbeats().map((beat) => ({ ...beat, stats: stats[beat.shard] })),
-      collections: this.#vectors.names(),
+      collections: [...this.#vectors.names(), ...this.#texts.names()],
     };
   }
 
@@ -369,12 +388,13 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       defaults: callDefaults(options),
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
-      recover: (shard) => this.#vectors.recoverTasks(shard),
+      recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
     });
     control.on("worker-lost", (event) => this.emit("worker-lost", event));
     control.on("worker-down", (event) => this.emit("worker-down", event));
     control.on("worker-restarted", (event) => {
       this.#vectors.recovered(event.shard, event.ready.recovered);
+      this.#texts.recovered(event.shard, event.ready.recovered);
       this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
