@@ -227,7 +227,7 @@ class ShardHost {
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
-    const { gate, copies, primary } = this.#replication([engine]);
+    const { gate, copies, primary } = this.#replication(engines.all);
     this.#primary = primary;
     this.#shard = new Shard({
       shard,

@@ -28,9 +28,10 @@ import {
   type ResolvedClusterOptions,
   resolveClusterOptions,
 } from "./cluster-options.ts";
+import { createWorkers } from "./cluster-workers.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
-import { ControlPlane } from "./plane/control-plane.ts";
+import type { ControlPlane } from "./plane/control-plane.ts";
 import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
 import { NodeTopology, type PlacementChange } from "./plane/node-topology.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
@@ -79,7 +80,6 @@ export interface ClusterInfo {
   readonly collections: readonly string[];
 }
 
-const WORKER_URL: URL = new URL("../actors/shard.worker.js", import.meta.url);
 /** How long `info` waits for a worker's counters. */
 const STATS_TIMEOUT_MS = 500;
 /** Owner number of regions that the main thread registers. */
@@ -163,7 +163,14 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#topology.on("change", (change) => this.emit("member-changed", change));
     this.#texts = new TextCatalog({ coordinator: this.#coordinator, assertOpen: () => this.#assertOpen() });
     this.#compiled = kernels;
-    this.#control = this.#createControlPlane(memory, kernels);
+    this.#control = createWorkers(options, {
+      topology: this.#topology.block,
+      replicas: this.#replicas,
+      memory,
+      kernels,
+      recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
+    });
+    this.#followWorkers();
     this.#ports = new ClusterPorts(this.#control, this.#vectors);
   }
 
@@ -362,43 +369,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#kernels.close();
   }
 
-  #createControlPlane(memory: WebAssembly.Memory, kernels: WebAssembly.Module): ControlPlane {
-    const { options } = this;
-    const { creditMessages } = options;
-    const control = new ControlPlane({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      shards: options.workers,
-      topology: this.#topology.block,
-      replicas: this.#replicas,
-      memory,
-      kernels,
-      workerUrl: WORKER_URL,
-      actorUrls: options.actors.map((url) => url.href),
-      bridge: {
-        requestCapacityBytes: options.requestRingBytes,
-        replyCapacityBytes: options.replyRingBytes,
-        creditMessages,
-      },
-      mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
-      maxHandlerMs: options.maxHandlerMs,
-      maxNativeMs: options.maxNativeMs,
-      startTimeoutMs: options.startTimeoutMs,
-      spinLimitUs: options.spinLimitUs,
-      defaults: callDefaults(options),
-      workerNice: options.workerNice,
-      ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
-      recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
-    });
-    control.on("worker-lost", (event) => this.emit("worker-lost", event));
-    control.on("worker-down", (event) => this.emit("worker-down", event));
-    control.on("worker-restarted", (event) => {
+  #followWorkers(): void {
+    this.#control.on("worker-lost", (event) => this.emit("worker-lost", event));
+    this.#control.on("worker-down", (event) => this.emit("worker-down", event));
+    this.#control.on("worker-restarted", (event) => {
       this.#vectors.recovered(event.shard, event.ready.recovered);
       this.#texts.recovered(event.shard, event.ready.recovered);
       this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
-    return control;
   }
 
   #change(act: (membership: Membership) => boolean): boolean {

@@ -11,16 +11,17 @@ import type { DocumentId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_COUNT, TEXT_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, Coordinator, ScatterOptions } from "../coordinator.ts";
+import type { CallOptions, ReadOptions, WriteOptions } from "../call-options.ts";
+import type { Coordinator } from "../coordinator.ts";
+import type { Explanation } from "../planned-read.ts";
 import type { Analyser } from "./analyser.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { searchTexts } from "./client-search.ts";
-import { itemBytes, prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
+import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { payloadStart, textsOf } from "./document-body.ts";
 import type { ResolvedTextOptions } from "./text-options.ts";
 import { readCountReply, readStatusReply, type StoredBody, type TextShardStatus } from "./text-replies.ts";
-import { COLLECTION_REQUEST_BYTES, writeCollectionRequest } from "./text-requests.ts";
-import { allShards } from "./text-routing.ts";
+import { COLLECTION_REQUEST_BYTES, upsertItemBytes, writeCollectionRequest } from "./text-requests.ts";
 
 /** A document to store: an id with texts by field, or one text for the field "text". */
 export interface TextDocument {
@@ -51,10 +52,10 @@ export interface TextHit extends StoredText {
 }
 
 /** Options of {@link TextCollection.upsert}. */
-export type TextUpsertOptions = CallOptions & Omit<LoadOptions, "signal">;
+export type TextUpsertOptions = WriteOptions & Omit<LoadOptions, "signal">;
 
 /** Options of {@link TextCollection.get}. */
-export interface TextGetOptions extends CallOptions {
+export interface TextGetOptions extends ReadOptions {
   /** @default true */
   readonly includeFields?: boolean;
   /** @default true */
@@ -62,11 +63,16 @@ export interface TextGetOptions extends CallOptions {
 }
 
 /** Options of {@link TextCollection.search}. */
-export interface TextSearchOptions extends ScatterOptions {
+export interface TextSearchOptions extends ReadOptions {
   /** Answers wanted; with `offset` `1..65536`. @default 10 */
   readonly k?: number;
   /** Answers to leave out before the first. @default 0 */
   readonly offset?: number;
+  /**
+   * The `cursor` of the page before, of the same query: gives the answers behind it. Costs no more than the first page. A
+   * document whose score changed in between may stand on both pages, or on none. Not with `offset`. @default from the best
+   */
+  readonly after?: string;
   /** @default "bm25" */
   readonly scoring?: "bm25" | "tf-idf";
   /** Fields to search, by name or with boosts of their own. @default all, with the collection's boosts */
@@ -87,7 +93,17 @@ export interface TextSearchOptions extends ScatterOptions {
 export interface TextSearchResult {
   /** In the total order (score descending, id ascending). */
   readonly hits: readonly TextHit[];
+  /** Over both phases: a vshard is answered when it gave statistics and hits. */
   readonly completeness: Completeness;
+  /** For `after`, when there may be more. */
+  readonly cursor?: string;
+  /** The plan and what became of it, when `explain` was asked for. */
+  readonly explain?: TextExplanation;
+}
+
+/** The account of a search: that of the second phase, and of the first where there was one. */
+export interface TextExplanation extends Explanation {
+  readonly statistics?: Explanation;
 }
 
 /** What a collection is made of. */
@@ -128,11 +144,10 @@ export class TextCollection {
     const parts = this.#parts;
     parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) {
-      const { timeoutMs } = options;
-      const call = timeoutMs === undefined ? {} : { timeoutMs }; // not the signal: a batch that was sent is waited for
+      const { signal: _, batchSize: __, onProgress: ___, ...call } = options; // a batch that was sent is waited for
       const loader = {
         prepare: (document: TextDocument) => prepareItem(parts, document),
-        bytes: itemBytes,
+        bytes: upsertItemBytes,
         write: (items: Parameters<typeof upsertItems>[1]) => upsertItems(parts, items, call, PRIORITY.BULK),
       };
       return loadItems(loader, documents, options);
@@ -160,20 +175,32 @@ export class TextCollection {
   }
 
   /** Removes documents. @returns how many were there */
-  async delete(ids: DocumentId | readonly DocumentId[], options: CallOptions = {}): Promise<number> {
+  async delete(ids: DocumentId | readonly DocumentId[], options: WriteOptions = {}): Promise<number> {
     this.#parts.assertOpen();
     return deleteIds(this.#parts, typeof ids === "string" || typeof ids === "number" ? [ids] : ids, options);
   }
 
   /** Number of documents. */
-  async count(options: CallOptions = {}): Promise<number> {
-    const answers = await this.#everyShard(TEXT_COUNT, options, (frame) => readCountReply(frame, frame.offset));
+  async count(options: ReadOptions = {}): Promise<number> {
+    this.#parts.assertOpen();
+    const body = this.#collectionBody();
+    const { answers } = await this.#parts.coordinator.read<number>(
+      { kind: "scatter" },
+      { type: TEXT_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
+      options,
+    );
     return answers.reduce((sum, documents) => sum + documents, 0);
   }
 
-  /** Documents, terms and memory of every shard, in shard order. */
+  /** Documents of all copies, terms and memory of every shard, in shard order. */
   async status(options: CallOptions = {}): Promise<TextShardStatus[]> {
-    return this.#everyShard(TEXT_STATUS, options, (frame) => readStatusReply(frame, frame.offset));
+    this.#parts.assertOpen();
+    const { coordinator } = this.#parts;
+    const body = this.#collectionBody();
+    const decode = (frame: ReplyFrame): TextShardStatus => readStatusReply(frame, frame.offset);
+    return Promise.all(
+      coordinator.shards.map((shard) => coordinator.ask(shard, TEXT_STATUS, VSHARD_LISTED, body, decode, options)),
+    );
   }
 
   /**
@@ -187,17 +214,12 @@ export class TextCollection {
     return searchTexts(this.#parts, query, options);
   }
 
-  async #everyShard<T>(type: number, options: CallOptions, decode: (frame: ReplyFrame) => T): Promise<T[]> {
-    this.#parts.assertOpen();
-    const { coordinator, collectionId } = this.#parts;
-    const payload: Payload = {
+  #collectionBody(): Payload {
+    const { collectionId } = this.#parts;
+    return {
       byteLength: COLLECTION_REQUEST_BYTES,
       write: (target, offset) => writeCollectionRequest(target, offset, collectionId),
     };
-    const asks = allShards(this.#parts).map((shard) =>
-      coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options),
-    );
-    return Promise.all(asks);
   }
 }
 

@@ -2,13 +2,16 @@
  * Fixed binary layout of `text.search` and `text.stats`, both directions. Rules as in text-requests.ts.
  *
  * ```
- *  i32 collection | k | flags | skip | scoring | all | terms | clauses | fields | has statistics, f64 documents,
+ *  i32 collection | k | flags | skip | scoring | all | terms | clauses | fields | parts, f64 documents,
  *  f64[fields] boosts, f64[2 × fields] lengths,
  *  terms: i32 term bytes | prefix bytes, f64 frequency, term, prefix, padding to 8,
- *  clauses: i32 weight | count, then count × (i32 term | i32 offset)
+ *  clauses: i32 weight | count, then count × (i32 term | i32 offset),
+ *  [f64 score | i32 idWord | 0, id, padding to 8]   the position after which hits are wanted
  * ```
+ * `parts`: 1 = the statistics stand for the population, 2 = a position is there.
  */
-import { bufferOver } from "../../src/store/id-codec.ts";
+import type { RankPosition } from "../../src/routing/ranked.ts";
+import { bufferOver, idLengthOf, idWordOf, isIdWord, readId, writeId } from "../../src/store/id-codec.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
 import type { QueryClause, QueryTerm, TextQuery } from "./text-query.ts";
 import { align, corrupt, need } from "./text-requests.ts";
@@ -21,6 +24,8 @@ const QUERY_HEADER = 48;
 const TERM_HEADER = 16;
 const CLAUSE_HEADER = 8;
 const CLAUSE_TERM = 8;
+const AFTER_HEADER = 16;
+const PARTS = { STATISTICS: 1, AFTER: 2 } as const;
 
 /** A search; for `text.stats` only the terms, boosts and collection matter. */
 export interface TextSearch {
@@ -35,19 +40,21 @@ export interface TextSearch {
   readonly query: TextQuery;
   /** Of the whole population; undefined = the shard's own. */
   readonly statistics?: TextStatistics | undefined;
+  /** Hits that do not rank behind this are left out, as if they did not match. */
+  readonly after?: RankPosition | undefined;
 }
 
-export function searchRequestBytes({ settings, query }: TextSearch): number {
+export function searchRequestBytes({ settings, query, after }: TextSearch): number {
   let bytes = QUERY_HEADER + settings.boosts.length * 24;
   for (const { term, prefix } of query.terms)
     bytes += align(TERM_HEADER + Buffer.byteLength(term) + Buffer.byteLength(prefix));
   for (const { terms } of query.clauses) bytes += CLAUSE_HEADER + CLAUSE_TERM * terms.length;
-  return bytes;
+  return after === undefined ? bytes : bytes + AFTER_HEADER + align(idLengthOf(idWordOf(after.id)));
 }
 
 export function writeSearchRequest(m: WireMemory, offset: number, search: TextSearch): void {
   const { i32, f64 } = m;
-  const { settings, query, statistics } = search;
+  const { settings, query, statistics, after } = search;
   const fields = settings.boosts.length;
   const w = offset >>> 2;
   i32[w] = search.collectionId;
@@ -59,7 +66,7 @@ export function writeSearchRequest(m: WireMemory, offset: number, search: TextSe
   i32[w + 6] = query.terms.length;
   i32[w + 7] = query.clauses.length;
   i32[w + 8] = fields;
-  i32[w + 9] = statistics === undefined ? 0 : 1;
+  i32[w + 9] = (statistics === undefined ? 0 : PARTS.STATISTICS) | (after === undefined ? 0 : PARTS.AFTER);
   f64[(offset >>> 3) + 5] = statistics?.documents ?? 0;
   const values = (offset + QUERY_HEADER) >>> 3;
   for (let field = 0; field < fields; field++) f64[values + field] = settings.boosts[field] as number;
@@ -67,6 +74,15 @@ export function writeSearchRequest(m: WireMemory, offset: number, search: TextSe
   let at = offset + QUERY_HEADER + fields * 24;
   for (const [index, term] of query.terms.entries()) at = writeTerm(m, at, term, statistics?.frequencies[index] ?? 0);
   for (const clause of query.clauses) at = writeClause(i32, at, clause);
+  if (after !== undefined) writeAfter(m, at, after);
+}
+
+function writeAfter(m: WireMemory, at: number, { score, id }: RankPosition): void {
+  const idWord = idWordOf(id);
+  m.f64[at >>> 3] = score;
+  m.i32[(at >>> 2) + 2] = idWord;
+  m.i32[(at >>> 2) + 3] = 0;
+  writeId(m.bytes, at + AFTER_HEADER, id, idWord);
 }
 
 function writeTerm(m: WireMemory, at: number, { term, prefix }: QueryTerm, frequency: number): number {
@@ -117,7 +133,8 @@ export function readSearchRequest(m: EngineRequest): TextSearch {
     skip: word(3),
     settings: { scoring: word(4), all: word(5) === 1, boosts },
     query: { terms, clauses },
-    statistics: word(9) === 1 ? { documents, lengths, frequencies } : undefined,
+    statistics: word(9) & PARTS.STATISTICS ? { documents, lengths, frequencies } : undefined,
+    after: word(9) & PARTS.AFTER ? reader.position() : undefined,
   };
 }
 
@@ -172,6 +189,15 @@ class QueryReader {
       offsets.push(i32[start + index * 2 + 1] as number);
     }
     return { weight: i32[header] as number, terms, offsets };
+  }
+
+  position(): RankPosition {
+    const { i32, f64, bytes } = this.#request;
+    const header = this.#take(AFTER_HEADER);
+    const idWord = i32[(header >>> 2) + 2] as number;
+    const score = f64[header >>> 3] as number;
+    if (!isIdWord(idWord) || Number.isNaN(score)) throw corrupt("search", "position", idWord);
+    return { score, id: readId(bytes, this.#take(idLengthOf(idWord)), idWord) };
   }
 
   #take(byteLength: number): number {

@@ -109,7 +109,7 @@ export class TextShard {
   search(search: TextSearch, mask: VshardMask): FoundDocuments {
     const { query, settings, k, flags } = search;
     const statistics = search.statistics ?? this.statistics(search, mask);
-    this.#top.begin(Math.min(k, this.store.count));
+    this.#top.begin(Math.min(k, this.store.count), search.after);
     this.#scorer.search(query, settings, statistics, mask, this.#top);
     this.#top.take();
     const { rows, scores } = this.#top;

@@ -3,7 +3,7 @@
  *
  * Invariant: `take` gives the same list whatever the order of the offers. Ids are looked at for equal scores only.
  */
-import { compareIds } from "../../src/routing/merge.ts";
+import { compareIds, type RankPosition } from "../../src/routing/ranked.ts";
 import type { DocumentId } from "../../src/store/id-codec.ts";
 
 export class TopDocuments {
@@ -14,12 +14,15 @@ export class TopDocuments {
   floor = -1;
   readonly #idOf: (row: number) => DocumentId;
   #limit = 0;
+  #after: RankPosition | undefined;
 
   constructor(idOf: (row: number) => DocumentId) {
     this.#idOf = idOf;
   }
 
-  begin(limit: number): void {
+  /** @param after Only what ranks strictly behind it is kept. */
+  begin(limit: number, after?: RankPosition): void {
+    this.#after = after;
     this.#limit = limit;
     this.rows.length = this.scores.length = 0;
     this.floor = -1;
@@ -27,6 +30,7 @@ export class TopDocuments {
 
   offer(row: number, score: number): void {
     if (score < this.floor) return;
+    if (this.#after !== undefined && !this.#isBehind(row, score, this.#after)) return;
     const { rows, scores } = this;
     if (rows.length < this.#limit) {
       let child = rows.push(row) - 1;
@@ -64,6 +68,10 @@ export class TopDocuments {
       this.#swap(at, child);
       at = child;
     }
+  }
+
+  #isBehind(row: number, score: number, after: RankPosition): boolean {
+    return score === after.score ? compareIds(this.#idOf(row), after.id) > 0 : score < after.score;
   }
 
   #isWorseAt(a: number, b: number): boolean {

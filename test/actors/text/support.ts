@@ -212,7 +212,7 @@ export class TextBed {
   ): T {
     const memory = wireMemory(bytes + 64);
     write(memory, 16);
-    return this.send(type, { ...memory, offset: 16, length: bytes, ...(mask === undefined ? {} : { mask }) }, read);
+    return this.send(type, { ...memory, offset: 16, length: bytes, vshards: mask }, read);
   }
 
   send<T>(type: number, request: EngineRequest, read: (m: WireMemory, offset: number, length: number) => T): T {
