@@ -19,10 +19,20 @@ import {
   TEXT_STATUS,
   TEXT_UPSERT,
 } from "../../src/wire/message-types.ts";
-import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
+import type {
+  Engine,
+  EngineContext,
+  EngineHandler,
+  EngineReply,
+  EngineRequest,
+  ReplicatedEngine,
+  WriteEffects,
+} from "../engine.ts";
+import { EffectBodies } from "./effect-bodies.ts";
 import { writeGetReply, writeSearchReply } from "./reply-writer.ts";
 import { readSearchRequest, type TextSearch } from "./search-request.ts";
 import { isStemmerLoaded, loadStemmer } from "./stemmers.ts";
+import { TextCopies } from "./text-copies.ts";
 import {
   assertSameTextOptions,
   type ResolvedTextOptions,
@@ -40,7 +50,7 @@ import {
   writeStatusReply,
   writeUpsertReply,
 } from "./text-replies.ts";
-import { IdsCursor, readCollection, readOpenRequest } from "./text-requests.ts";
+import { IDS_HEADER, IdsCursor, readCollection, readOpenRequest } from "./text-requests.ts";
 import { SCORING } from "./text-scorer.ts";
 import { TextShard } from "./text-shard.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
@@ -62,6 +72,7 @@ export interface TextRecovery {
 
 /** The text engine and the roots of its collections. */
 export interface TextEngine extends Engine {
+  readonly replicated: ReplicatedEngine;
   /** Root reference of every open collection, by collection id. */
   roots(): ReadonlyMap<number, { readonly address: number; readonly rkey: number; readonly length: number }>;
 }
@@ -109,6 +120,10 @@ export function createTextEngine(context: EngineContext, recover?: TextRecovery)
       for (const entry of collections.values()) more = runBackground(entry, share) || more;
       return more;
     },
+    replicated: new TextCopies(
+      (id) => collections.get(id)?.shard,
+      () => Array.from(collections.values(), ({ shard }) => shard),
+    ),
     roots: () => new Map([...collections].map(([id, { shard }]) => [id, shard.store.root.ref])),
     close() {
       for (const { waiting } of collections.values())
@@ -193,6 +208,7 @@ function dropCollection(state: ShardState, request: EngineRequest, reply: Engine
 function upsert(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const { batch } = state;
   batch.read(request, (collectionId) => find(state, collectionId).shard);
+  if (request.effects !== undefined) batch.tell(request.effects);
   batch.write();
   reply.claim(UPSERT_REPLY_BYTES);
   writeUpsertReply(reply, reply.offset, batch.count, batch.newRows);
@@ -216,7 +232,9 @@ function leaveOut(store: DocumentStore, rows: number[], vshards: Uint8Array | un
 function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const ids = state.ids.open(request);
   const { shard } = find(state, ids.collectionId);
-  while (ids.next()); // checks every id before the first is removed
+  if (request.effects === undefined)
+    while (ids.next()); // checks every id before the first is removed
+  else tellDeletes(shard, ids, request.effects, request);
   ids.open(request);
   let deleted = 0;
   while (ids.next()) {
@@ -227,6 +245,18 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
   }
   reply.claim(COUNT_REPLY_BYTES);
   reply.f64[reply.offset >>> 3] = deleted;
+}
+
+/** Tells which documents will be removed, with the version that the shard will have then. */
+function tellDeletes({ id, store }: TextShard, ids: IdsCursor, effects: WriteEffects, request: EngineRequest): void {
+  const bodies = new EffectBodies(id, IDS_HEADER, effects.maxBodyBytes);
+  let version = store.lastVersion;
+  while (ids.next()) {
+    const row = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+    if (row >= 0) bodies.add(store.vshardOf(row), ids.entryOffset, ids.entryEnd, ++version);
+  }
+  bodies.tell(TEXT_DELETE, request, effects);
+  effects.publish();
 }
 
 function countDocuments(state: ShardState, request: EngineRequest, reply: EngineReply): void {

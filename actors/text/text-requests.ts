@@ -24,8 +24,8 @@ import {
 } from "./text-options.ts";
 
 const HEADER = 8;
-const ITEM_HEADER = 16;
-const IDS_HEADER = 16;
+export const UPSERT_ITEM_HEADER = 16;
+export const IDS_HEADER = 16;
 const ID_HEADER = 8;
 
 /** A document on its way to its shard. `hash` = hashId(id). */
@@ -78,7 +78,7 @@ export const UPSERT_HEADER: number = HEADER;
 
 /** Bytes of one item in an upsert request. */
 export function upsertItemBytes(item: UpsertItem): number {
-  return align(ITEM_HEADER + idLengthOf(idWordOf(item.id)) + item.body.length);
+  return align(UPSERT_ITEM_HEADER + idLengthOf(idWordOf(item.id)) + item.body.length);
 }
 
 export function writeUpsertRequest(
@@ -97,9 +97,9 @@ export function writeUpsertRequest(
     i32[(at >>> 2) + 1] = body.length;
     i32[(at >>> 2) + 2] = hash;
     i32[(at >>> 2) + 3] = vshard;
-    writeId(bytes, at + ITEM_HEADER, id, idWord);
-    bytes.set(body, at + ITEM_HEADER + idLengthOf(idWord));
-    at = align(at + ITEM_HEADER + idLengthOf(idWord) + body.length);
+    writeId(bytes, at + UPSERT_ITEM_HEADER, id, idWord);
+    bytes.set(body, at + UPSERT_ITEM_HEADER + idLengthOf(idWord));
+    at = align(at + UPSERT_ITEM_HEADER + idLengthOf(idWord) + body.length);
   }
 }
 
@@ -114,6 +114,9 @@ export class UpsertCursor {
   vshard = 0;
   bodyOffset = 0;
   bodyBytes = 0;
+  /** The whole item, padding included. */
+  itemOffset = 0;
+  itemEnd = 0;
   #request!: EngineRequest;
   #at = 0;
   #index = 0;
@@ -138,7 +141,8 @@ export class UpsertCursor {
     const m = this.#request;
     const end = m.offset + m.length;
     const w = this.#at >>> 2;
-    this.idOffset = this.#at + ITEM_HEADER;
+    this.itemOffset = this.#at;
+    this.idOffset = this.#at + UPSERT_ITEM_HEADER;
     if (this.idOffset > end) throw corrupt("upsert", "item", this.#index - 1);
     this.idWord = m.i32[w] as number;
     this.bodyBytes = m.i32[w + 1] as number;
@@ -149,6 +153,7 @@ export class UpsertCursor {
     if (!isIdWord(this.idWord) || !fits) throw corrupt("upsert", "id or body length of item", this.#index - 1);
     if (this.vshard < 0 || this.vshard > 0xffff) throw corrupt("upsert", "vshard of item", this.#index - 1);
     this.#at = align(this.bodyOffset + this.bodyBytes);
+    this.itemEnd = this.#at;
     return true;
   }
 }
@@ -188,6 +193,9 @@ export class IdsCursor {
   idWord = 0;
   idOffset = 0;
   hash = 0;
+  /** The whole entry, padding included. */
+  entryOffset = 0;
+  entryEnd = 0;
   #request!: EngineRequest;
   #at = 0;
   #index = 0;
@@ -208,6 +216,7 @@ export class IdsCursor {
   next(): boolean {
     if (this.#index++ >= this.count) return false;
     const m = this.#request;
+    this.entryOffset = this.#at;
     this.idOffset = this.#at + ID_HEADER;
     if (this.idOffset > m.offset + m.length) throw corrupt("ids", "entry", this.#index - 1);
     this.idWord = m.i32[this.#at >>> 2] as number;
@@ -216,6 +225,7 @@ export class IdsCursor {
     if (!isIdWord(this.idWord) || end > m.offset + m.length)
       throw corrupt("ids", "id length of entry", this.#index - 1);
     this.#at = align(end);
+    this.entryEnd = this.#at;
     return true;
   }
 }

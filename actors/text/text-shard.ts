@@ -62,7 +62,13 @@ export class TextShard {
     return sum;
   }
 
-  /** Stores a document, and indexes it; memory must be reserved. @param row The row of its id, −1 = new. */
+  /**
+   * Stores a document, and indexes it; memory must be reserved.
+   *
+   * @param row The row of its id, −1 = new.
+   * @param version Version of a write that was made elsewhere. @default the next one of this shard
+   * @returns its row
+   */
   put(
     row: number,
     bytes: Uint8Array,
@@ -72,16 +78,19 @@ export class TextShard {
     bodyBytes: number,
     hash: number,
     vshard: number,
-  ): void {
+    version?: number,
+  ): number {
     if (row >= 0) this.#unindex(row);
-    const written = this.store.put(row, bytes, idOffset, idWord, bodyOffset, bodyBytes, hash, vshard);
+    const written = this.store.put(row, bytes, idOffset, idWord, bodyOffset, bodyBytes, hash, vshard, version);
     this.#countIn(vshard, 1);
     this.#index(written);
+    return written;
   }
 
-  remove(row: number): void {
+  /** @param version As for {@link put}. */
+  remove(row: number, version?: number): void {
     this.#unindex(row);
-    this.store.remove(row);
+    this.store.remove(row, version);
   }
 
   /** One slice of indexing again, of purging the index, of compaction; true when more is left. */

@@ -6,9 +6,11 @@
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import { recordBytes } from "../../src/store/collection-layout.ts";
 import { idLengthOf, readId, sameIdBytes } from "../../src/store/id-codec.ts";
-import type { EngineRequest } from "../engine.ts";
+import { TEXT_UPSERT } from "../../src/wire/message-types.ts";
+import type { EngineRequest, WriteEffects } from "../engine.ts";
 import { isBody } from "./document-body.ts";
-import { corrupt, UpsertCursor } from "./text-requests.ts";
+import { EffectBodies } from "./effect-bodies.ts";
+import { corrupt, UPSERT_HEADER, UpsertCursor } from "./text-requests.ts";
 import type { TextShard } from "./text-shard.ts";
 
 export class UpsertBatch {
@@ -49,6 +51,17 @@ export class UpsertBatch {
       heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.bodyBytes);
     }
     if (this.count > 0) shard.store.reserve(this.newRows, heapBytes);
+  }
+
+  /** Tells what the batch will write, before `write`: every document with the version that it will get. */
+  tell(effects: WriteEffects): void {
+    const cursor = this.#cursor.rewind();
+    const { lastVersion } = this.#shard.store;
+    const bodies = new EffectBodies(cursor.collectionId, UPSERT_HEADER, effects.maxBodyBytes);
+    for (let item = 0; cursor.next(); item++)
+      bodies.add(cursor.vshard, cursor.itemOffset, cursor.itemEnd, lastVersion + 1 + item);
+    bodies.tell(TEXT_UPSERT, this.#request, effects);
+    effects.publish();
   }
 
   write(): void {

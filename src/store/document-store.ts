@@ -63,8 +63,10 @@ export class DocumentStore {
   #freeRows: number[] = [];
   #rowsUsed = 0;
   #live = 0;
-  /** Version of the last write. */
+  /** Grows with every write, and is never below a version that was seen. */
   #sequence = 0;
+  /** Versions up to this have been set aside. */
+  #sequenceLimit = 0;
   #compactionRow = 0;
 
   private constructor(context: StoreContext, root: CollectionRoot) {
@@ -196,6 +198,7 @@ export class DocumentStore {
    * Writes one document into reserved space: a new row, or over `row` when that is not −1.
    *
    * @param bytes Memory that id and body are in, by byte offset.
+   * @param version Version of a write that was made elsewhere. @default the next one of this shard
    * @returns The row.
    */
   put(
@@ -207,25 +210,30 @@ export class DocumentStore {
     bodyBytes: number,
     hash: number,
     vshard: number,
+    version: number = this.#sequence + 1,
   ): number {
     const record = this.heap.append(bytes, idOffset, idWord, bodyOffset, bodyBytes, hash);
-    this.#nextVersion();
+    this.#takeVersion(version);
     if (row >= 0) {
       const previous = this.recordOf(row);
-      this.#shadow.announceUpdate(row, record, this.#sequence, vshard, 0);
+      this.#shadow.announceUpdate(row, record, version, vshard, 0);
       this.#shadow.apply(this.#cellOf(row));
       this.heap.release(previous);
       return row;
     }
     const fresh = this.#takeRow();
-    this.#writeCell(this.#cellOf(fresh), record, vshard);
+    this.#writeCell(this.#cellOf(fresh), record, version, vshard);
     this.directory.insert(hash, fresh);
     this.root.store(ROOT_LIVE, ++this.#live);
     return fresh;
   }
 
-  /** Frees a row. Readers see it gone at once, and references to it are stale. */
-  remove(row: number): void {
+  /**
+   * Frees a row. Readers see it gone at once, and references to it are stale.
+   *
+   * @param version As for {@link put}.
+   */
+  remove(row: number, version: number = this.#sequence + 1): void {
     const { i32, u32 } = this.root.arena;
     const cell = this.#cellOf(row);
     const record = this.recordOf(row);
@@ -239,7 +247,7 @@ export class DocumentStore {
     this.heap.release(record);
     this.#freeRows.push(row);
     this.root.store(ROOT_LIVE, --this.#live);
-    this.#nextVersion();
+    this.#takeVersion(version);
   }
 
   /** One slice of compaction of the records; true when more is left. */
@@ -303,13 +311,13 @@ export class DocumentStore {
     return row;
   }
 
-  #writeCell(cell: number, record: number, vshard: number): void {
+  #writeCell(cell: number, record: number, version: number, vshard: number): void {
     const { i32 } = this.root.arena;
     const word = cell >>> 2;
     beginWrite(i32, cell);
     bumpIncarnation(i32, cell);
-    i32[word + USER1] = this.#sequence | 0;
-    i32[word + USER2] = Math.floor(this.#sequence / TWO_32);
+    i32[word + USER1] = version | 0;
+    i32[word + USER2] = Math.floor(version / TWO_32);
     i32[word + USER3] = vshard;
     Atomics.store(i32, word + USER0, record); // last: from here the row is whole
     endWrite(i32, cell);
@@ -323,10 +331,12 @@ export class DocumentStore {
     this.heap.release(from);
   }
 
-  #nextVersion(): void {
-    this.#sequence++;
-    if (this.#sequence % SEQUENCE_BLOCK === 1)
-      this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
+  #takeVersion(version: number): void {
+    this.#sequence = Math.max(this.#sequence + 1, version); // it grows also by an old write: the state is another one
+    if (this.#sequence <= this.#sequenceLimit) return;
+    const blocks = Math.ceil(this.#sequence / SEQUENCE_BLOCK);
+    this.root.store(ROOT_SEQUENCE_BLOCK, blocks);
+    this.#sequenceLimit = blocks * SEQUENCE_BLOCK;
   }
 
   #recover(adopted: Adopted): void {

@@ -91,6 +91,12 @@ export interface Held {
   cancelled: boolean;
 }
 
+/** The body of a request. */
+interface WrittenRequest {
+  readonly bytes: number;
+  readonly write: (m: WireMemory, offset: number) => void;
+}
+
 /** A shard with its engine on this thread. */
 export class TextBed {
   readonly memory: WebAssembly.Memory;
@@ -125,7 +131,7 @@ export class TextBed {
     return this.call(TEXT_OPEN, openRequestBytes(encoded), write, (m, o) => readOpenReply(m, o).address);
   }
 
-  upsert(documents: readonly Document[]): { count: number; inserted: number } {
+  upsertRequest(documents: readonly Document[]): WrittenRequest {
     const items = documents.map(({ id, fields, payload }) => ({
       id,
       hash: hashId(id),
@@ -136,17 +142,26 @@ export class TextBed {
       ),
     }));
     const bytes = items.reduce((sum, item) => sum + upsertItemBytes(item), UPSERT_HEADER);
-    return this.call(TEXT_UPSERT, bytes, (m, o) => writeUpsertRequest(m, o, 1, items), readUpsertReply);
+    return { bytes, write: (m, o) => writeUpsertRequest(m, o, 1, items) };
+  }
+
+  idsRequest(ids: readonly DocumentId[]): WrittenRequest {
+    return { bytes: idsRequestBytes(ids), write: (m, o) => writeIdsRequest(m, o, 1, ids, ids.map(hashId), 0) };
+  }
+
+  upsert(documents: readonly Document[]): { count: number; inserted: number } {
+    const { bytes, write } = this.upsertRequest(documents);
+    return this.call(TEXT_UPSERT, bytes, write, readUpsertReply);
   }
 
   get(ids: readonly DocumentId[]): (StoredBody | undefined)[] {
-    const write = (m: WireMemory, o: number): void => writeIdsRequest(m, o, 1, ids, ids.map(hashId), 0);
-    return this.call(TEXT_GET, idsRequestBytes(ids), write, readGetReply);
+    const { bytes, write } = this.idsRequest(ids);
+    return this.call(TEXT_GET, bytes, write, readGetReply);
   }
 
   delete(ids: readonly DocumentId[]): number {
-    const write = (m: WireMemory, o: number): void => writeIdsRequest(m, o, 1, ids, ids.map(hashId), 0);
-    return this.call(TEXT_DELETE, idsRequestBytes(ids), write, readCountReply);
+    const { bytes, write } = this.idsRequest(ids);
+    return this.call(TEXT_DELETE, bytes, write, readCountReply);
   }
 
   count(mask?: Uint8Array): number {
