@@ -113,7 +113,7 @@ export class TextCopies implements ReplicatedEngine {
         cursor.bodyBytes,
         cursor.hash,
         cursor.vshard,
-        effect.f64[versions + item] as number,
+        effect.f64[versions + item],
       );
       unwritten?.delete(row);
     }
@@ -127,7 +127,7 @@ export class TextCopies implements ReplicatedEngine {
     ids.open(effect);
     for (let entry = 0; ids.next(); entry++) {
       const row = shard.store.find(ids.hash, effect.bytes, ids.idOffset, ids.idWord);
-      if (row >= 0) shard.remove(row, effect.f64[versions + entry] as number);
+      if (row >= 0) shard.remove(row, effect.f64[versions + entry]);
     }
   }
 }

@@ -212,19 +212,36 @@ describe("texts and workers that die", () => {
     }
   });
 
-  it("a search that a shard does not answer fails in time, or says who is missing", async () => {
+  it("a search that a shard does not answer fails in time, or says who is missing and scores what is there", async () => {
     const cluster = await startTestCluster({ maxHandlerMs: 20_000 });
     try {
-      const texts = await cluster.text("texts", {});
-      await texts.upsert(Array.from({ length: 50 }, (_, id) => ({ id, text: "word" })));
-      const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).block(3_000);
-      await expect(texts.search("word", { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
-      const { hits, completeness } = await texts.search("word", { timeoutMs: 1_000, gather: "best-effort", k: 100 });
+      const texts = await cluster.text("texts", OPTIONS);
+      const random = randomFrom(6);
+      const documents = Array.from({ length: 200 }, (_, id) => randomDocument(random, id, FIELDS));
+      await texts.upsert(documents);
+      const there = new Model(OPTIONS);
+      for (const document of documents) if (cluster.shardOfId(document.id) === 0) there.put(document);
+      const query = "the run apple";
+      const whole = await texts.search(query, { k: 200 });
+      const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).block(4_000);
+      await expect(texts.search(query, { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+      const startedMs = performance.now();
+      const allowed = { timeoutMs: 1_000, gather: "best-effort", k: 200, explain: true } as const;
+      const { hits, completeness, explain } = await texts.search(query, allowed);
+      expect(performance.now() - startedMs).toBeLessThan(1_500);
       expect(completeness).toMatchObject({ planned: 2, answered: 1, timedOut: 1, complete: false });
-      expect(hits.length).toBeGreaterThan(0);
-      expect(hits.every(({ id }) => cluster.shardOfId(id) === 0)).toBe(true);
+      const own = cluster.topology.owners.filter((owner) => owner === 0).length;
+      expect(completeness.vshards).toEqual({ planned: cluster.topology.vshards, answered: own });
+      expect(explain?.plan.targets.map(({ shard }) => shard)).toEqual([0]);
+      expect(explain?.statistics?.plan.targets.map(({ shard }) => shard).sort()).toEqual([0, 1]);
+      // Scores of the documents that are there, as if there were no others.
+      expect(hits.length).toBeGreaterThan(20);
+      expect(sameHits(hits, there.search(query), 200)).toBeUndefined();
+      const quorum = await texts.search(query, { ...allowed, gather: { quorum: 1 } });
+      expect(quorum.hits).toEqual(hits);
+      expect(quorum.completeness).toMatchObject({ answered: 1, complete: false, vshards: { answered: own } });
       await blocked;
-      expect((await texts.search("word", { k: 100 })).hits).toHaveLength(50);
+      expect((await texts.search(query, { k: 200 })).hits).toEqual(whole.hits);
     } finally {
       await cluster.close();
     }
