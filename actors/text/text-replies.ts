@@ -119,7 +119,7 @@ export function writeStatusReply(m: WireMemory, offset: number, status: TextShar
 
 export function readStatusReply(m: WireMemory, offset: number): TextShardStatus {
   const entries = STATUS_ORDER.map((name, at) => [name, m.f64[(offset >>> 3) + at] as number]);
-  return Object.fromEntries(entries) as unknown as TextShardStatus;
+  return Object.fromEntries(entries);
 }
 
 /** One entry per id of the request, in its order; undefined where the id is unknown. */

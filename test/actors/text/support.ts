@@ -440,4 +440,4 @@ export function randomQuery(random: () => number, phrases: boolean): string {
   return parts.join(" ");
 }
 
-export { INCLUDE, SCORING };
+export { SCORING };
