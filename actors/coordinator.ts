@@ -1,51 +1,74 @@
 /**
  * The coordinator: takes one topology snapshot, plans who answers, sends one envelope per shard, gathers typed answers.
  *
- * An actor without I/O of its own: requesters, clock and snapshot come in as parameters, so that the same code runs on
- * any client thread and in a simulated world.
+ * An actor without I/O of its own: requesters, clock, topology and randomness come in as parameters, so that the same code runs
+ * on any client thread, on workers, and in a simulated world.
  *
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
-import { invalidArgument, ShardloomError } from "../src/errors.ts";
-import { Gather, type Gathered, type PartialPolicy } from "../src/routing/gather.ts";
-import type { Payload, PendingRequest, ReplyFrame, ReplySink, Requester } from "../src/routing/requester.ts";
+import { ShardloomError } from "../src/errors.ts";
+import type { CallDefaults } from "../src/routing/call-defaults.ts";
+import { Executor } from "../src/routing/executor.ts";
+import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
+import { Planner } from "../src/routing/planner.ts";
+import { ReplicaLoads } from "../src/routing/replica-loads.ts";
+import type { Payload, ReplyFrame, ReplySink, Requester, RequestHeader } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
+import type { Random } from "../src/runtime/random.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
-import { PRIORITY } from "../src/wire/envelope-layout.ts";
-
-/** Options of every call that waits. */
-export interface CallOptions {
-  /** Time until the call fails with `ERR_TIMEOUT`, in ms, in `(0, 2^31)`. @default the cluster's `requestTimeoutMs` */
-  readonly timeoutMs?: number;
-  /** Ends the call with `ERR_ABORTED`; what has not started on a shard never starts. */
-  readonly signal?: AbortSignal;
-}
-
-/** Options of a call to several shards. */
-export interface ScatterOptions extends CallOptions {
-  /** What to do when a shard gives no answer: fail the call, or answer with what there is and say so. @default "fail" */
-  readonly partial?: PartialPolicy;
-}
+import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import { readRoutedReply } from "../src/wire/routed-codec.ts";
+import {
+  abortError,
+  acksOf,
+  type CallOptions,
+  checkedTimeout,
+  onAbort,
+  priorityOf,
+  type ReadOptions,
+  type WriteOptions,
+} from "./call-options.ts";
+import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult } from "./planned-read.ts";
+import { maxPrefixBytes, RoutedPayload, readComplete, readPrefix, writePrefix } from "./routed-payload.ts";
+import { createRouterCounters, type RouterCounters, type RouterStats, routerStats } from "./router-stats.ts";
 
 /** What a coordinator works with. */
 export interface CoordinatorOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
+  readonly random: Random;
   readonly topology: TopologySource;
   readonly requester: (shard: number) => Requester;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
+  /** What is known of the copies' progress. @default nothing: only primaries are known to be fresh */
+  readonly lag?: LagSource | undefined;
+  /** The shard on this thread, for `prefer-local`. @default none */
+  readonly localShard?: number;
 }
 
-const TIMEOUT_LIMIT_MS = 2 ** 31 - 1;
+/** Which vshards a read is for: one, that of every item of a list, or all. */
+export type ReadScope =
+  | { readonly kind: "point"; readonly vshard: number }
+  | { readonly kind: "batch"; readonly vshards: ArrayLike<number> }
+  | { readonly kind: "scatter"; readonly vshards?: ArrayLike<number> };
 
-/** Plans and sends on behalf of one client thread. */
+/** Plans and sends on behalf of one thread. */
 export class Coordinator {
   readonly #options: CoordinatorOptions;
+  readonly #loads: ReplicaLoads;
+  readonly #planner: Planner;
+  readonly #executor: Executor;
+  readonly #counters: RouterCounters = createRouterCounters();
 
   constructor(options: CoordinatorOptions) {
+    const { clock, scheduler, random, lag, localShard } = options;
     this.#options = options;
+    this.#loads = new ReplicaLoads(options.topology.current().shards);
+    const loads = this.#loads;
+    this.#planner = new Planner({ random, clock, loads, lag, localShard });
+    this.#executor = new Executor({ clock, scheduler, random, loads });
   }
 
   /** The newest topology; take it once and plan with it whole. */
@@ -70,25 +93,25 @@ export class Coordinator {
 
   /** The absolute deadline of a call that begins now. */
   deadlineAtMs(options: CallOptions | undefined): number {
-    return this.#deadline(options, this.#options.clock.nowMs());
+    return this.nowMs() + this.#timeoutMs(options);
   }
 
-  #deadline(options: CallOptions | undefined, nowMs: number): number {
-    const timeoutMs = options?.timeoutMs ?? this.#options.requestTimeoutMs;
-    if (!(timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS)) {
-      throw invalidArgument(
-        "make call",
-        "timeoutMs",
-        `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`,
-        timeoutMs,
-      );
-    }
-    return nowMs + timeoutMs;
+  #timeoutMs(options: CallOptions | undefined): number {
+    return checkedTimeout(options?.timeoutMs ?? this.#options.defaults.requestTimeoutMs);
   }
 
   /** The requester of a shard's current worker. */
   requester(shard: number): Requester {
     return this.#options.requester(shard);
+  }
+
+  /** The largest body that every planned message to any shard may have. */
+  get maxBodyBytes(): number {
+    const { snapshot } = this;
+    let least = Number.POSITIVE_INFINITY;
+    for (let shard = 0; shard < snapshot.shards; shard++)
+      least = Math.min(least, this.requester(shard).maxPayloadBytes);
+    return least - maxPrefixBytes(snapshot);
   }
 
   /** Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place. */
@@ -99,61 +122,119 @@ export class Coordinator {
     payload: Payload,
     decode: (frame: ReplyFrame) => T,
     options: CallOptions | undefined,
-    priority: number = PRIORITY.NORMAL,
+    priority: number = priorityOf(options?.priority),
+    header?: RequestHeader,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       const nowMs = this.#options.clock.nowMs();
       const signal = options?.signal;
       if (signal?.aborted === true) throw abortError(signal);
-      const deadlineAtMs = this.#deadline(options, nowMs);
+      const deadlineAtMs = nowMs + this.#timeoutMs(options);
       const requester = this.requester(shard);
       const call = new AskCall(resolve, reject, decode);
-      const pending = requester.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs);
+      const pending = requester.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, header);
       if (signal !== undefined) call.unlisten = onAbort(signal, (error) => requester.cancel(pending, error));
     });
   }
 
-  /**
-   * Sends the same request to several shards at once and gathers their answers under one deadline.
-   *
-   * @param count Items in an answer, for the completeness record.
-   */
-  async scatter<T>(
-    shards: readonly number[],
+  /** Plans a read, sends it to the copies that the plan chose, and gathers their answers under one deadline. */
+  async read<T>(scope: ReadScope, query: ReadQuery<T>, options: ReadOptions = {}): Promise<ReadResult<T>> {
+    const { clock } = this.#options;
+    const startedUs = clock.nowUs();
+    const deadlineAtMs = startedUs / 1000 + this.#timeoutMs(options);
+    const rules = this.#rules(options);
+    const plan = this.#plan(scope, rules);
+    const plannedUs = clock.nowUs();
+    this.#counters.reads[scope.kind]++;
+    const read = new PlannedRead(this.#readContext(rules), query, plan, rules, options.session, {
+      deadlineAtMs,
+      policy: options.gather,
+      unavailable: options.unavailable ?? "wait",
+      limits: options.hedge === false ? { hedgeAfter: "off" } : undefined,
+      signal: options.signal,
+      priority: priorityOf(options.priority),
+      tenant: 0,
+    });
+    const gathered = await this.#executor.execute(read);
+    if (options.explain !== true) return gathered;
+    const { completeness } = gathered;
+    return { ...gathered, explain: explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, completeness) };
+  }
+
+  /** Asks one shard again for what it has answered before, under the same conditions: the next page of an answer. */
+  readOn<T>(
+    target: PlanTarget,
     type: number,
-    vshard: number,
-    payload: (shard: number) => Payload,
-    decode: (frame: ReplyFrame, shard: number) => T,
-    count: (answer: T) => number,
-    options: ScatterOptions | undefined,
-  ): Promise<Gathered<T>> {
-    const signal = options?.signal;
-    if (signal?.aborted === true) throw abortError(signal);
-    const deadlineAtMs = this.deadlineAtMs(options);
-    const gather = new Gather<T>(shards.length, options?.partial ?? "fail");
-    const open: { requester: Requester; pending: PendingRequest }[] = [];
-    for (const shard of shards) {
-      try {
-        const requester = this.requester(shard);
-        const sink = gather.sink(shard, (frame) => decode(frame, shard), count);
-        open.push({
-          requester,
-          pending: requester.request(type, vshard, PRIORITY.NORMAL, deadlineAtMs, payload(shard), sink),
-        });
-      } catch (error) {
-        gather.fail(shard, ShardloomError.from(error));
-      }
-    }
-    const unlisten = signal === undefined ? undefined : onAbort(signal, (error) => gather.abort(error));
-    try {
-      return await gather.promise;
-    } catch (error) {
-      const reason = ShardloomError.from(error);
-      for (const { requester, pending } of open) requester.cancel(pending, reason);
-      throw error;
-    } finally {
-      unlisten?.();
-    }
+    body: Payload,
+    decode: (frame: ReplyFrame, offset: number, length: number) => T,
+    options: ReadOptions,
+  ): Promise<T> {
+    const { snapshot } = this;
+    const rules = this.#rules(options);
+    const payload = new RoutedPayload(readPrefix(snapshot, rules, options.session, target), body);
+    const read = (frame: ReplyFrame): T => readComplete(frame, (offset, length) => decode(frame, offset, length));
+    return this.ask(target.shard, type, VSHARD_LISTED, payload, read, options);
+  }
+
+  /**
+   * Sends a write to the primary of its vshards and waits for the acknowledgements that are asked for.
+   *
+   * @param snapshot The topology under which the write was grouped. `ERR_STALE_EPOCH` when the shard has another one by then:
+   *   nothing was written, and the caller groups again.
+   */
+  write<T>(
+    snapshot: TopologySnapshot,
+    shard: number,
+    type: number,
+    body: Payload,
+    decode: (frame: ReplyFrame, offset: number, length: number) => T,
+    options: WriteOptions = {},
+    priority: number = priorityOf(options.priority),
+  ): Promise<T> {
+    const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
+    const payload = new RoutedPayload(writePrefix(acks), body);
+    const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: 0 };
+    const read = (frame: ReplyFrame): T => {
+      const prefix = readRoutedReply(frame, frame.offset, frame.length);
+      for (const [at, vshard] of prefix.written.vshards.entries())
+        options.session?.merge(vshard, prefix.written.lsns[at] as number);
+      return decode(frame, frame.offset + prefix.byteLength, frame.length - prefix.byteLength);
+    };
+    this.#counters.writes++;
+    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, priority, header);
+  }
+
+  /** Counters of everything that this thread has planned and sent. */
+  stats(): RouterStats {
+    const { snapshot } = this;
+    return routerStats(this.#counters, this.#executor, this.#loads, snapshot);
+  }
+
+  /** Ends what waits for its time; what is under way ends with its requester. */
+  close(): void {
+    this.#executor.close();
+  }
+
+  #rules(options: ReadOptions): ReadRules {
+    const { consistency, strategy } = this.#options.defaults;
+    return checkReadOptions({
+      strategy: options.strategy ?? strategy,
+      consistency: options.consistency ?? (options.session === undefined ? consistency : "session"),
+      maxStalenessMs: options.maxStalenessMs,
+      session: options.session,
+      policy: options.unavailable ?? "wait",
+    });
+  }
+
+  #plan(scope: ReadScope, rules: ReadRules): Plan {
+    return this.#planner.plan({ ...scope, snapshot: this.snapshot, rules });
+  }
+
+  #readContext(rules: ReadRules): ReadContext {
+    return {
+      requester: this.#options.requester,
+      replan: (vshards) => this.#plan({ kind: "scatter", vshards }, rules),
+    };
   }
 }
 
@@ -183,14 +264,4 @@ class AskCall<T> implements ReplySink {
     this.unlisten?.();
     this.#reject(error);
   }
-}
-
-function abortError(signal: AbortSignal): ShardloomError {
-  return new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal.reason });
-}
-
-function onAbort(signal: AbortSignal, act: (error: ShardloomError) => void): () => void {
-  const listener = (): void => act(abortError(signal));
-  signal.addEventListener("abort", listener, { once: true });
-  return () => signal.removeEventListener("abort", listener);
 }

@@ -34,6 +34,66 @@ export interface WireMemory {
 export interface EngineRequest extends WireMemory {
   readonly offset: number;
   readonly length: number;
+  /**
+   * 1 for each vshard that a read is to be answered for; undefined: every row of the shard. The same set is the same object while
+   * it is asked for often, and never changes. Made when it is first read: handlers that are given ids look at `partial` first.
+   */
+  readonly vshards?: Uint8Array | undefined;
+  /** Whether vshards that the request names get no answer. */
+  readonly partial?: boolean;
+  /** Where a write that is replicated tells its effects, after it was checked and before the first byte changes. */
+  readonly effects?: WriteEffects | undefined;
+}
+
+/** The effects of one write on the vshards that it concerns, as other copies will apply them. */
+export interface WriteEffects {
+  /** The largest body that copies can be sent. */
+  readonly maxBodyBytes: number;
+  /**
+   * Adds an effect; the body is kept, and must not be written to any more.
+   *
+   * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE`, or `ERR_INVALID_ARGUMENT` when this shard is not the vshard's primary.
+   */
+  add(vshard: number, type: number, collection: number, body: Uint8Array): void;
+  /** Gives every effect its LSN. From here on the write happens: nothing may fail after it. */
+  publish(): void;
+}
+
+/** An effect that was written elsewhere and is to be applied here. Memory is valid during the call only. */
+export interface ReceivedEffect extends WireMemory {
+  readonly vshard: number;
+  /** Message type whose effect it is. */
+  readonly type: number;
+  readonly collection: number;
+  /** A multiple of 8. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A part of what a vshard holds, as an effect. */
+export interface SnapshotPart {
+  readonly type: number;
+  readonly collection: number;
+  readonly body: Uint8Array;
+}
+
+/** What an engine can do whose data has copies. Handlers of its write types tell their effects. */
+export interface ReplicatedEngine {
+  /** Message types of its effects. */
+  readonly types: readonly number[];
+  /** Applies an effect; once or several times makes no difference. One on a collection that is gone does nothing. */
+  apply(effect: ReceivedEffect): void;
+  /**
+   * Everything that a vshard holds, as effects; each call goes on where the last one ended. The data may change between two calls:
+   * what is missed or given too old is in effects that were published since the first call.
+   *
+   * @returns a function that gives the next part, undefined after the last
+   */
+  snapshot(vshard: number, maxBodyBytes: number): () => SnapshotPart | undefined;
+  /** From here on, until `endRestore`, effects on the vshard tell all that it is to hold. */
+  beginRestore(vshard: number): void;
+  /** Removes what no effect since `beginRestore` has written. */
+  endRestore(vshard: number): void;
 }
 
 /** Where the reply goes. `offset` is a multiple of 8 and is valid after `claim`, as are the views. */
@@ -60,6 +120,8 @@ export type EngineHandler = (request: EngineRequest, reply: EngineReply) => void
 export interface Engine {
   /** By message type number. */
   readonly handlers: ReadonlyMap<number, EngineHandler>;
+  /** Undefined: the engine's data has one copy, whatever the cluster's replication factor. */
+  readonly replicated?: ReplicatedEngine;
   /** One slice of background work of about `budgetMs`; true when more is left. */
   background?(budgetMs: number): boolean;
   /** Gives private memory back. Registered regions stay: they outlive the engine, and `vector.drop` frees them. */

@@ -19,7 +19,15 @@ import {
 } from "../src/wire/envelope-layout.ts";
 import { encodeError } from "../src/wire/error-codec.ts";
 import { messageTypeName } from "../src/wire/message-types.ts";
+import { type LsnList, type RefusedVshard, routedReplyBytes, writeRoutedReply } from "../src/wire/routed-codec.ts";
 import type { EngineReply, HeldReply, WireMemory } from "./engine.ts";
+
+/** What became of the vshards of a planned request. */
+export interface RoutedPrefix {
+  readonly refused: readonly RefusedVshard[];
+  /** LSNs of a write, once it has them. */
+  readonly written: LsnList | undefined;
+}
 
 /** Writes a reply's header in place and hands the rest of the claimed record to the handler. */
 export class RingReply implements EngineReply {
@@ -33,6 +41,9 @@ export class RingReply implements EngineReply {
   #flags = 0;
   #claimed = false;
   #held = false;
+  /** What stands before the body of the reply to a planned request. */
+  #prefix: RoutedPrefix | undefined;
+  #prefixBytes = 0;
   #late: RingReply | undefined;
 
   /** @param onLate Called after a held reply was written: it has to be flushed. */
@@ -59,11 +70,11 @@ export class RingReply implements EngineReply {
   }
 
   get offset(): number {
-    return this.#server.replyOffset + ENVELOPE_BYTES;
+    return this.#server.replyOffset + ENVELOPE_BYTES + this.#prefixBytes;
   }
 
   get limitBytes(): number {
-    return this.#server.maxReplyBytes - ENVELOPE_BYTES;
+    return this.#server.maxReplyBytes - ENVELOPE_BYTES - this.#bytesOfPrefix();
   }
 
   begin(server: BridgeServer, type: number, slot: number, sequence: number, flags: number): void {
@@ -74,21 +85,32 @@ export class RingReply implements EngineReply {
     this.#flags = flags;
     this.#claimed = false;
     this.#held = false;
+    this.#prefix = undefined;
+    this.#prefixBytes = 0;
+  }
+
+  /** The reply that was begun answers a planned request: this is written before its body. */
+  route(prefix: RoutedPrefix): void {
+    this.#prefix = prefix;
   }
 
   hold(): HeldReply | undefined {
     if (this.#claimed)
       throw new ShardloomError("ERR_INTERNAL", `Cannot hold a reply to ${messageTypeName(this.#type)} that is claimed`);
     this.#held = true;
-    return this.#slot < 0 ? undefined : this.#owe(this.#server, this.#type, this.#slot, this.#sequence);
+    if (this.#slot < 0) return undefined;
+    const prefix = this.#prefix === undefined ? undefined : { ...this.#prefix };
+    return this.#owe(this.#server, this.#type, this.#slot, this.#sequence, prefix);
   }
 
   claim(lengthBytes: number): void {
     if (this.#claimed || this.#held)
       throw new ShardloomError("ERR_INTERNAL", `Cannot claim a second reply to ${messageTypeName(this.#type)}`);
     const server = this.#server;
-    server.claimReply(this.#type, ENVELOPE_BYTES + lengthBytes, this.#slot, this.#sequence);
+    const prefixBytes = this.#bytesOfPrefix();
+    server.claimReply(this.#type, ENVELOPE_BYTES + prefixBytes + lengthBytes, this.#slot, this.#sequence);
     this.#claimed = true;
+    this.#prefixBytes = prefixBytes;
     writeEnvelope(
       server.replyI32,
       server.replyOffset,
@@ -102,8 +124,10 @@ export class RingReply implements EngineReply {
       this.#topology.current().topologyEpoch,
       0,
       0,
-      lengthBytes,
+      prefixBytes + lengthBytes,
     );
+    if (this.#prefix !== undefined)
+      writeRoutedReply(this, this.offset - prefixBytes, this.#prefix.refused, this.#prefix.written);
   }
 
   abort(): void {
@@ -145,8 +169,19 @@ export class RingReply implements EngineReply {
     this.end();
   }
 
+  #bytesOfPrefix(): number {
+    const prefix = this.#prefix;
+    return prefix === undefined ? 0 : routedReplyBytes(prefix.refused.length, prefix.written?.vshards.length ?? 0);
+  }
+
   /** Held replies are written by an object of their own: another request's reply may be open meanwhile, unclaimed. */
-  #owe(server: BridgeServer, type: number, slot: number, sequence: number): HeldReply {
+  #owe(
+    server: BridgeServer,
+    type: number,
+    slot: number,
+    sequence: number,
+    prefix: RoutedPrefix | undefined,
+  ): HeldReply {
     this.#late ??= new RingReply(this.#origin, this.#topology, this.#onLate);
     const late = this.#late;
     let owed = true;
@@ -165,8 +200,9 @@ export class RingReply implements EngineReply {
         settle(() => {
           try {
             late.begin(server, type, slot, sequence, FLAG_REPLY);
+            if (prefix !== undefined) late.route(prefix);
             late.claim(lengthBytes);
-            write(this, late.offset);
+            write(late, late.offset);
             late.end();
           } catch (error) {
             late.abort();

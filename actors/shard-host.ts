@@ -12,7 +12,7 @@ import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
 import { RegionTable } from "../native-bridge/region-table.ts";
 import { type ActorSystem, createActorSystem } from "../src/actor/actor-system.ts";
-import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
+import type { AnyActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
 import { serveControl } from "../src/plane/control-rpc.ts";
 import { DataPlane } from "../src/plane/data-plane.ts";
@@ -22,12 +22,19 @@ import { Requester } from "../src/routing/requester.ts";
 import { systemClock } from "../src/runtime/clock.ts";
 import { systemRandom } from "../src/runtime/random.ts";
 import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
+import { ReplicaTable } from "../src/topology/replica-table.ts";
 import { SharedTopology, type TopologySource } from "../src/topology/topology-source.ts";
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
 import { createValueCodec } from "../src/wire/value-codec.ts";
-import { ActorRouter, type ActorTable } from "./actor-router.ts";
+import { ActorRouter } from "./actor-router.ts";
+import { type BarrierEngine, createBarrierEngine } from "./barrier/barrier-engine.ts";
+import { BarrierCatalog } from "./barrier/client-barrier.ts";
 import { Coordinator } from "./coordinator.ts";
-import type { EngineContext } from "./engine.ts";
+import type { Engine, EngineContext } from "./engine.ts";
+import { loadActors, tableOf } from "./load-actors.ts";
+import { Copies } from "./replication/copies.ts";
+import { Primary } from "./replication/primary.ts";
+import { VshardGate } from "./replication/vshard-gate.ts";
 import { Shard } from "./shard.ts";
 import { createShardEngines, type ShardEngines } from "./shard-engines.ts";
 
@@ -60,10 +67,16 @@ class ShardHost {
   readonly #block: WorkerBlock;
   readonly #topology: TopologySource;
   readonly #requesters: Map<number, Requester> = new Map();
+  readonly #barriers: BarrierEngine = createBarrierEngine({
+    clock: systemClock,
+    scheduler: systemScheduler,
+    randomU32: () => systemRandom.u32(),
+  });
   readonly #ready: Promise<ShardReady>;
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
+  #primary: Primary | undefined;
   /** Links that were asked for before there was a loop to add them to. */
   readonly #early: (() => void)[] = [];
   readonly #peerIncarnations: Map<number, number> = new Map();
@@ -88,7 +101,7 @@ class ShardHost {
     this.api = {
       ready: () => this.#ready,
       attachPeer: (peer) => this.#whenComposed(() => this.#attachPeer(peer)),
-      losePeer: (shard, error) => this.#requesters.get(shard)?.fail(decodeErrorAt(error, 0, error.length)),
+      losePeer: (shard, error) => this.#losePeer(shard, decodeErrorAt(error, 0, error.length)),
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       stats: () => this.#stats(),
@@ -120,6 +133,8 @@ class ShardHost {
     const ending = await (this.#plane as DataPlane).run();
     // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
     if (ending === "retired") return ending;
+    this.#primary?.close();
+    this.#barriers.close();
     engines.close();
     kernels.close();
     return ending;
@@ -132,6 +147,7 @@ class ShardHost {
 
   /** Ends the actors while the loop still carries their messages. A worker that is only starting has none. */
   async #quiesce(timeoutMs: number): Promise<void> {
+    this.#barriers.close(); // who waits for others that end too would wait for nobody
     this.#whenComposed(() => this.#plane?.quiesce());
     await this.#actors?.close({ timeoutMs });
   }
@@ -180,7 +196,10 @@ class ShardHost {
       clock: systemClock,
       scheduler: systemScheduler,
       topology,
-      requestTimeoutMs: this.#task.requestTimeoutMs,
+      defaults: this.#task.defaults,
+      random: systemRandom,
+      localShard: shard,
+      lag: new ReplicaTable(this.#task.replicas, topology, () => systemClock.nowMs()),
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     const router = new ActorRouter({
@@ -197,16 +216,28 @@ class ShardHost {
       send: router,
       codec,
       native: (call) => this.#native(call),
+      barrier: new BarrierCatalog({
+        clock: systemClock,
+        scheduler: systemScheduler,
+        coordinator,
+        origin: `shard:${shard}#${incarnation}`,
+        waitTimeoutMs: this.#task.defaults.requestTimeoutMs,
+        local: { shard, host: this.#barriers.host },
+      }).open,
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
+    const { gate, copies, primary } = this.#replication(engines.all);
+    this.#primary = primary;
     this.#shard = new Shard({
       shard,
       incarnation,
       topology,
       clock: systemClock,
       codec,
-      engines: engines.all,
+      gate,
+      writes: primary,
+      engines: [...engines.all, copies, this.#barriers],
       actors,
       actorTable: table,
       onDirty: () => this.#plane?.dirty(),
@@ -230,6 +261,30 @@ class ShardHost {
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
     for (const act of this.#early.splice(0)) act();
+    primary?.start();
+  }
+
+  /** Takes part in the replication of the engines whose data has copies. */
+  #replication(engines: readonly Engine[]): { gate: VshardGate; copies: Engine; primary: Primary | undefined } {
+    const { shard, incarnation, defaults } = this.#task;
+    const topology = this.#topology;
+    const nowMs = (): number => systemClock.nowMs();
+    const table = new ReplicaTable(this.#task.replicas, topology, nowMs);
+    const replicated = engines.flatMap((engine) => (engine.replicated === undefined ? [] : [engine.replicated]));
+    const options = { shard, topology, table, nowMs, engines: replicated };
+    const { handlers } = new Copies(options);
+    const primary =
+      topology.current().replicationFactor === 1
+        ? undefined
+        : new Primary({
+            ...options,
+            incarnation,
+            requestTimeoutMs: defaults.requestTimeoutMs,
+            clock: systemClock,
+            scheduler: systemScheduler,
+            requester: (peer) => this.#requesters.get(peer),
+          });
+    return { gate: new VshardGate(shard, topology, table), copies: { handlers, close: () => undefined }, primary };
   }
 
   #attachPeer(peer: PeerTask): void {
@@ -249,11 +304,26 @@ class ShardHost {
     });
     this.#requesters.set(peer.shard, requester);
     this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
-    previous?.fail(
-      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the worker of shard ${peer.shard} was replaced`, {
-        details: { shard: peer.shard },
-      }),
+    const lost = new ShardloomError(
+      "ERR_WORKER_LOST",
+      `Cannot finish request as the worker of shard ${peer.shard} was replaced`,
+      { details: { shard: peer.shard } },
     );
+    previous?.fail(lost);
+    if (previous !== undefined) this.#primary?.peerAttached(peer.shard);
+    this.#loseMembers(peer.shard, peer.incarnation, lost);
+  }
+
+  #losePeer(shard: number, error: ShardloomError): void {
+    this.#requesters.get(shard)?.fail(error);
+    this.#loseMembers(shard, undefined, error);
+  }
+
+  /** Members that joined barriers here from a shard's workers other than the present one, if there is one, are lost. */
+  #loseMembers(shard: number, incarnation: number | undefined, error: ShardloomError): void {
+    const worker = `shard:${shard}#`;
+    const present = `${worker}${incarnation}`;
+    this.#barriers.host.loseOrigin((origin) => origin.startsWith(worker) && origin !== present, error);
   }
 
   #attachClient(client: ClientTask): void {
@@ -263,6 +333,8 @@ class ShardHost {
 
   #detachClient(client: string): void {
     this.#plane?.detach(`client:${client}`);
+    const gone = new ShardloomError("ERR_WORKER_LOST", `Cannot wait for members as their thread ${client} has gone`);
+    this.#barriers.host.loseOrigin((origin) => origin === `client:${client}`, gone);
   }
 
   #stats(): ShardStats {
@@ -280,54 +352,5 @@ class ShardHost {
       },
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };
-  }
-}
-
-function tableOf(definitions: readonly AnyActorDefinition[]): ActorTable {
-  return definitions.map(({ name, handlerNames }) => ({ name, handlers: [...handlerNames] }));
-}
-
-/** Imports the modules and collects their actors, sorted by name, so that every worker has the same table. */
-async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]> {
-  const byName = new Map<string, AnyActorDefinition>();
-  for (const url of urls) {
-    const exported = await importModule(url);
-    const found = Object.values(exported).filter(isActorDefinition);
-    if (found.length === 0) {
-      throw new ShardloomError(
-        "ERR_MODULE_NOT_LOADED",
-        `Cannot load actors as ${url} must export one made with defineActor`,
-        { details: { url } },
-      );
-    }
-    for (const definition of found) {
-      const other = byName.get(definition.name);
-      if (other !== undefined && other !== definition) {
-        throw new ShardloomError(
-          "ERR_INVALID_ARGUMENT",
-          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
-          {
-            details: { url, name: definition.name },
-          },
-        );
-      }
-      byName.set(definition.name, definition);
-    }
-  }
-  return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-async function importModule(url: string): Promise<Record<string, unknown>> {
-  try {
-    return (await import(url)) as Record<string, unknown>;
-  } catch (error) {
-    throw new ShardloomError(
-      "ERR_MODULE_NOT_LOADED",
-      `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        details: { url },
-        cause: error,
-      },
-    );
   }
 }

@@ -41,13 +41,15 @@ import {
 } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Engine, EngineHandler } from "./engine.ts";
+import { PlannedRequests, type PlannedRequestsOptions } from "./planned-requests.ts";
 import { RingReply } from "./ring-reply.ts";
+import { ShardRequest } from "./shard-request.ts";
 
 /** Engine time after which replies go out at once, not with those of the requests behind them; each sending wakes the client. */
 const HOLD_REPLIES_US = 1_000;
 
 /** What a shard is made of. */
-export interface ShardOptions {
+export interface ShardOptions extends PlannedRequestsOptions {
   readonly shard: number;
   readonly incarnation: number;
   readonly topology: TopologySource;
@@ -71,16 +73,6 @@ export interface ShardCounters {
   stale: number;
 }
 
-/** One object for all requests; refilled before each handler call. */
-interface MutableRequest {
-  bytes: Uint8Array;
-  i32: Int32Array;
-  f32: Float32Array;
-  f64: Float64Array;
-  offset: number;
-  length: number;
-}
-
 /** An ask whose answer did not come within its delivery. */
 interface OpenAsk {
   readonly server: BridgeServer;
@@ -97,14 +89,8 @@ export class Shard {
   readonly #options: ShardOptions;
   readonly #handlers: Map<number, EngineHandler> = new Map();
   readonly #reply: RingReply;
-  readonly #request: MutableRequest = {
-    bytes: new Uint8Array(),
-    i32: new Int32Array(),
-    f32: new Float32Array(),
-    f64: new Float64Array(),
-    offset: 0,
-    length: 0,
-  };
+  readonly #request: ShardRequest = new ShardRequest();
+  readonly #planned: PlannedRequests;
   readonly #asks: Map<number, OpenAsk> = new Map();
   readonly #keys: KeyReader = new KeyReader();
   readonly #delivery: MutableDelivery = {
@@ -136,6 +122,7 @@ export class Shard {
 
   constructor(options: ShardOptions) {
     this.#options = options;
+    this.#planned = new PlannedRequests(options);
     for (const engine of options.engines)
       for (const [type, handler] of engine.handlers) this.#handlers.set(type, handler);
     this.#handlers.set(RUNTIME_PING, (_, reply) => reply.claim(0));
@@ -167,7 +154,7 @@ export class Shard {
       } else if (type === ACTOR_ASK || type === ACTOR_TELL) {
         this.#deliver(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence, deadlineAtMs);
       } else {
-        this.#dispatch(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence);
+        this.#dispatch(server, type, offset + ENVELOPE_BYTES, length - ENVELOPE_BYTES, slot, sequence, deadlineAtMs);
       }
       this.counters.handled++;
     } catch (error) {
@@ -223,7 +210,15 @@ export class Shard {
     return this.#nowMs + remainingMs;
   }
 
-  #dispatch(server: BridgeServer, type: number, offset: number, length: number, slot: number, sequence: number): void {
+  #dispatch(
+    server: BridgeServer,
+    type: number,
+    offset: number,
+    length: number,
+    slot: number,
+    sequence: number,
+    deadlineAtMs: number,
+  ): void {
     const handler = this.#handlers.get(type);
     if (handler === undefined) {
       throw new ShardloomError(
@@ -232,19 +227,13 @@ export class Shard {
         { details: { type } },
       );
     }
-    const request = this.#request;
-    const { bytes, i32, f32, f64 } = server.requests;
-    request.bytes = bytes;
-    request.i32 = i32;
-    request.f32 = f32;
-    request.f64 = f64;
-    request.offset = offset;
-    request.length = length;
+    const request = this.#request.fill(server.requests, offset, length);
     const reply = this.#reply;
     reply.begin(server, type, slot, sequence, FLAG_REPLY);
     const startedUs = this.#options.clock.nowUs();
     try {
-      handler(request, reply);
+      if (isRouted(type)) this.#planned.handle(handler, type, request, reply, deadlineAtMs);
+      else handler(request, reply);
     } catch (error) {
       reply.abort();
       throw error;

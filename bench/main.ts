@@ -13,11 +13,14 @@ import { toJson, toTable } from "./harness/report.ts";
 /** The registry: name → the module whose `bench` export it is, loaded only when asked for. */
 export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Bench }>>> = {
   ring: () => import("./micro/ring.ts"),
+  route: () => import("./micro/route.ts"),
   ask: () => import("./macro/ask.ts"),
   read: () => import("./micro/read.ts"),
   embed: () => import("./macro/embed.ts"),
   search: () => import("./macro/search.ts"),
   text: () => import("./macro/text.ts"),
+  barrier: () => import("./macro/barrier.ts"),
+  gather: () => import("./macro/gather.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

@@ -10,6 +10,7 @@
 import { EventEmitter } from "node:events";
 import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
@@ -21,14 +22,18 @@ import { Kernels } from "../native-bridge/kernels.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
+import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
+import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
@@ -44,8 +49,9 @@ export interface ClusterPort {
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly topology: SharedArrayBuffer;
+  readonly replicas: SharedArrayBuffer;
   readonly actors: ActorTable;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
   readonly block: SharedArrayBuffer;
   readonly events: MessagePort;
@@ -166,6 +172,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   readonly #client: ClientPlane;
   readonly #control: ControlConnection<PortControl>;
   readonly #vectors: ConnectedVectors;
+  readonly #barriers: BarrierCatalog;
   readonly #router: ActorRouter;
   #attached = 0;
   #whenAttached: (() => void) | undefined;
@@ -174,7 +181,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   /** @internal Use {@link connect}. */
   constructor(port: ClusterPort) {
     super();
-    const { topology, memory, kernels, spinLimitUs, requestTimeoutMs, block, name } = port;
+    const { topology, memory, kernels, spinLimitUs, defaults, block, name } = port;
     this.#port = port;
     this.#topology = new SharedTopology(topology);
     this.#arena = new Arena(memory);
@@ -192,9 +199,18 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       scheduler: systemScheduler,
       topology: this.#topology,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs,
+      defaults,
+      random: systemRandom,
+      lag: new ReplicaTable(port.replicas, this.#topology, () => systemClock.nowMs()),
     });
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
+    this.#barriers = new BarrierCatalog({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      coordinator,
+      origin: `client:${name}`,
+      waitTimeoutMs: defaults.requestTimeoutMs,
+    });
     this.#control = connectControl<PortControl>(port.control, () => undefined);
     this.#vectors = new ConnectedVectors({
       coordinator,
@@ -230,6 +246,12 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.#assertOpen();
     this.#router.assertKnown(definition.name);
     return createActorRef(definition, key, this.#router);
+  }
+
+  /** Opens a tick barrier. As `Cluster.barrier`. */
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    this.#assertOpen();
+    return this.#barriers.open(name, options);
   }
 
   /** The newest topology. As `Cluster.topology`. */

@@ -2,7 +2,10 @@
  * Options of a cluster: meaning, unit, range and default of each, filled and checked in one place.
  */
 import { availableParallelism } from "node:os";
+import { acksOf } from "../actors/call-options.ts";
 import { invalidArgument } from "./errors.ts";
+import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
+import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
 
 /** What `Cluster.start` takes; every member is optional. */
 export interface ClusterOptions {
@@ -33,7 +36,10 @@ export interface ClusterOptions {
   readonly requestRingBytes?: number;
   /** Bytes of each reply ring from a worker to a client; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
   readonly replyRingBytes?: number;
-  /** Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. @default 256 KiB */
+  /**
+   * Bytes of each ring between two workers; a power of two, 16 KiB to 1 GiB. With replicas a document must fit a message between
+   * workers too. @default 256 KiB, with replicas `requestRingBytes`
+   */
   readonly meshRingBytes?: number;
   /** Requests that may be unanswered between two threads, `1..4096`. More wait for credit. @default 1024 */
   readonly creditMessages?: number;
@@ -47,6 +53,23 @@ export interface ClusterOptions {
   readonly workerNice?: number;
   /** V8 old-space limit of each worker, in MiB. @default V8's own */
   readonly maxHeapMb?: number;
+  /**
+   * Copies of every vshard, all counted, each on another worker: `1..16`, at most `workers`. Reads may be spread over them, see
+   * `consistency`; a worker that dies leaves the others to answer. Memory grows with it. @default 1
+   */
+  readonly replicationFactor?: number;
+  /** Which copies answer reads that do not say. @default "strong", the primary only */
+  readonly consistency?: Consistency;
+  /** Which of the copies that may answer is asked by reads that do not say. @default "power-of-two" */
+  readonly strategy?: Strategy;
+  /** How many copies must have applied a write that does not say, before it is acknowledged. @default "quorum" */
+  readonly acks?: Acks;
+  /** A worker silent in JavaScript for so long is suspect: other copies are preferred to it. In ms, `100..60000`. @default 600 */
+  readonly suspectMs?: number;
+  /** And after so long it is down until it moves again; above `suspectMs`. @default 1200 */
+  readonly downMs?: number;
+  /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
+  readonly zones?: readonly string[];
 }
 
 /** {@link ClusterOptions} with every default filled in. */
@@ -74,10 +97,17 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     startTimeoutMs: options.startTimeoutMs ?? 30_000,
     requestRingBytes: options.requestRingBytes ?? 4 * MIB,
     replyRingBytes: options.replyRingBytes ?? 4 * MIB,
-    meshRingBytes: options.meshRingBytes ?? 256 * KIB,
+    meshRingBytes: options.meshRingBytes ?? defaultMeshRingBytes(options),
     creditMessages: options.creditMessages ?? 1024,
     spinLimitUs: options.spinLimitUs ?? 50,
     workerNice: options.workerNice ?? 0,
+    replicationFactor: options.replicationFactor ?? 1,
+    consistency: options.consistency ?? "strong",
+    strategy: options.strategy ?? "power-of-two",
+    acks: options.acks ?? "quorum",
+    suspectMs: options.suspectMs ?? 600,
+    downMs: options.downMs ?? Math.max(1_200, 2 * (options.suspectMs ?? 600)),
+    zones: options.zones ?? new Array<string>(workers).fill("zone-0"),
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
   };
   refuseUnknown(options, resolved);
@@ -95,11 +125,31 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   integer(resolved, "creditMessages", 1, 4096);
   integer(resolved, "spinLimitUs", 0, 10_000);
   integer(resolved, "workerNice", 0, 19);
+  integer(resolved, "replicationFactor", 1, Math.min(workers, 16));
+  oneOf(resolved, "consistency", CONSISTENCIES);
+  if (resolved.consistency === "session")
+    throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
+  oneOf(resolved, "strategy", STRATEGIES);
+  acksOf(resolved.acks, resolved.replicationFactor);
+  integer(resolved, "suspectMs", 100, 60_000);
+  integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
+  if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
+    throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
   if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
   if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
     throw refuse("actors", "an array of URL objects", resolved.actors);
   }
   return resolved;
+}
+
+/** What every thread of the cluster does in calls that do not say so. */
+export function callDefaults(options: ResolvedClusterOptions): CallDefaults {
+  const { requestTimeoutMs, consistency, strategy, acks } = options;
+  return { requestTimeoutMs, consistency, strategy, acks };
+}
+
+function defaultMeshRingBytes({ replicationFactor = 1, requestRingBytes = 4 * MIB }: ClusterOptions): number {
+  return replicationFactor > 1 ? requestRingBytes : 256 * KIB;
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {
@@ -119,6 +169,14 @@ function integer<K extends string>(values: Readonly<Record<K, unknown>>, name: K
   if (!Number.isInteger(value) || (value as number) < least || (value as number) > most) {
     throw refuse(name, `an integer between ${least} and ${most}`, value);
   }
+}
+
+function oneOf<K extends string>(values: Readonly<Record<K, string>>, name: K, words: readonly string[]): void {
+  if (!words.includes(values[name])) throw refuse(name, `one of ${words.join(", ")}`, values[name]);
+}
+
+function isName(value: unknown): boolean {
+  return typeof value === "string" && value.length > 0;
 }
 
 function powerOfTwo<K extends string>(

@@ -6,6 +6,7 @@
  */
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
 import { TextCatalog } from "../actors/text/text-catalog.ts";
@@ -19,19 +20,31 @@ import { RegionTable } from "../native-bridge/region-table.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
+import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
-import { type ClusterOptions, type ResolvedClusterOptions, resolveClusterOptions } from "./cluster-options.ts";
-import { ShardloomError } from "./errors.ts";
+import {
+  type ClusterOptions,
+  callDefaults,
+  type ResolvedClusterOptions,
+  resolveClusterOptions,
+} from "./cluster-options.ts";
+import { invalidArgument, ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import { ControlPlane } from "./plane/control-plane.ts";
 import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
+import { NodeTopology, type PlacementChange } from "./plane/node-topology.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
 import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
-import { createSnapshot, ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
-import { createTopologyBlock, SharedTopology } from "./topology/topology-source.ts";
+import type { Member } from "./topology/member.ts";
+import { shardId } from "./topology/member.ts";
+import type { MemberChange, Membership } from "./topology/membership.ts";
+import type { PlacementPlan } from "./topology/placement.ts";
+import { createReplicaBlock, ReplicaTable } from "./topology/replica-table.ts";
+import { Session } from "./topology/session.ts";
+import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
 /** Lifecycle events of a cluster. */
@@ -42,6 +55,8 @@ export interface ClusterEvents {
   "worker-restarted": [WorkerRestarted];
   /** A shard's worker died too often and is not replaced any more. */
   "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
+  /** A node or shard entered a state: joining, up, suspect, down, draining, removed. */
+  "member-changed": [MemberChange];
 }
 
 /** How {@link Cluster.close} ends the workers. */
@@ -73,8 +88,8 @@ const MAIN_OWNER = 0xffff;
 /** A running cluster on this machine. */
 export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposable {
   readonly options: ResolvedClusterOptions;
-  readonly #topology: SharedTopology;
-  readonly #topologyBlock: SharedArrayBuffer;
+  readonly #topology: NodeTopology;
+  readonly #replicas: SharedArrayBuffer;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #regions: RegionTable;
@@ -83,6 +98,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
   readonly #texts: TextCatalog;
+  readonly #barriers: BarrierCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
@@ -92,9 +108,18 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   private constructor(options: ResolvedClusterOptions) {
     super();
     this.options = options;
-    const first = createSnapshot({ shards: options.workers, vshards: options.vshards });
-    this.#topologyBlock = createTopologyBlock(first);
-    this.#topology = new SharedTopology(this.#topologyBlock, first);
+    const { workers: shards, vshards, replicationFactor, zones, suspectMs, downMs } = options;
+    this.#topology = new NodeTopology({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      shards,
+      vshards,
+      replicationFactor,
+      zones,
+      suspectMs,
+      downMs,
+    });
+    this.#replicas = createReplicaBlock(this.topology);
     const memory = createArena({ capacityBytes: options.memoryBytes });
     const kernels = compileKernels();
     this.#arena = new Arena(memory);
@@ -109,15 +134,24 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       name: "main",
       clock: systemClock,
       scheduler: systemScheduler,
-      topology: this.#topology,
+      topology: this.#topology.shared,
       spinLimitUs: options.spinLimitUs,
     });
     this.#coordinator = new Coordinator({
       clock: systemClock,
       scheduler: systemScheduler,
-      topology: this.#topology,
+      topology: this.#topology.shared,
       requester: (shard) => this.#client.requester(shard),
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
+      random: systemRandom,
+      lag: new ReplicaTable(this.#replicas, this.#topology.shared, () => systemClock.nowMs()),
+    });
+    this.#barriers = new BarrierCatalog({
+      clock: systemClock,
+      scheduler: systemScheduler,
+      coordinator: this.#coordinator,
+      origin: "client:main",
+      waitTimeoutMs: options.requestTimeoutMs,
     });
     this.#vectors = new VectorCatalog({
       coordinator: this.#coordinator,
@@ -127,6 +161,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#texts = new TextCatalog({ coordinator: this.#coordinator, assertOpen: () => this.#assertOpen() });
+    this.#topology.on("change", (change) => this.emit("member-changed", change));
     this.#compiled = kernels;
     this.#control = this.#createControlPlane(memory, kernels);
     this.#ports = new ClusterPorts(this.#control, this.#vectors);
@@ -140,7 +175,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   static async start(options: ClusterOptions = {}): Promise<Cluster> {
     const cluster = new Cluster(resolveClusterOptions(options));
     try {
+      cluster.#topology.follow(cluster.#control);
       const [first] = await cluster.#control.start(cluster.#client);
+      cluster.#topology.publish();
       cluster.#actors = first?.actors ?? [];
       cluster.#router = new ActorRouter({
         coordinator: cluster.#coordinator,
@@ -194,6 +231,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return createActorRef(definition, key, router);
   }
 
+  /**
+   * Opens a tick barrier, creating it when it is new and `options` are given. Its members may live on any threads.
+   *
+   * @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
+   */
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    this.#assertOpen();
+    return this.#barriers.open(name, options);
+  }
+
   /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */
   shardOfActor(definition: AnyActorDefinition, key: string): number {
     return ownerOf(this.topology, vshardOfActor(this.topology, definition.name, key));
@@ -206,7 +253,32 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /** The newest topology: which shards hold which vshards, and their states. */
   get topology(): TopologySnapshot {
-    return this.#topology.current();
+    return this.#topology.current;
+  }
+
+  /** Nodes and shards with their states, zones and metrics. */
+  members(): readonly Member[] {
+    return this.#topology.membership.members;
+  }
+
+  /** Takes a shard out of new reads wherever another copy may answer; it goes on serving the rest. @returns false when it was so */
+  drain(shard: number): boolean {
+    return this.#change((membership) => membership.drain(shardId(this.#checkedShard(shard))));
+  }
+
+  /** Ends {@link drain}. @returns false when the shard was not draining */
+  resume(shard: number): boolean {
+    return this.#change((membership) => membership.resume(shardId(this.#checkedShard(shard))));
+  }
+
+  /** What a change of the members would move: a dry run. */
+  previewPlacement(change: PlacementChange): PlacementPlan {
+    return this.#topology.preview(change);
+  }
+
+  /** A session: reads under it see every write under it, whichever copy answers. @param token Of another session, to go on with. */
+  session(token?: string): Session {
+    return token === undefined ? new Session() : Session.parse(token);
   }
 
   /** One-sided access to any registered region, from this thread. */
@@ -231,14 +303,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   port(): Promise<ClusterPort> {
     this.#assertOpen();
-    const { requestTimeoutMs, spinLimitUs } = this.options;
+    const { spinLimitUs } = this.options;
     const { memory } = this.#arena;
     return this.#ports.create({
       memory,
       kernels: this.#compiled,
-      topology: this.#topologyBlock,
+      topology: this.#topology.block,
+      replicas: this.#replicas,
       actors: this.#actors,
-      requestTimeoutMs,
+      defaults: callDefaults(this.options),
       spinLimitUs,
     });
   }
@@ -281,6 +354,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   }
 
   async #close(timeoutMs: number, force: boolean): Promise<void> {
+    this.#topology.close();
+    this.#coordinator.close();
     this.#client.close();
     this.#ports.close();
     await this.#control.close({ timeoutMs, force });
@@ -294,7 +369,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       clock: systemClock,
       scheduler: systemScheduler,
       shards: options.workers,
-      topology: this.#topologyBlock,
+      topology: this.#topology.block,
+      replicas: this.#replicas,
       memory,
       kernels,
       workerUrl: WORKER_URL,
@@ -309,7 +385,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       maxNativeMs: options.maxNativeMs,
       startTimeoutMs: options.startTimeoutMs,
       spinLimitUs: options.spinLimitUs,
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: callDefaults(options),
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
       recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
@@ -323,6 +399,18 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       this.emit("worker-restarted", event);
     });
     return control;
+  }
+
+  #change(act: (membership: Membership) => boolean): boolean {
+    this.#assertOpen();
+    const changed = act(this.#topology.membership);
+    this.#topology.publish();
+    return changed;
+  }
+
+  #checkedShard(shard: number): number {
+    if (Number.isInteger(shard) && shard >= 0 && shard < this.options.workers) return shard;
+    throw invalidArgument("change member", "shard", `an integer between 0 and ${this.options.workers - 1}`, shard);
   }
 
   #assertOpen(): void {

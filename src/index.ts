@@ -2,7 +2,9 @@
  * The public entry point of `shardloom`, and its only barrel.
  */
 
-export type { CallOptions, ScatterOptions } from "../actors/coordinator.ts";
+export type { CallOptions, Priority, ReadOptions, WriteOptions } from "../actors/call-options.ts";
+export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
+export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type {
   StoredText,
   TextCollection,
@@ -39,5 +41,9 @@ export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from
 export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
-export type { Completeness, ShardOutcome } from "./routing/gather.ts";
+export type { Acks } from "./routing/call-defaults.ts";
+export type { Completeness, GatherPolicy, OutcomeStatus, ShardOutcome } from "./routing/gather.ts";
+export type { Consistency, Strategy, UnavailablePolicy } from "./routing/plan.ts";
 export type { Metadata } from "./store/metadata-codec.ts";
+export { Session } from "./topology/session.ts";
+export { MEMBER_STATE, type MemberStateName, type ReplicaGroup, type TopologySnapshot } from "./topology/snapshot.ts";

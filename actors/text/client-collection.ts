@@ -11,7 +11,9 @@ import type { DocumentId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_COUNT, TEXT_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, Coordinator, ScatterOptions } from "../coordinator.ts";
+import type { CallOptions, WriteOptions } from "../call-options.ts";
+import type { Coordinator } from "../coordinator.ts";
+import type { Explanation } from "../planned-read.ts";
 import type { Analyser } from "./analyser.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { searchTexts } from "./client-search.ts";
@@ -20,7 +22,7 @@ import { payloadStart, textsOf } from "./document-body.ts";
 import type { ResolvedTextOptions } from "./text-options.ts";
 import { readCountReply, readStatusReply, type StoredBody, type TextShardStatus } from "./text-replies.ts";
 import { COLLECTION_REQUEST_BYTES, writeCollectionRequest } from "./text-requests.ts";
-import { allShards } from "./text-routing.ts";
+import { type TextReadOptions, toReadOptions, WHOLE } from "./text-routing.ts";
 
 /** A document to store: an id with texts by field, or one text for the field "text". */
 export interface TextDocument {
@@ -51,10 +53,10 @@ export interface TextHit extends StoredText {
 }
 
 /** Options of {@link TextCollection.upsert}. */
-export type TextUpsertOptions = CallOptions & Omit<LoadOptions, "signal">;
+export type TextUpsertOptions = WriteOptions & Omit<LoadOptions, "signal">;
 
 /** Options of {@link TextCollection.get}. */
-export interface TextGetOptions extends CallOptions {
+export interface TextGetOptions extends TextReadOptions {
   /** @default true */
   readonly includeFields?: boolean;
   /** @default true */
@@ -62,7 +64,7 @@ export interface TextGetOptions extends CallOptions {
 }
 
 /** Options of {@link TextCollection.search}. */
-export interface TextSearchOptions extends ScatterOptions {
+export interface TextSearchOptions extends TextReadOptions {
   /** Answers wanted; with `offset` `1..65536`. @default 10 */
   readonly k?: number;
   /** Answers to leave out before the first. @default 0 */
@@ -88,6 +90,8 @@ export interface TextSearchResult {
   /** In the total order (score descending, id ascending). */
   readonly hits: readonly TextHit[];
   readonly completeness: Completeness;
+  /** The plan of the search and what became of it, when `explain` was asked for. */
+  readonly explain?: Explanation;
 }
 
 /** What a collection is made of. */
@@ -128,8 +132,7 @@ export class TextCollection {
     const parts = this.#parts;
     parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) {
-      const { timeoutMs } = options;
-      const call = timeoutMs === undefined ? {} : { timeoutMs }; // not the signal: a batch that was sent is waited for
+      const { signal: _, batchSize: __, onProgress: ___, ...call } = options; // a batch that was sent is waited for
       const loader = {
         prepare: (document: TextDocument) => prepareItem(parts, document),
         bytes: itemBytes,
@@ -160,20 +163,32 @@ export class TextCollection {
   }
 
   /** Removes documents. @returns how many were there */
-  async delete(ids: DocumentId | readonly DocumentId[], options: CallOptions = {}): Promise<number> {
+  async delete(ids: DocumentId | readonly DocumentId[], options: WriteOptions = {}): Promise<number> {
     this.#parts.assertOpen();
     return deleteIds(this.#parts, typeof ids === "string" || typeof ids === "number" ? [ids] : ids, options);
   }
 
   /** Number of documents. */
-  async count(options: CallOptions = {}): Promise<number> {
-    const answers = await this.#everyShard(TEXT_COUNT, options, (frame) => readCountReply(frame, frame.offset));
+  async count(options: TextReadOptions = {}): Promise<number> {
+    this.#parts.assertOpen();
+    const body = this.#body();
+    const { answers } = await this.#parts.coordinator.read(
+      WHOLE,
+      { type: TEXT_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
+      toReadOptions(options),
+    );
     return answers.reduce((sum, documents) => sum + documents, 0);
   }
 
   /** Documents, terms and memory of every shard, in shard order. */
   async status(options: CallOptions = {}): Promise<TextShardStatus[]> {
-    return this.#everyShard(TEXT_STATUS, options, (frame) => readStatusReply(frame, frame.offset));
+    this.#parts.assertOpen();
+    const { coordinator } = this.#parts;
+    const body = this.#body();
+    const decode = (frame: ReplyFrame): TextShardStatus => readStatusReply(frame, frame.offset);
+    return Promise.all(
+      coordinator.shards.map((shard) => coordinator.ask(shard, TEXT_STATUS, VSHARD_LISTED, body, decode, options)),
+    );
   }
 
   /**
@@ -187,17 +202,12 @@ export class TextCollection {
     return searchTexts(this.#parts, query, options);
   }
 
-  async #everyShard<T>(type: number, options: CallOptions, decode: (frame: ReplyFrame) => T): Promise<T[]> {
-    this.#parts.assertOpen();
-    const { coordinator, collectionId } = this.#parts;
-    const payload: Payload = {
+  #body(): Payload {
+    const { collectionId } = this.#parts;
+    return {
       byteLength: COLLECTION_REQUEST_BYTES,
       write: (target, offset) => writeCollectionRequest(target, offset, collectionId),
     };
-    const asks = allShards(this.#parts).map((shard) =>
-      coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options),
-    );
-    return Promise.all(asks);
   }
 }
 

@@ -1,102 +1,128 @@
 /**
- * Requests that name ids (get, delete), from a client: grouped by shard, split into what fits one request and one reply.
+ * Requests that name ids (get, delete), from a client: one plan per list that fits, one request per shard of it.
  *
  * Invariant: all ids are checked before the first request is sent. A get whose reply would not fit is halved until it does.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { PlanTarget } from "../../src/routing/plan.ts";
+import type { Payload } from "../../src/routing/requester.ts";
 import { type DocumentId, idWordOf } from "../../src/store/id-codec.ts";
 import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_DELETE, TEXT_GET } from "../../src/wire/message-types.ts";
-import type { CallOptions } from "../coordinator.ts";
+import type { WriteOptions } from "../call-options.ts";
+import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
 import type { TextCollectionParts } from "./client-collection.ts";
 import { readCountReply, readGetReply, type StoredBody } from "./text-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./text-requests.ts";
-import { shardOf } from "./text-routing.ts";
+import { type TextReadOptions, toReadOptions } from "./text-routing.ts";
 
-/** Ids of one shard, with their places in the caller's list. */
-interface Group {
-  readonly shard: number;
-  readonly ids: DocumentId[];
-  readonly hashes: number[];
-  readonly places: number[];
+/** An id of the caller's list. */
+interface Wanted {
+  readonly id: DocumentId;
+  readonly hash: number;
+  readonly vshard: number;
+  /** Its place in the list. */
+  readonly place: number;
 }
+
+/** What one shard found of the ids that it was asked for. */
+interface Found {
+  readonly wanted: readonly Wanted[];
+  readonly documents: readonly (StoredBody | undefined)[];
+}
+
+/** Where a found document goes. */
+type Take = (place: number, stored: StoredBody) => void;
 
 /** Calls `take` for each document that exists, with the place of its id. */
 export async function getIds(
   parts: TextCollectionParts,
   ids: readonly DocumentId[],
-  options: CallOptions,
-  take: (place: number, stored: StoredBody) => void,
+  options: TextReadOptions,
+  take: Take,
 ): Promise<void> {
-  const get = async (group: Group): Promise<void> => {
-    try {
-      const decode = (frame: ReplyFrame): (StoredBody | undefined)[] => readGetReply(frame, frame.offset, frame.length);
-      const found = await askIds(parts, group, TEXT_GET, options, decode);
-      for (const [at, stored] of found.entries()) if (stored !== undefined) take(group.places[at] as number, stored);
-    } catch (error) {
-      if (!ShardloomError.is(error) || error.code !== "ERR_RECORD_TOO_LARGE" || group.ids.length === 1) throw error;
-      const middle = group.ids.length >> 1;
-      await Promise.all([get(slice(group, 0, middle)), get(slice(group, middle))]);
-    }
-  };
-  await Promise.all(groupIds(parts, ids, "get").map(get));
+  const wanted = toWanted(parts, ids, "get");
+  await Promise.all(fitRequests(parts, wanted).map((list) => getList(parts, list, options, take)));
 }
 
 /** Removes documents. @returns how many were there */
 export async function deleteIds(
   parts: TextCollectionParts,
   ids: readonly DocumentId[],
-  options: CallOptions,
+  options: WriteOptions,
 ): Promise<number> {
-  const groups = groupIds(parts, ids, "delete");
-  const counts = await Promise.all(
-    groups.map((group) => askIds(parts, group, TEXT_DELETE, options, (frame) => readCountReply(frame, frame.offset))),
-  );
-  return counts.reduce((sum, count) => sum + count, 0);
-}
-
-function askIds<T>(
-  { coordinator, collectionId }: TextCollectionParts,
-  group: Group,
-  type: number,
-  options: CallOptions,
-  decode: (frame: ReplyFrame) => T,
-): Promise<T> {
-  const payload: Payload = {
-    byteLength: idsRequestBytes(group.ids),
-    write: (target, offset) => writeIdsRequest(target, offset, collectionId, group.ids, group.hashes, 0),
-  };
-  return coordinator.ask(group.shard, type, VSHARD_LISTED, payload, decode, options);
-}
-
-function groupIds(parts: TextCollectionParts, ids: readonly DocumentId[], action: string): Group[] {
-  if (!Array.isArray(ids)) throw invalidArgument(action, "ids", "an array of ids", ids);
   const { coordinator } = parts;
-  const byShard = new Map<number, Group>();
-  for (const [place, id] of (ids as readonly DocumentId[]).entries()) {
+  const send = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
+    coordinator.write(snapshot, shard, TEXT_DELETE, idsPayload(parts, items), readCountReply, options);
+  const groups = groupByPrimary(coordinator, toWanted(parts, ids, "delete"));
+  const requests = groups.flatMap((group) =>
+    fitRequests(parts, group.items).map((items) => writeOnce(coordinator, { ...group, items }, send)),
+  );
+  return (await settleAll(requests)).flat().reduce((sum, count) => sum + count, 0);
+}
+
+async function getList(
+  parts: TextCollectionParts,
+  list: readonly Wanted[],
+  options: TextReadOptions,
+  take: Take,
+): Promise<void> {
+  try {
+    const { answers } = await parts.coordinator.read<Found>(
+      { kind: "batch", vshards: list.map(({ vshard }) => vshard) },
+      {
+        type: TEXT_GET,
+        body: (target) => idsPayload(parts, ofTarget(list, target)),
+        decode: (frame, offset, length, target) => ({
+          wanted: ofTarget(list, target),
+          documents: readGetReply(frame, offset, length),
+        }),
+        count: ({ documents }) => documents.length,
+      },
+      toReadOptions(options),
+    );
+    for (const { wanted, documents } of answers) {
+      for (const [at, stored] of documents.entries())
+        if (stored !== undefined) take((wanted[at] as Wanted).place, stored);
+    }
+  } catch (error) {
+    if (!ShardloomError.is(error) || error.code !== "ERR_RECORD_TOO_LARGE" || list.length === 1) throw error;
+    const middle = list.length >> 1;
+    await Promise.all([list.slice(0, middle), list.slice(middle)].map((half) => getList(parts, half, options, take)));
+  }
+}
+
+/** The items of a batch that one target is asked for; after a failure it may be fewer than were planned. */
+function ofTarget(list: readonly Wanted[], { items, vshards }: PlanTarget): readonly Wanted[] {
+  if (items !== undefined) return Array.from(items, (at) => list[at] as Wanted);
+  const asked = new Set(vshards);
+  return list.filter(({ vshard }) => asked.has(vshard));
+}
+
+function idsPayload({ collectionId }: TextCollectionParts, wanted: readonly Wanted[]): Payload {
+  const ids = wanted.map(({ id }) => id);
+  const hashes = wanted.map(({ hash }) => hash);
+  return {
+    byteLength: idsRequestBytes(ids),
+    write: (target, offset) => writeIdsRequest(target, offset, collectionId, ids, hashes, 0),
+  };
+}
+
+function toWanted({ coordinator }: TextCollectionParts, ids: readonly DocumentId[], action: string): Wanted[] {
+  if (!Array.isArray(ids)) throw invalidArgument(action, "ids", "an array of ids", ids);
+  const { snapshot } = coordinator;
+  return (ids as readonly DocumentId[]).map((id, place) => {
     idWordOf(id);
     const hash = hashId(id);
-    const shard = shardOf(parts, vshardOfHash(coordinator.snapshot, hash));
-    const group = byShard.get(shard) ?? { shard, ids: [], hashes: [], places: [] };
-    byShard.set(shard, group);
-    group.ids.push(id);
-    group.hashes.push(hash);
-    group.places.push(place);
-  }
-  return [...byShard.values()].flatMap((group) =>
-    fitRequests(group, coordinator.requester(group.shard).maxPayloadBytes),
-  );
+    return { id, hash, vshard: vshardOfHash(snapshot, hash), place };
+  });
 }
 
-function fitRequests(group: Group, limitBytes: number): Group[] {
-  if (group.ids.length === 1 || idsRequestBytes(group.ids) <= limitBytes) return [group];
-  const middle = group.ids.length >> 1;
-  return [...fitRequests(slice(group, 0, middle), limitBytes), ...fitRequests(slice(group, middle), limitBytes)];
-}
-
-function slice({ shard, ids, hashes, places }: Group, from: number, to?: number): Group {
-  return { shard, ids: ids.slice(from, to), hashes: hashes.slice(from, to), places: places.slice(from, to) };
+/** Lists that fit one request each, whichever shards they go to. */
+function fitRequests(parts: TextCollectionParts, list: readonly Wanted[]): (readonly Wanted[])[] {
+  if (list.length === 0) return [];
+  if (list.length === 1 || idsRequestBytes(list.map(({ id }) => id)) <= parts.coordinator.maxBodyBytes) return [list];
+  const middle = list.length >> 1;
+  return [...fitRequests(parts, list.slice(0, middle)), ...fitRequests(parts, list.slice(middle))];
 }

@@ -7,20 +7,21 @@
  * whose answer does not fit one reply is asked for the rest, page by page, from one state of the shard.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import { type Completeness, type Gathered, type ShardOutcome, summarize } from "../../src/routing/gather.ts";
+import type { Completeness, OutcomeStatus } from "../../src/routing/gather.ts";
 import { mergeRanked, type Ranked } from "../../src/routing/merge.ts";
-import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { PlanTarget } from "../../src/routing/plan.ts";
+import type { Payload } from "../../src/routing/requester.ts";
 import { decodeMetadata } from "../../src/store/metadata-codec.ts";
-import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_SEARCH, TEXT_STATS } from "../../src/wire/message-types.ts";
-import type { CallOptions } from "../coordinator.ts";
+import type { ReadScope } from "../coordinator.ts";
+import type { ReadResult } from "../planned-read.ts";
 import type { TextCollectionParts, TextHit, TextSearchOptions, TextSearchResult } from "./client-collection.ts";
 import { payloadStart, textsOf } from "./document-body.ts";
 import { INCLUDE, searchRequestBytes, type TextSearch, writeSearchRequest } from "./search-request.ts";
 import { checkBoost } from "./text-options.ts";
 import { parseQuery, type TextQuery } from "./text-query.ts";
 import { readSearchReply, readStatsReply, type ShardHit, type ShardHits } from "./text-replies.ts";
-import { allShards } from "./text-routing.ts";
+import { isOneShard, toReadOptions, WHOLE } from "./text-routing.ts";
 import { SCORING, type TextStatistics } from "./text-scorer.ts";
 
 const DEFAULT_K = 10;
@@ -30,8 +31,13 @@ const MAX_K = 65_536;
 const PAGING_ATTEMPTS = 8;
 
 interface ShardAnswer {
-  readonly shard: number;
+  readonly target: PlanTarget;
   readonly page: ShardHits;
+}
+
+interface ShardStatistics {
+  readonly target: PlanTarget;
+  readonly statistics: TextStatistics;
 }
 
 /** A hit as {@link mergeRanked} wants it: smaller scores first. */
@@ -46,22 +52,18 @@ export async function searchTexts(
 ): Promise<TextSearchResult> {
   const { coordinator } = parts;
   const search = toSearch(parts, query, options);
-  const shards = allShards(parts);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
-  if (shards.length === 1)
-    return answer(parts, search, options, deadlineAtMs, await searchOn(parts, shards, search, options));
+  if (isOneShard(parts))
+    return answer(parts, search, options, deadlineAtMs, await searchOn(parts, WHOLE, search, options));
   // Where missing answers are allowed, waiting for one must leave time for the second phase.
-  const share = options.partial === "allow" ? 0.5 : 1;
+  const share = (options.gather ?? "all") === "all" ? 1 : 0.5;
   const firstMs = Math.max(0.001, share * (deadlineAtMs - coordinator.nowMs()));
-  const first = await statisticsOf(parts, shards, search, { ...options, timeoutMs: firstMs });
-  const asked = first.completeness.outcomes.flatMap(({ shard, error }) => (error === undefined ? [shard] : []));
+  const first = await statisticsOf(parts, search, { ...options, timeoutMs: firstMs });
   const rest = { ...options, timeoutMs: Math.max(0.001, deadlineAtMs - coordinator.nowMs()) };
-  const whole = { ...search, statistics: sum(first.answers) };
-  const found = await searchOn(parts, asked, whole, rest);
-  return answer(parts, whole, options, deadlineAtMs, {
-    ...found,
-    completeness: both(first.completeness, found.completeness),
-  });
+  const whole = { ...search, statistics: sum(first.answers.map(({ statistics }) => statistics)) };
+  const found = await searchOn(parts, scopeOf(first), whole, rest);
+  const completeness = both(first.completeness, found.completeness);
+  return answer(parts, whole, options, deadlineAtMs, { ...found, completeness });
 }
 
 function toSearch(parts: TextCollectionParts, query: string, options: TextSearchOptions): TextSearch {
@@ -106,37 +108,44 @@ function boostsOf({ options }: TextCollectionParts, fields: TextSearchOptions["f
 
 function statisticsOf(
   { coordinator }: TextCollectionParts,
-  shards: readonly number[],
   search: TextSearch,
   options: TextSearchOptions,
-): Promise<Gathered<TextStatistics>> {
-  const payload = toPayload({ ...search, query: { terms: search.query.terms, clauses: [] } });
-  return coordinator.scatter(
-    shards,
-    TEXT_STATS,
-    VSHARD_LISTED,
-    () => payload,
-    (frame) => readStatsReply(frame, frame.offset, frame.length),
-    ({ documents }) => documents,
-    options,
+): Promise<ReadResult<ShardStatistics>> {
+  const body = toPayload({ ...search, query: { terms: search.query.terms, clauses: [] } });
+  return coordinator.read<ShardStatistics>(
+    WHOLE,
+    {
+      type: TEXT_STATS,
+      body: () => body,
+      decode: (frame, offset, length, target) => ({ target, statistics: readStatsReply(frame, offset, length) }),
+      count: ({ statistics }) => statistics.documents,
+    },
+    toReadOptions(options),
   );
+}
+
+/** The vshards that gave statistics. */
+function scopeOf({ answers, completeness }: ReadResult<ShardStatistics>): ReadScope {
+  if (completeness.complete) return WHOLE;
+  return { kind: "scatter", vshards: answers.flatMap(({ target }) => [...target.vshards]) };
 }
 
 function searchOn(
   { coordinator }: TextCollectionParts,
-  shards: readonly number[],
+  scope: ReadScope,
   search: TextSearch,
   options: TextSearchOptions,
-): Promise<Gathered<ShardAnswer>> {
-  const payload = toPayload(search);
-  return coordinator.scatter<ShardAnswer>(
-    shards,
-    TEXT_SEARCH,
-    VSHARD_LISTED,
-    () => payload,
-    (frame, shard) => ({ shard, page: readPage(frame) }),
-    ({ page }) => page.hits.length + page.left,
-    options,
+): Promise<ReadResult<ShardAnswer>> {
+  const body = toPayload(search);
+  return coordinator.read<ShardAnswer>(
+    scope,
+    {
+      type: TEXT_SEARCH,
+      body: () => body,
+      decode: (frame, offset, length, target) => ({ target, page: readSearchReply(frame, offset, length) }),
+      count: ({ page }) => page.hits.length + page.left,
+    },
+    toReadOptions(options),
   );
 }
 
@@ -164,10 +173,22 @@ function sum(parts: readonly TextStatistics[]): TextStatistics {
   return total;
 }
 
-/** What was planned is what the first phase asked; who failed in either phase gave no answer. */
+/** What was planned is what the first phase asked; parts that failed in either phase gave no answer. */
 function both(first: Completeness, second: Completeness): Completeness {
-  const failed: ShardOutcome[] = first.outcomes.filter(({ error }) => error !== undefined);
-  return failed.length === 0 ? second : summarize(first.planned, [...failed, ...second.outcomes]);
+  if (first.complete) return second;
+  const failed = first.outcomes.filter(({ error }) => error !== undefined);
+  const also = (status: OutcomeStatus): number => failed.filter((outcome) => outcome.status === status).length;
+  return {
+    ...second,
+    planned: second.planned + failed.length,
+    failed: second.failed + also("failed"),
+    timedOut: second.timedOut + also("timed-out"),
+    unavailable: second.unavailable + also("unavailable"),
+    stale: second.stale + also("stale"),
+    complete: false,
+    vshards: { planned: first.vshards.planned, answered: second.vshards.answered },
+    outcomes: [...failed, ...second.outcomes].sort((a, b) => a.shard - b.shard),
+  };
 }
 
 async function answer(
@@ -175,18 +196,22 @@ async function answer(
   search: TextSearch,
   options: TextSearchOptions,
   deadlineAtMs: number,
-  { answers, completeness }: Gathered<ShardAnswer>,
+  { answers, completeness, explain }: ReadResult<ShardAnswer>,
 ): Promise<TextSearchResult> {
   const lists: (readonly ShardHit[])[] = [];
-  for (const { shard, page } of answers)
-    lists.push(page.left === 0 ? page.hits : await readPages(parts, shard, search, page, deadlineAtMs, options.signal));
+  for (const { target, page } of answers)
+    lists.push(page.left === 0 ? page.hits : await readPages(parts, target, search, page, deadlineAtMs, options));
   const merged =
     lists.length === 1
       ? (lists[0] as readonly ShardHit[])
       : mergeRanked(lists.map(toRanked), search.k).map(({ hit }) => hit);
   const offset = options.offset ?? 0;
   const hits = offset === 0 ? merged : merged.slice(offset);
-  return { hits: hits.map((hit) => toHit(parts, search, hit)), completeness };
+  return {
+    hits: hits.map((hit) => toHit(parts, search, hit)),
+    completeness,
+    ...(explain === undefined ? {} : { explain }),
+  };
 }
 
 function toRanked(hits: readonly ShardHit[]): RankedHit[] {
@@ -196,20 +221,22 @@ function toRanked(hits: readonly ShardHit[]): RankedHit[] {
 /** The whole answer of one shard, whose first reply had no room for all of it. */
 async function readPages(
   { coordinator }: TextCollectionParts,
-  shard: number,
+  target: PlanTarget,
   search: TextSearch,
   first: ShardHits,
   deadlineAtMs: number,
-  signal: AbortSignal | undefined,
+  options: TextSearchOptions,
 ): Promise<readonly ShardHit[]> {
   let hits: ShardHit[] = [...first.hits];
   let { left, lastVersion } = first;
   for (let attempt = 0; attempt < PAGING_ATTEMPTS; ) {
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
-    const call: CallOptions = { timeoutMs, ...(signal === undefined ? {} : { signal }) };
-    const payload = toPayload({ ...search, skip: hits.length });
-    const page = await coordinator.ask(shard, TEXT_SEARCH, VSHARD_LISTED, payload, readPage, call);
+    const body = toPayload({ ...search, skip: hits.length });
+    const page = await coordinator.readOn(target, TEXT_SEARCH, body, readSearchReply, {
+      ...toReadOptions(options),
+      timeoutMs,
+    });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;
@@ -222,13 +249,9 @@ async function readPages(
   }
   throw new ShardloomError(
     "ERR_UNAVAILABLE",
-    `Cannot search as shard ${shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`,
-    { details: { shard, k: search.k } },
+    `Cannot search as shard ${target.shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`,
+    { details: { shard: target.shard, k: search.k } },
   );
-}
-
-function readPage(frame: ReplyFrame): ShardHits {
-  return readSearchReply(frame, frame.offset, frame.length);
 }
 
 function toHit({ options }: TextCollectionParts, { flags, query }: TextSearch, hit: ShardHit): TextHit {

@@ -11,23 +11,16 @@ import { idWordOf } from "../../src/store/id-codec.ts";
 import { encodePayload } from "../../src/store/metadata-codec.ts";
 import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_UPSERT } from "../../src/wire/message-types.ts";
-import type { CallOptions } from "../coordinator.ts";
+import type { WriteOptions } from "../call-options.ts";
+import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
 import type { TextCollectionParts, TextDocument } from "./client-collection.ts";
 import { encodeBody } from "./document-body.ts";
-import { readUpsertReply } from "./text-replies.ts";
+import { readUpsertReply, type UpsertReply } from "./text-replies.ts";
 import { UPSERT_HEADER, type UpsertItem, upsertItemBytes, writeUpsertRequest } from "./text-requests.ts";
-import { shardOf } from "./text-routing.ts";
 
 /** Bytes after which a request is full: a shard indexes some 10 MB a second, and must not hold its thread for long. */
 const REQUEST_BYTES = 256 * 1024;
-
-interface Part {
-  readonly shard: number;
-  readonly items: readonly UpsertItem[];
-  readonly byteLength: number;
-}
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: TextCollectionParts, document: TextDocument): UpsertItem {
@@ -38,9 +31,8 @@ export function prepareItem(parts: TextCollectionParts, document: TextDocument):
   const hash = hashId(id);
   const body = encodeBody(textsOf(parts, document), payload === undefined ? undefined : encodePayload(payload, id));
   const item: UpsertItem = { id, hash, vshard: vshardOfHash(parts.coordinator.snapshot, hash), body };
-  const { maxPayloadBytes } = parts.coordinator.requester(shardOf(parts, item.vshard));
   const byteLength = itemBytes(item);
-  const limit = maxPayloadBytes - UPSERT_HEADER;
+  const limit = parts.coordinator.maxBodyBytes - UPSERT_HEADER;
   if (byteLength <= limit) return item;
   throw new ShardloomError(
     "ERR_RECORD_TOO_LARGE",
@@ -73,20 +65,25 @@ export function refuseDuplicates(items: readonly UpsertItem[]): void {
 export async function upsertItems(
   parts: TextCollectionParts,
   items: readonly UpsertItem[],
-  options: CallOptions,
+  options: WriteOptions,
   priority: number,
 ): Promise<LoadProgress> {
+  const { coordinator } = parts;
   let written = 0;
   let inserted = 0;
-  const calls = split(parts, items).map(async (part) => {
-    const reply = await send(parts, part, options, priority);
-    written += reply.count;
-    inserted += reply.inserted;
+  const groups = groupByPrimary(coordinator, items).flatMap((group) => split(parts, group));
+  const calls = groups.map(async (group) => {
+    const send = (part: WriteGroup<UpsertItem>): Promise<UpsertReply> => sendGroup(parts, part, options, priority);
+    for (const reply of await writeOnce(coordinator, group, send)) {
+      written += reply.count;
+      inserted += reply.inserted;
+    }
   });
-  // All are waited for, also when one fails: an answer must not come before the state is settled.
-  const settled = await Promise.allSettled(calls);
-  const failed = settled.find((entry) => entry.status === "rejected");
-  if (failed !== undefined) throw withDetails(failed.reason, { written });
+  try {
+    await settleAll(calls);
+  } catch (error) {
+    throw withDetails(error, { written });
+  }
   return { written, inserted };
 }
 
@@ -108,41 +105,31 @@ function textsOf({ options }: TextCollectionParts, { id, fields, text }: TextDoc
   return options.fields.map((name) => (given as Readonly<Record<string, string | undefined>>)[name]);
 }
 
-/** Groups by shard, then by what fits one request. */
-function split(parts: TextCollectionParts, items: readonly UpsertItem[]): Part[] {
-  const byShard = new Map<number, UpsertItem[]>();
-  for (const item of items) {
-    const shard = shardOf(parts, item.vshard);
-    const group = byShard.get(shard) ?? [];
-    byShard.set(shard, group);
-    group.push(item);
+/** Parts that fit one request each. */
+function split({ coordinator }: TextCollectionParts, group: WriteGroup<UpsertItem>): WriteGroup<UpsertItem>[] {
+  const limit = Math.min(coordinator.maxBodyBytes, REQUEST_BYTES);
+  const { items } = group;
+  const parts: WriteGroup<UpsertItem>[] = [];
+  for (let from = 0; from < items.length; ) {
+    let to = from;
+    let byteLength = UPSERT_HEADER;
+    do byteLength += itemBytes(items[to++] as UpsertItem);
+    while (to < items.length && byteLength + itemBytes(items[to] as UpsertItem) <= limit);
+    parts.push({ ...group, items: items.slice(from, to) });
+    from = to;
   }
-  return [...byShard].flatMap(([shard, group]) => {
-    const limit = Math.min(parts.coordinator.requester(shard).maxPayloadBytes, REQUEST_BYTES);
-    const requests: Part[] = [];
-    for (let from = 0; from < group.length; ) {
-      let to = from;
-      let byteLength = UPSERT_HEADER;
-      do byteLength += itemBytes(group[to++] as UpsertItem);
-      while (to < group.length && byteLength + itemBytes(group[to] as UpsertItem) <= limit);
-      requests.push({ shard, items: group.slice(from, to), byteLength });
-      from = to;
-    }
-    return requests;
-  });
+  return parts;
 }
 
-function send(
+function sendGroup(
   { coordinator, collectionId }: TextCollectionParts,
-  { shard, items, byteLength }: Part,
-  options: CallOptions,
+  { snapshot, shard, items }: WriteGroup<UpsertItem>,
+  options: WriteOptions,
   priority: number,
-): Promise<{ count: number; inserted: number }> {
-  const payload: Payload = {
-    byteLength,
+): Promise<UpsertReply> {
+  const body: Payload = {
+    byteLength: items.reduce((sum, item) => sum + itemBytes(item), UPSERT_HEADER),
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, items),
   };
-  const decode = (frame: Parameters<typeof readUpsertReply>[0] & { readonly offset: number }) =>
-    readUpsertReply(frame, frame.offset);
-  return coordinator.ask(shard, TEXT_UPSERT, VSHARD_LISTED, payload, decode, options, priority);
+  return coordinator.write(snapshot, shard, TEXT_UPSERT, body, readUpsertReply, options, priority);
 }

@@ -44,7 +44,6 @@ import { IdsCursor, readCollection, readOpenRequest } from "./text-requests.ts";
 import { SCORING } from "./text-scorer.ts";
 import { TextShard } from "./text-shard.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
-import { maskOf } from "./vshard-mask.ts";
 import { WaitingSearches } from "./waiting-searches.ts";
 
 /** Most documents of one search, those that are skipped included. */
@@ -224,7 +223,7 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
 }
 
 function countDocuments(state: ShardState, request: EngineRequest, reply: EngineReply): void {
-  const count = find(state, readCollection(request)).shard.count(maskOf(request));
+  const count = find(state, readCollection(request)).shard.count(request.vshards);
   reply.claim(COUNT_REPLY_BYTES);
   reply.f64[reply.offset >>> 3] = count;
 }
@@ -249,13 +248,13 @@ function whenReady(
 
 function search(shard: TextShard, request: EngineRequest, reply: EngineReply): void {
   const wanted = checkSearch(readSearchRequest(request), shard.options.fields.length);
-  const found = shard.search(wanted, maskOf(request));
+  const found = shard.search(wanted, request.vshards);
   writeSearchReply(shard.store, shard.options.fields.length, found, wanted.skip, wanted.flags, reply);
 }
 
 function statistics(shard: TextShard, request: EngineRequest, reply: EngineReply): void {
   const wanted = checkSearch(readSearchRequest(request), shard.options.fields.length);
-  const sums = shard.statistics(wanted, maskOf(request));
+  const sums = shard.statistics(wanted, request.vshards);
   reply.claim(statsReplyBytes(sums));
   writeStatsReply(reply, reply.offset, sums);
 }

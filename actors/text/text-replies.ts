@@ -58,6 +58,12 @@ export interface StoredBody {
   readonly body: Uint8Array;
 }
 
+export interface UpsertReply {
+  readonly count: number;
+  /** How many of the ids were new. */
+  readonly inserted: number;
+}
+
 export interface ShardHit {
   readonly id: DocumentId;
   readonly score: number;
@@ -91,7 +97,7 @@ export function writeUpsertReply(m: WireMemory, offset: number, count: number, i
   m.i32[(offset >>> 2) + 1] = inserted;
 }
 
-export function readUpsertReply(m: WireMemory, offset: number): { count: number; inserted: number } {
+export function readUpsertReply(m: WireMemory, offset: number): UpsertReply {
   return { count: m.i32[offset >>> 2] as number, inserted: m.i32[(offset >>> 2) + 1] as number };
 }
 

@@ -1,17 +1,25 @@
 /**
- * Which shards a call of a text collection goes to: the only place of the engine's client that decides it.
+ * How the calls of a text collection find their shards: the only place of the engine's client that decides it.
  *
- * Invariant: one search asks the same shards for statistics and for documents.
+ * Invariant: reads go to primaries. Texts have one copy, whatever the cluster's replication factor: another holder of a vshard
+ * has none of its documents.
  */
-import { ownerOf } from "../../src/topology/snapshot.ts";
+
+import type { ReadOptions } from "../call-options.ts";
+import type { ReadScope } from "../coordinator.ts";
 import type { TextCollectionParts } from "./client-collection.ts";
 
-/** The shard that takes the writes and gives the documents of a vshard. */
-export function shardOf({ coordinator }: TextCollectionParts, vshard: number): number {
-  return ownerOf(coordinator.snapshot, vshard);
+/** Options of reads of texts: all but the choice between copies. */
+export type TextReadOptions = Omit<ReadOptions, "consistency" | "maxStalenessMs" | "strategy">;
+
+/** Everything. */
+export const WHOLE: ReadScope = { kind: "scatter" };
+
+export function toReadOptions(options: TextReadOptions): ReadOptions {
+  return { ...options, consistency: "strong" };
 }
 
-/** The shards that together hold every document once. */
-export function allShards({ coordinator }: TextCollectionParts): number[] {
-  return coordinator.shards;
+/** Whether one shard has everything, so that its own statistics are those of the whole. */
+export function isOneShard({ coordinator }: TextCollectionParts): boolean {
+  return coordinator.snapshot.shards === 1;
 }

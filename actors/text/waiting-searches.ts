@@ -5,7 +5,6 @@
  */
 import { ShardloomError } from "../../src/errors.ts";
 import type { EngineHandler, EngineReply, EngineRequest, HeldReply } from "../engine.ts";
-import { maskOf } from "./vshard-mask.ts";
 
 /** Most requests of one collection that may wait. */
 const MAX_WAITING = 1024;
@@ -101,10 +100,11 @@ function copyOf(request: EngineRequest): EngineRequest {
   const buffer = new ArrayBuffer((request.length + 7) & ~7);
   const bytes = new Uint8Array(buffer);
   bytes.set(request.bytes.subarray(request.offset, request.offset + request.length));
-  const mask = maskOf(request)?.slice();
+  const { vshards } = request; // never changes
   return {
-    ...request,
-    ...(mask === undefined ? {} : { mask }),
+    vshards,
+    partial: request.partial ?? false,
+    length: request.length,
     bytes,
     i32: new Int32Array(buffer),
     f32: new Float32Array(buffer),

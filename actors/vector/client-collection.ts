@@ -18,7 +18,9 @@ import type { VectorId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, Coordinator, ScatterOptions } from "../coordinator.ts";
+import type { CallOptions, ReadOptions, WriteOptions } from "../call-options.ts";
+import type { Coordinator } from "../coordinator.ts";
+import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { searchVectors } from "./client-search.ts";
@@ -63,7 +65,7 @@ export interface VectorHit extends StoredDocument {
 }
 
 /** Options of {@link VectorCollection.upsert}. */
-export interface UpsertOptions extends CallOptions {
+export interface UpsertOptions extends WriteOptions {
   /** Documents per batch of an iterable; arrays are one batch. `1..65536`. @default 512 */
   readonly batchSize?: number;
   /** Called after each acknowledged batch of an iterable. */
@@ -76,7 +78,7 @@ export interface IndexedOptions extends CallOptions {
 }
 
 /** Options of {@link VectorCollection.get}. */
-export interface GetOptions extends CallOptions {
+export interface GetOptions extends ReadOptions {
   /** @default true */
   readonly includeVector?: boolean;
   /** @default true */
@@ -84,7 +86,7 @@ export interface GetOptions extends CallOptions {
 }
 
 /** Options of {@link VectorCollection.search}. */
-export interface SearchOptions extends ScatterOptions {
+export interface SearchOptions extends ReadOptions {
   /** Answers wanted, `1..65536`. @default 10 */
   readonly k?: number;
   /** Conditions on the payload; see `filter.ts`. Exact: k answers come back when k documents match. */
@@ -103,6 +105,8 @@ export interface SearchOptions extends ScatterOptions {
 export interface SearchResult {
   readonly hits: readonly VectorHit[];
   readonly completeness: Completeness;
+  /** The plan and what became of it, when `explain` was asked for. */
+  readonly explain?: Explanation;
 }
 
 /** What a collection is made of. */
@@ -172,25 +176,33 @@ export class VectorCollection {
   }
 
   /** Removes documents. @returns how many were there */
-  async delete(ids: VectorId | readonly VectorId[], options: CallOptions = {}): Promise<number> {
+  async delete(ids: VectorId | readonly VectorId[], options: WriteOptions = {}): Promise<number> {
     this.#parts.assertOpen();
     return deleteIds(this.#parts, typeof ids === "string" || typeof ids === "number" ? [ids] : ids, options);
   }
 
   /** Number of documents, or of those that match a filter. */
-  async count(options: CallOptions & { readonly filter?: Metadata } = {}): Promise<number> {
-    const answers = await this.#everyShard(
-      VECTOR_COUNT,
+  async count(options: ReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
+    this.#parts.assertOpen();
+    const { coordinator } = this.#parts;
+    const body = this.#filterBody(options.filter);
+    const { answers } = await coordinator.read<number>(
+      { kind: "scatter" },
+      { type: VECTOR_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
       options,
-      (frame) => readCountReply(frame, frame.offset),
-      options.filter,
     );
     return answers.reduce((sum, rows) => sum + rows, 0);
   }
 
   /** Rows, index progress and memory of every shard, in shard order. */
   async status(options: CallOptions = {}): Promise<VectorShardStatus[]> {
-    return this.#everyShard(VECTOR_STATUS, options, (frame) => readStatusReply(frame, frame.offset));
+    this.#parts.assertOpen();
+    const { coordinator } = this.#parts;
+    const body = this.#filterBody(undefined);
+    const decode = (frame: ReplyFrame): VectorShardStatus => readStatusReply(frame, frame.offset);
+    return Promise.all(
+      coordinator.shards.map((shard) => coordinator.ask(shard, VECTOR_STATUS, VSHARD_LISTED, body, decode, options)),
+    );
   }
 
   /**
@@ -263,22 +275,13 @@ export class VectorCollection {
     return this.#parts.reader();
   }
 
-  async #everyShard<T>(
-    type: number,
-    options: CallOptions,
-    decode: (frame: ReplyFrame) => T,
-    filter?: Metadata,
-  ): Promise<T[]> {
-    this.#parts.assertOpen();
-    const { coordinator, collectionId } = this.#parts;
+  #filterBody(filter: Metadata | undefined): Payload {
+    const { collectionId } = this.#parts;
     const bytes = filter === undefined ? undefined : encodeFilter(filter);
-    const payload: Payload = {
+    return {
       byteLength: filterRequestBytes(bytes),
       write: (target, offset) => writeFilterRequest(target, offset, collectionId, bytes),
     };
-    return Promise.all(
-      coordinator.shards.map((shard) => coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options)),
-    );
   }
 }
 

@@ -5,11 +5,10 @@
  * for the rest, page by page; pages of one answer come from one state of the shard, or the answer is begun again.
  */
 import { ShardloomError } from "../../src/errors.ts";
-import type { Gathered } from "../../src/routing/gather.ts";
 import { mergeRanked } from "../../src/routing/merge.ts";
+import type { PlanTarget } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { decodeMetadata } from "../../src/store/metadata-codec.ts";
-import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
@@ -27,9 +26,9 @@ import {
 const PAGING_ATTEMPTS = 8;
 const DEFAULT_K = 10;
 
-/** One shard's first reply. */
+/** One shard's first reply, and what it was asked for. */
 interface ShardAnswer {
-  readonly shard: number;
+  readonly target: PlanTarget;
   readonly page: QueryHits;
 }
 
@@ -41,23 +40,24 @@ export async function searchVectors(
   const { coordinator } = parts;
   const request = toRequest(parts, vector, options);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
-  const payload = toPayload(request, 0);
-  const gathered: Gathered<ShardAnswer> = await coordinator.scatter<ShardAnswer>(
-    coordinator.shards,
-    VECTOR_SEARCH,
-    VSHARD_LISTED,
-    () => payload,
-    (frame, shard) => ({ shard, page: readPage(frame) }),
-    ({ page }) => page.hits.length + page.left,
+  const body = toPayload(request, 0);
+  const result = await coordinator.read<ShardAnswer>(
+    { kind: "scatter" },
+    {
+      type: VECTOR_SEARCH,
+      body: () => body,
+      decode: (frame, offset, length, target) => ({ target, page: readPage(frame, offset, length) }),
+      count: ({ page }) => page.hits.length + page.left,
+    },
     options,
   );
   const lists: (readonly SearchHit[])[] = [];
-  for (const { shard, page } of gathered.answers) {
-    lists.push(
-      page.left === 0 ? page.hits : await readPages(parts, shard, request, page, deadlineAtMs, options.signal),
-    );
+  for (const { target, page } of result.answers) {
+    lists.push(page.left === 0 ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options));
   }
-  return { hits: mergeRanked(lists, request.k).map(toHit), completeness: gathered.completeness };
+  const { completeness, explain } = result;
+  const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
+  return { hits, completeness, ...(explain === undefined ? {} : { explain }) };
 }
 
 function toRequest(parts: VectorCollectionParts, vector: ArrayLike<number>, options: SearchOptions): SearchRequest {
@@ -83,8 +83,8 @@ function toPayload(request: SearchRequest, skip: number): Payload {
   };
 }
 
-function readPage(frame: ReplyFrame): QueryHits {
-  const [page] = readSearchReply(frame, frame.offset, frame.length);
+function readPage(frame: ReplyFrame, offset: number, length: number): QueryHits {
+  const [page] = readSearchReply(frame, offset, length);
   if (page === undefined)
     throw new ShardloomError(
       "ERR_CORRUPT",
@@ -96,11 +96,11 @@ function readPage(frame: ReplyFrame): QueryHits {
 /** The whole answer of one shard, whose first reply had no room for all of it. */
 async function readPages(
   parts: VectorCollectionParts,
-  shard: number,
+  target: PlanTarget,
   request: SearchRequest,
   first: QueryHits,
   deadlineAtMs: number,
-  signal: AbortSignal | undefined,
+  options: SearchOptions,
 ): Promise<readonly SearchHit[]> {
   const { coordinator } = parts;
   let hits: SearchHit[] = [...first.hits];
@@ -108,11 +108,8 @@ async function readPages(
   for (let attempt = 0; attempt < PAGING_ATTEMPTS; ) {
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
-    const payload = toPayload(request, hits.length);
-    const page = await coordinator.ask(shard, VECTOR_SEARCH, VSHARD_LISTED, payload, readPage, {
-      timeoutMs,
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const body = toPayload(request, hits.length);
+    const page = await coordinator.readOn(target, VECTOR_SEARCH, body, readPage, { ...options, timeoutMs });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;
@@ -125,9 +122,9 @@ async function readPages(
   }
   throw new ShardloomError(
     "ERR_UNAVAILABLE",
-    `Cannot search as shard ${shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`,
+    `Cannot search as shard ${target.shard} was written to during each of ${PAGING_ATTEMPTS} attempts to read an answer of several replies`,
     {
-      details: { shard, k: request.k },
+      details: { shard: target.shard, k: request.k },
     },
   );
 }

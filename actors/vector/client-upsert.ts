@@ -7,16 +7,16 @@
  * it needs, and only when all have it is anything written, so that ERR_OUT_OF_MEMORY leaves no part of a batch behind.
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
-import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { Payload } from "../../src/routing/requester.ts";
 import { type LoadProgress, withDetails } from "../../src/store/bulk-load.ts";
 import { rowStride } from "../../src/store/collection-layout.ts";
 import { idWordOf } from "../../src/store/id-codec.ts";
 import { encodePayload } from "../../src/store/metadata-codec.ts";
-import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
+import { type TopologySnapshot, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
-import type { CallOptions } from "../coordinator.ts";
+import type { WriteOptions } from "../call-options.ts";
+import { groupByPrimary, settleAll } from "../write-groups.ts";
 import type { VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { copyVector } from "./vector-checks.ts";
 import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
@@ -33,6 +33,7 @@ const GROWTH_BYTES = 40 * 1024 * 1024;
 
 /** Items [from, to) of one shard's list: one request. */
 interface Part {
+  readonly snapshot: TopologySnapshot;
   readonly shard: number;
   readonly items: readonly UpsertItem[];
   readonly from: number;
@@ -72,9 +73,7 @@ export function refuseDuplicates(items: readonly UpsertItem[]): void {
 /** Bytes that an item takes in a request. @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when no request can hold it. */
 export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): number {
   const { coordinator, options } = parts;
-  const limit =
-    coordinator.requester(ownerOf(coordinator.snapshot, item.vshard)).maxPayloadBytes -
-    upsertRequestBytes(options.dimensions, [], 0, 0);
+  const limit = coordinator.maxBodyBytes - upsertRequestBytes(options.dimensions, [], 0, 0);
   const byteLength = upsertItemBytes(options.dimensions, item);
   if (byteLength <= limit) return byteLength;
   throw new ShardloomError(
@@ -90,14 +89,14 @@ export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): numbe
 export async function upsertItems(
   parts: VectorCollectionParts,
   items: readonly UpsertItem[],
-  options: CallOptions,
+  options: WriteOptions,
   priority: number,
 ): Promise<LoadProgress> {
   const requests = split(parts, items);
   if (!isTight(parts, items)) return write(parts, requests, options, priority);
   const turn = parts.reservations.tail.then(async () => {
     const shards = new Set(requests.map((part) => part.shard));
-    await allOf(
+    await settleAll(
       [...shards].map((shard) =>
         reserve(
           parts,
@@ -116,24 +115,20 @@ export async function upsertItems(
 /** Groups by shard, then by what fits one request. */
 function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part[] {
   const { coordinator, options } = parts;
-  const byShard = new Map<number, { items: UpsertItem[]; sizes: number[] }>();
-  for (const item of items) {
-    const shard = ownerOf(coordinator.snapshot, item.vshard);
-    const group = byShard.get(shard) ?? { items: [], sizes: [] };
-    byShard.set(shard, group);
-    group.items.push(item);
-    group.sizes.push(itemBytes(parts, item));
-  }
-  const header = upsertRequestBytes(options.dimensions, [], 0, 0);
-  return [...byShard].flatMap(([shard, group]) => {
-    const limit = coordinator.requester(shard).maxPayloadBytes;
+  const { dimensions } = options;
+  const header = upsertRequestBytes(dimensions, [], 0, 0);
+  const limit = coordinator.maxBodyBytes;
+  return groupByPrimary(coordinator, items).flatMap(({ snapshot, shard, items: group }) => {
     const requests: Part[] = [];
-    for (let from = 0; from < group.items.length; ) {
+    for (let from = 0; from < group.length; ) {
       let byteLength = header;
       let to = from;
-      while (to < group.items.length && byteLength + (group.sizes[to] as number) <= limit)
-        byteLength += group.sizes[to++] as number;
-      requests.push({ shard, items: group.items, from, to, byteLength });
+      for (; to < group.length; to++) {
+        const bytes = itemBytes(parts, group[to] as UpsertItem);
+        if (to > from && byteLength + bytes > limit) break;
+        byteLength += bytes;
+      }
+      requests.push({ snapshot, shard, items: group, from, to, byteLength });
       from = to;
     }
     return requests;
@@ -156,7 +151,7 @@ function isTight(parts: VectorCollectionParts, items: readonly UpsertItem[]): bo
 async function reserve(
   parts: VectorCollectionParts,
   requests: readonly Part[],
-  options: CallOptions,
+  options: WriteOptions,
   priority: number,
 ): Promise<void> {
   let before: Reservation = { rows: 0, bytes: 0 };
@@ -169,45 +164,54 @@ async function reserve(
 async function write(
   parts: VectorCollectionParts,
   requests: readonly Part[],
-  options: CallOptions,
+  options: WriteOptions,
   priority: number,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
   const calls = requests.map(async (part) => {
-    const reply = await send(parts, part, options, priority);
-    written += reply.count;
-    inserted += reply.inserted;
+    for (const reply of await writePart(parts, part, options, priority)) {
+      written += reply.count;
+      inserted += reply.inserted;
+    }
   });
   try {
-    await allOf(calls);
+    await settleAll(calls);
   } catch (error) {
     throw withDetails(error, { written });
   }
   return { written, inserted };
 }
 
+/** Writes one part; one that the topology has left behind was not written, and is split anew, once. */
+async function writePart(
+  parts: VectorCollectionParts,
+  part: Part,
+  options: WriteOptions,
+  priority: number,
+): Promise<UpsertReply[]> {
+  try {
+    return [await send(parts, part, options, priority)];
+  } catch (error) {
+    if (!ShardloomError.is(error) || error.code !== "ERR_STALE_EPOCH") throw error;
+    const anew = split(parts, part.items.slice(part.from, part.to));
+    return settleAll(anew.map((request) => send(parts, request, options, priority)));
+  }
+}
+
 function send(
   parts: VectorCollectionParts,
   part: Part,
-  options: CallOptions,
+  options: WriteOptions,
   priority: number,
   reserved?: Reservation,
 ): Promise<UpsertReply> {
   const { coordinator, collectionId } = parts;
   const { dimensions } = parts.options;
-  const { items, from, to, byteLength } = part;
-  const payload: Payload = {
+  const { snapshot, shard, items, from, to, byteLength } = part;
+  const body: Payload = {
     byteLength,
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, dimensions, items, from, to, reserved),
   };
-  const decode = (frame: ReplyFrame): UpsertReply => readUpsertReply(frame, frame.offset);
-  return coordinator.ask(part.shard, VECTOR_UPSERT, VSHARD_LISTED, payload, decode, options, priority);
-}
-
-/** Waits for all, also when one fails, then throws the first failure: an answer must not come before the state is settled. */
-async function allOf(calls: readonly Promise<unknown>[]): Promise<void> {
-  const settled = await Promise.allSettled(calls);
-  const failed = settled.find((entry) => entry.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
+  return coordinator.write(snapshot, shard, VECTOR_UPSERT, body, readUpsertReply, options, priority);
 }

@@ -13,6 +13,7 @@ import { describeValue, invalidArgument, ShardloomError } from "../../src/errors
 import { compareIds } from "../../src/routing/merge.ts";
 import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
 import { idLengthOf, isIdWord, readId, type VectorId } from "../../src/store/id-codec.ts";
+import { hashId } from "../../src/topology/stable-hash.ts";
 import { ATTEMPTS, NOT_FOUND, type RowReader } from "./row-reader.ts";
 import type { ShardView } from "./shard-view.ts";
 import type { SearchHit } from "./vector-replies.ts";
@@ -50,13 +51,18 @@ export class ExactScan {
     this.#kernels = kernels;
   }
 
-  /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`. */
+  /**
+   * @param shardOf The shard whose row of an id counts, by the id's hash: where documents have copies, others have rows of it too.
+   *   A row that takes a place on another shard takes it there only, as it is among the nearest of its own shard as well.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`.
+   */
   run(
     query: Float32Array,
     k: number,
     options: ScanOptions,
     views: readonly ShardView[],
     rootOf: (shard: number) => RegionRef | undefined,
+    shardOf: (hash: number) => number,
   ): ScanResult {
     checkScan(query, k);
     const hits: SearchHit[] = [];
@@ -66,7 +72,7 @@ export class ExactScan {
       for (let attempt = 0; attempt < SCAN_ATTEMPTS && status !== STATUS.SUCCESS; attempt++)
         status = this.#scanShard(view, rootOf(shard), query, k, options);
       if (status !== STATUS.SUCCESS) return status;
-      for (const hit of this.#hits.values()) hits.push(hit);
+      for (const hit of this.#hits.values()) if (shardOf(hashId(hit.id)) === shard) hits.push(hit);
       unread += this.#unread;
       return status;
     });

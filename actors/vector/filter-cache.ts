@@ -1,5 +1,6 @@
 /**
- * Recently used filters of a shard, compiled, and, once one was evaluated over all rows, with the set of rows that match.
+ * Recently used filters of a shard, compiled, and, once one was evaluated over all rows, with the set of rows that match. A filter is
+ * a predicate on payloads, a set of vshards, or both.
  *
  * Invariant: a set in the cache is exact at every moment: each write evaluates the cached filters on the new payload.
  * A filter that was not used during many writes loses its place, so a bulk load does not pay for it for long.
@@ -18,7 +19,10 @@ const WRITES_WITHOUT_USE = 4096;
 const SAMPLE_ROWS = 256;
 
 export interface CachedFilter {
-  readonly predicate: Predicate;
+  /** Undefined: every payload. */
+  readonly predicate: Predicate | undefined;
+  /** 1 for each vshard whose rows may match; undefined: all of them. */
+  readonly vshards: Uint8Array | undefined;
   /** Rows that match; undefined until somebody needed all of them. */
   rows: RowBitmap | undefined;
   writesSinceUse: number;
@@ -33,17 +37,24 @@ export class FilterCache {
   readonly #store: VectorStore;
   /** In order of use, the least recent first. */
   readonly #entries: Map<string, CachedFilter> = new Map();
+  /** Numbers of sets of vshards, which are known by identity. */
+  readonly #setNumbers: WeakMap<Uint8Array, number> = new WeakMap();
+  #nextSet = 1;
 
   constructor(store: VectorStore) {
     this.#store = store;
   }
 
-  /** @throws {ShardloomError} when the bytes are no filter. */
-  get(bytes: Uint8Array): CachedFilter {
-    const key = Buffer.from(bytes).toString("latin1");
+  /**
+   * @param vshards See {@link EngineRequest.vshards}.
+   * @throws {ShardloomError} when the bytes are no filter.
+   */
+  get(bytes: Uint8Array | undefined, vshards?: Uint8Array): CachedFilter {
+    const key = this.#keyOf(bytes, vshards);
     const found = this.#entries.get(key);
     const entry: CachedFilter = found ?? {
-      predicate: filterFromBytes(bytes),
+      predicate: bytes === undefined ? undefined : filterFromBytes(bytes),
+      vshards,
       rows: undefined,
       writesSinceUse: 0,
       probes: 0,
@@ -71,7 +82,23 @@ export class FilterCache {
   /** Whether a used row matches. Free rows never do. */
   matches(entry: CachedFilter, row: number): boolean {
     const record = this.#store.recordOf(row);
-    return record !== 0 && entry.predicate(payloadOf(this.#store, record));
+    if (record === 0 || !this.#isIn(entry, row)) return false;
+    return entry.predicate === undefined || entry.predicate(payloadOf(this.#store, record));
+  }
+
+  #isIn({ vshards }: CachedFilter, row: number): boolean {
+    return vshards === undefined || vshards[this.#store.vshardOf(row)] === 1;
+  }
+
+  #keyOf(bytes: Uint8Array | undefined, vshards: Uint8Array | undefined): string {
+    const text = bytes === undefined ? "" : Buffer.from(bytes).toString("latin1");
+    if (vshards === undefined) return text;
+    let number = this.#setNumbers.get(vshards);
+    if (number === undefined) {
+      number = this.#nextSet++;
+      this.#setNumbers.set(vshards, number);
+    }
+    return `${number}\u{100}${text}`; // no latin1 text has that character
   }
 
   /** Share of the rows that match, from an evenly spaced sample that may be a little old; exact when all are known. */
@@ -111,9 +138,16 @@ export class FilterCache {
       if (++entry.writesSinceUse > WRITES_WITHOUT_USE) this.#evict(key);
       entry.shareAge++;
       if (entry.rows === undefined) continue;
-      if (!decoded && record !== 0) payload = payloadOf(this.#store, record);
-      decoded = true;
-      entry.rows.set(row, record !== 0 && entry.predicate(payload));
+      const { predicate } = entry;
+      if (record === 0 || !this.#isIn(entry, row)) {
+        entry.rows.delete(row);
+        continue;
+      }
+      if (!decoded && predicate !== undefined) {
+        payload = payloadOf(this.#store, record);
+        decoded = true;
+      }
+      entry.rows.set(row, predicate === undefined || predicate(payload));
     }
   }
 

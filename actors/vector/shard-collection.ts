@@ -98,10 +98,11 @@ export class ShardCollection {
     this.filters.onWrite(row);
   }
 
-  remove(row: number): void {
+  /** @param version Version of a write that was made elsewhere. @default the next one of this shard */
+  remove(row: number, version?: number): void {
     if (!this.#pending.has(row)) this.#unindex(row);
     this.#pending.delete(row);
-    this.store.remove(row);
+    this.store.remove(row, version);
     this.filters.onWrite(row);
   }
 
@@ -115,8 +116,10 @@ export class ShardCollection {
     return this.store.compact(deadline);
   }
 
-  count(filter: Uint8Array | undefined): number {
-    return filter === undefined ? this.store.count : this.filters.rowsOf(this.filters.get(filter)).count;
+  /** Rows that match a filter, of a set of vshards. */
+  count(filter: Uint8Array | undefined, vshards?: Uint8Array): number {
+    if (filter === undefined && vshards === undefined) return this.store.count;
+    return this.filters.rowsOf(this.filters.get(filter, vshards)).count;
   }
 
   /** Appends the at most k best rows to `out`, in the total order (score, id). */
@@ -127,13 +130,14 @@ export class ShardCollection {
     exact: boolean,
     filter: Uint8Array | undefined,
     out: SearchResult,
+    vshards?: Uint8Array,
   ): number {
     const before = out.count;
     const limit = Math.min(k, this.store.count);
     this.lastScored = 0;
     if (limit === 0) this.lastPlan = PLAN.SCAN;
-    else if (filter === undefined) this.#searchAll(query, limit, ef, exact, out);
-    else this.#searchFiltered(query, limit, ef, exact, this.filters.get(filter), out);
+    else if (filter === undefined && vshards === undefined) this.#searchAll(query, limit, ef, exact, out);
+    else this.#searchFiltered(query, limit, ef, exact, this.filters.get(filter, vshards), out);
     return out.count - before;
   }
 

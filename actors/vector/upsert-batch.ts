@@ -7,7 +7,9 @@
 import { describeValue, ShardloomError } from "../../src/errors.ts";
 import { recordBytes } from "../../src/store/collection-layout.ts";
 import { idLengthOf, readId, sameIdBytes } from "../../src/store/id-codec.ts";
-import type { EngineRequest } from "../engine.ts";
+import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
+import type { EngineRequest, WriteEffects } from "../engine.ts";
+import { UpsertBodies } from "./effect-bodies.ts";
 import type { ShardCollection } from "./shard-collection.ts";
 import { componentLimit, firstBeyond } from "./vector-options.ts";
 import { UpsertCursor } from "./vector-requests.ts";
@@ -73,6 +75,16 @@ export class UpsertBatch {
     const rows = this.newRows + (before?.rows ?? 0);
     collection.reserve(rows);
     store.reserve(rows, this.heapBytes + (before?.bytes ?? 0));
+  }
+
+  /** Tells what the batch will write, before `write`: every item with the version that it will get. */
+  tell(effects: WriteEffects): void {
+    const cursor = this.#cursor.rewind();
+    const { store } = this.#collection;
+    const bodies = new UpsertBodies(cursor.collectionId, cursor.dimensions, effects.maxBodyBytes);
+    for (let item = 0; cursor.next(); item++)
+      bodies.add(cursor.vshard, this.#request, cursor.itemOffset, cursor.itemEnd, store.lastVersion + 1 + item);
+    bodies.tell(VECTOR_UPSERT, effects);
   }
 
   /** @returns How many ids were new. */

@@ -18,9 +18,10 @@ import {
   VECTOR_STATUS,
   VECTOR_UPSERT,
 } from "../../src/wire/message-types.ts";
-import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
+import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest, ReplicatedEngine } from "../engine.ts";
 import { SearchResult, ShardCollection } from "./shard-collection.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
+import { tellDeletes, VectorCopies } from "./vector-copies.ts";
 import {
   assertSameOptions,
   type ResolvedVectorOptions,
@@ -67,6 +68,7 @@ export interface VectorRecovery {
 
 /** The vector engine and the recovered roots, to be published to one-sided readers. */
 export interface VectorEngine extends Engine {
+  readonly replicated: ReplicatedEngine;
   /** Root reference of every open collection, by collection id. */
   roots(): ReadonlyMap<number, { readonly address: number; readonly rkey: number; readonly length: number }>;
 }
@@ -100,6 +102,7 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
       for (const collection of collections.values()) more = runBackground(collection, share) || more;
       return more;
     },
+    replicated: new VectorCopies(collections),
     roots: () => new Map([...collections].map(([id, collection]) => [id, collection.store.root.ref])),
     close() {
       if (leave.taken) return; // everything is the successor's
@@ -185,6 +188,10 @@ function upsert(state: ShardState, request: EngineRequest, reply: EngineReply): 
   const { batch } = state;
   batch.read(request, (collectionId) => find(state, collectionId));
   const { reserveOnly } = batch;
+  if (request.effects !== undefined && !reserveOnly) {
+    batch.tell(request.effects);
+    request.effects.publish();
+  }
   const inserted = reserveOnly ? batch.newRows : batch.write();
   reply.claim(UPSERT_REPLY_BYTES);
   writeUpsertReply(reply, reply.offset, batch.count, inserted, reserveOnly ? batch.heapBytes : batch.firstVersion);
@@ -195,12 +202,19 @@ function getIds(state: ShardState, request: EngineRequest, reply: EngineReply): 
   const { store } = find(state, ids.collectionId);
   const rows = new Int32Array(ids.count);
   for (let i = 0; ids.next(); i++) rows[i] = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+  if (request.partial === true) leaveOut(store, rows, request.vshards);
   writeGetReply(store, rows, ids.flags, reply);
+}
+
+/** Rows of vshards that the request gets no answer for count as unknown. */
+function leaveOut(store: VectorStore, rows: Int32Array, vshards: Uint8Array | undefined): void {
+  for (const [at, row] of rows.entries())
+    if (row >= 0 && vshards !== undefined && vshards[store.vshardOf(row)] !== 1) rows[at] = -1;
 }
 
 function countRows(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const { collectionId, filter } = readFilterRequest(request);
-  const count = find(state, collectionId).count(filter);
+  const count = find(state, collectionId).count(filter, request.vshards);
   reply.claim(COUNT_REPLY_BYTES);
   reply.f64[reply.offset >>> 3] = count;
 }
@@ -209,7 +223,7 @@ function search(state: ShardState, request: EngineRequest, reply: EngineReply): 
   const wanted = readSearchRequest(request);
   const collection = find(state, wanted.collectionId);
   checkSearch(wanted, collection.options.dimensions, collection.store.count);
-  runSearch(collection, wanted, reply);
+  runSearch(collection, wanted, request.vshards, reply);
 }
 
 function status(state: ShardState, request: EngineRequest, reply: EngineReply): void {
@@ -269,7 +283,9 @@ function runBackground(collection: ShardCollection, budgetMs: number): boolean {
 function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const ids = state.ids.open(request);
   const collection = find(state, ids.collectionId);
-  while (ids.next()); // checks every id before the first is removed
+  if (request.effects === undefined)
+    while (ids.next()); // checks every id before the first is removed
+  else tellDeletes(collection, ids, request, request.effects);
   const found = new Uint8Array(ids.open(request).count);
   let deleted = 0;
   for (let i = 0; ids.next(); i++) {
@@ -314,7 +330,12 @@ function checkSearch(search: ReceivedSearch, dimensions: number, rows: number): 
   }
 }
 
-function runSearch(collection: ShardCollection, search: ReceivedSearch, reply: EngineReply): void {
+function runSearch(
+  collection: ShardCollection,
+  search: ReceivedSearch,
+  vshards: Uint8Array | undefined,
+  reply: EngineReply,
+): void {
   const { dimensions, k, ef, flags, filter, skip, queryCount } = search;
   const result = new SearchResult();
   const counts = new Int32Array(queryCount);
@@ -322,7 +343,7 @@ function runSearch(collection: ShardCollection, search: ReceivedSearch, reply: E
   const scored = new Int32Array(queryCount);
   for (let query = 0; query < queryCount; query++) {
     const vector = search.queries.subarray(query * dimensions, (query + 1) * dimensions);
-    counts[query] = collection.search(vector, k, ef, (flags & SEARCH_EXACT) !== 0, filter, result);
+    counts[query] = collection.search(vector, k, ef, (flags & SEARCH_EXACT) !== 0, filter, result, vshards);
     plans[query] = collection.lastPlan;
     scored[query] = collection.lastScored;
   }

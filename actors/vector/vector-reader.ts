@@ -119,7 +119,8 @@ export class VectorReader {
     if (this.#kernels === undefined) throw invalidArgument("scan", "kernels", "given to the reader", undefined);
     this.#scan ??= new ExactScan(this.#rows, this.#kernels);
     const views = this.#source.roots().map((_, shard) => this.#view(shard));
-    return this.#scan.run(query, k, options, views, (shard) => this.#source.roots()[shard]);
+    const rootOf = (shard: number): RegionRef | undefined => this.#source.roots()[shard];
+    return this.#scan.run(query, k, options, views, rootOf, (hash) => this.#source.shardOf(hash));
   }
 
   /** Finds an id in its shard's directory and visits its row, validated. `visit` may run several times. */

@@ -33,9 +33,9 @@ export const SEARCH_EXACT = 4;
 const UPSERT_RESERVE = 1;
 
 export const OPEN_REQUEST_BYTES = 32;
-const UPSERT_HEADER = 32;
-const UPSERT_ITEM_HEADER = 16;
-const IDS_HEADER = 16;
+export const UPSERT_HEADER = 32;
+export const UPSERT_ITEM_HEADER = 16;
+export const IDS_HEADER = 16;
 const ID_ENTRY_HEADER = 8;
 const FILTER_HEADER = 8;
 const SEARCH_HEADER = 32;
@@ -177,6 +177,8 @@ export class UpsertCursor {
   /** Undefined: write the items. Otherwise only reserve memory for them, beyond this. */
   reserve: Reservation | undefined;
   /** Fields of the current item. Offsets are byte offsets in the request's memory. */
+  itemOffset = 0;
+  itemEnd = 0;
   idWord = 0;
   idOffset = 0;
   hash = 0;
@@ -212,6 +214,7 @@ export class UpsertCursor {
     const m = this.#request;
     const end = m.offset + m.length;
     const w = this.#at >>> 2;
+    this.itemOffset = this.#at;
     this.vectorOffset = this.#at + UPSERT_ITEM_HEADER;
     this.idOffset = this.vectorOffset + this.dimensions * 4;
     if (this.idOffset > end) throw corrupt("upsert", "item", this.#index - 1);
@@ -224,6 +227,7 @@ export class UpsertCursor {
       throw corrupt("upsert", "id or payload length of item", this.#index - 1);
     }
     this.#at = (this.payloadOffset + this.payloadBytes + 7) & ~7;
+    this.itemEnd = this.#at;
     return true;
   }
 }
@@ -270,6 +274,9 @@ export class IdsCursor {
   collectionId = 0;
   count = 0;
   flags = 0;
+  /** Fields of the current entry. Offsets are byte offsets in the request's memory. */
+  entryOffset = 0;
+  entryEnd = 0;
   idWord = 0;
   idOffset = 0;
   hash = 0;
@@ -294,6 +301,7 @@ export class IdsCursor {
   next(): boolean {
     if (this.#index++ >= this.count) return false;
     const m = this.#request;
+    this.entryOffset = this.#at;
     this.idOffset = this.#at + ID_ENTRY_HEADER;
     if (this.idOffset > m.offset + m.length) throw corrupt("ids", "entry", this.#index - 1);
     this.idWord = m.i32[this.#at >>> 2] as number;
@@ -302,6 +310,7 @@ export class IdsCursor {
     if (!isIdWord(this.idWord) || end > m.offset + m.length)
       throw corrupt("ids", "id length of entry", this.#index - 1);
     this.#at = (end + 7) & ~7;
+    this.entryEnd = this.#at;
     return true;
   }
 }

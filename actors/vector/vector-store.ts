@@ -54,8 +54,12 @@ export class VectorStore {
   #freeRows: number[] = [];
   #rowsUsed = 0;
   #live = 0;
-  /** Sequence of the last write. */
+  /** Grows with every write, and is never below a version that was seen. */
   #sequence = 0;
+  /** Versions below this have been set aside. */
+  #sequenceLimit = 0;
+  /** Version of the last write. */
+  #version = 0;
   #compactionRow = 0;
 
   private constructor(context: EngineContext, options: ResolvedVectorOptions, root: CollectionRoot) {
@@ -150,6 +154,11 @@ export class VectorStore {
     return readId(bytes, record + RECORD_HEADER_BYTES, i32[(record >>> 2) + RECORD_ID_WORD] as number);
   }
 
+  /** The vshard of a used row. */
+  vshardOf(row: number): number {
+    return this.root.arena.i32[(this.cellOf(row) >>> 2) + USER3] as number;
+  }
+
   versionOf(row: number): number {
     const word = this.cellOf(row) >>> 2;
     return (this.root.arena.u32[word + USER2] as number) * TWO_32 + (this.root.arena.u32[word + USER1] as number);
@@ -178,6 +187,7 @@ export class VectorStore {
    * Writes one document into reserved space: a new row, or over `row` when that is not −1.
    *
    * @param source Views of the memory that vector, id and payload are in, by byte offset.
+   * @param version Version of a write that was made elsewhere. @default the next one of this shard
    * @returns The row.
    */
   put(
@@ -190,11 +200,12 @@ export class VectorStore {
     payloadBytes: number,
     hash: number,
     vshard: number,
+    version: number = this.#sequence + 1,
   ): number {
     const record = this.heap.append(source.bytes, idOffset, idWord, payloadOffset, payloadBytes, hash);
     const first = vectorOffset >>> 2;
     const vector = source.f32.subarray(first, first + this.dimensions);
-    this.#nextVersion();
+    this.#takeVersion(version);
     this.replaced = row >= 0;
     if (row >= 0) {
       this.#update(row, record, vector, vshard);
@@ -213,8 +224,12 @@ export class VectorStore {
     return fresh;
   }
 
-  /** Frees a row. Readers see it gone at once, and references to it are stale. */
-  remove(row: number): void {
+  /**
+   * Frees a row. Readers see it gone at once, and references to it are stale.
+   *
+   * @param version As for {@link put}.
+   */
+  remove(row: number, version: number = this.#sequence + 1): void {
     const { i32 } = this.root.arena;
     const cell = this.cellOf(row);
     const record = this.recordOf(row);
@@ -228,7 +243,7 @@ export class VectorStore {
     this.heap.release(record);
     this.#freeRows.push(row);
     this.root.store(ROOT_LIVE, --this.#live);
-    this.#nextVersion();
+    this.#takeVersion(version);
   }
 
   /** Offers every used row, or those of the kernels' bitmap, to the scan that was begun. */
@@ -302,7 +317,7 @@ export class VectorStore {
     const previous = this.recordOf(row);
     const { vectorOffset } = this.#shadow;
     this.root.arena.f32.set(vector, vectorOffset >>> 2);
-    this.#shadow.announceUpdate(row, record, this.#sequence, vshard, this.#norm(vectorOffset));
+    this.#shadow.announceUpdate(row, record, this.#version, vshard, this.#norm(vectorOffset));
     this.#shadow.apply(this.cellOf(row));
     this.heap.release(previous);
   }
@@ -315,10 +330,13 @@ export class VectorStore {
     this.heap.release(from);
   }
 
-  #nextVersion(): void {
-    this.#sequence++;
-    if (this.#sequence % SEQUENCE_BLOCK === 1)
-      this.root.store(ROOT_SEQUENCE_BLOCK, Math.ceil(this.#sequence / SEQUENCE_BLOCK));
+  #takeVersion(version: number): void {
+    this.#version = version;
+    this.#sequence = Math.max(this.#sequence + 1, version); // it grows also by an old write: the state is another one
+    if (this.#sequence <= this.#sequenceLimit) return;
+    const blocks = Math.ceil(this.#sequence / SEQUENCE_BLOCK);
+    this.root.store(ROOT_SEQUENCE_BLOCK, blocks);
+    this.#sequenceLimit = blocks * SEQUENCE_BLOCK;
   }
 
   /** Only cosine needs norms; they are taken once, in float64. */
@@ -329,8 +347,8 @@ export class VectorStore {
 
   #writeHeader(cellWord: number, record: number, vshard: number, norm: number): void {
     const { i32, f32 } = this.root.arena;
-    i32[cellWord + USER1] = this.#sequence | 0;
-    i32[cellWord + USER2] = Math.floor(this.#sequence / TWO_32);
+    i32[cellWord + USER1] = this.#version | 0;
+    i32[cellWord + USER2] = Math.floor(this.#version / TWO_32);
     i32[cellWord + USER3] = vshard;
     f32[cellWord + USER4] = norm;
     Atomics.store(i32, cellWord + USER0, record); // last: from here the row is whole

@@ -8,11 +8,13 @@ import { VectorCatalog } from "../../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../../actors/vector/vector-options.ts";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../../native-bridge/kernels.ts";
-import { resolveClusterOptions } from "../../src/cluster-options.ts";
+import { callDefaults, resolveClusterOptions } from "../../src/cluster-options.ts";
 import { ClientPlane } from "../../src/plane/client-plane.ts";
 import { ControlPlane } from "../../src/plane/control-plane.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { systemRandom } from "../../src/runtime/random.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
+import { createReplicaBlock } from "../../src/topology/replica-table.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { createTopologyBlock, SharedTopology } from "../../src/topology/topology-source.ts";
 
@@ -31,7 +33,8 @@ export async function openStage(
 ): Promise<SearchStage> {
   const options = resolveClusterOptions({ workers, spinLimitUs, requestTimeoutMs: 120_000 });
   const { creditMessages } = options;
-  const topologyBlock = createTopologyBlock(createSnapshot({ shards: workers, vshards: options.vshards }));
+  const snapshot = createSnapshot({ shards: workers, vshards: options.vshards });
+  const topologyBlock = createTopologyBlock(snapshot);
   const topology = new SharedTopology(topologyBlock);
   const memory = createArena({ capacityBytes: options.memoryBytes });
   const module = compileKernels();
@@ -49,13 +52,15 @@ export async function openStage(
     scheduler: systemScheduler,
     topology,
     requester: (shard) => client.requester(shard),
-    requestTimeoutMs: options.requestTimeoutMs,
+    defaults: callDefaults(options),
+    random: systemRandom,
   });
   const control = new ControlPlane({
     clock: systemClock,
     scheduler: systemScheduler,
     shards: workers,
     topology: topologyBlock,
+    replicas: createReplicaBlock(snapshot),
     memory,
     kernels: module,
     workerUrl: new URL("../../actors/shard.worker.js", import.meta.url),
@@ -69,7 +74,7 @@ export async function openStage(
     maxHandlerMs: options.maxHandlerMs,
     maxNativeMs: options.maxNativeMs,
     startTimeoutMs: options.startTimeoutMs,
-    requestTimeoutMs: options.requestTimeoutMs,
+    defaults: callDefaults(options),
     spinLimitUs: options.spinLimitUs,
     workerNice: options.workerNice,
     recover: () => [],

@@ -9,6 +9,7 @@
  * Both sides return when every shard has searched for every query. Sides alternate; neither client nor workers spin.
  */
 
+import { RoutedPayload, readComplete, STRONG_READ } from "../../actors/routed-payload.ts";
 import { readSearchReply } from "../../actors/vector/vector-replies.ts";
 import { SEARCH_EXACT, searchRequestBytes, writeSearchRequest } from "../../actors/vector/vector-requests.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
@@ -81,17 +82,16 @@ function direct({ stage, block, count }: Timed, exact: boolean): BenchCase {
   const send = async (shard: number, batch: number): Promise<void> => {
     const queries = block.subarray(batch * BATCH * DIMENSIONS, (batch + 1) * BATCH * DIMENSIONS);
     const request = { collectionId, k: K, ef: 0, flags: exact ? SEARCH_EXACT : 0, queries, dimensions: DIMENSIONS };
-    const payload = {
+    const payload = new RoutedPayload(STRONG_READ, {
       byteLength: searchRequestBytes(request),
-      write: (target: Parameters<typeof writeSearchRequest>[0], offset: number) =>
-        writeSearchRequest(target, offset, request),
-    };
+      write: (target, offset) => writeSearchRequest(target, offset, request),
+    });
     const searched = await coordinator.ask(
       shard,
       VECTOR_SEARCH,
       VSHARD_LISTED,
       payload,
-      (frame) => frame.i32[frame.offset >>> 2] as number,
+      (frame) => readComplete(frame, (offset) => frame.i32[offset >>> 2] as number),
       undefined,
     );
     answered += searched;
@@ -182,17 +182,16 @@ async function assertIndexed({ stage, block }: Timed): Promise<void> {
     dimensions: DIMENSIONS,
   };
   for (const shard of stage.coordinator.shards) {
-    const payload = {
+    const payload = new RoutedPayload(STRONG_READ, {
       byteLength: searchRequestBytes(request),
-      write: (target: Parameters<typeof writeSearchRequest>[0], offset: number) =>
-        writeSearchRequest(target, offset, request),
-    };
+      write: (target, offset) => writeSearchRequest(target, offset, request),
+    });
     const [answer] = await stage.coordinator.ask(
       shard,
       VECTOR_SEARCH,
       VSHARD_LISTED,
       payload,
-      (frame) => readSearchReply(frame, frame.offset, frame.length),
+      (frame) => readComplete(frame, (offset, length) => readSearchReply(frame, offset, length)),
       undefined,
     );
     if (answer?.plan !== 1) throw new Error(`search bench: shard ${shard} did not use its index`);

@@ -28,6 +28,7 @@ import {
 import type { Lifecycle } from "./lifecycle.ts";
 import { Mailbox, MailboxEntry, type SystemMessage } from "./mailbox.ts";
 import { cancelled, closed, expired, overloaded, restartBudgetSpent, unknownTarget } from "./refusals.ts";
+import type { OpenBarrier } from "./tick-barrier.ts";
 import { Turns } from "./turns.ts";
 
 /** What {@link createActorSystem} takes. */
@@ -40,6 +41,8 @@ export interface ActorSystemOptions {
   readonly send: ActorSend;
   /** Marks a synchronous native call on the thread's heartbeat. @default the call alone */
   readonly native?: <T>(call: () => T) => T;
+  /** How handlers open tick barriers. @default they cannot */
+  readonly barrier?: OpenBarrier;
   /** Called whenever a message begins to run: the thread makes progress. */
   readonly onTurn?: () => void;
   /** Decodes messages that come as bytes. @default a codec without a structure table */

@@ -14,6 +14,7 @@ import type { Activation } from "./activation.ts";
 import { type ActorRef, type ActorSend, type AnyActorRef, type AskOptions, createActorRef } from "./actor-ref.ts";
 import type { AnyActorDefinition } from "./define-actor.ts";
 import { expired } from "./refusals.ts";
+import type { OpenBarrier, OpenBarrierOptions, TickBarrier } from "./tick-barrier.ts";
 
 /** What handlers and hooks get as their last argument. Good until what they return has settled. */
 export interface ActorContext {
@@ -31,6 +32,11 @@ export interface ActorContext {
   /** The address of another actor. Asks made through it end no later than the message that makes them. */
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D>;
   /**
+   * Opens a tick barrier. The handle may outlive the message; close it in `onStop`, so that its members leave. A handler that
+   * waits at a barrier holds its actor's mailbox meanwhile: give waits `context.signal`.
+   */
+  barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier>;
+  /**
    * Runs a synchronous call into native code (a database, a codec, an index) and tells the supervisor that it is one: such
    * a call may take as long as `maxNativeMs`, and is quarantined beyond that, never terminated.
    */
@@ -44,6 +50,8 @@ export interface TurnHost {
   readonly send: ActorSend;
   /** Marks a native call on the thread's heartbeat. */
   readonly native: <T>(call: () => T) => T;
+  /** How handlers open barriers; without it they cannot. */
+  readonly barrier?: OpenBarrier | undefined;
 }
 
 const NEVER_ABORTED: AbortSignal = new AbortController().signal;
@@ -93,6 +101,12 @@ export class TurnContext implements ActorContext {
 
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
     return createActorRef(definition, key, new TurnSend(this.#activation, this, this.#host.send));
+  }
+
+  async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
+    const open = this.#host.barrier;
+    if (open !== undefined) return open(name, options);
+    throw new ShardloomError("ERR_UNAVAILABLE", "Cannot open barrier as this actor's thread must belong to a cluster");
   }
 
   native<T>(call: () => T): T {

@@ -22,6 +22,7 @@ import { isThenable, Lifecycle, type LifecycleHost } from "./lifecycle.ts";
 import { MailboxEntry } from "./mailbox.ts";
 import { cancelled, expired, outcomeOf } from "./refusals.ts";
 import { RingQueue } from "./ring-queue.ts";
+import type { OpenBarrier } from "./tick-barrier.ts";
 
 /** What turns need of their system. */
 export interface TurnsOptions {
@@ -30,6 +31,7 @@ export interface TurnsOptions {
   readonly random: Random;
   readonly send: ActorSend;
   readonly native: <T>(call: () => T) => T;
+  readonly barrier?: OpenBarrier | undefined;
   readonly codec: ValueCodec;
   readonly tally: ActorCounters;
   readonly onTurn?: (() => void) | undefined;
@@ -51,6 +53,7 @@ export class Turns implements LifecycleHost {
   readonly random: Random;
   readonly send: ActorSend;
   readonly native: <T>(call: () => T) => T;
+  readonly barrier: OpenBarrier | undefined;
   readonly tally: ActorCounters;
   readonly lifecycle: Lifecycle;
   readonly asks: AskIndex = new AskIndex();
@@ -72,6 +75,7 @@ export class Turns implements LifecycleHost {
     this.random = options.random;
     this.send = options.send;
     this.native = options.native;
+    this.barrier = options.barrier;
     this.tally = options.tally;
     this.#options = options;
     this.lifecycle = new Lifecycle(this);

@@ -14,10 +14,12 @@ import { createBridge } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import { ShardloomError } from "../errors.ts";
 import { type Timer, withinMs } from "../runtime/scheduler.ts";
+import type { ShardProbe } from "../topology/failure-detector.ts";
 import { encodeError } from "../wire/error-codec.ts";
 import { type ControlConnection, connectControl } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
 import { Mesh } from "./mesh.ts";
+import { Pauses } from "./pauses.ts";
 import { RestartBudget } from "./restart-budget.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
@@ -46,8 +48,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #clients: Map<string, ControlClient> = new Map();
   readonly #mesh: Mesh;
   readonly #budgets: RestartBudget[];
-  /** Starts that wait for their pause to end, as functions that give them up. */
-  readonly #paused: Set<() => void> = new Set();
+  readonly #pauses: Pauses;
   #watcher: Timer | undefined;
   /** Set by the first close and never reset: nothing is replaced any more. */
   #ending = false;
@@ -57,6 +58,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     super();
     this.#options = options;
     this.#budgets = Array.from({ length: options.shards }, () => new RestartBudget());
+    this.#pauses = new Pauses(options.scheduler);
     this.#mesh = new Mesh(options.shards, options.mesh);
     this.#host = new WorkerHost({
       workerUrl: options.workerUrl,
@@ -126,6 +128,15 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     });
   }
 
+  /** The shared words of a shard's present worker, for failure detectors. */
+  probe(shard: number): ShardProbe {
+    const { block, state } = this.#workers[shard] as Worker;
+    const { state: doing, beats } = block.heartbeat.read();
+    const activity = doing === HEARTBEAT.JS ? "js" : doing === HEARTBEAT.NATIVE ? "native" : "idle";
+    const { progress } = block;
+    return { progress, beats, activity, dead: state === "lost" || doing === HEARTBEAT.DEAD };
+  }
+
   /**
    * Stops the workers: asks first, then terminates those that hang in JavaScript if `force`. A thread inside a native
    * call is never terminated; it is waited for until `timeoutMs`.
@@ -137,7 +148,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#closing = true;
     this.#ending = true;
     this.#watcher?.cancel();
-    for (const giveUp of this.#paused) giveUp();
+    this.#pauses.giveUp();
     const open = [...this.#workers, ...this.#quarantined].filter((worker) => worker.state !== "lost");
     await this.#quiesce(open, options.timeoutMs * STOP_SHARE);
     for (const worker of open) worker.control.remote.stop().catch(() => undefined);
@@ -185,6 +196,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       shard,
       incarnation,
       topology: options.topology,
+      replicas: options.replicas,
       memory: options.memory,
       kernels: options.kernels,
       block: block.memory,
@@ -192,11 +204,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       peers,
       control: channel.port2,
       actorUrls: options.actorUrls,
-      requestTimeoutMs: options.requestTimeoutMs,
+      defaults: options.defaults,
       spinLimitUs: options.spinLimitUs,
       recover: options.recover(shard),
     };
-    const pause = delayMs === 0 ? undefined : this.#pause(delayMs);
+    const pause = delayMs === 0 ? undefined : this.#pauses.wait(delayMs);
     const running = this.#host.run(task, [channel.port2], pause);
     const control = connectControl<ShardControl>(channel.port1, () => block.bell.ring());
     const worker: Worker = {
@@ -215,22 +227,6 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       (reason: unknown) => this.#lost(worker, describeDeath(shard, reason)),
     );
     return worker;
-  }
-
-  /** Resolves after a while; rejects when the cluster closes meanwhile. */
-  #pause(delayMs: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = this.#options.scheduler.timer(delayMs, () => {
-        this.#paused.delete(giveUp);
-        resolve();
-      });
-      const giveUp = (): void => {
-        timer.cancel();
-        this.#paused.delete(giveUp);
-        reject(new ShardloomError("ERR_CLOSED", "Cannot start worker as the cluster is closed"));
-      };
-      this.#paused.add(giveUp);
-    });
   }
 
   #peerTask(shard: number, peer: number, block: WorkerBlock): ShardTask["peers"][number] {
@@ -253,6 +249,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       });
     }
     if (worker.state === "starting") worker.state = "up";
+    this.emit("worker-ready", { shard: worker.shard, incarnation: worker.incarnation });
     return ready;
   }
 
@@ -315,6 +312,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const blocks = this.#workers.map((worker, index) => (index === shard ? block : worker.block));
     const worker = this.#spawn(shard, incarnation, block, blocks, delayMs);
     this.#workers[shard] = worker;
+    this.#tell("worker-starting", { shard, incarnation });
     for (const peer of this.#workers) {
       if (peer === worker || (peer.state !== "up" && peer.state !== "starting")) continue;
       // A peer that dies meanwhile learns of this worker when its own replacement starts.

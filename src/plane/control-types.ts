@@ -5,6 +5,7 @@
  */
 import type { BridgeOptions } from "../../native-bridge/bridge.ts";
 import type { ShardloomError } from "../errors.ts";
+import type { CallDefaults } from "../routing/call-defaults.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler } from "../runtime/scheduler.ts";
 import type { RecoverTask, ShardReady } from "./shard-task.ts";
@@ -26,6 +27,8 @@ export interface ControlPlaneOptions {
   readonly shards: number;
   /** The block that every worker reads the topology from. */
   readonly topology: SharedArrayBuffer;
+  /** Where every worker tells how far its copies have come. */
+  readonly replicas: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly workerUrl: URL;
@@ -35,7 +38,7 @@ export interface ControlPlaneOptions {
   readonly maxHandlerMs: number;
   readonly maxNativeMs: number;
   readonly startTimeoutMs: number;
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   readonly spinLimitUs: number;
   readonly maxHeapMb?: number;
   readonly workerNice: number;
@@ -61,6 +64,10 @@ export interface WorkerRestarted {
 
 /** Lifecycle events. */
 export interface ControlPlaneEvents {
+  /** A worker is being started for a shard: its rings take requests, nobody serves them yet. */
+  "worker-starting": [{ readonly shard: number; readonly incarnation: number }];
+  /** A worker serves, the first one of its shard or a replacement. */
+  "worker-ready": [{ readonly shard: number; readonly incarnation: number }];
   "worker-lost": [WorkerLost];
   "worker-restarted": [WorkerRestarted];
   "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];

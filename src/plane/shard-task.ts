@@ -4,6 +4,7 @@
  * Everything in a task crosses threads by structured clone: shared memory by reference, the rest as plain data.
  */
 import type { MessagePort } from "node:worker_threads";
+import type { CallDefaults } from "../routing/call-defaults.ts";
 
 /** Both bridges between two workers, from the side of the one that receives this. */
 export interface PeerTask {
@@ -32,6 +33,8 @@ export interface ShardTask {
   readonly incarnation: number;
   /** The block of the newest topology, see topology-source.ts. */
   readonly topology: SharedArrayBuffer;
+  /** How far the copies of every vshard have come, see replica-table.ts. */
+  readonly replicas: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly block: SharedArrayBuffer;
@@ -40,8 +43,7 @@ export interface ShardTask {
   readonly control: MessagePort;
   /** Modules that export user actors. */
   readonly actorUrls: readonly string[];
-  /** Deadline of calls that give none, in ms. */
-  readonly requestTimeoutMs: number;
+  readonly defaults: CallDefaults;
   /** Longest spin for a message before the worker parks, in us. */
   readonly spinLimitUs: number;
   /** What engines need to take over the regions of the shard's previous worker. */

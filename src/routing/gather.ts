@@ -1,63 +1,109 @@
 /**
- * Collects one typed outcome per planned shard and tells how complete the whole is.
+ * Turns what became of the parts of a plan into one answer, by policy, and tells how complete it is.
  *
- * Invariant: `planned` is fixed at creation; every planned shard ends in exactly one outcome, an empty answer is an
- * answer, and a missing shard is never silent: it is in `outcomes` with its error.
+ * Invariant: `planned` is fixed at creation; every planned part ends in exactly one outcome, an empty answer is an
+ * answer, and what is missing is never silent: it is in `outcomes` with its error. A gather that nobody answered is a
+ * failure under every policy.
  */
-import { ShardloomError } from "../errors.ts";
-import type { ReplyFrame, ReplySink } from "./requester.ts";
+import { invalidArgument, ShardloomError } from "../errors.ts";
 
-/** How one shard's part of a gather ended. */
+/** How one planned part ended. */
+export type OutcomeStatus = "answered" | "empty" | "failed" | "timed-out" | "unavailable" | "stale";
+
+/** How one planned part ended, whoever answered for it in the end. */
 export interface ShardOutcome {
+  /** The shard that was planned; `NO_SHARD` (0xffff) where no copy could be planned. */
   readonly shard: number;
-  readonly status: "answered" | "empty" | "failed" | "timed-out" | "unavailable";
-  /** Items in the shard's answer. */
+  /** Shards whose answers count, in the order of arrival: one, unless the part was split over several copies. */
+  readonly servedBy: readonly number[];
+  /** `answered` or `empty` only when every vshard of the part was answered. */
+  readonly status: OutcomeStatus;
+  /** Items in the answers that count. */
   readonly count: number;
-  /** Present unless the shard answered. */
+  /** vshards of the part. */
+  readonly vshards: number;
+  /** Those of them that were answered. */
+  readonly vshardsAnswered: number;
+  /** Requests sent for the part, hedges included. */
+  readonly attempts: number;
+  /** Requests among them that were hedges. */
+  readonly hedges: number;
+  /** Longest wait before a handler, of the answers that count, in us. */
+  readonly queueUs: number;
+  /** Longest run of a handler, of the answers that count, in us. */
+  readonly serviceUs: number;
+  /** From the begin of the call to the end of the part, in us. */
+  readonly latencyUs: number;
+  /** Bytes of the answers that count. */
+  readonly bytes: number;
+  /** Present unless the part was answered. */
   readonly error?: ShardloomError;
 }
 
 /** How much of what was planned was answered. */
 export interface Completeness {
+  /** Parts of the plan: its targets, and one for each group of vshards that no copy could be planned for. */
   readonly planned: number;
   readonly answered: number;
-  /** Shards that answered with nothing; they count as answered too. */
+  /** Parts answered with nothing; they count as answered too. */
   readonly empty: number;
   readonly failed: number;
   readonly timedOut: number;
   readonly unavailable: number;
-  /** Whether every planned shard answered. */
+  /** Parts that no copy was fresh enough for. */
+  readonly stale: number;
+  /** Whether every planned part was answered. */
   readonly complete: boolean;
+  readonly vshards: { readonly planned: number; readonly answered: number };
+  /** One per part, ascending by shard. */
   readonly outcomes: readonly ShardOutcome[];
 }
 
 /** What a gather does when a shard gives no answer. */
 export type PartialPolicy = "fail" | "allow";
 
-/** Answers of the shards that gave one, in shard order, and the record of all. */
+/**
+ * When a gather has its answer.
+ *
+ * - `all`: when every part was answered; the first part that fails for good fails the call.
+ * - `quorum`: when a majority of the planned parts (or `{ quorum: n }` of them) was answered; the rest is given up.
+ * - `best-effort`: when every part has ended, by the deadline at the latest, with whatever came.
+ */
+export type GatherPolicy = "all" | "quorum" | "best-effort" | { readonly quorum: number };
+
+/** Answers of the parts that gave one, in the order of the plan, and the record of all. */
 export interface Gathered<T> {
   readonly answers: readonly T[];
   readonly completeness: Completeness;
 }
 
-/** Collects the answers of a fixed set of shards. */
+/** Collects the outcomes of a fixed number of parts. */
 export class Gather<T> {
   readonly promise: Promise<Gathered<T>>;
+  /** Whether the first failure ends the call. */
+  readonly failsFast: boolean;
   readonly #planned: number;
-  readonly #policy: PartialPolicy;
-  readonly #outcomes: ShardOutcome[] = [];
-  readonly #answers: T[] = [];
+  readonly #needed: number;
+  readonly #outcomes: (ShardOutcome | undefined)[];
+  readonly #answers: (readonly T[] | undefined)[];
+  #ended = 0;
+  #answered = 0;
   #settled = false;
   #resolve!: (gathered: Gathered<T>) => void;
   #reject!: (error: ShardloomError) => void;
 
-  constructor(planned: number, policy: PartialPolicy) {
+  /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a quorum larger than the plan. */
+  constructor(planned: number, policy: GatherPolicy) {
     this.#planned = planned;
-    this.#policy = policy;
+    this.failsFast = policy === "all";
+    this.#needed = quorumOf(planned, policy);
+    this.#outcomes = new Array<ShardOutcome | undefined>(planned).fill(undefined);
+    this.#answers = new Array<readonly T[] | undefined>(planned).fill(undefined);
     this.promise = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
+    if (planned === 0) this.#settle();
   }
 
   /** Whether the caller has been answered; later outcomes change nothing. */
@@ -65,30 +111,34 @@ export class Gather<T> {
     return this.#settled;
   }
 
-  /** The sink for one planned shard. `decode` runs while the frame is valid and returns the answer and its item count. */
-  sink(shard: number, decode: (frame: ReplyFrame) => T, count: (answer: T) => number): ReplySink {
-    return {
-      onReply: (frame) => {
-        let answer: T;
-        try {
-          answer = decode(frame);
-        } catch (error) {
-          this.fail(shard, ShardloomError.from(error, "ERR_CORRUPT"));
-          return;
-        }
-        const items = count(answer);
-        this.#answers.push(answer);
-        this.#add({ shard, status: items === 0 ? "empty" : "answered", count: items });
-      },
-      onFailure: (error) => this.fail(shard, error),
-    };
+  /** Whether enough parts were answered: the others may be ended as not needed. */
+  get enough(): boolean {
+    return this.#answered >= this.#needed;
   }
 
-  /** Records that a shard gave no answer. */
-  fail(shard: number, error: ShardloomError): void {
-    const status =
-      error.code === "ERR_TIMEOUT" ? "timed-out" : error.code === "ERR_UNAVAILABLE" ? "unavailable" : "failed";
-    this.#add({ shard, status, count: 0, error });
+  /** Whether a part has ended. */
+  hasEnded(index: number): boolean {
+    return this.#outcomes[index] !== undefined;
+  }
+
+  /**
+   * Records how a part ended; only the first word on a part counts.
+   *
+   * @param index The part's place in the plan.
+   * @param answers What it answered, also when it did not answer whole.
+   * @param excused Whether the caller has said beforehand that this part may be missing.
+   */
+  end(index: number, outcome: ShardOutcome, answers: readonly T[], excused = false): void {
+    if (this.#settled || this.#outcomes[index] !== undefined) return;
+    this.#outcomes[index] = outcome;
+    this.#answers[index] = answers;
+    this.#ended++;
+    const { error } = outcome;
+    if (error === undefined) this.#answered++;
+    else if (this.failsFast && !excused) return this.abort(error);
+    else if (this.#needed !== Infinity && this.#answered + this.#planned - this.#ended < this.#needed)
+      return this.abort(this.#quorumMissed(error));
+    if (this.#ended === this.#planned) this.#settle();
   }
 
   /** Ends the gather at once, whatever is still missing. */
@@ -98,45 +148,95 @@ export class Gather<T> {
     this.#reject(error);
   }
 
-  #add(outcome: ShardOutcome): void {
-    if (this.#settled) return;
-    this.#outcomes.push(outcome);
-    if (outcome.error !== undefined && this.#policy === "fail") {
-      this.abort(outcome.error);
-      return;
-    }
-    if (this.#outcomes.length < this.#planned) return;
+  #settle(): void {
     this.#settled = true;
-    const completeness = summarize(this.#planned, this.#outcomes);
-    const first = this.#outcomes.find((entry) => entry.error !== undefined);
-    if (completeness.answered === 0 && first?.error !== undefined) this.#reject(first.error);
-    else this.#resolve({ answers: this.#answers, completeness });
+    const outcomes = this.#outcomes as ShardOutcome[];
+    const completeness = summarize(outcomes);
+    const error = outcomes.find((outcome) => outcome.error !== undefined)?.error;
+    if (completeness.vshards.answered === 0 && completeness.answered === 0 && error !== undefined) this.#reject(error);
+    else this.#resolve({ answers: flat(this.#answers), completeness });
+  }
+
+  #quorumMissed(error: ShardloomError): ShardloomError {
+    const failed = this.#ended - this.#answered;
+    return new ShardloomError(
+      error.code,
+      `Cannot gather a quorum of ${this.#needed} of ${this.#planned} parts as ${failed} failed, the last with: ${error.message}`,
+      { cause: error, details: { planned: this.#planned, needed: this.#needed, answered: this.#answered, failed } },
+    );
   }
 }
 
-/** Counts outcomes by kind. */
-export function summarize(planned: number, outcomes: readonly ShardOutcome[]): Completeness {
-  let answered = 0;
-  let empty = 0;
-  let failed = 0;
-  let timedOut = 0;
-  let unavailable = 0;
-  for (const { status } of outcomes) {
-    if (status === "answered" || status === "empty") answered++;
-    if (status === "empty") empty++;
-    else if (status === "failed") failed++;
-    else if (status === "timed-out") timedOut++;
-    else if (status === "unavailable") unavailable++;
+function flat<T>(lists: readonly (readonly T[] | undefined)[]): T[] {
+  const all: T[] = [];
+  for (const list of lists) if (list !== undefined) all.push(...list);
+  return all;
+}
+
+/** The status that an error stands for. */
+export function statusOf(error: ShardloomError): OutcomeStatus {
+  switch (error.code) {
+    case "ERR_TIMEOUT":
+      return "timed-out";
+    case "ERR_UNAVAILABLE":
+      return "unavailable";
+    case "ERR_STALE_REPLICA":
+    case "ERR_STALE_EPOCH":
+      return "stale";
+    default:
+      return "failed";
   }
-  const complete = answered === planned;
+}
+
+/** The outcome of a part that one shard was asked for once. */
+export function plainOutcome(shard: number, count: number, error?: ShardloomError): ShardOutcome {
+  const answered = error === undefined;
   return {
-    planned,
-    answered,
-    empty,
-    failed,
-    timedOut,
-    unavailable,
-    complete,
-    outcomes: [...outcomes].sort((a, b) => a.shard - b.shard),
+    shard,
+    servedBy: answered ? [shard] : [],
+    status: error === undefined ? (count === 0 ? "empty" : "answered") : statusOf(error),
+    count,
+    vshards: 1,
+    vshardsAnswered: answered ? 1 : 0,
+    attempts: 1,
+    hedges: 0,
+    queueUs: 0,
+    serviceUs: 0,
+    latencyUs: 0,
+    bytes: 0,
+    ...(answered ? {} : { error }),
+  };
+}
+
+/** Parts that must answer for the call to have its answer early; infinity: all are waited for. */
+function quorumOf(planned: number, policy: GatherPolicy): number {
+  if (policy === "all" || policy === "best-effort") return Number.POSITIVE_INFINITY;
+  if (policy === "quorum") return Math.floor(planned / 2) + 1;
+  const { quorum } = policy;
+  if (!Number.isInteger(quorum) || quorum < 1 || quorum > planned)
+    throw invalidArgument("gather answers", "quorum", `an integer between 1 and ${planned} (parts)`, quorum);
+  return quorum;
+}
+
+function summarize(outcomes: readonly ShardOutcome[]): Completeness {
+  const counts = { answered: 0, empty: 0, failed: 0, "timed-out": 0, unavailable: 0, stale: 0 };
+  let planned = 0;
+  let answered = 0;
+  for (const { status, vshards, vshardsAnswered } of outcomes) {
+    counts[status]++;
+    planned += vshards;
+    answered += vshardsAnswered;
+  }
+  return {
+    planned: outcomes.length,
+    answered: counts.answered + counts.empty,
+    empty: counts.empty,
+    failed: counts.failed,
+    timedOut: counts["timed-out"],
+    unavailable: counts.unavailable,
+    stale: counts.stale,
+    complete: counts.answered + counts.empty === outcomes.length,
+    vshards: { planned, answered },
+    outcomes: outcomes.toSorted((a, b) => a.shard - b.shard),
   };
 }

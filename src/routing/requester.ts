@@ -13,28 +13,11 @@ import { type BridgeClient, NO_CREDIT, SUSPENDED, THROTTLED } from "../../native
 import { INSUFFICIENT_CAPACITY } from "../../native-bridge/spsc-ring.ts";
 import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { decodeSnapshot } from "../topology/snapshot.ts";
-import type { TopologySource } from "../topology/topology-source.ts";
-import {
-  checkEnvelope,
-  ENVELOPE_FAULTS,
-  ENVELOPE_OK,
-  type EnvelopeOrigin,
-  envelopeFlags,
-  envelopeWord,
-  writeEnvelope,
-} from "../wire/envelope.ts";
-import {
-  ENVELOPE_BYTES,
-  FLAG_ERROR,
-  FLAG_STALE,
-  NO_DEADLINE_MS,
-  PRIORITY,
-  WORD_DEADLINE,
-  WORD_SENT_AT,
-} from "../wire/envelope-layout.ts";
-import { ACTOR_ASK, messageTypeName, RUNTIME_CANCEL } from "../wire/message-types.ts";
+import { type EnvelopeOrigin, writeEnvelope } from "../wire/envelope.ts";
+import { ENVELOPE_BYTES, NO_DEADLINE_MS, PRIORITY } from "../wire/envelope-layout.ts";
+import { ACTOR_ASK, RUNTIME_CANCEL } from "../wire/message-types.ts";
 import { cancelNotice, type Payload, PendingRequest, type ReplySink, type RequestHeader } from "./pending-request.ts";
+import { ReplyReader, type ReplyReaderOptions } from "./reply-reader.ts";
 import { deadlinePassed, tooLarge, tooManyWait } from "./request-errors.ts";
 import { createRequesterStats, type RequesterStats } from "./requester-stats.ts";
 
@@ -49,14 +32,9 @@ export type {
 export type { RequesterStats } from "./requester-stats.ts";
 
 /** What a requester needs from its thread. */
-export interface RequesterOptions {
+export interface RequesterOptions extends ReplyReaderOptions {
   readonly clock: Clock;
   readonly origin: EnvelopeOrigin;
-  /** Shard at the other end of the bridge. */
-  readonly targetShard: number;
-  readonly topology: TopologySource;
-  /** Turns an error reply's payload into the error. */
-  readonly decodeError: (bytes: Uint8Array, offset: number, length: number) => ShardloomError;
   /**
    * Called when something waits to be flushed; the owner flushes once per turn. `nowMs` is the time when the caller has
    * just read it, else 0.
@@ -79,16 +57,7 @@ export class Requester {
   readonly #maxPayloadBytes: number;
   readonly #bySlot: (PendingRequest | undefined)[];
   #queue: PendingRequest[] = [];
-  readonly #frame: {
-    bytes: Uint8Array;
-    i32: Int32Array;
-    f32: Float32Array;
-    f64: Float64Array;
-    offset: number;
-    length: number;
-    serviceUs: number;
-    queueUs: number;
-  };
+  readonly #reader: ReplyReader;
   readonly #onReply: (type: number, offset: number, length: number, slot: number, sequence: number) => void;
   #pending = 0;
   #unflushed = 0;
@@ -101,8 +70,7 @@ export class Requester {
     this.#maxPayloadBytes = bridge.maxRequestBytes - ENVELOPE_BYTES;
     this.#bySlot = new Array<PendingRequest | undefined>(bridge.creditMessages).fill(undefined);
     this.targetShard = options.targetShard;
-    const { bytes, i32, f32, f64 } = bridge.replies;
-    this.#frame = { bytes, i32, f32, f64, offset: 0, length: 0, serviceUs: 0, queueUs: 0 };
+    this.#reader = new ReplyReader(bridge.replies, options);
     this.#onReply = (type, offset, length, slot, sequence) => this.#settleReply(type, offset, length, slot, sequence);
   }
 
@@ -380,49 +348,15 @@ export class Requester {
     pending.state = "settled";
     this.#pending--;
     const sink = pending.sink as ReplySink;
-    const frame = this.#frame;
-    const fault = checkEnvelope(frame.i32, offset, length);
-    if (fault !== ENVELOPE_OK) {
-      this.#stats.failed++;
-      const reason = `Cannot decode reply to ${messageTypeName(type)} as it is ${ENVELOPE_FAULTS[fault]}`;
-      sink.onFailure(new ShardloomError("ERR_CORRUPT", reason, { details: { length, fault } }));
+    const error = this.#reader.read(type, offset, length);
+    if (error === undefined) {
+      this.#stats.replied++;
+      sink.onReply(this.#reader.frame);
       return;
     }
-    frame.offset = offset + ENVELOPE_BYTES;
-    frame.length = length - ENVELOPE_BYTES;
-    frame.serviceUs = envelopeWord(frame.i32, offset, WORD_DEADLINE) >>> 0;
-    frame.queueUs = envelopeWord(frame.i32, offset, WORD_SENT_AT) >>> 0;
-    const flags = envelopeFlags(frame.i32, offset);
-    if ((flags & FLAG_STALE) !== 0) {
-      this.#stats.failed++;
-      this.#stats.stale++;
-      sink.onFailure(this.#learn(type));
-      return;
-    }
-    if ((flags & FLAG_ERROR) !== 0) {
-      this.#stats.failed++;
-      sink.onFailure(this.#options.decodeError(frame.bytes, frame.offset, frame.length));
-      return;
-    }
-    this.#stats.replied++;
-    sink.onReply(frame);
-  }
-
-  /** Takes the newer map that a stale request was answered with. An empty one was too large: shared memory has it. */
-  #learn(type: number): ShardloomError {
-    const { topology } = this.#options;
-    const { bytes, offset, length } = this.#frame;
-    try {
-      if (length > 0) topology.learn(decodeSnapshot(bytes.subarray(offset, offset + length)));
-    } catch (error) {
-      return ShardloomError.from(error);
-    }
-    const { topologyEpoch } = topology.current();
-    return new ShardloomError(
-      "ERR_STALE_EPOCH",
-      `Cannot handle ${messageTypeName(type)} on shard ${this.targetShard} as it was planned with an older topology than ${topologyEpoch}`,
-      { details: { shard: this.targetShard, topologyEpoch } },
-    );
+    this.#stats.failed++;
+    if (error.code === "ERR_STALE_EPOCH") this.#stats.stale++;
+    sink.onFailure(error);
   }
 
   #expire(pending: PendingRequest): void {

@@ -3,7 +3,7 @@
  *
  * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
  * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor,
- * 0x04 text.
+ * 0x03 barrier, 0x04 text, 0x05 replica.
  */
 import { ShardloomError } from "../errors.ts";
 
@@ -49,6 +49,17 @@ export const MESSAGE_TYPES = {
   "text.search": { id: 0x0407, reply: true, idempotent: true, plane: "data", routing: "read" },
   "text.stats": { id: 0x0408, reply: true, idempotent: true, plane: "data", routing: "read" },
   "text.status": { id: 0x0409, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.open": { id: 0x0301, reply: true, idempotent: false, plane: "data", routing: "none" },
+  "barrier.close": { id: 0x0302, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.join": { id: 0x0303, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.leave": { id: 0x0304, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.arrive": { id: 0x0305, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.advance": { id: 0x0306, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.poison": { id: 0x0307, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "barrier.state": { id: 0x0308, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "replica.append": { id: 0x0501, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "replica.status": { id: 0x0502, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "replica.snapshot": { id: 0x0503, reply: true, idempotent: true, plane: "data", routing: "none" },
 } as const;
 
 /** The name of a message type. */
@@ -75,6 +86,17 @@ export const TEXT_COUNT: number = MESSAGE_TYPES["text.count"].id;
 export const TEXT_SEARCH: number = MESSAGE_TYPES["text.search"].id;
 export const TEXT_STATS: number = MESSAGE_TYPES["text.stats"].id;
 export const TEXT_STATUS: number = MESSAGE_TYPES["text.status"].id;
+export const BARRIER_OPEN: number = MESSAGE_TYPES["barrier.open"].id;
+export const BARRIER_CLOSE: number = MESSAGE_TYPES["barrier.close"].id;
+export const BARRIER_JOIN: number = MESSAGE_TYPES["barrier.join"].id;
+export const BARRIER_LEAVE: number = MESSAGE_TYPES["barrier.leave"].id;
+export const BARRIER_ARRIVE: number = MESSAGE_TYPES["barrier.arrive"].id;
+export const BARRIER_ADVANCE: number = MESSAGE_TYPES["barrier.advance"].id;
+export const BARRIER_POISON: number = MESSAGE_TYPES["barrier.poison"].id;
+export const BARRIER_STATE: number = MESSAGE_TYPES["barrier.state"].id;
+export const REPLICA_APPEND: number = MESSAGE_TYPES["replica.append"].id;
+export const REPLICA_STATUS: number = MESSAGE_TYPES["replica.status"].id;
+export const REPLICA_SNAPSHOT: number = MESSAGE_TYPES["replica.snapshot"].id;
 
 const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
   Object.entries(MESSAGE_TYPES).map(([name, info]) => [info.id, name as MessageTypeName]),
@@ -83,6 +105,15 @@ const NAMES: ReadonlyMap<number, MessageTypeName> = new Map(
 const ROUTED: ReadonlySet<number> = new Set(
   Object.values(MESSAGE_TYPES).flatMap((info: MessageTypeInfo) => (info.routing === "none" ? [] : [info.id])),
 );
+
+const WRITES: ReadonlySet<number> = new Set(
+  Object.values(MESSAGE_TYPES).flatMap((info: MessageTypeInfo) => (info.routing === "write" ? [info.id] : [])),
+);
+
+/** Whether messages of a type are planned writes. */
+export function isRoutedWrite(id: number): boolean {
+  return WRITES.has(id);
+}
 
 /** Whether messages of a type are planned: they carry vshards and are refused under another topology epoch. */
 export function isRouted(id: number): boolean {

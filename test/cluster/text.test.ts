@@ -219,7 +219,7 @@ describe("texts and workers that die", () => {
       await texts.upsert(Array.from({ length: 50 }, (_, id) => ({ id, text: "word" })));
       const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).block(3_000);
       await expect(texts.search("word", { timeoutMs: 100 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
-      const { hits, completeness } = await texts.search("word", { timeoutMs: 1_000, partial: "allow", k: 100 });
+      const { hits, completeness } = await texts.search("word", { timeoutMs: 1_000, gather: "best-effort", k: 100 });
       expect(completeness).toMatchObject({ planned: 2, answered: 1, timedOut: 1, complete: false });
       expect(hits.length).toBeGreaterThan(0);
       expect(hits.every(({ id }) => cluster.shardOfId(id) === 0)).toBe(true);

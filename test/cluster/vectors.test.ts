@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Cluster, Metadata, VectorCollection, VectorDocument } from "../../src/index.ts";
+import type { Cluster, Metadata, SearchResult, VectorCollection, VectorDocument } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { saboteur } from "../support/actors.ts";
 import { keyOnShard, randomVector, startTestCluster } from "../support/cluster.ts";
@@ -189,7 +189,7 @@ describe("a collection of vectors", () => {
     const whole = await docs.search(origin, { k: 40 });
     expect(whole.completeness).toMatchObject({ planned: 2, answered: 2, complete: true });
     const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 0)).block(300);
-    const part = await docs.search(origin, { k: 40, partial: "allow", timeoutMs: 100 });
+    const part = await docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 100 });
     expect(part.completeness).toMatchObject({ planned: 2, answered: 1, timedOut: 1, complete: false });
     expect(part.completeness.outcomes[0]).toMatchObject({
       shard: 0,
@@ -204,7 +204,7 @@ describe("a collection of vectors", () => {
 });
 
 describe("a collection with a dead shard", () => {
-  it("answers in part when that is allowed, and fails typed when not", async () => {
+  it("waits for its successor, answers in part when that is enough, and fails typed when in a hurry", async () => {
     const cluster = await startTestCluster();
     try {
       const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
@@ -216,12 +216,19 @@ describe("a collection with a dead shard", () => {
         .exit(1)
         .catch(() => undefined);
       // Sent before the death, so that they meet it in the dead worker's ring.
-      const [strict, lenient] = await Promise.allSettled([
-        docs.search(origin),
-        docs.search(origin, { k: 40, partial: "allow" }),
+      const [patient, strict, lenient] = await Promise.allSettled([
+        docs.search(origin, { k: 40 }),
+        docs.search(origin, { unavailable: "fail", timeoutMs: 20 }),
+        docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 20 }),
       ]);
       await exit;
-      expect(strict).toMatchObject({ status: "rejected", reason: { code: "ERR_WORKER_LOST" } });
+      // Asked again of the worker that takes the shard over: every row is there.
+      expect(patient).toMatchObject({ status: "fulfilled", value: { completeness: { complete: true } } });
+      expect((patient as PromiseFulfilledResult<SearchResult>).value.hits).toHaveLength(40);
+      expect(strict).toMatchObject({ status: "rejected" });
+      expect(["ERR_WORKER_LOST", "ERR_TIMEOUT", "ERR_UNAVAILABLE"]).toContain(
+        (strict as PromiseRejectedResult).reason.code,
+      );
       expect(lenient).toMatchObject({
         status: "fulfilled",
         value: { completeness: { planned: 2, answered: 1, complete: false } },

@@ -1,51 +1,103 @@
 import { describe, expect, it } from "vitest";
 import { ShardloomError } from "../../src/errors.ts";
-import { Gather } from "../../src/routing/gather.ts";
-import type { ReplyFrame } from "../../src/routing/requester.ts";
+import { Gather, type GatherPolicy, plainOutcome, type ShardOutcome } from "../../src/routing/gather.ts";
 
-const frame = { bytes: new Uint8Array(8), offset: 0, length: 0 } as unknown as ReplyFrame;
-const answer = (items: number[]) => () => items;
-const lengthOf = (items: number[]): number => items.length;
+const error = (code: ShardloomError["code"]): ShardloomError => new ShardloomError(code, `a ${code}`);
+const good = (shard: number, count = 1): ShardOutcome => plainOutcome(shard, count);
+const bad = (shard: number, code: ShardloomError["code"]): ShardOutcome => plainOutcome(shard, 0, error(code));
 
 describe("Gather", () => {
-  it("counts empty answers as answered, not as failed", async () => {
-    const gather = new Gather<number[]>(2, "fail");
-    gather.sink(1, answer([]), lengthOf).onReply(frame);
-    gather.sink(0, answer([7]), lengthOf).onReply(frame);
+  it("counts empty answers as answered, not as failed, in the order of the plan", async () => {
+    const gather = new Gather<number[]>(2, "all");
+    gather.end(1, good(1, 0), [[]]);
+    gather.end(0, good(0), [[7]]);
     const { answers, completeness } = await gather.promise;
-    expect(answers).toEqual([[], [7]]);
+    expect(answers).toEqual([[7], []]);
     expect(completeness).toMatchObject({ planned: 2, answered: 2, empty: 1, failed: 0, complete: true });
     expect(completeness.outcomes.map((entry) => entry.shard)).toEqual([0, 1]);
   });
 
-  it("rejects with the first shard's error under the policy fail", async () => {
-    const gather = new Gather<number[]>(2, "fail");
-    gather.fail(0, new ShardloomError("ERR_TIMEOUT", "late"));
+  it("all: rejects with the first part's error, before the others have ended", async () => {
+    const gather = new Gather<number[]>(2, "all");
+    gather.end(0, bad(0, "ERR_TIMEOUT"), []);
+    expect(gather.settled).toBe(true);
     await expect(gather.promise).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
   });
 
-  it("answers with what there is under the policy allow, and names what is missing", async () => {
-    const gather = new Gather<number[]>(3, "allow");
-    gather.sink(0, answer([1]), lengthOf).onReply(frame);
-    gather.fail(1, new ShardloomError("ERR_TIMEOUT", "late"));
-    gather.fail(2, new ShardloomError("ERR_WORKER_LOST", "died"));
+  it("all: goes on over a part that may be missing, and says that it is", async () => {
+    const gather = new Gather<number[]>(2, "all");
+    gather.end(0, bad(0, "ERR_UNAVAILABLE"), [], true);
+    gather.end(1, good(1), [[1]]);
     const { completeness } = await gather.promise;
-    expect(completeness).toMatchObject({ planned: 3, answered: 1, timedOut: 1, failed: 1, complete: false });
+    expect(completeness).toMatchObject({ planned: 2, answered: 1, unavailable: 1, complete: false });
+  });
+
+  it("best-effort: answers with what there is, and names every kind of what is missing", async () => {
+    const gather = new Gather<number[]>(6, "best-effort");
+    gather.end(0, good(0), [[1]]);
+    gather.end(1, bad(1, "ERR_TIMEOUT"), []);
+    gather.end(2, bad(2, "ERR_WORKER_LOST"), []);
+    gather.end(3, bad(3, "ERR_UNAVAILABLE"), []);
+    gather.end(4, bad(4, "ERR_STALE_REPLICA"), []);
+    gather.end(5, good(5, 0), [[]]);
+    const { completeness } = await gather.promise;
+    expect(completeness).toMatchObject({
+      planned: 6,
+      answered: 2,
+      empty: 1,
+      failed: 1,
+      timedOut: 1,
+      unavailable: 1,
+      stale: 1,
+      complete: false,
+      vshards: { planned: 6, answered: 2 },
+    });
     expect(completeness.outcomes[2]?.error?.code).toBe("ERR_WORKER_LOST");
   });
 
-  it("rejects when no shard answered at all, also under the policy allow", async () => {
-    const gather = new Gather<number[]>(1, "allow");
-    gather.fail(0, new ShardloomError("ERR_UNAVAILABLE", "none"));
+  it.each<GatherPolicy>(["all", "best-effort", { quorum: 1 }])("%j: rejects when nobody answered", async (policy) => {
+    const gather = new Gather<number[]>(1, policy);
+    gather.end(0, bad(0, "ERR_UNAVAILABLE"), []);
     await expect(gather.promise).rejects.toMatchObject({ code: "ERR_UNAVAILABLE" });
   });
 
-  it("turns a reply that cannot be decoded into a failed outcome", async () => {
-    const gather = new Gather<number[]>(1, "fail");
-    const broken = (): number[] => {
-      throw new RangeError("bad");
-    };
-    gather.sink(0, broken, lengthOf).onReply(frame);
-    await expect(gather.promise).rejects.toMatchObject({ code: "ERR_CORRUPT" });
+  it("quorum: has enough with a majority, and not before", async () => {
+    const gather = new Gather<number>(4, "quorum");
+    const enough = [0, 1, 2].map((part) => {
+      gather.end(part, good(part), [part]);
+      return gather.enough;
+    });
+    expect(enough).toEqual([false, false, true]);
+    expect(gather.settled).toBe(false);
+    gather.end(3, bad(3, "ERR_ABORTED"), []);
+    expect((await gather.promise).completeness).toMatchObject({ answered: 3, failed: 1, complete: false });
+  });
+
+  it("quorum: rejects as soon as it cannot be reached, with what made it so as cause", async () => {
+    const gather = new Gather<number>(4, "quorum");
+    gather.end(0, good(0), [0]);
+    gather.end(1, bad(1, "ERR_TIMEOUT"), []);
+    expect(gather.settled).toBe(false);
+    gather.end(2, bad(2, "ERR_WORKER_LOST"), []);
+    await expect(gather.promise).rejects.toMatchObject({
+      code: "ERR_WORKER_LOST",
+      message: expect.stringContaining("a quorum of 3 of 4 parts as 2 failed") as string,
+      details: { planned: 4, needed: 3, answered: 1, failed: 2 },
+    });
+  });
+
+  it.each([0, 4, 1.5, -1, Number.NaN])("refuses a quorum of %s of 3, naming value and rule", (quorum) => {
+    expect(() => new Gather<number>(3, { quorum })).toThrow(
+      `quorum must be an integer between 1 and 3 (parts): current value is ${quorum}`,
+    );
+  });
+
+  it("takes only the first word on a part", async () => {
+    const gather = new Gather<number>(2, "best-effort");
+    gather.end(0, good(0), [1]);
+    gather.end(0, bad(0, "ERR_TIMEOUT"), [2]);
+    gather.end(1, good(1), [3]);
+    gather.abort(error("ERR_ABORTED"));
+    expect((await gather.promise).answers).toEqual([1, 3]);
   });
 });

@@ -3,12 +3,7 @@
 import type { EngineReply, EngineRequest, HeldReply, WireMemory } from "../../../actors/engine.ts";
 import { Analyser } from "../../../actors/text/analyser.ts";
 import { encodeBody } from "../../../actors/text/document-body.ts";
-import {
-  INCLUDE,
-  searchRequestBytes,
-  type TextSearch,
-  writeSearchRequest,
-} from "../../../actors/text/search-request.ts";
+import { searchRequestBytes, type TextSearch, writeSearchRequest } from "../../../actors/text/search-request.ts";
 import { createTextEngine, type TextEngine } from "../../../actors/text/text-engine.ts";
 import {
   type ResolvedTextOptions,
@@ -212,7 +207,7 @@ export class TextBed {
   ): T {
     const memory = wireMemory(bytes + 64);
     write(memory, 16);
-    return this.send(type, { ...memory, offset: 16, length: bytes, ...(mask === undefined ? {} : { mask }) }, read);
+    return this.send(type, { ...memory, offset: 16, length: bytes, vshards: mask }, read);
   }
 
   send<T>(type: number, request: EngineRequest, read: (m: WireMemory, offset: number, length: number) => T): T {

@@ -1,0 +1,117 @@
+/**
+ * Options of calls: what every call takes, what reads and writes add, and their check.
+ *
+ * Invariant: a call that passed its check cannot fail later for what its options say.
+ */
+import { describeValue, invalidArgument, ShardloomError } from "../src/errors.ts";
+import type { Acks } from "../src/routing/call-defaults.ts";
+import type { GatherPolicy } from "../src/routing/gather.ts";
+import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
+import type { Session } from "../src/topology/session.ts";
+import { PRIORITY } from "../src/wire/envelope-layout.ts";
+
+/** How early work is shed under load: `bulk` first, `control` last. */
+export type Priority = "bulk" | "normal" | "control";
+
+/** Options of every call that waits. */
+export interface CallOptions {
+  /** Time until the call fails with `ERR_TIMEOUT`, in ms, in `(0, 2^31)`. @default the cluster's `requestTimeoutMs` */
+  readonly timeoutMs?: number;
+  /** Ends the call with `ERR_ABORTED`; what has not started on a shard never starts. */
+  readonly signal?: AbortSignal;
+  /** @default "normal" */
+  readonly priority?: Priority;
+  /** On whose behalf: tenants share what a shard can serve fairly when there is not enough for all. @default nobody's */
+  readonly tenant?: string;
+}
+
+/** Options of a read that a plan sends to one or several shards. */
+export interface ReadOptions extends CallOptions {
+  /**
+   * Which copies may answer. `strong`: the primary, or nobody. `session`: copies that have applied what `session` has seen.
+   * `bounded-staleness`: copies that lag at most `maxStalenessMs`. `eventual`: any. @default the cluster's
+   */
+  readonly consistency?: Consistency;
+  /** What this client has written and seen; see `cluster.session()`. Implies `consistency: "session"` unless one is given. */
+  readonly session?: Session;
+  /** For `bounded-staleness`, in ms, at least 0. @default 5000 */
+  readonly maxStalenessMs?: number;
+  /** Which of the copies that may answer is asked. @default the cluster's */
+  readonly strategy?: Strategy;
+  /** What becomes of vshards that nobody may answer now: fail the call, leave them out and say so, or wait. @default "wait" */
+  readonly unavailable?: UnavailablePolicy;
+  /** How many shards must answer: all, a majority, a number, or whatever has come by the deadline. @default "all" */
+  readonly gather?: GatherPolicy;
+  /** Asks another copy, where one may answer, when the first takes longer than the observed p95. @default true */
+  readonly hedge?: boolean;
+  /** Adds the plan and what became of it to the result. @default false */
+  readonly explain?: boolean;
+}
+
+/** Options of a write. */
+export interface WriteOptions extends CallOptions {
+  /** @default the cluster's */
+  readonly acks?: Acks;
+  /** Takes in what was written, so that reads under it see the write. */
+  readonly session?: Session;
+}
+
+const TIMEOUT_LIMIT_MS = 2 ** 31 - 1;
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a timeout that is no deadline in the future. */
+export function checkedTimeout(timeoutMs: number): number {
+  if (timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS) return timeoutMs;
+  throw invalidArgument(
+    "make call",
+    "timeoutMs",
+    `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`,
+    timeoutMs,
+  );
+}
+
+/** The envelope's number of a priority. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
+export function priorityOf(priority: Priority | undefined): number {
+  switch (priority) {
+    case undefined:
+    case "normal":
+      return PRIORITY.NORMAL;
+    case "bulk":
+      return PRIORITY.BULK;
+    case "control":
+      return PRIORITY.CONTROL;
+    default:
+      throw invalidArgument("make call", "priority", 'one of "bulk", "normal", "control"', priority);
+  }
+}
+
+/**
+ * The number of copies that `acks` stands for.
+ *
+ * @param copies Copies of every vshard, all counted.
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when it is more than there are copies.
+ */
+export function acksOf(acks: Acks, copies: number): number {
+  if (acks === "one") return 1;
+  if (acks === "quorum") return Math.floor(copies / 2) + 1;
+  if (acks === "all") return copies;
+  if (Number.isInteger(acks) && acks >= 1 && acks <= copies) return acks;
+  throw invalidArgument("write", "acks", `"one", "quorum", "all" or an integer between 1 and ${copies} (copies)`, acks);
+}
+
+/** The error of a call whose signal has fired. */
+export function abortError(signal: AbortSignal): ShardloomError {
+  return new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal.reason });
+}
+
+/** Calls `act` when the signal fires. @returns takes that back */
+export function onAbort(signal: AbortSignal, act: (error: ShardloomError) => void): () => void {
+  const listener = (): void => act(abortError(signal));
+  signal.addEventListener("abort", listener, { once: true });
+  return () => signal.removeEventListener("abort", listener);
+}
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a tenant that is no name. */
+export function checkedTenant(tenant: string): string {
+  if (typeof tenant === "string" && tenant.length >= 1 && tenant.length <= 256) return tenant;
+  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", describeValue(tenant));
+}

@@ -1,0 +1,58 @@
+/**
+ * Loads the modules of user actors on a worker.
+ *
+ * Invariant: every worker that is given the same modules has the same actors in the same order, as envelopes name them by index.
+ */
+import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
+import { ShardloomError } from "../src/errors.ts";
+import type { ActorTable } from "./actor-router.ts";
+
+/** Names and handlers of actors, as a client learns them. */
+export function tableOf(definitions: readonly AnyActorDefinition[]): ActorTable {
+  return definitions.map(({ name, handlerNames }) => ({ name, handlers: [...handlerNames] }));
+}
+
+/** Imports the modules and collects their actors, sorted by name, so that every worker has the same table. */
+export async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]> {
+  const byName = new Map<string, AnyActorDefinition>();
+  for (const url of urls) {
+    const exported = await importModule(url);
+    const found = Object.values(exported).filter(isActorDefinition);
+    if (found.length === 0) {
+      throw new ShardloomError(
+        "ERR_MODULE_NOT_LOADED",
+        `Cannot load actors as ${url} must export one made with defineActor`,
+        { details: { url } },
+      );
+    }
+    for (const definition of found) {
+      const other = byName.get(definition.name);
+      if (other !== undefined && other !== definition) {
+        throw new ShardloomError(
+          "ERR_INVALID_ARGUMENT",
+          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
+          {
+            details: { url, name: definition.name },
+          },
+        );
+      }
+      byName.set(definition.name, definition);
+    }
+  }
+  return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+async function importModule(url: string): Promise<Record<string, unknown>> {
+  try {
+    return (await import(url)) as Record<string, unknown>;
+  } catch (error) {
+    throw new ShardloomError(
+      "ERR_MODULE_NOT_LOADED",
+      `Cannot load actor module ${url}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        details: { url },
+        cause: error,
+      },
+    );
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * One planned read: plan, execution, answers, and, when asked for, the account of all that.
+ *
+ * Invariant: one snapshot serves the whole plan; parts that a shard refuses as stale are planned once more with the newest one.
+ */
+import { ShardloomError } from "../src/errors.ts";
+import type { ExecutionCall } from "../src/routing/execution-call.ts";
+import type { Completeness, Gathered } from "../src/routing/gather.ts";
+import type { Decoded } from "../src/routing/part.ts";
+import type { Plan, PlanTarget, ReadRules } from "../src/routing/plan.ts";
+import type {
+  Payload,
+  PendingRequest,
+  ReplyFrame,
+  ReplySink,
+  Requester,
+  RequestHeader,
+} from "../src/routing/requester.ts";
+import type { Session } from "../src/topology/session.ts";
+import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import { REFUSAL, type RefusedVshard, readRoutedReply } from "../src/wire/routed-codec.ts";
+import { RoutedPayload, readPrefix } from "./routed-payload.ts";
+
+/** What a read asks of the shards. */
+export interface ReadQuery<T> {
+  readonly type: number;
+  /** The body for one target; it has to follow from the shard and the vshards alone. */
+  readonly body: (target: PlanTarget) => Payload;
+  /** Reads the body of an answer, `length` bytes at `offset` of the frame. */
+  readonly decode: (frame: ReplyFrame, offset: number, length: number, target: PlanTarget) => T;
+  /** Items in an answer, for the completeness record. */
+  readonly count: (answer: T) => number;
+}
+
+/** A plan, as `explain` shows it. */
+export interface ExplainedPlan {
+  readonly kind: Plan["kind"];
+  readonly topologyEpoch: number;
+  readonly strategy: string;
+  readonly consistency: string;
+  readonly targets: readonly { readonly shard: number; readonly vshards: readonly number[]; readonly whole: boolean }[];
+  readonly unavailable: readonly { readonly vshards: readonly number[]; readonly reason: string }[];
+}
+
+/** What became of a read: its plan, each part's outcome, and where the time went. */
+export interface Explanation {
+  readonly plan: ExplainedPlan;
+  /** Making the plan, in us. */
+  readonly planUs: number;
+  /** From the call to the last answer, in us; what remains of a call is decoding and merging. */
+  readonly totalUs: number;
+  /** One per planned part: shard, who served it, attempts, hedges, queue and service time, bytes. */
+  readonly outcomes: Completeness["outcomes"];
+  /** Sums over the outcomes. */
+  readonly attempts: number;
+  readonly hedges: number;
+  readonly bytes: number;
+}
+
+/** Answers in the order of the plan's targets. */
+export interface ReadResult<T> extends Gathered<T> {
+  readonly explain?: Explanation;
+}
+
+/** What a planned read needs of its thread. */
+export interface ReadContext {
+  readonly requester: (shard: number) => Requester;
+  readonly replan: (vshards: Uint16Array) => Plan;
+}
+
+/** A read as the executor carries it out. */
+export class PlannedRead<T> implements ExecutionCall<T> {
+  readonly plan: Plan;
+  readonly deadlineAtMs: number;
+  readonly idempotent = true;
+  readonly policy: ExecutionCall<T>["policy"];
+  readonly unavailable: ExecutionCall<T>["unavailable"];
+  readonly priority: number;
+  readonly tenant: number;
+  readonly limits: ExecutionCall<T>["limits"];
+  readonly signal: AbortSignal | undefined;
+  readonly replan: (vshards: Uint16Array) => Plan;
+  readonly #context: ReadContext;
+  readonly #query: ReadQuery<T>;
+  readonly #rules: ReadRules;
+  readonly #session: Session | undefined;
+  /** The newest plan; a retry under it carries its epoch. */
+  #newest: Plan;
+
+  constructor(
+    context: ReadContext,
+    query: ReadQuery<T>,
+    plan: Plan,
+    rules: ReadRules,
+    session: Session | undefined,
+    terms: Pick<ExecutionCall<T>, "deadlineAtMs" | "policy" | "unavailable" | "limits" | "signal"> & {
+      readonly priority: number;
+      readonly tenant: number;
+    },
+  ) {
+    this.#context = context;
+    this.#query = query;
+    this.#rules = rules;
+    this.#session = session;
+    this.#newest = plan;
+    this.plan = plan;
+    this.deadlineAtMs = terms.deadlineAtMs;
+    this.policy = terms.policy;
+    this.unavailable = terms.unavailable;
+    this.priority = terms.priority;
+    this.tenant = terms.tenant;
+    this.limits = terms.limits;
+    this.signal = terms.signal;
+    this.replan = (vshards) => {
+      this.#newest = context.replan(vshards);
+      return this.#newest;
+    };
+  }
+
+  send(
+    target: PlanTarget,
+    header: RequestHeader,
+    deadlineAtMs: number,
+    sink: ReplySink,
+    nowMs: number,
+  ): PendingRequest {
+    const prefix = readPrefix(this.#newest.snapshot, this.#rules, this.#session, target);
+    const payload = new RoutedPayload(prefix, this.#query.body(target));
+    const requester = this.#context.requester(target.shard);
+    return requester.request(
+      this.#query.type,
+      VSHARD_LISTED,
+      this.priority,
+      deadlineAtMs,
+      payload,
+      sink,
+      nowMs,
+      header,
+    );
+  }
+
+  cancel(shard: number, pending: PendingRequest, error: Error): void {
+    this.#context.requester(shard).cancel(pending, ShardloomError.from(error));
+  }
+
+  decode(frame: ReplyFrame, target: PlanTarget): Decoded<T> {
+    const prefix = readRoutedReply(frame, frame.offset, frame.length);
+    const { byteLength } = prefix;
+    const { decode, count } = this.#query;
+    const answer = decode(frame, frame.offset + byteLength, frame.length - byteLength, target);
+    return { answer, items: count(answer), refused: prefix.refused.map(toRefused) };
+  }
+}
+
+/** A copy that is still being filled is one that is too old. */
+function toRefused({ vshard, reason }: RefusedVshard): Decoded<unknown>["refused"][number] {
+  if (reason === REFUSAL.NOT_OWNER) return { vshard, reason: "not-owner" };
+  return { vshard, reason: reason === REFUSAL.BEHIND ? "behind" : "stale" };
+}
+
+/** The account of a read. */
+export function explain(plan: Plan, planUs: number, totalUs: number, { outcomes }: Completeness): Explanation {
+  const sum = (of: (outcome: Completeness["outcomes"][number]) => number): number =>
+    outcomes.reduce((total, outcome) => total + of(outcome), 0);
+  return {
+    plan: {
+      kind: plan.kind,
+      topologyEpoch: plan.snapshot.topologyEpoch,
+      strategy: plan.strategy,
+      consistency: plan.consistency,
+      targets: plan.targets.map(({ shard, vshards, whole }) => ({ shard, vshards: [...vshards], whole })),
+      unavailable: plan.unavailable.map(({ vshards, reason }) => ({ vshards: [...vshards], reason })),
+    },
+    planUs,
+    totalUs,
+    outcomes,
+    attempts: sum((outcome) => outcome.attempts),
+    hedges: sum((outcome) => outcome.hedges),
+    bytes: sum((outcome) => outcome.bytes),
+  };
+}

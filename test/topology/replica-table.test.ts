@@ -1,0 +1,182 @@
+/** The shared table of copies: lags as defined, bounds that never promise too much, and no torn reads between threads. */
+import { Worker } from "node:worker_threads";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { createManualClock } from "../../src/runtime/clock.ts";
+import { createReplicaBlock, ReplicaTable } from "../../src/topology/replica-table.ts";
+import { createSnapshot } from "../../src/topology/snapshot.ts";
+import { LocalTopology } from "../../src/topology/topology-source.ts";
+
+const snapshot = createSnapshot({ shards: 3, vshards: 4, replicationFactor: 2 }); // vshard v on shards v % 3 and (v + 1) % 3
+
+function tableAt(startMs = 1_000) {
+  const clock = createManualClock(startMs);
+  const block = createReplicaBlock(snapshot);
+  const topology = new LocalTopology(snapshot);
+  return { clock, block, topology, table: new ReplicaTable(block, topology, () => clock.nowMs()) };
+}
+
+describe("the table", () => {
+  test("knows nothing at first, and nothing of shards that hold no copy", () => {
+    const { table } = tableAt();
+    expect(table.head(0)).toBe(0);
+    expect(table.appliedLsn(0, 1)).toBe(-1);
+    expect(table.lag(0, 1)).toBeUndefined();
+    table.publishApplied(0, 2, 7, 0); // holds none
+    expect(table.appliedLsn(0, 2)).toBe(-1);
+    expect(table.lag(99, 0)).toBeUndefined();
+  });
+
+  test("a copy that has everything lags by 0, whenever that was written", () => {
+    const { table, clock } = tableAt();
+    table.publishHead(0, 1, 1_000);
+    table.publishApplied(0, 1, 1, 1_000);
+    clock.setMs(900_000);
+    expect(table.lag(0, 1)).toEqual({ lagMs: 0, sampledAtMs: 900_000 });
+  });
+
+  test("a copy that lacks one entry lags since that was appended", () => {
+    const { table, clock } = tableAt();
+    table.publishHead(0, 1, 1_000);
+    table.publishApplied(0, 1, 1, 1_000);
+    clock.setMs(50_000);
+    table.publishHead(0, 2, 50_000);
+    clock.setMs(50_030);
+    expect(table.lag(0, 1)?.lagMs).toBe(30);
+  });
+
+  test("a copy that is being filled is of unknown lag, until it publishes an LSN again", () => {
+    const { table } = tableAt();
+    table.publishApplied(0, 1, 5, 0);
+    table.publishSyncing(0, 1);
+    expect([table.appliedLsn(0, 1), table.lag(0, 1), table.isSyncing(0, 1)]).toEqual([-1, undefined, true]);
+    table.publishApplied(0, 1, 6, 0);
+    expect([table.appliedLsn(0, 1), table.isSyncing(0, 1)]).toEqual([6, false]);
+  });
+
+  test("what another shard wrote in a copy's place says nothing of its next holder", () => {
+    const { table, topology } = tableAt();
+    table.publishApplied(0, 1, 5, 0);
+    const copies = snapshot.copies.slice();
+    copies[1] = 2;
+    topology.learn(createSnapshot({ ...snapshot, topologyEpoch: 9, copies }));
+    expect(table.appliedLsn(0, 2)).toBe(-1);
+    expect(table.lag(0, 2)).toBeUndefined();
+  });
+
+  test("two records of one vshard, and those of others, do not touch each other", () => {
+    const { table, block, topology } = tableAt();
+    const other = new ReplicaTable(block, topology, () => 0);
+    for (let vshard = 0; vshard < 4; vshard++) {
+      table.publishHead(vshard, 100 + vshard, 1);
+      for (const shard of [vshard % 3, (vshard + 1) % 3]) {
+        table.publishApplied(vshard, shard, 10 * vshard + shard, 1);
+        table.publishMissing(vshard, shard, 10 * vshard + shard + 1, 2);
+      }
+    }
+    for (let vshard = 0; vshard < 4; vshard++) {
+      expect(other.head(vshard)).toBe(100 + vshard);
+      for (const shard of [vshard % 3, (vshard + 1) % 3])
+        expect(other.appliedLsn(vshard, shard)).toBe(10 * vshard + shard);
+    }
+  });
+
+  test("a head whose writer died in publishing it is the old one or the new one, and can be written again", () => {
+    const { table, block } = tableAt();
+    table.publishHead(1, 41, 5);
+    const words = new Int32Array(block);
+    const head = (32 + 32) >> 2;
+    Atomics.add(words, head, 1); // odd, as its writer left it
+    expect(table.head(1)).toBe(0);
+    expect(table.recoverHead(1)).toBe(41);
+    table.publishHead(1, 42, 6);
+    expect(table.head(1)).toBe(42);
+    expect((words[head] as number) & 1).toBe(0);
+  });
+
+  test("the told lag is never below the true one, whatever order things come in", () => {
+    // The model knows when each entry was appended: the true lag is the age of the first one that the copy lacks.
+    const step = fc.oneof(
+      fc.record({ append: fc.integer({ min: 1, max: 4 }) }),
+      fc.record({ apply: fc.integer({ min: 1, max: 5 }) }),
+      fc.record({ acknowledge: fc.boolean() }),
+      fc.record({ passMs: fc.nat(50) }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { table, clock } = tableAt();
+        const appendedAt: number[] = [clock.nowMs()];
+        let applied = 0;
+        let acknowledged = 0;
+        table.publishApplied(0, 1, 0, clock.nowMs());
+        for (const action of steps) {
+          const head = appendedAt.length - 1;
+          if ("append" in action) {
+            for (let i = 0; i < action.append; i++) {
+              appendedAt.push(clock.nowMs());
+              const lsn = appendedAt.length - 1;
+              if (acknowledged === lsn - 1) table.publishMissing(0, 1, lsn, clock.nowMs());
+              table.publishHead(0, lsn, clock.nowMs());
+            }
+          } else if ("apply" in action) {
+            applied = Math.min(head, applied + action.apply);
+            table.publishApplied(0, 1, applied, appendedAt[applied] ?? clock.nowMs());
+          } else if ("acknowledge" in action) {
+            acknowledged = applied;
+            if (acknowledged < head)
+              table.publishMissing(0, 1, acknowledged + 1, appendedAt[acknowledged + 1] as number);
+          } else {
+            clock.setMs(clock.nowMs() + action.passMs);
+          }
+          const missing = appendedAt[applied + 1];
+          const trueLag = missing === undefined ? 0 : clock.nowMs() - missing;
+          const told = table.lag(0, 1)?.lagMs as number;
+          expect(told).toBeGreaterThanOrEqual(trueLag);
+          if (trueLag === 0 && missing === undefined) expect(told).toBe(0);
+          // Once the primary knows how far the copy is, the lag is exact.
+          if (acknowledged === applied) expect(told).toBe(trueLag);
+        }
+      }),
+    );
+  });
+});
+
+test("no reader sees half of what another thread publishes", async () => {
+  const pair = createSnapshot({ shards: 2, vshards: 2, replicationFactor: 2 });
+  const block = createReplicaBlock(pair);
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const worker = new Worker(new URL("./replica-table.worker.js", import.meta.url), { workerData: { block, stop } });
+  const rounds = new Promise<number>((resolve, reject) => {
+    worker.once("message", resolve);
+    worker.once("error", reject);
+  });
+  const table = new ReplicaTable(block, new LocalTopology(pair), () => 1e9);
+  let seen = 0;
+  let last = -1;
+  for (const until = performance.now() + 1_500; performance.now() < until; ) {
+    const applied = table.appliedLsn(0, 1);
+    const head = table.head(0);
+    if (applied !== last) seen++;
+    last = applied;
+    expect(Number.isSafeInteger(head) && head >= 0).toBe(true);
+    const sample = table.lag(0, 1);
+    if (sample !== undefined && sample.lagMs > 0) expect(sample.lagMs).toBeLessThanOrEqual(1e9);
+    // LSN and time of one record belong together: the time is always half the LSN.
+    const record = tornAt(block, pair.vshards);
+    if (record !== undefined) expect(record.timeMs).toBe(record.lsn / 2);
+  }
+  Atomics.store(stop, 0, 1);
+  expect(await rounds).toBeGreaterThan(1_000);
+  expect(seen).toBeGreaterThan(100);
+  await worker.terminate();
+});
+
+/** Reads the applied record of vshard 0 on shard 1 as the table does; undefined when it changed meanwhile. */
+function tornAt(block: SharedArrayBuffer, vshards: number): { lsn: number; timeMs: number } | undefined {
+  const words = new Int32Array(block);
+  const doubles = new Float64Array(block);
+  const at = 32 + (vshards + 1) * 32;
+  const before = Atomics.load(words, at >> 2);
+  const found = { lsn: doubles[(at >> 3) + 1] as number, timeMs: doubles[(at >> 3) + 2] as number };
+  return (before & 1) === 0 && Atomics.load(words, at >> 2) === before ? found : undefined;
+}
