@@ -20,7 +20,7 @@ import { readUpsertReply, type UpsertReply } from "./text-replies.ts";
 import { UPSERT_HEADER, type UpsertItem, upsertItemBytes, writeUpsertRequest } from "./text-requests.ts";
 
 /** Bytes after which a request is full: a shard indexes some 10 MB a second, and must not hold its thread for long. */
-const REQUEST_BYTES = 256 * 1024;
+const REQUEST_BYTES = 64 * 1024;
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: TextCollectionParts, document: TextDocument): UpsertItem {
