@@ -16,11 +16,11 @@ import type { WriteOptions } from "../call-options.ts";
 import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
 import type { TextCollectionParts, TextDocument } from "./client-collection.ts";
 import { encodeBody } from "./document-body.ts";
-import { readUpsertReply } from "./text-replies.ts";
+import { readUpsertReply, type UpsertReply } from "./text-replies.ts";
 import { UPSERT_HEADER, type UpsertItem, upsertItemBytes, writeUpsertRequest } from "./text-requests.ts";
 
 /** Bytes after which a request is full: a shard indexes some 10 MB a second, and must not hold its thread for long. */
-const REQUEST_BYTES = 256 * 1024;
+const REQUEST_BYTES = 64 * 1024;
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: TextCollectionParts, document: TextDocument): UpsertItem {
@@ -123,7 +123,7 @@ function send(
   { snapshot, shard, items }: WriteGroup<UpsertItem>,
   options: WriteOptions,
   priority: number,
-): Promise<{ count: number; inserted: number }> {
+): Promise<UpsertReply> {
   const body: Payload = {
     byteLength: items.reduce((sum, item) => sum + upsertItemBytes(item), UPSERT_HEADER),
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, items),

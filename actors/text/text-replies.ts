@@ -58,6 +58,12 @@ export interface StoredBody {
   readonly body: Uint8Array;
 }
 
+export interface UpsertReply {
+  readonly count: number;
+  /** How many of the ids were new. */
+  readonly inserted: number;
+}
+
 export interface ShardHit {
   readonly id: DocumentId;
   readonly score: number;
@@ -91,7 +97,7 @@ export function writeUpsertReply(m: WireMemory, offset: number, count: number, i
   m.i32[(offset >>> 2) + 1] = inserted;
 }
 
-export function readUpsertReply(m: WireMemory, offset: number): { count: number; inserted: number } {
+export function readUpsertReply(m: WireMemory, offset: number): UpsertReply {
   return { count: m.i32[offset >>> 2] as number, inserted: m.i32[(offset >>> 2) + 1] as number };
 }
 
@@ -119,7 +125,7 @@ export function writeStatusReply(m: WireMemory, offset: number, status: TextShar
 
 export function readStatusReply(m: WireMemory, offset: number): TextShardStatus {
   const entries = STATUS_ORDER.map((name, at) => [name, m.f64[(offset >>> 3) + at] as number]);
-  return Object.fromEntries(entries) as unknown as TextShardStatus;
+  return Object.fromEntries(entries);
 }
 
 /** One entry per id of the request, in its order; undefined where the id is unknown. */

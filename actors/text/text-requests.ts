@@ -16,12 +16,7 @@ import { ShardloomError } from "../../src/errors.ts";
 import { type DocumentId, idLengthOf, idWordOf, isIdWord, writeId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, encodeMetadata } from "../../src/store/metadata-codec.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
-import {
-  type ResolvedTextOptions,
-  resolveTextOptions,
-  type TextCollectionOptions,
-  toTextOptions,
-} from "./text-options.ts";
+import { type ResolvedTextOptions, resolveTextOptions, toTextOptions } from "./text-options.ts";
 
 const HEADER = 8;
 export const UPSERT_ITEM_HEADER = 16;
@@ -57,7 +52,7 @@ export function readOpenRequest(m: EngineRequest): { collectionId: number; optio
   const options = decodeMetadata(m.bytes.slice(m.offset + HEADER, m.offset + HEADER + length));
   return {
     collectionId: m.i32[m.offset >>> 2] as number,
-    options: resolveTextOptions(options as TextCollectionOptions),
+    options: resolveTextOptions(options),
   };
 }
 

@@ -20,7 +20,6 @@ import { ENTRY_WORDS, FIELD_BITS, FIELD_MASK } from "./postings.ts";
 import type { TextIndex } from "./text-index.ts";
 import type { QueryClause, QueryTerm, TextQuery } from "./text-query.ts";
 import type { TopDocuments } from "./top-documents.ts";
-import type { VshardMask } from "./vshard-mask.ts";
 
 export const SCORING = { BM25: 0, TF_IDF: 1 } as const;
 
@@ -42,6 +41,9 @@ export interface SearchSettings {
   /** Whether a document must match every clause. */
   readonly all: boolean;
 }
+
+/** By vshard: not 0 = its documents are asked for. Undefined: all are. */
+export type VshardMask = Uint8Array | undefined;
 
 /** Scores for one thread: it keeps tables as long as the index has documents. */
 export class TextScorer {

@@ -13,9 +13,8 @@ import { INCLUDE, type TextSearch } from "./search-request.ts";
 import { TextIndex } from "./text-index.ts";
 import type { ResolvedTextOptions } from "./text-options.ts";
 import type { TextShardStatus } from "./text-replies.ts";
-import { TextScorer, type TextStatistics } from "./text-scorer.ts";
+import { TextScorer, type TextStatistics, type VshardMask } from "./text-scorer.ts";
 import { TopDocuments } from "./top-documents.ts";
-import type { VshardMask } from "./vshard-mask.ts";
 
 /** Rows between two looks at the clock while indexing again. */
 const REBUILD_STEP = 16;

@@ -5,7 +5,7 @@
  * Corpus: the Markdown documentation under node_modules (src/cli/corpus.ts), two fields: heading and text. Queries: one to
  * four words that stand together in a passage, drawn with the seed; every side runs the same ones, one at a time. MiniSearch: version
  * of the lock file, its own tokeniser and default BM25+ settings, `combineWith: "OR"`, the first ten of its answer. Ours:
- * language "none" and no stop words, so that both match the same documents; k 10, no payload. Client and workers spin. Another row
+ * language "none" and no stop words, so that both match the same documents; k 10, no payload. With one worker, client and worker spin; with two, no longer than by default. Another row
  * measures English stems, which match more.
  * That the answers make sense is checked by how often both sides agree on the best document.
  */
@@ -27,6 +27,8 @@ import {
 
 const K = 10;
 const SPIN_LIMIT_US = 10_000;
+/** Client and two workers are three threads for two cores: one that spins for long takes the core from one that works. */
+const SPIN_LIMIT_TWO_US = 50;
 /** Share of the queries whose best document is within the other side's first ten; below it one of them is broken. */
 const LEAST_AGREEMENT = 0.8;
 
@@ -74,7 +76,23 @@ async function openCluster(
   language: string,
   passages: readonly Passage[],
 ): Promise<Side & { readonly loadMs: number }> {
-  const cluster = await Cluster.start({ workers, spinLimitUs: SPIN_LIMIT_US, requestTimeoutMs: 60_000 });
+  const spinLimitUs = workers === 1 ? SPIN_LIMIT_US : SPIN_LIMIT_TWO_US;
+  const cluster = await Cluster.start({ workers, spinLimitUs, requestTimeoutMs: 60_000 });
+  try {
+    return await fill(name, cluster, workers, language, passages);
+  } catch (error) {
+    await cluster.close(); // or its workers keep the process alive
+    throw error;
+  }
+}
+
+async function fill(
+  name: string,
+  cluster: Cluster,
+  workers: number,
+  language: string,
+  passages: readonly Passage[],
+): Promise<Side & { readonly loadMs: number }> {
   const collection: TextCollection = await cluster.text("corpus", { fields: ["heading", "text"], language });
   const startedMs = performance.now();
   await collection.upsert(passages.map(({ id, heading, text }) => ({ id, fields: { heading, text } })).values());
@@ -146,7 +164,9 @@ async function measure(context: BenchContext): Promise<BenchReport> {
     sides.length = 0;
     const again = openMiniSearch(passages);
     const two = await openCluster("2 workers", 2, "none", passages);
+    sides.push(two);
     const double = await interleave([timed(again, queries), timed(two, queries)], rounds);
+    sides.length = 0;
     const english = await openCluster("1 shard, English", 1, "english", passages);
     const stems = await interleave([timed(english, queries)], Math.min(rounds, 3));
     return {
@@ -164,7 +184,7 @@ async function measure(context: BenchContext): Promise<BenchReport> {
         judge(context.goals, "C5b", ratioOf(double, "search", "2 workers", "minisearch")),
       ],
       notes: [
-        `${passages.length} passages, ${queries.length} queries of 1 to 4 words, k ${K}, one at a time, spinLimitUs ${SPIN_LIMIT_US}`,
+        `${passages.length} passages, ${queries.length} queries of 1 to 4 words, k ${K}, one at a time, spinLimitUs ${SPIN_LIMIT_US}, with 2 workers ${SPIN_LIMIT_TWO_US}`,
         "each C5 ratio against MiniSearch in the same rounds; 2 workers ask twice (statistics, then the search)",
       ],
     };

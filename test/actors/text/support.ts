@@ -3,12 +3,7 @@
 import type { EngineReply, EngineRequest, HeldReply, WireMemory } from "../../../actors/engine.ts";
 import { Analyser } from "../../../actors/text/analyser.ts";
 import { encodeBody } from "../../../actors/text/document-body.ts";
-import {
-  INCLUDE,
-  searchRequestBytes,
-  type TextSearch,
-  writeSearchRequest,
-} from "../../../actors/text/search-request.ts";
+import { searchRequestBytes, type TextSearch, writeSearchRequest } from "../../../actors/text/search-request.ts";
 import { createTextEngine, type TextEngine } from "../../../actors/text/text-engine.ts";
 import {
   type ResolvedTextOptions,
@@ -455,4 +450,4 @@ export function randomQuery(random: () => number, phrases: boolean): string {
   return parts.join(" ");
 }
 
-export { INCLUDE, SCORING };
+export { SCORING };

@@ -1,12 +1,12 @@
 /** Copies of texts without threads: what a primary tells makes an equal copy, by effects and by snapshots, whatever comes twice. */
 import { describe, expect, test } from "vitest";
 import type { ReceivedEffect, SnapshotPart, WireMemory, WriteEffects } from "../../../actors/engine.ts";
+import { INCLUDE } from "../../../actors/text/search-request.ts";
 import { readCountReply, readUpsertReply } from "../../../actors/text/text-replies.ts";
 import { TEXT_DELETE, TEXT_UPSERT } from "../../../src/wire/message-types.ts";
 import { randomFrom, wireMemory } from "../vector/support.ts";
 import {
   type Document,
-  INCLUDE,
   Model,
   randomDocument,
   randomQuery,

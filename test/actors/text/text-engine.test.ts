@@ -104,7 +104,7 @@ describe("a shard", () => {
   });
 
   test("breaks ties by id, numbers first, whatever the order of the writes", () => {
-    const ids = [..."zyxwv", 3, 1, 2, -5, "10", "9"];
+    const ids = ["z", "y", "x", "w", "v", 3, 1, 2, -5, "10", "9"];
     for (const order of [ids, [...ids].reverse()]) {
       const bed = new TextBed({});
       for (const id of order) bed.upsert([{ id, fields: { text: "same words" } }]);
