@@ -8,10 +8,7 @@ import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
-import { PRIORITY } from "../src/wire/envelope-layout.ts";
-
-/** How early work is shed under load: `bulk` first, `control` last. */
-export type Priority = "bulk" | "normal" | "control";
+import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
 
 /** Options of every call that waits. */
 export interface CallOptions {
@@ -60,7 +57,7 @@ const TIMEOUT_LIMIT_MS = 2 ** 31 - 1;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a timeout that is no deadline in the future. */
 export function checkedTimeout(timeoutMs: number): number {
-  if (timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS) return timeoutMs;
+  if (typeof timeoutMs === "number" && timeoutMs > 0 && timeoutMs <= TIMEOUT_LIMIT_MS) return timeoutMs;
   throw invalidArgument(
     "make call",
     "timeoutMs",
@@ -96,6 +93,12 @@ export function acksOf(acks: Acks, copies: number): number {
   if (acks === "all") return copies;
   if (Number.isInteger(acks) && acks >= 1 && acks <= copies) return acks;
   throw invalidArgument("write", "acks", `"one", "quorum", "all" or an integer between 1 and ${copies} (copies)`, acks);
+}
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what cannot take in what was written. */
+export function checkedSession(session: Session | undefined): Session | undefined {
+  if (session === undefined || typeof (session as Partial<Session> | null)?.merge === "function") return session;
+  throw invalidArgument("write", "session", "a Session", session);
 }
 
 /** The error of a call whose signal has fired. */

@@ -7,6 +7,7 @@
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
 import { ShardloomError } from "../src/errors.ts";
+import type { AdmissionController } from "../src/routing/admission.ts";
 import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
 import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
@@ -20,10 +21,13 @@ import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { readRoutedReply } from "../src/wire/routed-codec.ts";
+import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
 import {
   abortError,
   acksOf,
   type CallOptions,
+  checkedSession,
+  checkedTenant,
   checkedTimeout,
   onAbort,
   priorityOf,
@@ -42,6 +46,8 @@ export interface CoordinatorOptions {
   readonly topology: TopologySource;
   readonly requester: (shard: number) => Requester;
   readonly defaults: CallDefaults;
+  /** What holds requests back when there are more than the shards can serve. @default nothing, as on workers */
+  readonly admission?: AdmissionController;
   /** What is known of the copies' progress. @default nothing: only primaries are known to be fresh */
   readonly lag?: LagSource | undefined;
   /** The shard on this thread, for `prefer-local`. @default none */
@@ -114,7 +120,11 @@ export class Coordinator {
     return least - maxPrefixBytes(snapshot);
   }
 
-  /** Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place. */
+  /**
+   * Sends one request to one shard; every failure is a rejection. `decode` runs while the reply is in place.
+   *
+   * @param internalPriority Of work that keeps itself in bounds, as loads and administration do: it passes admission by.
+   */
   ask<T>(
     shard: number,
     type: number,
@@ -122,7 +132,7 @@ export class Coordinator {
     payload: Payload,
     decode: (frame: ReplyFrame) => T,
     options: CallOptions | undefined,
-    priority: number = priorityOf(options?.priority),
+    internalPriority?: number,
     header?: RequestHeader,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -130,10 +140,18 @@ export class Coordinator {
       const signal = options?.signal;
       if (signal?.aborted === true) throw abortError(signal);
       const deadlineAtMs = nowMs + this.#timeoutMs(options);
-      const requester = this.requester(shard);
       const call = new AskCall(resolve, reject, decode);
-      const pending = requester.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, header);
-      if (signal !== undefined) call.unlisten = onAbort(signal, (error) => requester.cancel(pending, error));
+      const { admission, requester } = this.#options;
+      const priority = internalPriority ?? priorityOf(options?.priority);
+      if (admission === undefined || internalPriority !== undefined) {
+        const peer = requester(shard);
+        const pending = peer.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, header);
+        if (signal !== undefined) call.unlisten = onAbort(signal, (error) => peer.cancel(pending, error));
+        return;
+      }
+      const terms = { shard, type, vshard, priority, deadlineAtMs, header: header ?? this.#tenantHeader(options) };
+      const request = new AdmittedRequest(admission, requester, terms, payload, call).start(nowMs);
+      if (signal !== undefined && !call.ended) call.unlisten = onAbort(signal, (error) => request.cancel(error));
     });
   }
 
@@ -153,7 +171,7 @@ export class Coordinator {
       limits: options.hedge === false ? { hedgeAfter: "off" } : undefined,
       signal: options.signal,
       priority: priorityOf(options.priority),
-      tenant: 0,
+      tenant: this.#tenant(options),
     });
     const gathered = await this.#executor.execute(read);
     if (options.explain !== true) return gathered;
@@ -189,25 +207,31 @@ export class Coordinator {
     body: Payload,
     decode: (frame: ReplyFrame, offset: number, length: number) => T,
     options: WriteOptions = {},
-    priority: number = priorityOf(options.priority),
+    internalPriority?: number,
   ): Promise<T> {
     const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
+    const session = checkedSession(options.session);
     const payload = new RoutedPayload(writePrefix(acks), body);
-    const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: 0 };
+    const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: this.#tenant(options) };
     const read = (frame: ReplyFrame): T => {
       const prefix = readRoutedReply(frame, frame.offset, frame.length);
       for (const [at, vshard] of prefix.written.vshards.entries())
-        options.session?.merge(vshard, prefix.written.lsns[at] as number);
+        session?.merge(vshard, prefix.written.lsns[at] as number);
       return decode(frame, frame.offset + prefix.byteLength, frame.length - prefix.byteLength);
     };
     this.#counters.writes++;
-    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, priority, header);
+    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, internalPriority, header);
   }
 
   /** Counters of everything that this thread has planned and sent. */
   stats(): RouterStats {
     const { snapshot } = this;
     return routerStats(this.#counters, this.#executor, this.#loads, snapshot);
+  }
+
+  /** Another worker serves a shard from now on: what was learnt of the last one's failures is forgotten. */
+  workerReplaced(shard: number): void {
+    this.#executor.breakers.reset(shard);
   }
 
   /** Ends what waits for its time; what is under way ends with its requester. */
@@ -230,17 +254,43 @@ export class Coordinator {
     return this.#planner.plan({ ...scope, snapshot: this.snapshot, rules });
   }
 
+  #tenant(options: CallOptions): number {
+    const { tenant } = options;
+    return tenant === undefined ? 0 : (this.#options.admission?.tenant(checkedTenant(tenant)) ?? 0);
+  }
+
+  #tenantHeader(options: CallOptions | undefined): RequestHeader | undefined {
+    if (options?.tenant === undefined) return undefined;
+    return { topologyEpoch: this.snapshot.topologyEpoch, attempt: 0, tenant: this.#tenant(options) };
+  }
+
+  #send(terms: SendTerms, payload: Payload, sink: ReplySink, nowMs: number): AdmittedRequest | Unadmitted {
+    const { admission, requester } = this.#options;
+    if (admission !== undefined) return new AdmittedRequest(admission, requester, terms, payload, sink).start(nowMs);
+    const { shard, type, vshard, priority, deadlineAtMs, header } = terms;
+    const peer = requester(shard);
+    const pending = peer.request(type, vshard, priority, deadlineAtMs, payload, sink, nowMs, header);
+    return { cancel: (error) => void peer.cancel(pending, error) };
+  }
+
   #readContext(rules: ReadRules): ReadContext {
     return {
-      requester: this.#options.requester,
+      send: (terms, payload, sink, nowMs) => this.#send(terms, payload, sink, nowMs),
+      cancel: (request, error) => (request as AdmittedRequest | Unadmitted).cancel(error),
       replan: (vshards) => this.#plan({ kind: "scatter", vshards }, rules),
     };
   }
 }
 
+/** A request of a thread without admission. */
+interface Unadmitted {
+  readonly cancel: (error: ShardloomError) => void;
+}
+
 /** Where one ask ends: its promise. */
 class AskCall<T> implements ReplySink {
   unlisten: (() => void) | undefined = undefined;
+  ended = false;
   readonly #resolve: (answer: T) => void;
   readonly #reject: (error: ShardloomError) => void;
   readonly #decode: (frame: ReplyFrame) => T;
@@ -252,6 +302,7 @@ class AskCall<T> implements ReplySink {
   }
 
   onReply(frame: ReplyFrame): void {
+    this.ended = true;
     this.unlisten?.();
     try {
       this.#resolve(this.#decode(frame));
@@ -261,6 +312,7 @@ class AskCall<T> implements ReplySink {
   }
 
   onFailure(error: ShardloomError): void {
+    this.ended = true;
     this.unlisten?.();
     this.#reject(error);
   }

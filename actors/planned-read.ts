@@ -3,22 +3,16 @@
  *
  * Invariant: one snapshot serves the whole plan; parts that a shard refuses as stale are planned once more with the newest one.
  */
-import { ShardloomError } from "../src/errors.ts";
-import type { ExecutionCall } from "../src/routing/execution-call.ts";
+import type { ShardloomError } from "../src/errors.ts";
+import type { ExecutionCall, SentRequest } from "../src/routing/execution-call.ts";
 import type { Completeness, Gathered } from "../src/routing/gather.ts";
 import type { Decoded } from "../src/routing/part.ts";
 import type { Plan, PlanTarget, ReadRules } from "../src/routing/plan.ts";
-import type {
-  Payload,
-  PendingRequest,
-  ReplyFrame,
-  ReplySink,
-  Requester,
-  RequestHeader,
-} from "../src/routing/requester.ts";
+import type { Payload, ReplyFrame, ReplySink, RequestHeader } from "../src/routing/requester.ts";
 import type { Session } from "../src/topology/session.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { REFUSAL, type RefusedVshard, readRoutedReply } from "../src/wire/routed-codec.ts";
+import type { SendTerms } from "./admitted-request.ts";
 import { RoutedPayload, readPrefix } from "./routed-payload.ts";
 
 /** What a read asks of the shards. */
@@ -64,7 +58,9 @@ export interface ReadResult<T> extends Gathered<T> {
 
 /** What a planned read needs of its thread. */
 export interface ReadContext {
-  readonly requester: (shard: number) => Requester;
+  /** Sends one request through whatever stands before the shards. */
+  readonly send: (terms: SendTerms, payload: Payload, sink: ReplySink, nowMs: number) => SentRequest;
+  readonly cancel: (request: SentRequest, error: ShardloomError) => void;
   readonly replan: (vshards: Uint16Array) => Plan;
 }
 
@@ -117,30 +113,17 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     };
   }
 
-  send(
-    target: PlanTarget,
-    header: RequestHeader,
-    deadlineAtMs: number,
-    sink: ReplySink,
-    nowMs: number,
-  ): PendingRequest {
+  send(target: PlanTarget, header: RequestHeader, deadlineAtMs: number, sink: ReplySink, nowMs: number): SentRequest {
     const prefix = readPrefix(this.#newest.snapshot, this.#rules, this.#session, target);
     const payload = new RoutedPayload(prefix, this.#query.body(target));
-    const requester = this.#context.requester(target.shard);
-    return requester.request(
-      this.#query.type,
-      VSHARD_LISTED,
-      this.priority,
-      deadlineAtMs,
-      payload,
-      sink,
-      nowMs,
-      header,
-    );
+    const { type } = this.#query;
+    const { priority } = this;
+    const terms = { shard: target.shard, type, vshard: VSHARD_LISTED, priority, deadlineAtMs, header };
+    return this.#context.send(terms, payload, sink, nowMs);
   }
 
-  cancel(shard: number, pending: PendingRequest, error: Error): void {
-    this.#context.requester(shard).cancel(pending, ShardloomError.from(error));
+  cancel(_shard: number, request: SentRequest, error: ShardloomError): void {
+    this.#context.cancel(request, error);
   }
 
   decode(frame: ReplyFrame, target: PlanTarget): Decoded<T> {

@@ -10,8 +10,6 @@
 import { EventEmitter } from "node:events";
 import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
-import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
-import { Coordinator } from "../actors/coordinator.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
 import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
@@ -23,17 +21,14 @@ import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
+import { type AdmissionLimits, ClientThread } from "./client-thread.ts";
 import { ShardloomError } from "./errors.ts";
-import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
-import { systemClock } from "./runtime/clock.ts";
-import { systemRandom } from "./runtime/random.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
-import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
@@ -52,6 +47,7 @@ export interface ClusterPort {
   readonly replicas: SharedArrayBuffer;
   readonly actors: ActorTable;
   readonly defaults: CallDefaults;
+  readonly admission: AdmissionLimits;
   readonly spinLimitUs: number;
   readonly block: SharedArrayBuffer;
   readonly events: MessagePort;
@@ -169,10 +165,9 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   readonly #port: ClusterPort;
   readonly #arena: Arena;
   readonly #kernels: Kernels;
-  readonly #client: ClientPlane;
+  readonly #client: ClientThread;
   readonly #control: ControlConnection<PortControl>;
   readonly #vectors: ConnectedVectors;
-  readonly #barriers: BarrierCatalog;
   readonly #router: ActorRouter;
   #attached = 0;
   #whenAttached: (() => void) | undefined;
@@ -186,31 +181,17 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.#topology = new SharedTopology(topology);
     this.#arena = new Arena(memory);
     this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
-    this.#client = new ClientPlane({
+    this.#client = new ClientThread({
       name,
-      clock: systemClock,
-      scheduler: systemScheduler,
       topology: this.#topology,
+      replicas: port.replicas,
+      defaults,
+      admission: port.admission,
       spinLimitUs,
       block,
     });
-    const coordinator = new Coordinator({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      topology: this.#topology,
-      requester: (shard) => this.#client.requester(shard),
-      defaults,
-      random: systemRandom,
-      lag: new ReplicaTable(port.replicas, this.#topology, () => systemClock.nowMs()),
-    });
+    const { coordinator } = this.#client;
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
-    this.#barriers = new BarrierCatalog({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      coordinator,
-      origin: `client:${name}`,
-      waitTimeoutMs: defaults.requestTimeoutMs,
-    });
     this.#control = connectControl<PortControl>(port.control, () => undefined);
     this.#vectors = new ConnectedVectors({
       coordinator,
@@ -251,7 +232,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   /** Opens a tick barrier. As `Cluster.barrier`. */
   async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
     this.#assertOpen();
-    return this.#barriers.open(name, options);
+    return this.#client.barriers.open(name, options);
   }
 
   /** The newest topology. As `Cluster.topology`. */

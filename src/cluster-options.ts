@@ -3,6 +3,7 @@
  */
 import { availableParallelism } from "node:os";
 import { acksOf } from "../actors/call-options.ts";
+import type { AdmissionLimits } from "./client-thread.ts";
 import { invalidArgument } from "./errors.ts";
 import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
 import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
@@ -68,6 +69,11 @@ export interface ClusterOptions {
   readonly suspectMs?: number;
   /** And after so long it is down until it moves again; above `suspectMs`. @default 1200 */
   readonly downMs?: number;
+  /**
+   * How much one client thread may have in flight and waiting, and how tenants share it: beyond that calls fail at once with
+   * `ERR_OVERLOADED`. @default see `AdmissionLimits`
+   */
+  readonly admission?: AdmissionLimits;
   /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
   readonly zones?: readonly string[];
 }
@@ -105,6 +111,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     consistency: options.consistency ?? "strong",
     strategy: options.strategy ?? "power-of-two",
     acks: options.acks ?? "quorum",
+    admission: options.admission ?? {},
     suspectMs: options.suspectMs ?? 600,
     downMs: options.downMs ?? Math.max(1_200, 2 * (options.suspectMs ?? 600)),
     zones: options.zones ?? new Array<string>(workers).fill("zone-0"),

@@ -6,8 +6,7 @@
  */
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
-import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
-import { Coordinator } from "../actors/coordinator.ts";
+import type { RouterStats } from "../actors/router-stats.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
 import { TextCatalog } from "../actors/text/text-catalog.ts";
 import type { TextCollectionOptions } from "../actors/text/text-options.ts";
@@ -21,6 +20,7 @@ import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
+import { ClientThread } from "./client-thread.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import {
   type ClusterOptions,
@@ -28,13 +28,14 @@ import {
   type ResolvedClusterOptions,
   resolveClusterOptions,
 } from "./cluster-options.ts";
+import { type ClusterStats, gatherStats } from "./cluster-stats.ts";
 import { createWorkers } from "./cluster-workers.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
-import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
 import { NodeTopology, type PlacementChange } from "./plane/node-topology.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
+import type { AdmissionStats } from "./routing/admission.ts";
 import type { RequesterStats } from "./routing/requester.ts";
 import { systemClock } from "./runtime/clock.ts";
 import { systemRandom } from "./runtime/random.ts";
@@ -43,7 +44,7 @@ import type { Member } from "./topology/member.ts";
 import { shardId } from "./topology/member.ts";
 import type { MemberChange, Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
-import { createReplicaBlock, ReplicaTable } from "./topology/replica-table.ts";
+import { createReplicaBlock } from "./topology/replica-table.ts";
 import { Session } from "./topology/session.ts";
 import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
@@ -93,11 +94,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #arena: Arena;
   readonly #kernels: Kernels;
   readonly #regions: RegionTable;
-  readonly #client: ClientPlane;
+  readonly #client: ClientThread;
   readonly #control: ControlPlane;
-  readonly #coordinator: Coordinator;
   readonly #vectors: VectorCatalog;
-  readonly #barriers: BarrierCatalog;
   readonly #texts: TextCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
@@ -130,38 +129,23 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       () => systemRandom.u32(),
       () => systemClock.nowMs(),
     );
-    this.#client = new ClientPlane({
+    this.#client = new ClientThread({
       name: "main",
-      clock: systemClock,
-      scheduler: systemScheduler,
       topology: this.#topology.shared,
+      replicas: this.#replicas,
+      defaults: callDefaults(options),
+      admission: options.admission,
       spinLimitUs: options.spinLimitUs,
     });
-    this.#coordinator = new Coordinator({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      topology: this.#topology.shared,
-      requester: (shard) => this.#client.requester(shard),
-      defaults: callDefaults(options),
-      random: systemRandom,
-      lag: new ReplicaTable(this.#replicas, this.#topology.shared, () => systemClock.nowMs()),
-    });
-    this.#barriers = new BarrierCatalog({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      coordinator: this.#coordinator,
-      origin: "client:main",
-      waitTimeoutMs: options.requestTimeoutMs,
-    });
     this.#vectors = new VectorCatalog({
-      coordinator: this.#coordinator,
+      coordinator: this.#client.coordinator,
       arena: this.#arena,
       kernels: this.#kernels,
       assertOpen: () => this.#assertOpen(),
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#topology.on("change", (change) => this.emit("member-changed", change));
-    this.#texts = new TextCatalog({ coordinator: this.#coordinator, assertOpen: () => this.#assertOpen() });
+    this.#texts = new TextCatalog({ coordinator: this.#client.coordinator, assertOpen: () => this.#assertOpen() });
     this.#compiled = kernels;
     this.#control = createWorkers(options, {
       topology: this.#topology.block,
@@ -187,7 +171,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       cluster.#topology.publish();
       cluster.#actors = first?.actors ?? [];
       cluster.#router = new ActorRouter({
-        coordinator: cluster.#coordinator,
+        coordinator: cluster.#client.coordinator,
         codec: createValueCodec(),
         table: cluster.#actors,
       });
@@ -245,7 +229,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
     this.#assertOpen();
-    return this.#barriers.open(name, options);
+    return this.#client.barriers.open(name, options);
   }
 
   /** The shard that hosts an actor; its worker's thread runs the actor's handlers. */
@@ -319,8 +303,21 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       replicas: this.#replicas,
       actors: this.#actors,
       defaults: callDefaults(this.options),
+      admission: this.options.admission,
       spinLimitUs,
     });
+  }
+
+  /** Who is there, how healthy it is, how much it holds. */
+  async clusterStats(): Promise<ClusterStats> {
+    this.#assertOpen();
+    return gatherStats(this.#topology, this.#vectors, await this.#client.barriers.ticks());
+  }
+
+  /** What this thread has planned, sent, retried, hedged and refused. Costs no message. */
+  routerStats(): RouterStats & { readonly admission: AdmissionStats } {
+    this.#assertOpen();
+    return { ...this.#client.coordinator.stats(), admission: this.#client.admission.stats() };
   }
 
   /** Counters and states of everything. A worker that does not answer has no `stats`. */
@@ -332,7 +329,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       topology: { topologyEpoch, shards, vshards },
       memory: this.#arena.stats(),
       regions: this.#regions.list().length,
-      client: this.#client.stats(),
+      client: this.#client.plane.stats(),
       workers: this.#control.heartbeats().map((beat) => ({ ...beat, stats: stats[beat.shard] })),
       collections: [...this.#vectors.names(), ...this.#texts.names()],
     };
@@ -362,7 +359,6 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   async #close(timeoutMs: number, force: boolean): Promise<void> {
     this.#topology.close();
-    this.#coordinator.close();
     this.#client.close();
     this.#ports.close();
     await this.#control.close({ timeoutMs, force });

@@ -67,6 +67,14 @@ export class BarrierCatalog {
     return new ClientBarrier(session, this.#options.scheduler, waitTimeoutMs, () => this.#release(session));
   };
 
+  /** Tick of every barrier that this thread has open, by name, as it last heard of it. */
+  async ticks(): Promise<Record<string, number>> {
+    const open = await Promise.allSettled(
+      [...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]),
+    );
+    return Object.fromEntries(open.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : [])));
+  }
+
   #session(
     name: string,
     resolved: ReturnType<typeof resolveBarrierOptions> | undefined,
@@ -170,7 +178,7 @@ class ClientBarrier implements TickBarrier {
     try {
       if (timeoutMs !== undefined) checkWait(timeoutMs);
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(ShardloomError.from(error));
     }
     const wait = this.#session.arrive(this.#used, member, phase, options);
     return signal === undefined && timeoutMs === undefined ? wait : this.#limit(wait, timeoutMs, signal, phase);
@@ -246,7 +254,7 @@ class ClientBarrier implements TickBarrier {
       signal?.addEventListener("abort", onAbort, { once: true });
       wait.then(
         (result) => end(() => resolve(result)),
-        (error: unknown) => end(() => reject(error)),
+        (error: unknown) => end(() => reject(ShardloomError.from(error))),
       );
     });
   }

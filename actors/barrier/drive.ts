@@ -10,7 +10,7 @@
 import type { AskOptions } from "../../src/actor/actor-ref.ts";
 import type { PhaseResult, TickBarrier } from "../../src/actor/tick-barrier.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import type { Clock } from "../../src/runtime/clock.ts";
+import { type Clock, systemClock } from "../../src/runtime/clock.ts";
 
 /** What a phase's handler gets as its message. */
 export interface TickMessage {
@@ -43,7 +43,8 @@ export interface TickReport {
 
 /** Options of {@link drive}. */
 export interface DriveOptions {
-  readonly clock: Clock;
+  /** Measures the phases. @default the machine's */
+  readonly clock?: Clock;
   /** Handler that each phase runs, by phase. @default the handler of the phase's name */
   readonly handlers?: Readonly<Record<string, string>>;
   /** How long an actor may take for one phase, in ms. @default that of every ask */
@@ -78,7 +79,7 @@ export function memberOf({ actorName, key }: DrivenActor): string {
 export async function drive(
   barrier: TickBarrier,
   actors: readonly DrivenActor[],
-  options: DriveOptions,
+  options: DriveOptions = {},
 ): Promise<TickDriver> {
   if (actors.length === 0) throw invalidArgument("drive barrier", "actors", "at least one reference", actors.length);
   const members = new Map(actors.map((ref) => [memberOf(ref), ref]));
@@ -133,18 +134,17 @@ class Driver implements TickDriver {
   }
 
   async #runPhase(tick: number, phase: string, handler: string): Promise<PhaseReport> {
-    const { clock } = this.#options;
+    const { clock = systemClock } = this.#options;
     const startedMs = clock.nowMs();
     const lost: string[] = [];
     const errors: TickError[] = [];
     const done = await new Promise<PhaseResult>((resolve, reject) => {
       let open = 0;
-      let last: unknown = new ShardloomError("ERR_BARRIER", `Cannot run tick ${tick} as every actor of it was lost`, {
-        details: { tick, phase, reason: "lost" },
-      });
-      const ended = (error: unknown): void => {
+      let last: ShardloomError | undefined;
+      const ended = (error: ShardloomError | undefined): void => {
         last = error ?? last;
-        if (--open === 0) reject(last); // after the last one: when the phase was complete this comes too late to matter
+        // After the last one: when the phase was complete this comes too late to matter.
+        if (--open === 0) reject(last ?? allLost(tick, phase, errors));
       };
       for (const [member, ref] of this.#members) {
         if ((this.#from.get(member) ?? 0) > tick) continue;
@@ -154,14 +154,15 @@ class Driver implements TickDriver {
             if (result === undefined) ended(undefined);
             else resolve(result);
           },
-          (error: unknown) => {
-            if (isFailedTick(error)) reject(error);
-            errors.push({ member, error: ShardloomError.from(error) });
+          (thrown: unknown) => {
+            const error = ShardloomError.from(thrown);
+            if (error.code === "ERR_BARRIER") reject(error);
+            errors.push({ member, error });
             ended(error);
           },
         );
       }
-      if (open === 0) reject(last);
+      if (open === 0) reject(allLost(tick, phase, errors));
     });
     return {
       name: phase,
@@ -198,8 +199,11 @@ class Driver implements TickDriver {
   }
 }
 
-function isFailedTick(error: unknown): boolean {
-  return ShardloomError.is(error) && error.code === "ERR_BARRIER";
+function allLost(tick: number, phase: string, errors: readonly TickError[]): ShardloomError {
+  return new ShardloomError("ERR_BARRIER", `Cannot run tick ${tick} as every actor of it was lost`, {
+    details: { tick, phase, reason: "lost" },
+    cause: errors[0]?.error,
+  });
 }
 
 function handlerOf(ref: DrivenActor, handler: string): Handler {

@@ -7,7 +7,8 @@
  * ```
  *
  * Invariant: entries are applied in the order of their LSNs, without gaps; what comes twice is applied once. Only a VALID copy says in
- * the replica table what it has applied, so a successor never trusts rows that were half filled.
+ * the replica table what it has applied, so a successor never trusts rows that were half filled. What a worker that died had applied of
+ * the next entry stays with its rows: they are the primary's as well, and the entry is applied again.
  */
 import { ShardloomError } from "../../src/errors.ts";
 import type { ReplicaTable } from "../../src/topology/replica-table.ts";

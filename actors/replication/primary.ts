@@ -25,6 +25,8 @@ export interface PrimaryOptions
   readonly incarnation: number;
   /** Bytes of all logs of this shard; a copy that lacks more gets a snapshot. @default 64 MiB */
   readonly logBytes?: number;
+  /** Entries of each vshard's log. @default 4096 */
+  readonly logEntries?: number;
 }
 
 const LOG_BYTES: number = 64 * 1024 * 1024;
@@ -210,11 +212,14 @@ export class Primary implements EffectLog, ReplicatedWrites {
   #own(vshard: number): OwnedVshard {
     const known = this.#owned.get(vshard);
     if (known !== undefined) return known;
-    const { table, shard, topology, nowMs, logBytes = LOG_BYTES } = this.#options;
+    const { table, shard, topology, nowMs, logBytes = LOG_BYTES, logEntries: maxEntries } = this.#options;
     const { vshards, shards } = topology.current();
     const head = Math.max(table.recoverHead(vshard), table.appliedLsn(vshard, shard), 0);
     const maxBytes = Math.max(MIN_LOG_BYTES, Math.floor(logBytes / Math.ceil(vshards / shards)));
-    const owned = new OwnedVshard(vshard, new MemoryLog({ head, maxBytes }));
+    const owned = new OwnedVshard(
+      vshard,
+      new MemoryLog({ head, maxBytes, ...(maxEntries === undefined ? {} : { maxEntries }) }),
+    );
     // What a predecessor left is the state at its head, see above.
     table.publishHead(vshard, head, nowMs());
     table.publishApplied(vshard, shard, head, nowMs());

@@ -35,6 +35,9 @@ const MESSAGE_BYTES: number = 64 * 1024;
 const RETRY_MS = 20;
 const MAX_RETRY_MS = 1_000;
 
+/** The way to a peer. */
+export type PeerRequester = Pick<Requester, "request" | "maxPayloadBytes">;
+
 /** What a link works with. */
 export interface ReplicaLinkOptions {
   readonly peer: number;
@@ -42,7 +45,7 @@ export interface ReplicaLinkOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly requestTimeoutMs: number;
-  readonly requester: (shard: number) => Requester | undefined;
+  readonly requester: (shard: number) => PeerRequester | undefined;
   /** What a vshard holds, part by part. */
   readonly snapshot: (vshard: number) => () => SnapshotPart | undefined;
   readonly onAcked: (owned: OwnedVshard, peer: number) => void;
@@ -126,7 +129,7 @@ export class ReplicaLink {
     }
   }
 
-  #ask(requester: Requester): void {
+  #ask(requester: PeerRequester): void {
     const vshards = [...this.#vshards.keys()];
     this.#state = "asked";
     this.#request(requester, REPLICA_STATUS, statusMessage(this.#options.source, vshards), (copies) => {
@@ -154,7 +157,7 @@ export class ReplicaLink {
   }
 
   /** @returns whether a message was sent */
-  #append(requester: Requester): boolean {
+  #append(requester: PeerRequester): boolean {
     const entries: VshardEntry[] = [];
     const last = new Map<OwnedVshard, number>();
     let bytes = 0;
@@ -214,7 +217,7 @@ export class ReplicaLink {
     this.#wanted.add(owned);
   }
 
-  #begin(requester: Requester): void {
+  #begin(requester: PeerRequester): void {
     const [owned] = this.#wanted;
     if (owned === undefined) return;
     this.#wanted.delete(owned);
@@ -225,7 +228,7 @@ export class ReplicaLink {
   }
 
   #sendPart(
-    requester: Requester,
+    requester: PeerRequester,
     transfer: Transfer,
     part: (typeof PART)[keyof typeof PART],
     content: SnapshotPart | undefined,
@@ -281,7 +284,12 @@ export class ReplicaLink {
     this.#want(owned, this.#copy(owned));
   }
 
-  #request(requester: Requester, type: number, payload: Payload, take: (copies: readonly CopyStatus[]) => void): void {
+  #request(
+    requester: PeerRequester,
+    type: number,
+    payload: Payload,
+    take: (copies: readonly CopyStatus[]) => void,
+  ): void {
     const generation = this.#generation;
     const nowMs = this.#options.clock.nowMs();
     const deadlineAtMs = nowMs + this.#options.requestTimeoutMs;

@@ -144,7 +144,8 @@ export class TextCollection {
     const parts = this.#parts;
     parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) {
-      const { signal: _, batchSize: __, onProgress: ___, ...call } = options; // a batch that was sent is waited for
+      // Not the signal: a batch that was sent is waited for. A load keeps itself in bounds, at its own priority.
+      const { signal: _, priority: __, batchSize: ___, onProgress: ____, ...call } = options;
       const loader = {
         prepare: (document: TextDocument) => prepareItem(parts, document),
         bytes: upsertItemBytes,
@@ -155,7 +156,7 @@ export class TextCollection {
     const list: readonly TextDocument[] = Array.isArray(documents) ? documents : [documents];
     const items = Array.from(list, (document) => prepareItem(parts, document));
     refuseDuplicates(items);
-    return upsertItems(parts, items, options, PRIORITY.NORMAL);
+    return upsertItems(parts, items, options, undefined);
   }
 
   /** One document, or undefined when the id is unknown. */

@@ -11,7 +11,7 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { TEXT_DELETE, TEXT_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
+import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
 import type { TextCollectionParts } from "./client-collection.ts";
 import { readCountReply, readGetReply, type StoredBody } from "./text-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./text-requests.ts";
@@ -49,11 +49,13 @@ export async function deleteIds(
   options: WriteOptions,
 ): Promise<number> {
   const { coordinator } = parts;
+  const call = withinCall(coordinator, options);
   const send = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
-    coordinator.write(snapshot, shard, TEXT_DELETE, idsPayload(parts, items), readCountReply, options);
-  const groups = groupByPrimary(coordinator, toWanted(parts, ids, "delete"));
-  const requests = groups.flatMap((group) =>
-    fitRequests(parts, group.items).map((items) => writeOnce(coordinator, { ...group, items }, send)),
+    coordinator.write(snapshot, shard, TEXT_DELETE, idsPayload(parts, items), readCountReply, call());
+  const regroup = ({ items }: { readonly items: readonly Wanted[] }): WriteGroup<Wanted>[] =>
+    groupByPrimary(coordinator, items);
+  const requests = regroup({ items: toWanted(parts, ids, "delete") }).flatMap((group) =>
+    fitRequests(parts, group.items).map((items) => writeOnce({ ...group, items }, send, regroup)),
   );
   return (await settleAll(requests)).flat().reduce((sum, count) => sum + count, 0);
 }

@@ -13,7 +13,7 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { TEXT_UPSERT } from "../../src/wire/message-types.ts";
 import type { WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
+import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
 import type { TextCollectionParts, TextDocument } from "./client-collection.ts";
 import { encodeBody } from "./document-body.ts";
 import { readUpsertReply, type UpsertReply } from "./text-replies.ts";
@@ -61,21 +61,20 @@ export async function upsertItems(
   parts: TextCollectionParts,
   items: readonly UpsertItem[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
-  const { coordinator } = parts;
-  // One that the topology has left behind was not written, and is grouped anew, once; parts only get smaller by it.
-  const calls = groupByPrimary(coordinator, items)
-    .flatMap((group) => split(parts, group))
-    .map(async (part) => {
-      const replies = await writeOnce(coordinator, part, (group) => send(parts, group, options, priority));
-      for (const reply of replies) {
-        written += reply.count;
-        inserted += reply.inserted;
-      }
-    });
+  const call = withinCall(parts.coordinator, options);
+  const sendGroup = (group: WriteGroup<UpsertItem>): Promise<UpsertReply> => send(parts, group, call(), priority);
+  const regroup = (group: { readonly items: readonly UpsertItem[] }): WriteGroup<UpsertItem>[] =>
+    groupByPrimary(parts.coordinator, group.items).flatMap((next) => split(parts, next));
+  const calls = regroup({ items }).map(async (group) => {
+    for (const reply of await writeOnce(group, sendGroup, regroup)) {
+      written += reply.count;
+      inserted += reply.inserted;
+    }
+  });
   try {
     await settleAll(calls);
   } catch (error) {
@@ -122,7 +121,7 @@ function send(
   { coordinator, collectionId }: TextCollectionParts,
   { snapshot, shard, items }: WriteGroup<UpsertItem>,
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<UpsertReply> {
   const body: Payload = {
     byteLength: items.reduce((sum, item) => sum + upsertItemBytes(item), UPSERT_HEADER),

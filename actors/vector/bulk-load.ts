@@ -5,6 +5,7 @@
  */
 import { type LoadProgress, loadItems } from "../../src/store/bulk-load.ts";
 import { PRIORITY } from "../../src/wire/envelope-layout.ts";
+import type { WriteOptions } from "../call-options.ts";
 import type { UpsertOptions, VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { itemBytes, prepareItem, upsertItems } from "./client-upsert.ts";
 
@@ -17,8 +18,14 @@ export function loadDocuments(
   source: DocumentSource,
   options: UpsertOptions,
 ): Promise<LoadProgress> {
-  const { timeoutMs } = options;
-  const call = timeoutMs === undefined ? {} : { timeoutMs };
+  // Whatever a write may say, but for the signal and the priority.
+  const { timeoutMs, acks, session, tenant } = options;
+  const call: WriteOptions = {
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(acks === undefined ? {} : { acks }),
+    ...(session === undefined ? {} : { session }),
+    ...(tenant === undefined ? {} : { tenant }),
+  };
   return loadItems(
     {
       prepare: (document: VectorDocument) => prepareItem(parts, document),

@@ -16,7 +16,7 @@ import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import type { LoadProgress } from "../../src/store/bulk-load.ts";
 import type { VectorId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
-import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
+import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions, ReadOptions, WriteOptions } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
@@ -155,7 +155,7 @@ export class VectorCollection {
     const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents];
     const items = Array.from(list, (document) => prepareItem(this.#parts, document));
     refuseDuplicates(items);
-    return upsertItems(this.#parts, items, options, PRIORITY.NORMAL);
+    return upsertItems(this.#parts, items, options, undefined);
   }
 
   /** One document, or undefined when the id is unknown. */

@@ -11,7 +11,7 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, writeOnce } from "../write-groups.ts";
+import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
 import type { VectorCollectionParts } from "./client-collection.ts";
 import { readDeleteReply, readGetReply, type StoredVector } from "./vector-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./vector-requests.ts";
@@ -50,6 +50,7 @@ export async function deleteIds(
   options: WriteOptions,
 ): Promise<number> {
   const { coordinator } = parts;
+  const call = withinCall(coordinator, options);
   const send = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
     coordinator.write(
       snapshot,
@@ -57,11 +58,12 @@ export async function deleteIds(
       VECTOR_DELETE,
       idsPayload(parts, items, 0),
       (frame, offset) => readDeleteReply(frame, offset).deleted,
-      options,
+      call(),
     );
-  const groups = groupByPrimary(coordinator, toWanted(parts, ids, "delete"));
-  const requests = groups.flatMap((group) =>
-    fitRequests(parts, group.items).map((items) => writeOnce(coordinator, { ...group, items }, send)),
+  const regroup = ({ items }: { readonly items: readonly Wanted[] }): WriteGroup<Wanted>[] =>
+    groupByPrimary(coordinator, items);
+  const requests = regroup({ items: toWanted(parts, ids, "delete") }).flatMap((group) =>
+    fitRequests(parts, group.items).map((items) => writeOnce({ ...group, items }, send, regroup)),
   );
   return (await settleAll(requests)).flat().reduce((sum, count) => sum + count, 0);
 }

@@ -16,7 +16,7 @@ import { type TopologySnapshot, vshardOfHash } from "../../src/topology/snapshot
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll } from "../write-groups.ts";
+import { groupByPrimary, settleAll, withinCall, writeOnce } from "../write-groups.ts";
 import type { VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { copyVector } from "./vector-checks.ts";
 import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
@@ -90,10 +90,11 @@ export async function upsertItems(
   parts: VectorCollectionParts,
   items: readonly UpsertItem[],
   options: WriteOptions,
-  priority: number,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   const requests = split(parts, items);
-  if (!isTight(parts, items)) return write(parts, requests, options, priority);
+  const call = withinCall(parts.coordinator, options);
+  if (!isTight(parts, items)) return write(parts, requests, call, priority);
   const turn = parts.reservations.tail.then(async () => {
     const shards = new Set(requests.map((part) => part.shard));
     await settleAll(
@@ -101,12 +102,12 @@ export async function upsertItems(
         reserve(
           parts,
           requests.filter((part) => part.shard === shard),
-          options,
+          call,
           priority,
         ),
       ),
     );
-    return write(parts, requests, options, priority);
+    return write(parts, requests, call, priority);
   });
   parts.reservations.tail = turn.catch(() => undefined); // its caller has the error
   return turn;
@@ -151,12 +152,12 @@ function isTight(parts: VectorCollectionParts, items: readonly UpsertItem[]): bo
 async function reserve(
   parts: VectorCollectionParts,
   requests: readonly Part[],
-  options: WriteOptions,
-  priority: number,
+  call: () => WriteOptions,
+  priority: number | undefined,
 ): Promise<void> {
   let before: Reservation = { rows: 0, bytes: 0 };
   for (const part of requests) {
-    const { inserted, firstVersion: bytes } = await send(parts, part, options, priority, before);
+    const { inserted, firstVersion: bytes } = await send(parts, part, call, priority, before);
     before = { rows: before.rows + inserted, bytes: before.bytes + bytes };
   }
 }
@@ -164,13 +165,15 @@ async function reserve(
 async function write(
   parts: VectorCollectionParts,
   requests: readonly Part[],
-  options: WriteOptions,
-  priority: number,
+  call: () => WriteOptions,
+  priority: number | undefined,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
+  const sendPart = (part: Part): Promise<UpsertReply> => send(parts, part, call, priority);
+  const regroup = ({ items, from, to }: Part): Part[] => split(parts, items.slice(from, to));
   const calls = requests.map(async (part) => {
-    for (const reply of await writePart(parts, part, options, priority)) {
+    for (const reply of await writeOnce(part, sendPart, regroup)) {
       written += reply.count;
       inserted += reply.inserted;
     }
@@ -183,27 +186,11 @@ async function write(
   return { written, inserted };
 }
 
-/** Writes one part; one that the topology has left behind was not written, and is split anew, once. */
-async function writePart(
-  parts: VectorCollectionParts,
-  part: Part,
-  options: WriteOptions,
-  priority: number,
-): Promise<UpsertReply[]> {
-  try {
-    return [await send(parts, part, options, priority)];
-  } catch (error) {
-    if (!ShardloomError.is(error) || error.code !== "ERR_STALE_EPOCH") throw error;
-    const anew = split(parts, part.items.slice(part.from, part.to));
-    return settleAll(anew.map((request) => send(parts, request, options, priority)));
-  }
-}
-
 function send(
   parts: VectorCollectionParts,
   part: Part,
-  options: WriteOptions,
-  priority: number,
+  call: () => WriteOptions,
+  priority: number | undefined,
   reserved?: Reservation,
 ): Promise<UpsertReply> {
   const { coordinator, collectionId } = parts;
@@ -213,5 +200,5 @@ function send(
     byteLength,
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, dimensions, items, from, to, reserved),
   };
-  return coordinator.write(snapshot, shard, VECTOR_UPSERT, body, readUpsertReply, options, priority);
+  return coordinator.write(snapshot, shard, VECTOR_UPSERT, body, readUpsertReply, call(), priority);
 }

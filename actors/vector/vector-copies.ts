@@ -133,7 +133,7 @@ export class VectorCopies implements ReplicatedEngine {
         cursor.payloadBytes,
         cursor.hash,
         cursor.vshard,
-        effect.f64[(end >>> 3) + item] as number,
+        effect.f64[(end >>> 3) + item],
       );
       collection.onPut(row, store.replaced);
       unwritten?.delete(row);

@@ -14,7 +14,7 @@ import { createWorkerBlock } from "../../src/plane/worker-block.ts";
 import type { ExecutionCall } from "../../src/routing/execution-call.ts";
 import type { Decoded } from "../../src/routing/part.ts";
 import type { Plan, PlanTarget } from "../../src/routing/plan.ts";
-import type { MemoryViews, Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { MemoryViews, Payload, PendingRequest, ReplyFrame } from "../../src/routing/requester.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
 import { createSnapshot, type TopologySnapshot } from "../../src/topology/snapshot.ts";
@@ -107,7 +107,7 @@ export class ReplicaStage {
         const requester = plane.requester(target.shard);
         return requester.request(TYPE, VSHARD_LISTED, PRIORITY.NORMAL, deadlineAtMs, body, sink, nowMs, header);
       },
-      cancel: (shard, pending, error) => void plane.requester(shard).cancel(pending, error),
+      cancel: (shard, pending, error) => void plane.requester(shard).cancel(pending as PendingRequest, error),
       decode,
       ...overrides,
     };

@@ -7,6 +7,7 @@
  */
 
 import { invalidArgument } from "../errors.ts";
+import type { Priority } from "../wire/envelope-layout.ts";
 import type { ActorDefinition, AnyActorDefinition } from "./define-actor.ts";
 
 /** Limits on one ask. */
@@ -15,6 +16,10 @@ export interface AskOptions {
   readonly timeoutMs?: number;
   /** Gives the message up: it does not start any more, or its `context.signal` fires. */
   readonly signal?: AbortSignal;
+  /** How early the ask is shed when a client has more than the shards can serve. @default "normal" */
+  readonly priority?: Priority;
+  /** On whose behalf: tenants share what a shard can serve fairly when there is not enough for all. @default nobody's */
+  readonly tenant?: string;
 }
 
 /** How references reach actors. One per thread, made by the plane; tests make their own. */

@@ -30,8 +30,9 @@ export interface BarrierOptions {
   /** Arrivals that complete a phase, `1..minMembers`; with the policy `quorum` only. */
   readonly quorum?: number;
   /**
-   * Longest duration of a tick in ms, in `(0, 2^31)`, from its beginning; no arrival prolongs it. What it means for members
-   * that have not arrived: they are lost. Under `shrink` the others then have as long again. @default none
+   * Longest duration of a tick in ms, in `(0, 2^31)`, from its beginning; no arrival prolongs it. Under `shrink` the members
+   * that have not arrived are lost then, and the others have as long again; otherwise, or when nobody has arrived, the tick
+   * fails and its members stay. @default none
    */
   readonly deadlineMs?: number;
   /** The same for every single phase, from the completion of the one before. @default none */

@@ -74,7 +74,14 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     for (let shard = 0; shard < shards; shard++)
       this.membership.registerShard({ shard, node: NODE, zone: zoneNames.indexOf(zones[shard] as string) });
     const { copies } = planPlacement(undefined, this.membership.placementMembers(), replicationFactor, vshards);
-    const first = this.membership.snapshotOf({ shards, vshards, replicationFactor, topologyEpoch: 1, copies });
+    const first = this.membership.snapshotOf({
+      shards,
+      vshards,
+      replicationFactor,
+      topologyEpoch: 1,
+      mapEpoch: 1,
+      copies,
+    });
     this.block = createTopologyBlock(first);
     this.shared = new SharedTopology(this.block, first);
     this.#detector = new FailureDetector({
@@ -111,9 +118,16 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
   publish(): void {
     if (!this.#dirty) return;
     this.#dirty = false;
-    const { shards, vshards, replicationFactor, topologyEpoch, copies } = this.current;
+    const { shards, vshards, replicationFactor, topologyEpoch, mapEpoch, copies } = this.current;
     this.shared.publish(
-      this.membership.snapshotOf({ shards, vshards, replicationFactor, topologyEpoch: topologyEpoch + 1, copies }),
+      this.membership.snapshotOf({
+        shards,
+        vshards,
+        replicationFactor,
+        topologyEpoch: topologyEpoch + 1,
+        mapEpoch,
+        copies,
+      }),
     );
   }
 

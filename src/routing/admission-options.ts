@@ -20,7 +20,7 @@ export interface AdmissionOptions {
   readonly maxInFlightPerShard?: number;
   /** The limit of one shard never falls below it, `1..maxInFlightPerShard`. @default 2, or maxInFlightPerShard if that is 1 */
   readonly minInFlightPerShard?: number;
-  /** The limit of a shard of which nothing is known, between the two. @default 64, within the two */
+  /** The limit of a shard of which nothing is known, between the two. @default 32, within the two */
   readonly initialInFlightPerShard?: number;
   /** Mean wait at the shard above which its limit falls, in ms, > 0. @default 5 */
   readonly targetQueueMs?: number;
@@ -30,7 +30,7 @@ export interface AdmissionOptions {
   readonly maxQueuedBytes?: number;
   /**
    * Longest wait here that a new request is let in for, in ms, > 0; a shorter deadline shortens it. One that turns out to have waited
-   * twice as long is refused then. @default 250
+   * twice as long is refused then. @default 150
    */
   readonly maxQueueDelayMs?: number;
   /** Shares of tenants by name, `0.001..1000`; others have 1. @default none */
@@ -55,7 +55,7 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
   const maxInFlight = options.maxInFlight ?? 1024;
   const maxInFlightPerShard = options.maxInFlightPerShard ?? Math.min(256, maxInFlight);
   const minInFlightPerShard = options.minInFlightPerShard ?? Math.min(2, maxInFlightPerShard);
-  const initial = Math.max(minInFlightPerShard, Math.min(64, maxInFlightPerShard));
+  const initial = Math.max(minInFlightPerShard, Math.min(32, maxInFlightPerShard));
   const resolved: ResolvedAdmissionOptions = {
     clock: options.clock,
     scheduler: options.scheduler,
@@ -67,7 +67,7 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
     targetQueueMs: options.targetQueueMs ?? 5,
     maxQueued: options.maxQueued ?? 4096,
     maxQueuedBytes: options.maxQueuedBytes ?? 64 * MIB,
-    maxQueueDelayMs: options.maxQueueDelayMs ?? 250,
+    maxQueueDelayMs: options.maxQueueDelayMs ?? 150,
     tenantWeights: options.tenantWeights ?? {},
   };
   assertWhole(resolved, "shards", 1, MAX_SHARDS);

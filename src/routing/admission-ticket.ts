@@ -27,6 +27,24 @@ export type RefusalReason =
   /** It had to make room for a tenant that holds less of the queue. */
   | "pushed-out";
 
+/** Counters since creation, and the state now. */
+export interface AdmissionStats {
+  readonly admitted: number;
+  /** By the reason of the refusal. */
+  readonly refused: Readonly<Record<RefusalReason, number>>;
+  readonly cancelled: number;
+  readonly expired: number;
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly queuedBytes: number;
+  readonly tenantsWaiting: number;
+  readonly pressure: "open" | "throttled" | "suspended";
+  /** How often the pressure changed its state. */
+  readonly pressureChanges: number;
+  /** Requests that may be in flight now, by shard. */
+  readonly limits: readonly number[];
+}
+
 export type TicketState = "queued" | "admitted" | "refused" | "cancelled" | "expired";
 
 /** One request at the door. Opaque to callers, who may only cancel it and look at its state. */
@@ -68,7 +86,10 @@ const REASONS: Readonly<Record<RefusalReason, string>> = {
   "pushed-out": "it made room for a tenant that waits with less",
 };
 
-/** The refusal of one request. */
+/**
+ * The refusal of one request. It has no stack trace: a flood is refused ten thousand times a second, and each trace would
+ * take ten times as long as the refusal.
+ */
 export function overloaded(
   reason: RefusalReason,
   ticket: AdmissionTicket,
@@ -77,11 +98,17 @@ export function overloaded(
   inFlight: number,
 ): ShardloomError {
   const { shard, tenant, priority } = ticket;
-  return new ShardloomError(
-    "ERR_OVERLOADED",
-    `Cannot admit request to shard ${shard} as ${REASONS[reason]}: ${queued} wait and ${inFlight} are in flight`,
-    { details: { reason, retryAfterMs, shard, tenant, priority, queued, inFlight } },
-  );
+  const { stackTraceLimit } = Error;
+  Reflect.set(Error, "stackTraceLimit", 0);
+  try {
+    return new ShardloomError(
+      "ERR_OVERLOADED",
+      `Cannot admit request to shard ${shard} as ${REASONS[reason]}: ${queued} wait and ${inFlight} are in flight`,
+      { details: { reason, retryAfterMs, shard, tenant, priority, queued, inFlight } },
+    );
+  } finally {
+    Reflect.set(Error, "stackTraceLimit", stackTraceLimit);
+  }
 }
 
 /** The deadline passed before the request was let in, or had passed when it came. */
@@ -114,6 +141,13 @@ export function badRequest(
   if (!Number.isInteger(tenant) || tenant < 0 || tenant >= 2 ** 32)
     return invalidArgument(ACTION, "tenant", "an unsigned 32-bit integer", tenant);
   return invalidArgument(ACTION, "bytes", "a number ≥ 0", bytes);
+}
+
+/** What is wrong with the times of a reply. */
+export function badTimes(serviceUs: number, queueUs: number, limit: number): ShardloomError {
+  const isService = !(serviceUs >= 0 && serviceUs < limit);
+  const rule = `a number of us in [0, ${limit})`;
+  return invalidArgument("leave admission", isService ? "serviceUs" : "queueUs", rule, isService ? serviceUs : queueUs);
 }
 
 /** The caller's signal fired while the request waited. */

@@ -18,10 +18,12 @@ import type { Timer } from "../runtime/scheduler.ts";
 import { PRIORITY } from "../wire/envelope-layout.ts";
 import { type AdmissionOptions, type ResolvedAdmissionOptions, resolveAdmissionOptions } from "./admission-options.ts";
 import {
+  type AdmissionStats,
   AdmissionTicket,
   type AdmissionWaiter,
   aborted,
   badRequest,
+  badTimes,
   expired,
   isRequest,
   overloaded,
@@ -32,31 +34,15 @@ import { NO_SLOT, SlotTable } from "./slot-table.ts";
 import { TenantShares } from "./tenant-shares.ts";
 import { WaitingRoom } from "./waiting-room.ts";
 
-export type { AdmissionTicket, AdmissionWaiter } from "./admission-ticket.ts";
+export type { AdmissionStats, AdmissionTicket, AdmissionWaiter } from "./admission-ticket.ts";
 export { NO_SLOT } from "./slot-table.ts";
-
-/** Counters since creation, and the state now. */
-export interface AdmissionStats {
-  readonly admitted: number;
-  /** By the reason of the refusal. */
-  readonly refused: Readonly<Record<RefusalReason, number>>;
-  readonly cancelled: number;
-  readonly expired: number;
-  readonly inFlight: number;
-  readonly queued: number;
-  readonly queuedBytes: number;
-  readonly tenantsWaiting: number;
-  readonly pressure: "open" | "throttled" | "suspended";
-  /** How often the pressure changed its state. */
-  readonly pressureChanges: number;
-  /** Requests that may be in flight now, by shard. */
-  readonly limits: readonly number[];
-}
 
 type Counters = { -readonly [Name in "admitted" | "cancelled" | "expired"]: AdmissionStats[Name] };
 
 /** Expiry is looked for at most this often; a request may stay as long past its time. */
 const SWEEP_MS = 5;
+/** Times in replies are unsigned 32-bit. */
+const LONGEST_US = 2 ** 32;
 
 /** The door of one client thread. */
 export class AdmissionController {
@@ -123,7 +109,7 @@ export class AdmissionController {
       return NO_SLOT;
     }
     if (gate.queue.size > 0 || this.#slots.free === 0 || this.#closed !== undefined) return NO_SLOT;
-    return this.#take(gate, tenant);
+    return this.#take(gate, tenant, Number.NaN);
   }
 
   /**
@@ -217,14 +203,26 @@ export class AdmissionController {
    * @param serviceUs How long the shard served the request, as its reply says; 0 when unknown.
    * @param queueUs How long the request waited before that, as its reply says.
    * @param ok Not ok is what says that the shard is overloaded: no answer in time, or a refusal; an answer that is an error is ok.
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when nobody holds the slot: it was given back before.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when nobody holds the slot: it was given back before; and for times that
+   *   are none.
    */
   leave(slot: number, serviceUs: number, queueUs: number, ok: boolean): void {
     const gate = this.#gates[this.#slots.shardOf(slot)] as ShardGate<AdmissionTicket>;
-    if (serviceUs > 0 && serviceUs < Number.POSITIVE_INFINITY)
-      this.#tenants.observe(this.#slots.tenantOf(slot), serviceUs);
+    if (!(serviceUs >= 0 && serviceUs < LONGEST_US && queueUs >= 0 && queueUs < LONGEST_US))
+      throw badTimes(serviceUs, queueUs, LONGEST_US);
+    if (serviceUs > 0) this.#tenants.observe(this.#slots.tenantOf(slot), serviceUs);
     gate.observe(serviceUs, queueUs, !ok);
-    this.#giveBack(gate, slot);
+    gate.inFlight--;
+    const sinceMs = this.#slots.sinceMsOf(slot);
+    this.#slots.release(slot);
+    if (this.#room.count === 0) {
+      if (ok) gate.observeFlight((serviceUs + queueUs) / 1000);
+      return;
+    }
+    const nowMs = this.#options.clock.nowMs();
+    if (!Number.isNaN(sinceMs)) gate.observeFlight(nowMs - sinceMs);
+    if (gate.queue.size > 0) gate.countPace(nowMs * 1000);
+    this.#dispatch(gate, nowMs);
   }
 
   /** A shard was lost or replaced: all that waits for it ends with the error, and what was learnt of it is forgotten. */
@@ -261,36 +259,24 @@ export class AdmissionController {
     };
   }
 
-  #take(gate: ShardGate<AdmissionTicket>, tenant: number): number {
+  #take(gate: ShardGate<AdmissionTicket>, tenant: number, nowMs: number): number {
     gate.inFlight++;
     this.#counters.admitted++;
-    return this.#slots.take(gate.shard, tenant);
-  }
-
-  #giveBack(gate: ShardGate<AdmissionTicket>, slot: number): void {
-    gate.inFlight--;
-    this.#slots.release(slot);
-    if (this.#room.count === 0) return;
-    const nowMs = this.#options.clock.nowMs();
-    if (gate.queue.size > 0) gate.countPace(nowMs * 1000);
-    this.#dispatch(gate, nowMs);
+    return this.#slots.take(gate.shard, tenant, nowMs);
   }
 
   #queueOrRefuse(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket, nowMs: number): void {
     const { priority, tenant, weight } = ticket;
     const paceMs = gate.paceUs(nowMs * 1000) / 1000;
     const waitMs = (gate.queue.ahead(priority, tenant, weight) + 1) * paceMs;
-    const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - ticket.cost / 1000);
+    const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - neededMs(gate, ticket));
     if (waitMs > allowedMs) {
       this.#refuse(ticket, "delay", waitMs - allowedMs);
       return;
     }
-    if (this.#room.sheds(ticket)) {
-      this.#refuse(ticket, "pressure", (gate.queue.size * paceMs) / 4);
-      return;
-    }
-    if (!this.#makeRoom(ticket)) {
-      this.#refuse(ticket, "full", (gate.queue.size * paceMs) / 4);
+    const reason = this.#room.sheds(ticket) ? "pressure" : this.#makeRoom(ticket) ? undefined : "full";
+    if (reason !== undefined) {
+      this.#refuse(ticket, reason, (gate.queue.size * paceMs) / 4);
       return;
     }
     if (this.#closed !== undefined) {
@@ -356,7 +342,8 @@ export class AdmissionController {
       return false;
     }
     const ticket = this.#room.take(gate) as AdmissionTicket;
-    if (!this.#giveUp(ticket, nowMs, ticket.cost / 1000)) this.#admit(ticket, this.#take(gate, ticket.tenant));
+    if (!this.#giveUp(ticket, nowMs, neededMs(gate, ticket)))
+      this.#admit(ticket, this.#take(gate, ticket.tenant, nowMs));
     return true;
   }
 
@@ -404,4 +391,9 @@ export class AdmissionController {
     for (const ticket of tickets) if (this.#room.remove(ticket)) this.#giveUp(ticket, nowMs, 0);
     if (nextMs !== Number.POSITIVE_INFINITY && this.#closed === undefined) this.#arm(nextMs, nowMs);
   }
+}
+
+/** How long a request that is let in must expect to take. */
+function neededMs(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket): number {
+  return Math.max(gate.flightMs, ticket.cost / 1000);
 }

@@ -6,8 +6,9 @@
  */
 import type { ShardloomError } from "../errors.ts";
 import type { Due } from "./due-queue.ts";
+import type { SentRequest } from "./execution-call.ts";
 import type { Answered, Part } from "./part.ts";
-import type { PendingRequest, ReplyFrame, ReplySink } from "./pending-request.ts";
+import type { ReplyFrame, ReplySink } from "./pending-request.ts";
 import type { Plan, PlanTarget } from "./plan.ts";
 
 /** What an attempt tells of itself to the execution that it belongs to. */
@@ -38,7 +39,7 @@ export class Attempt<T> implements ReplySink, Due {
   deadlineAtMs = 0;
   /** Whether it is the one request that looks whether its shard is back. */
   probe = false;
-  pending: PendingRequest | undefined = undefined;
+  pending: SentRequest | undefined = undefined;
   /** The second way to its answer, when it was hedged. */
   hedge: Hedge<T> | undefined = undefined;
   /** The hedge that it is a part of. */
@@ -53,8 +54,8 @@ export class Attempt<T> implements ReplySink, Due {
   readonly tried: readonly number[];
   /** Requests for these vshards before this one. */
   readonly number: number;
-  /** Whether its plan is the second one. */
-  readonly replanned: boolean;
+  /** Plans for these vshards before this one's, that their shards refused. */
+  readonly replans: number;
   /** Why the one before it failed. */
   readonly cause: ShardloomError | undefined;
 
@@ -65,7 +66,7 @@ export class Attempt<T> implements ReplySink, Due {
     target: PlanTarget,
     tried: readonly number[],
     number: number,
-    replanned: boolean,
+    replans: number,
     cause: ShardloomError | undefined,
   ) {
     this.owner = owner;
@@ -74,8 +75,13 @@ export class Attempt<T> implements ReplySink, Due {
     this.target = target;
     this.tried = tried;
     this.number = number;
-    this.replanned = replanned;
+    this.replans = replans;
     this.cause = cause;
+  }
+
+  /** Requests for these vshards before this one that a shard may have worked on. */
+  get tries(): number {
+    return this.number - this.replans;
   }
 
   /** Copies asked so far, this one included. */

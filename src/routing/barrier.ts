@@ -120,7 +120,7 @@ export class Barrier {
     return {
       tick: this.#tick,
       status: this.#status,
-      phase: open ? (this.options.phases[this.#phase] as string) : undefined,
+      phase: open ? this.options.phases[this.#phase] : undefined,
       arrived: open ? (this.#counts[this.#half + this.#phase] as number) : 0,
       members,
       joining,

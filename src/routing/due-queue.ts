@@ -23,6 +23,9 @@ export interface Due {
   onQueueClosed(): void;
 }
 
+/** A timer that comes later than this says that the thread was busy with something else. */
+const LATE_MS = 3;
+
 /** A binary heap of what is due, with one timer. */
 export class DueQueue {
   readonly #clock: Clock;
@@ -30,6 +33,8 @@ export class DueQueue {
   readonly #heap: Due[] = [];
   #timer: Timer | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
+  /** The timer was late and is set once more. */
+  #held = false;
   readonly #onTimer: () => void = () => this.#run();
 
   constructor(clock: Clock, scheduler: Scheduler) {
@@ -73,9 +78,13 @@ export class DueQueue {
   }
 
   #run(): void {
+    const nowMs = this.#clock.nowMs();
+    const lateMs = nowMs - this.#timerAtMs;
     this.#timer = undefined;
     this.#timerAtMs = Number.POSITIVE_INFINITY;
-    const nowMs = this.#clock.nowMs();
+    this.#held = lateMs > LATE_MS && !this.#held;
+    // A thread that was asleep itself has replies to read first: timers come before them, and would call everybody slow.
+    if (this.#held) return this.#arm(nowMs, nowMs);
     for (let first = this.#heap[0]; first !== undefined && first.dueAtMs <= nowMs; first = this.#heap[0]) {
       this.remove(first);
       first.onDue(nowMs);
@@ -93,6 +102,7 @@ export class DueQueue {
 
   #disarm(): void {
     this.#timer?.cancel();
+    this.#held = false;
     this.#timer = undefined;
     this.#timerAtMs = Number.POSITIVE_INFINITY;
   }

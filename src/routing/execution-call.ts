@@ -8,8 +8,11 @@ import type { ShardloomError } from "../errors.ts";
 import type { GatherPolicy } from "./gather.ts";
 import type { HedgePolicy } from "./hedge.ts";
 import type { Decoded } from "./part.ts";
-import type { PendingRequest, ReplyFrame, ReplySink, RequestHeader } from "./pending-request.ts";
+import type { ReplyFrame, ReplySink, RequestHeader } from "./pending-request.ts";
 import type { Plan, PlanTarget, UnavailablePolicy } from "./plan.ts";
+
+/** What stands for a request that was sent. The executor only gives it back, to be cancelled. */
+export type SentRequest = object;
 
 /** What one call may do. */
 export interface CallLimits {
@@ -40,9 +43,9 @@ export interface ExecutionCall<T> {
    * in `PlanTarget` by its executor-facing fields (`shard`, `vshards`, `whole`): what else belongs to a request follows
    * from its vshards.
    */
-  send(target: PlanTarget, header: RequestHeader, deadlineAtMs: number, sink: ReplySink, nowMs: number): PendingRequest;
+  send(target: PlanTarget, header: RequestHeader, deadlineAtMs: number, sink: ReplySink, nowMs: number): SentRequest;
   /** Ends a request that was sent to a shard, as `Requester.cancel`. */
-  cancel(shard: number, pending: PendingRequest, error: ShardloomError): void;
+  cancel(shard: number, request: SentRequest, error: ShardloomError): void;
   /** Reads a reply while it is in place; what it throws is a definite failure. */
   decode(frame: ReplyFrame, target: PlanTarget): Decoded<T>;
   /** @default "all" */

@@ -2,7 +2,7 @@
  * One call: its parts, the requests that are under way for them, and what is done when one of those ends.
  *
  *   piece answered ───────────────▶ counts; vshards refused in it are pieces again
- *   refused, stale map ───────────▶ planned anew, once
+ *   refused, stale map ───────────▶ planned anew, as long as there is a newer map
  *   no answer, worth another try ─▶ next copies at once, or the same shard after a jittered pause; both from the retry budget
  *   slow ─────────────────────────▶ hedged: next copies as well, the first complete way wins
  *   breaker open ─────────────────▶ next copies, for nothing was sent; else lost
@@ -77,7 +77,7 @@ export class Execution<T> implements AttemptOwner<T> {
     for (const target of plan.targets) {
       const part = this.#addPart(target.shard, target.vshards.length);
       part.open = 1;
-      this.#queue.push(new Attempt(this, part, plan, target, NONE, 0, false, undefined));
+      this.#queue.push(new Attempt(this, part, plan, target, NONE, 0, 0, undefined));
     }
     if (signal !== undefined) {
       this.#onAbort = () => this.abort(aborted(signal));
@@ -323,10 +323,10 @@ export class Execution<T> implements AttemptOwner<T> {
   }
 
   /** When an attempt ends that may be followed by others. */
-  #shareOf({ plan, number, tried }: Attempt<T>, nowMs: number): number {
+  #shareOf({ plan, tries, tried }: Attempt<T>, nowMs: number): number {
     const { maxAttempts, minAttemptMs } = this.limits;
     const { deadlineAtMs } = this.call;
-    const left = Math.min(maxAttempts - number, plan.snapshot.replicationFactor - tried.length);
+    const left = Math.min(maxAttempts - tries, plan.snapshot.replicationFactor - tried.length);
     if (left <= 1) return deadlineAtMs;
     return Math.min(deadlineAtMs, nowMs + Math.max(minAttemptMs, (deadlineAtMs - nowMs) / left));
   }

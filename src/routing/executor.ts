@@ -103,8 +103,8 @@ export class Executor {
    * Sends what the call's plan says and gathers the answers.
    *
    * @returns a rejection with the first definite error (policy `all`), with that which made a quorum impossible, with the
-   *   first of all errors when nobody answered, or with `ERR_UNAVAILABLE` / `ERR_STALE_REPLICA` (the plan has vshards without a copy), `ERR_TIMEOUT`,
-   *   `ERR_ABORTED`, `ERR_INVALID_ARGUMENT`.
+   *   first of all errors when nobody answered, or with `ERR_UNAVAILABLE` / `ERR_STALE_REPLICA` (the plan has vshards
+   *   without a copy), `ERR_TIMEOUT`, `ERR_ABORTED`, `ERR_INVALID_ARGUMENT`.
    */
   execute<T>(call: ExecutionCall<T>): Promise<Gathered<T>> {
     this.#state.stats.calls++;

@@ -14,7 +14,7 @@ import { byFallback } from "./regroup.ts";
 /** Sends the vshards of a slow request to their next copies too, if all have one, there is room, and the budget allows. */
 export function sendHedge<T>(execution: Execution<T>, original: Attempt<T>, nowMs: number): void {
   const { state } = execution;
-  const { part, plan, target, number, replanned, sentAtMs, deadlineAtMs } = original;
+  const { part, plan, target, number, replans, sentAtMs, deadlineAtMs } = original;
   const tried = original.triedBy();
   const closed = (shard: number): boolean => state.breakers.isClosed(shard);
   const { targets, missing } = byFallback(plan, target.vshards, tried, closed);
@@ -30,7 +30,7 @@ export function sendHedge<T>(execution: Execution<T>, original: Attempt<T>, nowM
   }
   const hedge: Hedge<T> = { original, children: [], missing: targets.length, live: true };
   for (const next of targets) {
-    const child = new Attempt(execution, part, plan, next, tried, number + 1, replanned, undefined);
+    const child = new Attempt(execution, part, plan, next, tried, number + 1, replans, undefined);
     child.within = hedge;
     hedge.children.push(child);
   }

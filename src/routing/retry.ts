@@ -18,6 +18,8 @@ const PROBE_WAIT_MS = 5;
 /** Range of the first pause before the same shard is asked again, in ms; it doubles with every retry. */
 const PAUSE_BASE_MS = 20;
 const PAUSE_LIMIT_MS = 500;
+/** Newer maps that one piece may meet. */
+const MAX_REPLANS = 16;
 
 /** Tries these vshards of a failed attempt again, elsewhere if it can, or loses them. */
 export function retry<T>(
@@ -28,16 +30,16 @@ export function retry<T>(
   nowMs: number,
 ): void {
   const { call, limits, state } = execution;
-  const { part, plan, number, replanned } = attempt;
+  const { part, plan, number, replans } = attempt;
   if (error.code === "ERR_STALE_EPOCH") return replan(execution, attempt, vshards, error, nowMs);
-  const over = number + 1 >= limits.maxAttempts || nowMs >= call.deadlineAtMs;
-  if (!call.idempotent || !error.retryable || over) return execution.lose(part, error);
+  const over = attempt.tries + 1 >= limits.maxAttempts || nowMs >= call.deadlineAtMs;
+  if (!call.idempotent || !error.retryable || over) return end(execution, attempt, vshards, error, nowMs);
   const tried = attempt.triedBy();
   const { targets, missing } = byFallback(plan, vshards, tried, (shard) => state.breakers.mayAdmit(shard, nowMs));
   for (const target of targets) {
     if (hasToken(execution, nowMs))
-      execution.enqueue(new Attempt(execution, part, plan, target, tried, number + 1, replanned, error));
-    else execution.lose(part, error);
+      execution.enqueue(new Attempt(execution, part, plan, target, tried, number + 1, replans, error));
+    else end(execution, attempt, target.vshards, error, nowMs);
   }
   if (missing.length > 0) again(execution, attempt, missing, tried, error, nowMs);
 }
@@ -62,7 +64,7 @@ export function retryRefused<T>(
   }
   for (const [reason, vshards] of byReason) {
     const error = refused(target.shard, vshards, reason);
-    const mayReplan = reason === "not-owner" && execution.call.replan !== undefined && !attempt.replanned;
+    const mayReplan = reason === "not-owner" && execution.call.replan !== undefined && attempt.replans === 0;
     if (mayReplan) replan(execution, attempt, Uint16Array.from(vshards), error, nowMs);
     else if (execution.call.idempotent) retry(execution, attempt, Uint16Array.from(vshards), error, nowMs);
     else execution.lose(part, error);
@@ -73,12 +75,12 @@ export function retryRefused<T>(
 /** Sends a piece elsewhere that its shard's breaker kept back; without another copy it waits for the breaker, or is lost, as the call says. */
 export function redirect<T>(execution: Execution<T>, attempt: Attempt<T>, nowMs: number): void {
   const { breakers } = execution.state;
-  const { part, plan, target, number, replanned, cause } = attempt;
+  const { part, plan, target, number, replans, cause } = attempt;
   const tried = attempt.triedBy();
   const admits = (shard: number): boolean => breakers.mayAdmit(shard, nowMs);
   const { targets, missing } = byFallback(plan, target.vshards, tried, admits);
   for (const next of targets)
-    execution.enqueue(new Attempt(execution, part, plan, next, tried, number, replanned, cause));
+    execution.enqueue(new Attempt(execution, part, plan, next, tried, number, replans, cause));
   if (missing.length === 0) return;
   const retryAfterMs = breakers.retryAfterMs(target.shard, nowMs);
   const atMs = nowMs + Math.max(PROBE_WAIT_MS, retryAfterMs);
@@ -87,10 +89,13 @@ export function redirect<T>(execution: Execution<T>, attempt: Attempt<T>, nowMs:
   // It waits for the shard's probe, as for any copy that may not answer now.
   const whole = target.whole && missing.length === target.vshards.length;
   const rest: PlanTarget = { shard: target.shard, vshards: Uint16Array.from(missing), whole };
-  execution.pause(new Attempt(execution, part, plan, rest, attempt.tried, number, replanned, cause), atMs, nowMs);
+  execution.pause(new Attempt(execution, part, plan, rest, attempt.tried, number, replans, cause), atMs, nowMs);
 }
 
-/** Plans vshards anew whose shard knows a newer map. Once: a shard that refuses the newest map too has failed. */
+/**
+ * Plans vshards anew whose shard knows a newer map. Whoever refuses the newest map there is has failed; while a shard dies
+ * and returns several maps follow each other, and a request may meet each of them.
+ */
 function replan<T>(
   execution: Execution<T>,
   attempt: Attempt<T>,
@@ -99,18 +104,20 @@ function replan<T>(
   nowMs: number,
 ): void {
   const { call, state } = execution;
-  const { part, number, replanned } = attempt;
-  if (replanned || call.replan === undefined) return execution.lose(part, error);
+  const { part, number, replans } = attempt;
+  if (replans >= MAX_REPLANS || call.replan === undefined) return execution.lose(part, error);
   let plan: Plan;
   try {
     plan = call.replan(vshards);
   } catch (fault) {
     return execution.lose(part, ShardloomError.from(fault));
   }
+  const isNewer = plan.snapshot.topologyEpoch > attempt.plan.snapshot.topologyEpoch;
+  if (replans > 0 && !isNewer) return execution.lose(part, error);
   state.stats.replans++;
   const { targets, unavailable, missing } = byPlan(plan, vshards);
   for (const target of targets)
-    execution.enqueue(new Attempt(execution, part, plan, target, [], number + 1, true, error));
+    execution.enqueue(new Attempt(execution, part, plan, target, [], number + 1, replans + 1, error));
   for (const group of unavailable) execution.giveUp(part, group, nowMs);
   if (missing.length > 0) execution.lose(part, error);
 }
@@ -125,18 +132,32 @@ function again<T>(
   nowMs: number,
 ): void {
   const { call, state } = execution;
-  const { part, plan, number, replanned } = attempt;
+  const { part, plan, number, replans } = attempt;
   const atMs = nowMs + fullJitterMs(state.random, PAUSE_BASE_MS, PAUSE_LIMIT_MS, number);
   // Who timed out has had all the time that there was.
-  if (error.code === "ERR_TIMEOUT" || atMs >= call.deadlineAtMs) return execution.lose(part, error);
-  if (!hasToken(execution, nowMs)) return execution.lose(part, error);
+  const over = error.code === "ERR_TIMEOUT" || atMs >= call.deadlineAtMs;
+  if (over || !hasToken(execution, nowMs)) return end(execution, attempt, Uint16Array.from(missing), error, nowMs);
   // The one whose failure is oldest, as it has had the longest time to recover.
   const shard = tried.find((one) => state.breakers.mayAdmit(one, nowMs)) ?? attempt.target.shard;
   const others = tried.filter((one) => one !== shard);
   const { target: last } = attempt;
   const whole = last.whole && shard === last.shard && missing.length === last.vshards.length;
   const target: PlanTarget = { shard, vshards: Uint16Array.from(missing), whole };
-  execution.pause(new Attempt(execution, part, plan, target, others, number + 1, replanned, error), atMs, nowMs);
+  execution.pause(new Attempt(execution, part, plan, target, others, number + 1, replans, error), atMs, nowMs);
+}
+
+/** No try is left. Copies that are there but too old are waited for, or left out, if the call says so, as when they are planned for. */
+function end<T>(
+  execution: Execution<T>,
+  { part }: Attempt<T>,
+  vshards: Uint16Array,
+  error: ShardloomError,
+  nowMs: number,
+): void {
+  const { unavailable: policy = "fail" } = execution.call;
+  if (error.code !== "ERR_STALE_REPLICA" || policy === "fail") return execution.lose(part, error);
+  const reason = error.details["reason"] === "behind" ? "behind" : "stale";
+  execution.giveUp(part, { vshards, reason }, nowMs);
 }
 
 function hasToken<T>({ state }: Execution<T>, nowMs: number): boolean {

@@ -25,7 +25,13 @@ const MIN_WINDOW = 8;
 const PACE_REPLIES = 16;
 const PACE_WINDOW_US = 10_000;
 const PACE_GAIN = 0.25;
+/** A pace that was measured longer ago, in us, says nothing: whoever stalled may be well again, and nobody waits to find out. */
+const PACE_FRESH_US = 500_000;
 const SERVICE_GAIN = 1 / 16;
+/** Gains of the mean time in flight and of its mean deviation, and how many deviations are allowed for: those of TCP's timer. */
+const FLIGHT_GAIN = 1 / 8;
+const DEVIATION_GAIN = 1 / 4;
+const DEVIATIONS = 2;
 /** Part of the limit that one judgement takes at most, and what a failure of overload takes. */
 const LEAST_FACTOR = 0.5;
 const FAILURE_FACTOR = 0.7;
@@ -48,7 +54,10 @@ export class ShardGate<E extends QueueEntry> {
   #queueUsSum = 0;
   /** Replies to pass over: they were sent under an earlier limit. */
   #stale = 0;
+  #flightMs = 0;
+  #deviationMs = 0;
   #paceUs = 0;
+  #paceAtUs = 0;
   #paceSinceUs = 0;
   #paceReplies = 0;
 
@@ -64,6 +73,8 @@ export class ShardGate<E extends QueueEntry> {
     this.#exact = this.#options.initialLimit;
     this.limit = this.#options.initialLimit;
     this.serviceUs = 0;
+    this.#flightMs = 0;
+    this.#deviationMs = 0;
     this.#paceUs = 0;
     this.#beginWindow(0);
   }
@@ -118,6 +129,23 @@ export class ShardGate<E extends QueueEntry> {
     this.held = false;
   }
 
+  /** A request was in flight for so long: by this thread's clock if it had waited here, else by what its reply says. */
+  observeFlight(flightMs: number): void {
+    if (this.#flightMs === 0) {
+      this.#flightMs = flightMs;
+      this.#deviationMs = flightMs / 2;
+      return;
+    }
+    const error = flightMs - this.#flightMs;
+    this.#flightMs += error * FLIGHT_GAIN;
+    this.#deviationMs += (Math.abs(error) - this.#deviationMs) * DEVIATION_GAIN;
+  }
+
+  /** How long a request must expect to be in flight while others wait, in ms; 0 when unknown. */
+  get flightMs(): number {
+    return this.#flightMs + DEVIATIONS * this.#deviationMs;
+  }
+
   /** Begins to watch the pace: the first entry waits. */
   beginPace(nowUs: number): void {
     this.#paceSinceUs = nowUs;
@@ -130,7 +158,9 @@ export class ShardGate<E extends QueueEntry> {
     const elapsedUs = nowUs - this.#paceSinceUs;
     if (this.#paceReplies < PACE_REPLIES && elapsedUs < PACE_WINDOW_US) return;
     const sampleUs = elapsedUs / this.#paceReplies;
-    this.#paceUs += this.#paceUs === 0 ? sampleUs : (sampleUs - this.#paceUs) * PACE_GAIN;
+    const known = this.#paceUs !== 0 && this.#isFresh(nowUs);
+    this.#paceUs = known ? this.#paceUs + (sampleUs - this.#paceUs) * PACE_GAIN : sampleUs;
+    this.#paceAtUs = nowUs;
     this.beginPace(nowUs);
   }
 
@@ -139,8 +169,12 @@ export class ShardGate<E extends QueueEntry> {
    * answered for longer than it used to is that slow.
    */
   paceUs(nowUs: number): number {
-    const known = this.#paceUs === 0 ? this.serviceUs : this.#paceUs;
+    const known = this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
     if (this.queue.size === 0) return known;
     return Math.max(known, (nowUs - this.#paceSinceUs) / (this.#paceReplies + 1));
+  }
+
+  #isFresh(nowUs: number): boolean {
+    return nowUs - this.#paceAtUs < PACE_FRESH_US;
   }
 }

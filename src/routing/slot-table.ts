@@ -20,6 +20,7 @@ export class SlotTable {
   readonly #shards: Int32Array;
   readonly #tenants: Uint32Array;
   readonly #turns: Uint16Array;
+  readonly #sinceMs: Float64Array;
   readonly #free: Int32Array;
   #freeCount: number;
 
@@ -27,6 +28,7 @@ export class SlotTable {
     this.#shards = new Int32Array(slots).fill(NO_SLOT);
     this.#tenants = new Uint32Array(slots);
     this.#turns = new Uint16Array(slots);
+    this.#sinceMs = new Float64Array(slots);
     this.#free = Int32Array.from({ length: slots }, (_, at) => slots - 1 - at);
     this.#freeCount = slots;
   }
@@ -39,11 +41,16 @@ export class SlotTable {
     return this.#free.length - this.#freeCount;
   }
 
-  /** Takes a slot for a request. There must be a free one. */
-  take(shard: number, tenant: number): number {
+  /**
+   * Takes a slot for a request. There must be a free one.
+   *
+   * @param sinceMs The time, or NaN when nobody has read the clock.
+   */
+  take(shard: number, tenant: number, sinceMs: number): number {
     const index = this.#free[--this.#freeCount] as number;
     this.#shards[index] = shard;
     this.#tenants[index] = tenant;
+    this.#sinceMs[index] = sinceMs;
     return ((this.#turns[index] as number) << INDEX_BITS) | index;
   }
 
@@ -63,6 +70,11 @@ export class SlotTable {
   /** Tenant of the request that holds a slot. */
   tenantOf(slot: number): number {
     return this.#tenants[slot & INDEX_MASK] as number;
+  }
+
+  /** When the slot was taken, or NaN. */
+  sinceMsOf(slot: number): number {
+    return this.#sinceMs[slot & INDEX_MASK] as number;
   }
 
   /** Frees a slot that `shardOf` has found taken. */

@@ -73,7 +73,7 @@ export class VshardWait<T> implements Due {
     }
     const { targets, unavailable: groups, missing } = byPlan(plan, this.#group.vshards);
     for (const target of targets)
-      execution.enqueue(new Attempt(execution, this.#part, plan, target, [], 0, false, undefined));
+      execution.enqueue(new Attempt(execution, this.#part, plan, target, [], 0, 0, undefined));
     const left = [...missing, ...groups.flatMap(({ vshards }) => [...vshards])];
     if (left.length === 0) {
       this.end();

@@ -292,6 +292,7 @@ export class Membership {
     readonly vshards: number;
     readonly replicationFactor: number;
     readonly topologyEpoch: number;
+    readonly mapEpoch: number;
     readonly copies: Uint16Array;
   }): TopologySnapshot {
     return createSnapshot({ ...map, states: this.states(map.shards), zones: this.zones(map.shards) });

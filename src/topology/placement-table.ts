@@ -317,9 +317,9 @@ function level(load: Int32Array, low: Int32Array, high: Int32Array, search: ArcS
 /**
  * Moves one unit along the shortest path from a member that has too much to one that has too little.
  *
- * The path is walked from its end, so that each step leaves all constraints kept.
+ * The path is walked from its end, so that each step leaves all constraints kept. Steps of a shortest path do not close each other.
  *
- * @returns Whether there was a path whose last step was possible.
+ * @returns Whether a unit was moved: as often as there is excess, so that a loop over this ends.
  */
 function augment(
   members: number,
@@ -348,12 +348,10 @@ function augment(
       },
     });
     if (end < 0) continue;
-    let moved = false;
     for (let at = end; cameFrom[at] !== at; at = cameFrom[at] as number) {
-      if (!search.step(via[at] as number, cameFrom[at] as number, at)) break;
-      moved = true;
+      if (!search.step(via[at] as number, cameFrom[at] as number, at)) return false;
     }
-    return moved;
+    return true;
   }
   return false;
 }

@@ -44,6 +44,11 @@ export interface ReplicaGroup {
 /** Which shards hold which vshard, at one epoch. Plain data, so that it crosses threads by structured clone. */
 export interface TopologySnapshot {
   readonly topologyEpoch: number;
+  /**
+   * The epoch at which `copies` last changed. A plan made at this epoch or later sends every vshard where it is, whatever states
+   * have changed since; an older one does not.
+   */
+  readonly mapEpoch: number;
   /** Number of shard actors (= data-plane workers on one host). */
   readonly shards: number;
   /** Number of vshards, a power of two. */
@@ -69,6 +74,8 @@ export interface SnapshotOptions {
   readonly vshards: number;
   /** @default 1 */
   readonly topologyEpoch?: number;
+  /** @default `topologyEpoch` */
+  readonly mapEpoch?: number;
   /** @default 1 */
   readonly replicationFactor?: number;
   /** Shape as {@link TopologySnapshot.copies}. @default round robin: copy c of vshard v on shard (v + c) mod shards */
@@ -109,6 +116,14 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
   if (!Number.isInteger(topologyEpoch) || topologyEpoch < 0 || topologyEpoch > 0x7fffffff) {
     throw invalidArgument("create topology", "topologyEpoch", "an integer between 0 and 2147483647", topologyEpoch);
   }
+  const mapEpoch = options.mapEpoch ?? topologyEpoch;
+  if (!Number.isInteger(mapEpoch) || mapEpoch < 0 || mapEpoch > topologyEpoch)
+    throw invalidArgument(
+      "create topology",
+      "mapEpoch",
+      `an integer between 0 and ${topologyEpoch} (topologyEpoch)`,
+      mapEpoch,
+    );
   const copies = options.copies ?? roundRobin(shards, vshards, replicationFactor);
   const states = options.states ?? new Uint8Array(shards).fill(MEMBER_STATE.UP);
   const zones = options.zones ?? new Uint16Array(shards);
@@ -122,7 +137,19 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
   }
   const groupOf = new Uint16Array(vshards);
   const groups = groupCopies(copies, vshards, replicationFactor, groupOf);
-  return { topologyEpoch, shards, vshards, replicationFactor, owners, copies, states, zones, groups, groupOf };
+  return {
+    topologyEpoch,
+    mapEpoch,
+    shards,
+    vshards,
+    replicationFactor,
+    owners,
+    copies,
+    states,
+    zones,
+    groups,
+    groupOf,
+  };
 }
 
 /** The same map with other states, one epoch later. */
@@ -136,13 +163,13 @@ export function snapshotBytes(shape: { shards: number; vshards: number; replicat
   return 4 * HEADER_WORDS + 2 * shape.vshards * shape.replicationFactor + 2 * shape.shards + shape.shards;
 }
 
-const HEADER_WORDS = 4;
+const HEADER_WORDS = 5;
 
-/** A snapshot as bytes: `i32 epoch | i32 shards | i32 vshards | i32 replicationFactor | u16 copies | u16 zones | u8 states`, little-endian. */
+/** A snapshot as bytes: `i32 epoch | i32 mapEpoch | i32 shards | i32 vshards | i32 replicationFactor | u16 copies | u16 zones | u8 states`, little-endian. */
 export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
-  const { topologyEpoch, shards, vshards, replicationFactor, copies, zones, states } = snapshot;
+  const { topologyEpoch, mapEpoch, shards, vshards, replicationFactor, copies, zones, states } = snapshot;
   const bytes = new Uint8Array(snapshotBytes(snapshot));
-  new Int32Array(bytes.buffer, 0, HEADER_WORDS).set([topologyEpoch, shards, vshards, replicationFactor]);
+  new Int32Array(bytes.buffer, 0, HEADER_WORDS).set([topologyEpoch, mapEpoch, shards, vshards, replicationFactor]);
   const u16 = new Uint16Array(bytes.buffer, 4 * HEADER_WORDS, copies.length + shards);
   u16.set(copies);
   u16.set(zones, copies.length);
@@ -154,11 +181,8 @@ export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
 export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
   const own = bytes.slice(); // aligned, and ours
   if (own.length < 4 * HEADER_WORDS) throw corrupt(`it has ${own.length} bytes`);
-  const [topologyEpoch, shards, vshards, replicationFactor] = new Int32Array(
-    own.buffer,
-    0,
-    HEADER_WORDS,
-  ) as unknown as [number, number, number, number];
+  const header = new Int32Array(own.buffer, 0, HEADER_WORDS);
+  const [topologyEpoch = 0, mapEpoch = 0, shards = 0, vshards = 0, replicationFactor = 0] = header;
   const inRange = shards >= 1 && shards <= MAX_SHARDS && vshards >= 1 && vshards <= MAX_VSHARDS;
   if (!inRange || own.length !== snapshotBytes({ shards, vshards, replicationFactor }))
     throw corrupt(`its ${own.length} bytes do not fit its header`);
@@ -168,7 +192,7 @@ export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
   const states = own.subarray(4 * HEADER_WORDS + 2 * count + 2 * shards);
   if (states.some((state) => state > MEMBER_STATE.REMOVED)) throw corrupt("a state is unknown");
   try {
-    return createSnapshot({ topologyEpoch, shards, vshards, replicationFactor, copies, zones, states });
+    return createSnapshot({ topologyEpoch, mapEpoch, shards, vshards, replicationFactor, copies, zones, states });
   } catch (error) {
     throw corrupt(ShardloomError.from(error).message);
   }

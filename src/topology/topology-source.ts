@@ -19,6 +19,8 @@ const VERSION = 0;
 const EPOCH = 1;
 const LENGTH = 2;
 const HEADER_BYTES = 16;
+/** Looks at a block that is being written before an older snapshot is used meanwhile. */
+const PATIENCE = 1_000;
 
 /** Creates the block that holds snapshots of this shape, with the first one in it. */
 export function createTopologyBlock(first: TopologySnapshot): SharedArrayBuffer {
@@ -55,6 +57,9 @@ export class SharedTopology implements TopologySource {
 
   /** Makes a snapshot the current one of all threads. Only the control plane calls this. */
   publish(snapshot: TopologySnapshot): void {
+    const newest = Atomics.load(this.#words, EPOCH);
+    if (snapshot.topologyEpoch < newest)
+      throw invalidArgument("publish topology", "topologyEpoch", `at least ${newest}`, snapshot.topologyEpoch);
     const bytes = encodeSnapshot(snapshot);
     if (bytes.length > this.#bytes.length)
       throw invalidArgument("publish topology", "snapshot", `of at most ${this.#bytes.length} bytes`, bytes.length);
@@ -67,10 +72,13 @@ export class SharedTopology implements TopologySource {
   }
 
   #read(): TopologySnapshot {
-    for (;;) {
+    for (let tries = 1; ; tries++) {
       const version = Atomics.load(this.#words, VERSION);
       const bytes = this.#bytes.slice(0, this.#words[LENGTH]);
-      if ((version & 1) === 0 && Atomics.load(this.#words, VERSION) === version) return decodeSnapshot(bytes);
+      // A read-modify-write: the loads of the bytes cannot come after it, on any processor.
+      if ((version & 1) === 0 && Atomics.add(this.#words, VERSION, 0) === version) return decodeSnapshot(bytes);
+      // The writer has been put aside in the middle: what this thread knows is good until it is done.
+      if (tries >= PATIENCE && this.#snapshot !== undefined) return this.#snapshot;
     }
   }
 }

@@ -62,5 +62,8 @@ export const FLAG_STALE = 4;
 /** vshard value of an envelope whose vshards are listed in the body, or that concerns every vshard of its shard. */
 export const VSHARD_LISTED = 0xffff;
 
+/** How early work is shed under load, by name: `bulk` first, `control` last. */
+export type Priority = "bulk" | "normal" | "control";
+
 /** Priorities, lowest first. Bulk is held back by a throttled bridge, normal by a suspended one. */
 export const PRIORITY = { BULK: 0, NORMAL: 1, CONTROL: 2 } as const;

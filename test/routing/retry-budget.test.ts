@@ -2,8 +2,9 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DueQueue } from "../../src/routing/due-queue.ts";
 import { fullJitterMs, RetryBudget } from "../../src/routing/retry-budget.ts";
+import { createManualClock } from "../../src/runtime/clock.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
-import { createVirtualTime } from "../../src/runtime/scheduler.ts";
+import { createVirtualTime, type Scheduler } from "../../src/runtime/scheduler.ts";
 
 describe("RetryBudget", () => {
   it("never gives more than burst + ratio × requests + rate × time, in any stretch (property)", () => {
@@ -117,6 +118,37 @@ describe("DueQueue", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it("gives a thread that was asleep itself one turn to read replies before anything is due", () => {
+    const clock = createManualClock();
+    const timers: (() => void)[] = [];
+    const timer = (_delayMs: number, callback: () => void) => {
+      timers.push(callback);
+      return { cancel: () => undefined, ref: () => undefined, unref: () => undefined };
+    };
+    const queue = new DueQueue(clock, { timer } as unknown as Scheduler);
+    const log: unknown[] = [];
+    const [answeredMeanwhile, slow] = [entry(log, "answered"), entry(log, "slow")];
+    queue.add(answeredMeanwhile, 5, 0);
+    queue.add(slow, 6, 0);
+    clock.setMs(50);
+    timers.shift()?.();
+    expect(log).toEqual([]);
+    queue.remove(answeredMeanwhile);
+    clock.setMs(51);
+    timers.shift()?.();
+    expect(log).toEqual([["slow", 51]]);
+    // A thread that is always late is held up by one turn each time, not for ever.
+    queue.add(slow, 60, 51);
+    for (const nowMs of [80, 100]) {
+      clock.setMs(nowMs);
+      timers.shift()?.();
+    }
+    expect(log).toEqual([
+      ["slow", 51],
+      ["slow", 100],
+    ]);
   });
 
   it("tells what waits when it is closed, and sets no timer for it", () => {

@@ -159,7 +159,7 @@ export class Scripted {
       deadlineAtMs: this.nowMs + 1_000,
       idempotent: true,
       send: (target, header, deadlineAtMs, sink) => this.#send(target, header, deadlineAtMs, sink),
-      cancel: (_shard, pending, error) => this.#ends.get(pending)?.(error),
+      cancel: (_shard, pending, error) => this.#ends.get(pending as PendingRequest)?.(error),
       decode: (frame, { shard }) => {
         const { vshards, items, refuse } = frame as unknown as Body;
         if (vshards === undefined) throw new RangeError("garbage");

@@ -335,18 +335,20 @@ export class ReplicatedStage {
   /** All rows of a list of ids on a copy, as text: id, version, vector and payload of each. Ids it has none of are left out. */
   async contents(vshard: number, shard: number, ids: readonly number[]): Promise<string[]> {
     const own = ids.filter((id) => this.vshardOf(id) === vshard);
-    if (own.length === 0) return [];
-    const { value, routed } = await this.get(shard, own, {
+    const prefix = {
       consistency: CONSISTENCY.EVENTUAL,
       scope: SCOPE.LISTED,
       vshards: Uint16Array.of(vshard),
-    });
-    if (routed.refused.length > 0) throw new Error(`vshard ${vshard} is refused by shard ${shard}`);
-    return value.flatMap((stored, at) =>
-      stored === undefined
-        ? []
-        : [`${own[at]} v${stored.version} ${stored.vector?.join()} ${stored.payload?.join() ?? ""}`],
+    } as const;
+    const found = await Promise.all(
+      own.map(async (id) => {
+        const { value, routed } = await this.get(shard, [id], prefix);
+        if (routed.refused.length > 0) throw new Error(`vshard ${vshard} is refused by shard ${shard}`);
+        const [stored] = value;
+        return stored && `${id} v${stored.version} ${stored.vector?.join()} ${stored.payload?.join() ?? ""}`;
+      }),
     );
+    return found.filter((text) => text !== undefined);
   }
 
   /** Throws unless all copies of every vshard have the same rows, no others, and no more than they count. @returns rows */

@@ -27,6 +27,8 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/index.ts": 10,
   "src/testing.ts": 10,
   "src/cluster-client.ts": 10,
+  "src/cluster-stats.ts": 10,
+  "src/client-thread.ts": 10,
 };
 
 /** The one number under which nothing touches the outside world directly. */

@@ -334,6 +334,7 @@ describe("membership: what snapshots show", () => {
       vshards: 64,
       replicationFactor: 2,
       topologyEpoch: membership.version,
+      mapEpoch: 1,
       copies: plan.copies,
     };
     const snapshot = membership.snapshotOf(map);

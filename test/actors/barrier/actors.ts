@@ -36,7 +36,7 @@ export async function walk(barrier: Walkable, { members, ticks, seed }: Walk): P
         if (seed !== 0) {
           state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
           if (state % 97 === 0) await new Promise((resolve) => setImmediate(resolve));
-          else if (state % 7 === 0) await undefined;
+          else if (state % 7 === 0) await Promise.resolve();
         }
         const result = await barrier.arrive(member, phase);
         if (result.round !== tick || result.phase !== phase)

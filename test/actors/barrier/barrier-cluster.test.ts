@@ -7,7 +7,6 @@ import { drive } from "../../../actors/barrier/drive.ts";
 import type { OpenBarrierOptions, TickBarrier } from "../../../src/actor/tick-barrier.ts";
 import type { ShardloomError } from "../../../src/errors.ts";
 import { Cluster } from "../../../src/index.ts";
-import { systemClock } from "../../../src/runtime/clock.ts";
 import { ownerOf } from "../../../src/topology/snapshot.ts";
 import { eventually } from "../../support/cluster.ts";
 import { type Walk, walk, walker } from "./actors.ts";
@@ -391,7 +390,7 @@ describe("drive", () => {
 
   it("runs every phase on every actor, in order, and reports", async () => {
     await start();
-    const driver = await drive(await open({}), refs(), { clock: systemClock });
+    const driver = await drive(await open({}), refs());
     for (const tick of [0, 1, 2]) {
       const report = await driver.runTick();
       expect(report.tick).toBe(tick);
@@ -406,7 +405,7 @@ describe("drive", () => {
 
   it("abort: a failing handler fails the tick with its error; the next tick runs whole", async () => {
     await start();
-    const driver = await drive(await open({}), refs(), { clock: systemClock });
+    const driver = await drive(await open({}), refs());
     await refs()[1]?.failAt(1);
     await driver.runTick();
     const error = await failureOf(driver.runTick());
@@ -418,9 +417,20 @@ describe("drive", () => {
     expect((await driver.runTick()).tick).toBe(2);
   });
 
+  it("fails with the first error when every actor is lost at once", async () => {
+    await start();
+    const driver = await drive(await open({ lossPolicy: "shrink", minMembers: 1 }), refs());
+    for (const ref of refs()) await ref.failAt(0);
+    expect(await failureOf(driver.runTick())).toMatchObject({
+      code: "ERR_BARRIER",
+      details: { reason: "lost", tick: 0, phase: "act" },
+      cause: { code: "ERR_ACTOR_FAILED" },
+    });
+  });
+
   it("shrink: the others finish the tick, and the lost one is back in the next", async () => {
     await start();
-    const driver = await drive(await open({ lossPolicy: "shrink" }), refs(), { clock: systemClock });
+    const driver = await drive(await open({ lossPolicy: "shrink" }), refs());
     await refs()[1]?.failAt(0);
     const { phases } = await driver.runTick();
     expect(phases.map(({ arrived }) => arrived)).toEqual([3, 2, 2]);
@@ -433,7 +443,7 @@ describe("drive", () => {
     await start();
     const barrier = await open({ advance: "manual", phases: ["first", "second"], minMembers: 2 });
     const handlers = { first: "decay", second: "sense" };
-    const driver = await drive(barrier, refs(2), { clock: systemClock, handlers });
+    const driver = await drive(barrier, refs(2), { handlers });
     expect((await driver.runTick()).tick).toBe(0);
     expect(await barrier.currentTick()).toBe(0);
     expect((await driver.runTick()).tick).toBe(1);
@@ -441,11 +451,7 @@ describe("drive", () => {
     const first = driver.runTick();
     expect(await failureOf(driver.runTick())).toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     await first;
-    for (const call of [
-      drive(barrier, [], { clock: systemClock }),
-      drive(barrier, [...refs(1), ...refs(1)], { clock: systemClock }),
-      drive(barrier, refs(1), { clock: systemClock }),
-    ])
+    for (const call of [drive(barrier, []), drive(barrier, [...refs(1), ...refs(1)]), drive(barrier, refs(1))])
       expect(await failureOf(call)).toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
   });
 });

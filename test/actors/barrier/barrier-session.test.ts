@@ -50,7 +50,7 @@ async function here(options: Partial<BarrierOptions>): Promise<Here> {
     outcomes.delete(member);
     session.arrive(used, member, phase, limits).then(
       (result) => outcomes.set(member, result),
-      (error: ShardloomError) => outcomes.set(member, error),
+      (error: unknown) => outcomes.set(member, error as ShardloomError),
     );
   };
   return { time, host, session, arrive, outcomes };

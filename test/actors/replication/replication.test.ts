@@ -29,7 +29,9 @@ describe("a write", () => {
           3,
         );
         expect(value).toMatchObject({ count: own.length, inserted: own.length });
-        expect([...routed.written.vshards].sort()).toEqual([...new Set(own.map((id) => stage.vshardOf(id)))].sort());
+        const written = new Set(own.map((id) => stage.vshardOf(id)));
+        expect(new Set(routed.written.vshards)).toEqual(written);
+        expect(routed.written.vshards).toHaveLength(written.size);
         // Acknowledged by all: no copy may lack it now.
         for (const [at, vshard] of routed.written.vshards.entries())
           for (const copy of stage.copiesOf(vshard))
@@ -125,6 +127,45 @@ describe("a write", () => {
       await done;
       await stage.level();
       expect(await stage.assertEqualCopies(ids)).toBe(10);
+    });
+  });
+});
+
+describe("a copy that falls behind", () => {
+  test("further than the log reaches is filled by a snapshot, and rows that are gone go there too", async () => {
+    await staged({ workers: 2, replicationFactor: 2, vshards: 2 }, async (stage) => {
+      await stage.open();
+      const ids = stage.idsOn(0, 600);
+      const id = ids[0] as number;
+      const vshard = stage.vshardOf(id);
+      await stage.upsert(
+        0,
+        ids.map((other) => doc(other)),
+        2,
+      );
+      const done = stage.saboteurOn(1).block(3_000);
+      await stage.remove(0, ids.slice(400), 1);
+      // One entry each: more than the log of a vshard keeps.
+      for (let from = 0; from < 4_500; from += 250)
+        await Promise.all(range(250, from).map((generation) => stage.upsert(0, [doc(id, generation)], 1)));
+      expect(stage.table.head(vshard) - stage.table.appliedLsn(vshard, 1)).toBeGreaterThan(4_096);
+      await done;
+      await stage.level();
+      expect(await stage.assertEqualCopies(ids)).toBe(400);
+    });
+  });
+
+  test("by documents as large as a request can be gets them all", async () => {
+    await staged({ workers: 2, replicationFactor: 2, memoryBytes: 512 * 1024 * 1024 }, async (stage) => {
+      const docs = await stage.open();
+      const ids = stage.idsOn(0, 12);
+      const text = "x".repeat(stage.coordinator.maxBodyBytes - 4_096);
+      for (const id of ids) await docs.upsert({ id, vector: doc(id).vector, payload: { text } });
+      await stage.level();
+      await stage.kill(1);
+      await docs.delete(ids.slice(6));
+      await stage.level();
+      expect(await stage.assertEqualCopies(ids)).toBe(6);
     });
   });
 });

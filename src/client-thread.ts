@@ -1,0 +1,95 @@
+/**
+ * What every client thread of a cluster has, the main one and connected ones alike: bridges to the workers, admission, a
+ * coordinator, barriers.
+ *
+ * Invariant: the parts are of one thread and see the same topology and replica table; closing ends what waits in any of them.
+ */
+import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
+import { Coordinator } from "../actors/coordinator.ts";
+import { ShardloomError } from "./errors.ts";
+import { ClientPlane } from "./plane/client-plane.ts";
+import type { ControlClient } from "./plane/control-types.ts";
+import { AdmissionController } from "./routing/admission.ts";
+import type { AdmissionOptions } from "./routing/admission-options.ts";
+import type { CallDefaults } from "./routing/call-defaults.ts";
+import { systemClock } from "./runtime/clock.ts";
+import { systemRandom } from "./runtime/random.ts";
+import { systemScheduler } from "./runtime/scheduler.ts";
+import { ReplicaTable } from "./topology/replica-table.ts";
+import type { TopologySource } from "./topology/topology-source.ts";
+
+/** How much a client thread may have under way and waiting, and how it is shared. Plain data. */
+export type AdmissionLimits = Omit<AdmissionOptions, "clock" | "scheduler" | "shards">;
+
+/** What a client thread is made from. */
+export interface ClientThreadOptions {
+  readonly name: string;
+  readonly topology: TopologySource;
+  readonly replicas: SharedArrayBuffer;
+  readonly defaults: CallDefaults;
+  readonly admission: AdmissionLimits;
+  readonly spinLimitUs: number;
+  /** The thread's doorbell, when another thread has made it. @default a new one */
+  readonly block?: SharedArrayBuffer;
+}
+
+/** The client side of one thread. */
+export class ClientThread implements ControlClient {
+  readonly plane: ClientPlane;
+  readonly admission: AdmissionController;
+  readonly coordinator: Coordinator;
+  readonly barriers: BarrierCatalog;
+
+  constructor(options: ClientThreadOptions) {
+    const { name, topology, defaults, spinLimitUs, block } = options;
+    const thread = { clock: systemClock, scheduler: systemScheduler };
+    this.plane = new ClientPlane({
+      ...thread,
+      name,
+      topology,
+      spinLimitUs,
+      ...(block === undefined ? {} : { block }),
+    });
+    const { plane } = this;
+    this.admission = new AdmissionController({ ...thread, ...options.admission, shards: topology.current().shards });
+    this.coordinator = new Coordinator({
+      ...thread,
+      topology,
+      defaults,
+      random: systemRandom,
+      admission: this.admission,
+      requester: (shard) => plane.requester(shard),
+      lag: new ReplicaTable(options.replicas, topology, () => systemClock.nowMs()),
+    });
+    this.barriers = new BarrierCatalog({
+      ...thread,
+      coordinator: this.coordinator,
+      origin: `client:${name}`,
+      waitTimeoutMs: defaults.requestTimeoutMs,
+    });
+  }
+
+  get name(): string {
+    return this.plane.name;
+  }
+
+  get block(): SharedArrayBuffer {
+    return this.plane.block;
+  }
+
+  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void {
+    this.plane.attach(shard, bridge, block);
+    this.coordinator.workerReplaced(shard);
+  }
+
+  lose(shard: number, error: ShardloomError): void {
+    this.plane.lose(shard, error);
+  }
+
+  /** Fails what is open and refuses what comes. */
+  close(): void {
+    this.admission.close(new ShardloomError("ERR_CLOSED", "Cannot send request as the cluster is closed"));
+    this.coordinator.close();
+    this.plane.close();
+  }
+}

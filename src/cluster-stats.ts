@@ -1,0 +1,102 @@
+/**
+ * Statistics of a whole cluster: who is there, how healthy it is, how much it holds.
+ *
+ * Invariant: health and quorum are judged from one snapshot. `documents` counts each document once, however many copies it has;
+ * `bytes` counts what is held, copies included.
+ */
+import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
+import type { NodeTopology } from "./plane/node-topology.ts";
+import { MEMBER_STATE, type TopologySnapshot } from "./topology/snapshot.ts";
+
+/** `green`: every shard serves. `yellow`: some do not, every vshard has its primary. `red`: some vshards have no primary that serves. */
+export type ClusterHealth = "green" | "yellow" | "red";
+
+/** What {@link Cluster.clusterStats} tells. */
+export interface ClusterStats {
+  readonly nodes: number;
+  readonly healthyNodes: number;
+  readonly shards: number;
+  /** Shards that are up or draining. */
+  readonly onlineShards: number;
+  readonly health: ClusterHealth;
+  /** Whether a majority of the copies of every vshard serves: writes with `acks: "quorum"` can be acknowledged. */
+  readonly quorum: boolean;
+  readonly topologyEpoch: number;
+  readonly vshards: number;
+  readonly replicationFactor: number;
+  readonly collections: number;
+  readonly documents: number;
+  /** Bytes of rows and records in registered memory, all copies. */
+  readonly bytes: number;
+  /** Tick of every barrier that this thread has open, by name. */
+  readonly ticks: Readonly<Record<string, number>>;
+  /** Collections that did not answer in time; what they hold is missing in the sums. */
+  readonly missing: readonly string[];
+}
+
+/** How long a collection may take to tell what it holds. */
+const TIMEOUT_MS = 1_000;
+
+/** Whether a shard in this state serves. */
+function serves(state: number): boolean {
+  return state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING || state === MEMBER_STATE.SUSPECT;
+}
+
+/** Health and quorum of a snapshot. */
+export function judge(snapshot: TopologySnapshot): { readonly health: ClusterHealth; readonly quorum: boolean } {
+  const { states, groups } = snapshot;
+  let health: ClusterHealth = states.every((state) => state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING)
+    ? "green"
+    : "yellow";
+  let quorum = true;
+  for (const { copies } of groups) {
+    const serving = copies.reduce((sum, shard) => sum + Number(serves(states[shard] as number)), 0);
+    if (!serves(states[copies[0] as number] as number)) health = "red";
+    if (serving <= copies.length / 2) quorum = false;
+  }
+  return { health, quorum };
+}
+
+/** Asks every collection what it holds and puts everything together. */
+export async function gatherStats(
+  topology: NodeTopology,
+  vectors: VectorCatalog,
+  ticks: Readonly<Record<string, number>>,
+): Promise<ClusterStats> {
+  const snapshot = topology.current;
+  const { nodes, healthyNodes, shards, healthyShards } = topology.membership.counts();
+  const names = vectors.names();
+  const missing: string[] = [];
+  let documents = 0;
+  let bytes = 0;
+  await Promise.all(
+    names.map(async (name) => {
+      try {
+        const collection = await vectors.open(name, undefined);
+        const [count, status] = await Promise.all([
+          collection.count({ timeoutMs: TIMEOUT_MS }),
+          collection.status({ timeoutMs: TIMEOUT_MS }),
+        ]);
+        documents += count;
+        for (const { vectorBytes, heapBytes } of status) bytes += vectorBytes + heapBytes;
+      } catch {
+        missing.push(name); // dropped meanwhile, or a shard does not answer
+      }
+    }),
+  );
+  return {
+    nodes,
+    healthyNodes,
+    shards,
+    onlineShards: healthyShards,
+    ...judge(snapshot),
+    topologyEpoch: snapshot.topologyEpoch,
+    vshards: snapshot.vshards,
+    replicationFactor: snapshot.replicationFactor,
+    collections: names.length,
+    documents,
+    bytes,
+    ticks,
+    missing,
+  };
+}

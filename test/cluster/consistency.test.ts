@@ -1,0 +1,206 @@
+/** What each consistency and each policy does when copies are blocked, behind or gone. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Cluster, VectorCollection } from "../../src/index.ts";
+import { vshardOfId } from "../../src/topology/snapshot.ts";
+import { eventually } from "../support/cluster.ts";
+import { block, codeOf, kill, startCopies, stateOf, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+
+const FOUR = (value: number): Float32Array => new Float32Array(4).fill(value);
+const OPTIONS = { dimensions: 4, metric: "l2" } as const;
+
+/** An id whose primary is the shard. */
+function idOn(cluster: Cluster, shard: number, salt = ""): string {
+  for (let at = 0; ; at++) if (cluster.shardOfId(`${salt}${at}`) === shard) return `${salt}${at}`;
+}
+
+async function failure(call: Promise<unknown>): Promise<string> {
+  return call.then(() => "ok", codeOf);
+}
+
+async function elapsedMs(call: Promise<unknown>): Promise<number> {
+  const began = performance.now();
+  await call.catch(() => undefined);
+  return performance.now() - began;
+}
+
+describe("a blocked replica", () => {
+  let cluster: Cluster;
+  let docs: VectorCollection;
+  beforeAll(async () => {
+    cluster = await startCopies({ maxHandlerMs: 20_000 });
+    docs = await cluster.vectors("docs", OPTIONS);
+    await docs.upsert(
+      Array.from({ length: 200 }, (_, id) => ({ id, vector: FOUR(id) })),
+      { acks: "all" },
+    );
+    for (let round = 0; round < 150; round++)
+      await docs.search(FOUR(1), { consistency: "eventual", strategy: "random" });
+  });
+  afterAll(() => cluster.close());
+
+  it("is not read under a bound that it exceeds, nor by a session that is ahead of it", async () => {
+    const id = idOn(cluster, 0);
+    await docs.upsert({ id, vector: FOUR(1) }, { acks: "all" });
+    const { end } = await block(cluster, 2, 700);
+    const session = cluster.session();
+    const writtenAt = performance.now();
+    await docs.upsert({ id, vector: FOUR(2) }, { acks: "one", session });
+    await eventually("the bound has passed", () => performance.now() - writtenAt > 60);
+    for (const strategy of ["random", "round-robin", "power-of-two", "least-connections"] as const) {
+      for (let round = 0; round < 10; round++) {
+        const bounded = await docs.get(id, { consistency: "bounded-staleness", maxStalenessMs: 50, strategy });
+        expect(bounded?.vector).toEqual(FOUR(2));
+        expect((await docs.get(id, { session, strategy }))?.vector).toEqual(FOUR(2));
+        expect((await docs.get(id, { consistency: "strong", strategy }))?.vector).toEqual(FOUR(2));
+      }
+    }
+    expect(performance.now() - writtenAt, "before the block has ended").toBeLessThan(690);
+    await end;
+  });
+
+  it("is refused typed under a bound when the primary is gone too, and waited for when the read waits", async () => {
+    const twoCopies = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
+    try {
+      const two = await twoCopies.vectors("docs", OPTIONS);
+      const key = idOn(twoCopies, 0);
+      const { topology } = twoCopies;
+      const replica = topology.copies[2 * vshardOfId(topology, key) + 1] as number;
+      await two.upsert({ id: key, vector: FOUR(1) }, { acks: "all" });
+      const { end } = await block(twoCopies, replica, 900);
+      const session = twoCopies.session();
+      await two.upsert({ id: key, vector: FOUR(2) }, { acks: "one", session });
+      const restarted = kill(twoCopies, 0);
+      await eventually("the primary is gone", () => stateOf(twoCopies, 0) !== "up");
+      const stale = { consistency: "bounded-staleness", maxStalenessMs: 1 } as const;
+      const began = performance.now();
+      const waited = Promise.all([two.get(key, stale), two.get(key, { session })]);
+      expect(await failure(two.get(key, { ...stale, unavailable: "fail" }))).toBe("ERR_STALE_REPLICA");
+      expect(await failure(two.get(key, { session, unavailable: "fail" }))).toBe("ERR_STALE_REPLICA");
+      expect(await failure(two.get(key, { consistency: "strong", unavailable: "fail" }))).toBe("ERR_UNAVAILABLE");
+      expect(performance.now() - began, "failed at once").toBeLessThan(400);
+      for (const document of await waited) expect(document?.vector).toEqual(FOUR(2));
+      await Promise.all([end, restarted]);
+    } finally {
+      await twoCopies.close();
+    }
+  });
+
+  it("holds up no write that needs only a quorum, and fails one that needs it with ERR_QUORUM within the deadline", async () => {
+    const { end } = await block(cluster, 1, 1_200);
+    const id = idOn(cluster, 0, "quorum");
+    expect(await elapsedMs(docs.upsert({ id, vector: FOUR(1) }, { acks: "quorum" }))).toBeLessThan(400);
+    expect(await elapsedMs(docs.upsert({ id, vector: FOUR(2) }, { acks: 2 }))).toBeLessThan(400);
+    const began = performance.now();
+    for (const acks of ["all", 3] as const)
+      await expect(docs.upsert({ id, vector: FOUR(3) }, { acks, timeoutMs: 250 })).rejects.toMatchObject({
+        code: "ERR_QUORUM",
+        details: { acks: 3 },
+      });
+    await expect(docs.delete(id, { acks: "all", timeoutMs: 250 })).rejects.toMatchObject({ code: "ERR_QUORUM" });
+    expect(performance.now() - began).toBeLessThan(900);
+    await end;
+    const copies = await whenCopiesEqual(cluster, docs);
+    expect(copies.has(id), "in doubt means that it may well have been done").toBe(false);
+  });
+
+  it("is outrun: eventual reads are hedged and answered well before the block ends", async () => {
+    await whenAllUp(cluster);
+    for (let round = 0; round < 200; round++) await docs.get(1, { consistency: "eventual", strategy: "round-robin" });
+    const before = cluster.routerStats();
+    const { end } = await block(cluster, 2, 900);
+    const began = performance.now();
+    const calls = Array.from({ length: 6 }, () =>
+      docs.search(FOUR(3), { k: 1, consistency: "eventual", strategy: "random" }),
+    );
+    for (const { hits } of await Promise.all(calls)) expect(hits[0]?.id).toBe(3);
+    expect(performance.now() - began).toBeLessThan(500);
+    const after = cluster.routerStats();
+    expect(after.hedges - before.hedges + after.retries - before.retries).toBeGreaterThan(0);
+    await end;
+  });
+
+  it("without a hedge a read of it waits for it", async () => {
+    await whenAllUp(cluster);
+    const { end } = await block(cluster, 2, 500);
+    const began = performance.now();
+    const calls = Array.from({ length: 12 }, () =>
+      docs.search(FOUR(3), { k: 1, consistency: "eventual", strategy: "round-robin", hedge: false }),
+    );
+    await Promise.all(calls);
+    expect(performance.now() - began).toBeGreaterThan(300);
+    await end;
+  });
+});
+
+describe("a dead primary", () => {
+  let cluster: Cluster;
+  let docs: VectorCollection;
+  const ids = Array.from({ length: 120 }, (_, id) => id);
+  beforeAll(async () => {
+    cluster = await startCopies({ replicationFactor: 1 });
+    docs = await cluster.vectors("docs", OPTIONS);
+    await docs.upsert(ids.map((id) => ({ id, vector: FOUR(id), payload: { id } })));
+  });
+  afterAll(() => cluster.close());
+
+  it("each policy does what it says: fail, leave out and say so, wait", async () => {
+    const lost = ids.filter((id) => cluster.shardOfId(id) === 1);
+    const restarted = kill(cluster, 1);
+    await eventually("shard 1 is gone", () => stateOf(cluster, 1) !== "up");
+    const query = { k: 200, exact: true } as const;
+    const waiting = [docs.search(FOUR(0), { ...query, unavailable: "wait" }), docs.search(FOUR(0), query)];
+    const count = docs.count({ unavailable: "wait" });
+    const outcomes = await Promise.all([
+      failure(docs.search(FOUR(0), { ...query, unavailable: "fail" })),
+      failure(docs.count({ unavailable: "fail" })),
+      failure(docs.get(lost[0] as number, { unavailable: "fail" })),
+    ]);
+    const partial = await docs.search(FOUR(0), { ...query, unavailable: "partial", explain: true });
+    expect(stateOf(cluster, 1), "all that was while it was gone").not.toBe("up");
+    expect(outcomes).toEqual(["ERR_UNAVAILABLE", "ERR_UNAVAILABLE", "ERR_UNAVAILABLE"]);
+    expect(partial.hits).toHaveLength(ids.length - lost.length);
+    expect(partial.hits.filter(({ id }) => lost.includes(id as number))).toEqual([]);
+    expect(partial.completeness).toMatchObject({ complete: false, unavailable: 1, answered: 2 });
+    expect(partial.completeness.vshards.answered).toBeLessThan(partial.completeness.vshards.planned);
+    expect(partial.explain?.plan.unavailable).toMatchObject([{ reason: "down" }]);
+    expect((await docs.get(ids.find((id) => !lost.includes(id)) as number, { unavailable: "fail" }))?.id).toBeDefined();
+    for (const { hits, completeness } of await Promise.all(waiting)) {
+      expect(hits).toHaveLength(ids.length);
+      expect(completeness.complete).toBe(true);
+    }
+    expect(await count).toBe(ids.length);
+    await restarted;
+  });
+
+  it("a wait ends at its deadline, typed, or when its signal fires", async () => {
+    await whenAllUp(cluster);
+    const restarted = kill(cluster, 1);
+    await eventually("shard 1 is gone", () => stateOf(cluster, 1) !== "up");
+    const controller = new AbortController();
+    const aborted = failure(docs.search(FOUR(0), { signal: controller.signal }));
+    const late = docs.search(FOUR(0), { timeoutMs: 20 });
+    controller.abort();
+    expect(await aborted).toBe("ERR_ABORTED");
+    expect(["ERR_UNAVAILABLE", "ERR_TIMEOUT"]).toContain(await failure(late));
+    await restarted;
+  });
+
+  it("gather: a quorum and best effort answer without the shard and say what is missing", async () => {
+    await whenAllUp(cluster);
+    const { end } = await block(cluster, 2, 600);
+    const search = { k: 200, exact: true, timeoutMs: 300 } as const;
+    const [quorum, two, best, all] = await Promise.all([
+      docs.search(FOUR(0), { ...search, gather: "quorum" }),
+      docs.search(FOUR(0), { ...search, gather: { quorum: 2 } }),
+      docs.search(FOUR(0), { ...search, gather: "best-effort" }),
+      failure(docs.search(FOUR(0), search)),
+    ]);
+    for (const { hits, completeness } of [quorum, two, best]) {
+      expect(completeness).toMatchObject({ planned: 3, answered: 2, complete: false });
+      expect(hits.map(({ id }) => id)).toEqual(ids.filter((id) => cluster.shardOfId(id) !== 2));
+    }
+    expect(best.completeness.timedOut).toBe(1);
+    expect(all).toBe("ERR_TIMEOUT");
+    await end;
+  });
+});

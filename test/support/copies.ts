@@ -1,0 +1,138 @@
+/**
+ * What the tests of replicated clusters share: starting one, breaking one of its workers, and looking at one copy at a time.
+ *
+ * Invariant: everything here goes through the public API, so that what the tests see is what users see.
+ */
+import { expect } from "vitest";
+import {
+  type Cluster,
+  type ClusterOptions,
+  type MemberStateName,
+  ShardloomError,
+  type VectorCollection,
+} from "../../src/index.ts";
+import { createSeededRandom, type Random } from "../../src/runtime/random.ts";
+import { saboteur } from "./actors.ts";
+import { eventually, keyOnShard, startTestCluster } from "./cluster.ts";
+
+/** The seed of this run and a generator made from it. */
+export function seeded(salt: number): { seed: number; random: Random } {
+  const seed = Number(process.env["SEED"] ?? 1);
+  return { seed, random: createSeededRandom((seed ^ Math.imul(salt, 0x9e3779b1)) >>> 0) };
+}
+
+/** Admission that sheds nothing: what it sheds is for its own tests. */
+const PATIENT = { maxQueueDelayMs: 60_000 };
+
+/** Three workers, a small map of vshards, and as many copies as asked for. */
+export function startCopies(options: ClusterOptions = {}): Promise<Cluster> {
+  return startTestCluster({ workers: 3, vshards: 16, replicationFactor: 3, admission: PATIENT, ...options });
+}
+
+/** Blocks a shard's thread in JavaScript. @returns when it is really blocked: the end of the block */
+export async function block(cluster: Cluster, shard: number, milliseconds: number): Promise<{ end: Promise<unknown> }> {
+  const end = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).block(milliseconds, { timeoutMs: 20_000 });
+  end.catch(() => undefined);
+  await eventually(`shard ${shard} is busy`, () => {
+    const beat = cluster.heartbeats()[shard];
+    return beat?.activity === "js" && beat.sinceMs < performance.timeOrigin + performance.now();
+  });
+  return { end };
+}
+
+/** How a worker is made to die. */
+export type Sabotage = "exit" | "throw" | "hang";
+export const SABOTAGES: readonly Sabotage[] = ["exit", "throw", "hang"];
+
+/** Kills the worker of a shard. @returns resolves when its successor serves */
+export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit"): Promise<void> {
+  const ref = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard));
+  const call = { timeoutMs: 20_000 };
+  const restarted = new Promise<void>((resolve) => {
+    const listener = (event: { shard: number }): void => {
+      if (event.shard !== shard) return;
+      cluster.off("worker-restarted", listener);
+      resolve();
+    };
+    cluster.on("worker-restarted", listener);
+  });
+  const death =
+    sabotage === "exit"
+      ? ref.exit(1, call)
+      : sabotage === "throw"
+        ? ref.throwOutside(undefined, call)
+        : ref.block(1e9, call);
+  death.catch(() => undefined);
+  return restarted;
+}
+
+/** Resolves when a shard is in a state. */
+export function whenState(cluster: Cluster, shard: number, state: MemberStateName): Promise<void> {
+  return eventually(`shard ${shard} is ${state}`, () => stateOf(cluster, shard) === state);
+}
+
+/** The state of a shard. */
+export function stateOf(cluster: Cluster, shard: number): MemberStateName | undefined {
+  return cluster.members().find(({ id }) => id === `shard-${shard}`)?.state;
+}
+
+/** Resolves when every shard is up. */
+export async function whenAllUp(cluster: Cluster): Promise<void> {
+  for (let shard = 0; shard < cluster.options.workers; shard++) await whenState(cluster, shard, "up");
+}
+
+/** The code of a failure, which must be one of ours. */
+export function codeOf(error: unknown): string {
+  if (!ShardloomError.is(error)) throw error;
+  return error.code;
+}
+
+/** What every copy holds, by the shard that answered: all other shards are drained meanwhile. Every vshard must have a copy there. */
+export async function readCopy(
+  cluster: Cluster,
+  docs: VectorCollection,
+  shard: number,
+): Promise<Map<string | number, number>> {
+  const others = Array.from({ length: cluster.options.workers }, (_, at) => at).filter((at) => at !== shard);
+  for (const other of others) cluster.drain(other);
+  try {
+    const { hits, explain, completeness } = await docs.search(new Float32Array(docs.options.dimensions), {
+      k: 65_536,
+      exact: true,
+      consistency: "eventual",
+      includeVector: true,
+      includePayload: false,
+      hedge: false,
+      explain: true,
+    });
+    expect(completeness.complete).toBe(true);
+    expect(explain?.outcomes.map(({ servedBy }) => servedBy)).toEqual([[shard]]);
+    expect(new Set(hits.map(({ id }) => id)).size, "each id once").toBe(hits.length);
+    return new Map(hits.map(({ id, vector }) => [id, vector?.[0] as number]));
+  } finally {
+    for (const other of others) cluster.resume(other);
+  }
+}
+
+/** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */
+export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<Map<string | number, number>> {
+  await whenAllUp(cluster);
+  let last: Map<string | number, number>[] = [];
+  await eventually("all copies are equal", async () => {
+    last = [];
+    for (let shard = 0; shard < cluster.options.workers; shard++) last.push(await readCopy(cluster, docs, shard));
+    return last.every((copy) => sameEntries(copy, last[0] as Map<string | number, number>));
+  }).catch((error: unknown) => {
+    expect(last.map(sortedEntries)).toEqual(last.map(() => sortedEntries(last[0] as Map<string | number, number>)));
+    throw error;
+  });
+  return last[0] as Map<string | number, number>;
+}
+
+function sameEntries(a: Map<string | number, number>, b: Map<string | number, number>): boolean {
+  return a.size === b.size && [...a].every(([id, value]) => b.get(id) === value);
+}
+
+function sortedEntries(copy: Map<string | number, number>): [string | number, number][] {
+  return [...copy].sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
+}
