@@ -36,7 +36,7 @@ import { Copies } from "./replication/copies.ts";
 import { Primary } from "./replication/primary.ts";
 import { VshardGate } from "./replication/vshard-gate.ts";
 import { Shard } from "./shard.ts";
-import { createVectorEngine, type VectorEngine, type VectorRecovery } from "./vector/vector-engine.ts";
+import { createShardEngines, type ShardEngines } from "./shard-engines.ts";
 
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
@@ -114,16 +114,16 @@ class ShardHost {
   }
 
   async run(): Promise<string> {
-    let engine: VectorEngine | undefined;
+    let engines: ShardEngines | undefined;
     let kernels: Kernels | undefined;
     try {
       const definitions = await loadActors(this.#task.actorUrls);
       const arena = new Arena(this.#task.memory);
       kernels = new Kernels(this.#task.kernels, arena, undefined, this.#task.shard);
-      engine = createVectorEngine(this.#engineContext(arena, kernels), this.#recovery());
-      this.#compose(definitions, engine);
-      const recovered = [...engine.roots()].map(([collection, state]) => ({ engine: "vector", collection, state }));
-      this.#becomeReady({ actors: tableOf(definitions), recovered });
+      const recover = this.#task.incarnation === 1 ? undefined : this.#task.recover;
+      engines = await createShardEngines(this.#engineContext(arena, kernels), recover);
+      this.#compose(definitions, engines);
+      this.#becomeReady({ actors: tableOf(definitions), recovered: engines.recovered });
     } catch (error) {
       this.#refuse(error);
       await this.#stopped;
@@ -135,7 +135,7 @@ class ShardHost {
     if (ending === "retired") return ending;
     this.#primary?.close();
     this.#barriers.close();
-    engine.close();
+    engines.close();
     kernels.close();
     return ending;
   }
@@ -187,14 +187,7 @@ class ShardHost {
     );
   }
 
-  /** What a successor takes over; the first worker of a shard has nothing to. */
-  #recovery(): VectorRecovery | undefined {
-    if (this.#task.incarnation === 1) return undefined;
-    const collections = this.#task.recover.filter((entry) => entry.engine === "vector").map((entry) => entry.state);
-    return { collections: collections as VectorRecovery["collections"] };
-  }
-
-  #compose(definitions: readonly AnyActorDefinition[], engine: VectorEngine): void {
+  #compose(definitions: readonly AnyActorDefinition[], engines: ShardEngines): void {
     const { shard, incarnation } = this.#task;
     const topology = this.#topology;
     const codec = createValueCodec();
@@ -234,7 +227,7 @@ class ShardHost {
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
-    const { gate, copies, primary } = this.#replication([engine]);
+    const { gate, copies, primary } = this.#replication(engines.all);
     this.#primary = primary;
     this.#shard = new Shard({
       shard,
@@ -244,7 +237,7 @@ class ShardHost {
       codec,
       gate,
       writes: primary,
-      engines: [engine, copies, this.#barriers],
+      engines: [...engines.all, copies, this.#barriers],
       actors,
       actorTable: table,
       onDirty: () => this.#plane?.dirty(),
@@ -263,7 +256,7 @@ class ShardHost {
       sweep: (nowMs) => {
         actors.sweep(nowMs);
       },
-      background: (budgetMs) => engine.background?.(budgetMs) ?? false,
+      background: (budgetMs) => engines.background(budgetMs),
     });
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);

@@ -78,6 +78,8 @@ interface OpenAsk {
   readonly server: BridgeServer;
   readonly slot: number;
   readonly sequence: number;
+  /** How long it had waited when it was delivered. */
+  readonly waitedUs: number;
 }
 
 /** One object for all deliveries: the actor system keeps none. */
@@ -291,7 +293,7 @@ export class Shard {
     this.#currentSlot = slot;
     this.#currentSequence = sequence;
     this.#options.actors.deliver(delivery, this.#sink);
-    if (this.#currentToken !== 0) this.#asks.set(token, { server, slot, sequence });
+    if (this.#currentToken !== 0) this.#asks.set(token, { server, slot, sequence, waitedUs: this.#waitedUs });
     this.#currentToken = 0;
   }
 
@@ -318,25 +320,25 @@ export class Shard {
     const { codec, onDirty } = this.#options;
     if (token === this.#currentToken) {
       const byteLength = codec.prepare(value);
-      this.#claimAnswer(this.#currentServer, this.#currentSlot, this.#currentSequence, byteLength);
+      this.#claimAnswer(this.#currentServer, this.#currentSlot, this.#currentSequence, byteLength, this.#waitedUs);
       this.#currentToken = 0;
       return;
     }
     const ask = this.#asks.get(token);
     if (ask === undefined) return;
     const byteLength = codec.prepare(value);
-    this.#claimAnswer(ask.server, ask.slot, ask.sequence, byteLength);
+    this.#claimAnswer(ask.server, ask.slot, ask.sequence, byteLength, ask.waitedUs);
     this.#asks.delete(token);
     onDirty();
   }
 
   /** Writes the prepared answer in place. When it does not fit, the ask stays open for the error. */
-  #claimAnswer(server: BridgeServer, slot: number, sequence: number, byteLength: number): void {
+  #claimAnswer(server: BridgeServer, slot: number, sequence: number, byteLength: number, waitedUs: number): void {
     const reply = this.#reply;
     reply.begin(server, ACTOR_ASK, slot, sequence, FLAG_REPLY);
     reply.claim(byteLength);
     this.#options.codec.copyPrepared(reply.bytes, reply.offset);
-    reply.end();
+    reply.end(0, waitedUs);
   }
 
   #answerError(token: number, error: ShardloomError): void {

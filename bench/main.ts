@@ -20,6 +20,7 @@ export const BENCHES: Readonly<Record<string, () => Promise<{ readonly bench: Be
   search: () => import("./macro/search.ts"),
   barrier: () => import("./macro/barrier.ts"),
   gather: () => import("./macro/gather.ts"),
+  text: () => import("./macro/text.ts"),
 };
 
 const USAGE = `usage: bench <${Object.keys(BENCHES).join("|")}|all> [--smoke|--full] [--json FILE] [--seed N]`;

@@ -7,6 +7,9 @@
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
+import type { TextCollection } from "../actors/text/client-collection.ts";
+import { TextCatalog } from "../actors/text/text-catalog.ts";
+import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
@@ -26,8 +29,9 @@ import {
   resolveClusterOptions,
 } from "./cluster-options.ts";
 import { type ClusterStats, gatherStats } from "./cluster-stats.ts";
+import { createWorkers } from "./cluster-workers.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
-import { ControlPlane } from "./plane/control-plane.ts";
+import type { ControlPlane } from "./plane/control-plane.ts";
 import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
 import { NodeTopology, type PlacementChange } from "./plane/node-topology.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
@@ -77,7 +81,6 @@ export interface ClusterInfo {
   readonly collections: readonly string[];
 }
 
-const WORKER_URL: URL = new URL("../actors/shard.worker.js", import.meta.url);
 /** How long `info` waits for a worker's counters. */
 const STATS_TIMEOUT_MS = 500;
 /** Owner number of regions that the main thread registers. */
@@ -94,6 +97,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #client: ClientThread;
   readonly #control: ControlPlane;
   readonly #vectors: VectorCatalog;
+  readonly #texts: TextCatalog;
   readonly #compiled: WebAssembly.Module;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
@@ -141,8 +145,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#topology.on("change", (change) => this.emit("member-changed", change));
+    this.#texts = new TextCatalog({ coordinator: this.#client.coordinator, assertOpen: () => this.#assertOpen() });
     this.#compiled = kernels;
-    this.#control = this.#createControlPlane(memory, kernels);
+    this.#control = createWorkers(options, {
+      topology: this.#topology.block,
+      replicas: this.#replicas,
+      memory,
+      kernels,
+      recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
+    });
+    this.#followWorkers();
     this.#ports = new ClusterPorts(this.#control, this.#vectors);
   }
 
@@ -182,6 +194,20 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   /** Drops a collection and frees its regions. @returns whether it existed */
   dropVectors(name: string): Promise<boolean> {
     return this.#vectors.drop(name);
+  }
+
+  /**
+   * Opens a collection of texts, creating it when it is new and `options` are given.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
+   */
+  text(name: string, options?: TextCollectionOptions): Promise<TextCollection> {
+    return this.#texts.open(name, options);
+  }
+
+  /** Drops a collection of texts and frees its regions. @returns whether it existed */
+  dropText(name: string): Promise<boolean> {
+    return this.#texts.drop(name);
   }
 
   /**
@@ -305,7 +331,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       regions: this.#regions.list().length,
       client: this.#client.plane.stats(),
       workers: this.#control.heartbeats().map((beat) => ({ ...beat, stats: stats[beat.shard] })),
-      collections: this.#vectors.names(),
+      collections: [...this.#vectors.names(), ...this.#texts.names()],
     };
   }
 
@@ -339,42 +365,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#kernels.close();
   }
 
-  #createControlPlane(memory: WebAssembly.Memory, kernels: WebAssembly.Module): ControlPlane {
-    const { options } = this;
-    const { creditMessages } = options;
-    const control = new ControlPlane({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      shards: options.workers,
-      topology: this.#topology.block,
-      replicas: this.#replicas,
-      memory,
-      kernels,
-      workerUrl: WORKER_URL,
-      actorUrls: options.actors.map((url) => url.href),
-      bridge: {
-        requestCapacityBytes: options.requestRingBytes,
-        replyCapacityBytes: options.replyRingBytes,
-        creditMessages,
-      },
-      mesh: { requestCapacityBytes: options.meshRingBytes, replyCapacityBytes: options.meshRingBytes, creditMessages },
-      maxHandlerMs: options.maxHandlerMs,
-      maxNativeMs: options.maxNativeMs,
-      startTimeoutMs: options.startTimeoutMs,
-      spinLimitUs: options.spinLimitUs,
-      defaults: callDefaults(options),
-      workerNice: options.workerNice,
-      ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
-      recover: (shard) => this.#vectors.recoverTasks(shard),
-    });
-    control.on("worker-lost", (event) => this.emit("worker-lost", event));
-    control.on("worker-down", (event) => this.emit("worker-down", event));
-    control.on("worker-restarted", (event) => {
+  #followWorkers(): void {
+    this.#control.on("worker-lost", (event) => this.emit("worker-lost", event));
+    this.#control.on("worker-down", (event) => this.emit("worker-down", event));
+    this.#control.on("worker-restarted", (event) => {
       this.#vectors.recovered(event.shard, event.ready.recovered);
+      this.#texts.recovered(event.shard, event.ready.recovered);
       this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
-    return control;
   }
 
   #change(act: (membership: Membership) => boolean): boolean {

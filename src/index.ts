@@ -7,6 +7,18 @@ export type { CallOptions, ReadOptions, WriteOptions } from "../actors/call-opti
 export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type {
+  StoredText,
+  TextCollection,
+  TextDocument,
+  TextGetOptions,
+  TextHit,
+  TextSearchOptions,
+  TextSearchResult,
+  TextUpsertOptions,
+} from "../actors/text/client-collection.ts";
+export type { TextCollectionOptions } from "../actors/text/text-options.ts";
+export type { TextShardStatus } from "../actors/text/text-replies.ts";
+export type {
   GetOptions,
   LoadProgress,
   SearchOptions,

@@ -19,6 +19,7 @@ import {
   COPY,
   type CopyStatus,
   entryBytes,
+  MESSAGE_OVERHEAD_BYTES,
   PART,
   type ReplicaSource,
   readCopies,
@@ -29,7 +30,7 @@ import {
 
 /** Messages with entries that may be unanswered. */
 const WINDOW = 4;
-/** Bytes of entries in one message, unless one entry alone is larger. */
+/** Bytes of entries in one message, if so many fit one, unless one entry alone is larger. */
 const MESSAGE_BYTES: number = 64 * 1024;
 /** Pause before a peer that failed is asked again; it doubles up to the most with every failure in a row. */
 const RETRY_MS = 20;
@@ -160,6 +161,7 @@ export class ReplicaLink {
   #append(requester: PeerRequester): boolean {
     const entries: VshardEntry[] = [];
     const last = new Map<OwnedVshard, number>();
+    const limit = Math.min(MESSAGE_BYTES, requester.maxPayloadBytes - MESSAGE_OVERHEAD_BYTES);
     let bytes = 0;
     for (const owned of this.#dirty) {
       const copy = this.#copy(owned);
@@ -169,14 +171,14 @@ export class ReplicaLink {
         continue;
       }
       for (let entry = log.at(copy.sent + 1); entry !== undefined; entry = log.at(copy.sent + 1)) {
-        if (entries.length > 0 && bytes + entryBytes(entry) > MESSAGE_BYTES) break;
+        if (entries.length > 0 && bytes + entryBytes(entry) > limit) break;
         entries.push({ vshard, entry });
         bytes += entryBytes(entry);
         copy.sent = entry.lsn;
         last.set(owned, entry.lsn);
       }
       if (copy.sent === log.head) this.#dirty.delete(owned);
-      if (bytes >= MESSAGE_BYTES) break;
+      if (bytes >= limit) break;
       if (copy.sent < log.head) break; // the message is full
     }
     if (entries.length === 0) return false;

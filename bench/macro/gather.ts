@@ -1,5 +1,5 @@
 /**
- * Bench `gather` (C3): what hedging makes of one slow shard, in latency and in requests.
+ * Bench `gather`: the merge of ranked answers (C2, see merge.ts), and what hedging makes of one slow shard, in latency and in requests.
  *
  * Reads over 4 shards with 3 copies of everything, on real threads; shards sleep while they serve, so latency is theirs
  * and not the cores'. Slow: on one shard 2 % of the requests take 50 times as long, and hold up what comes behind them.
@@ -8,6 +8,7 @@
  */
 import { judge } from "../harness/goals.ts";
 import { type Bench, type BenchContext, type BenchReport, interleave, sized } from "../harness/harness.ts";
+import { measureMerge } from "../micro/merge.ts";
 import { LoadedSide, p99Ratio, p99Row, type Side } from "./replica-load.ts";
 import { ReplicaStage } from "./replica-stage.ts";
 
@@ -57,4 +58,14 @@ async function measureHedging(context: BenchContext): Promise<BenchReport> {
   }
 }
 
-export const bench: Bench = { name: "gather", run: measureHedging };
+async function run(context: BenchContext): Promise<BenchReport> {
+  const merging = await measureMerge(context);
+  const hedging = await measureHedging(context);
+  return {
+    rows: [...merging.rows, ...hedging.rows],
+    goals: [...merging.goals, ...hedging.goals],
+    notes: [...merging.notes, ...hedging.notes],
+  };
+}
+
+export const bench: Bench = { name: "gather", run };

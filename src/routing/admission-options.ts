@@ -30,7 +30,7 @@ export interface AdmissionOptions {
   readonly maxQueuedBytes?: number;
   /**
    * Longest wait here that a new request is let in for, in ms, > 0; a shorter deadline shortens it. One that turns out to have waited
-   * twice as long is refused then. @default 150
+   * twice as long is refused then. @default 30000, so that deadlines decide
    */
   readonly maxQueueDelayMs?: number;
   /** Shares of tenants by name, `0.001..1000`; others have 1. @default none */
@@ -67,7 +67,7 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
     targetQueueMs: options.targetQueueMs ?? 5,
     maxQueued: options.maxQueued ?? 4096,
     maxQueuedBytes: options.maxQueuedBytes ?? 64 * MIB,
-    maxQueueDelayMs: options.maxQueueDelayMs ?? 150,
+    maxQueueDelayMs: options.maxQueueDelayMs ?? 30_000,
     tenantWeights: options.tenantWeights ?? {},
   };
   assertWhole(resolved, "shards", 1, MAX_SHARDS);

@@ -220,7 +220,8 @@ function quorumOf(planned: number, policy: GatherPolicy): number {
   return quorum;
 }
 
-function summarize(outcomes: readonly ShardOutcome[]): Completeness {
+/** The record of these outcomes, as that of one gather. */
+export function summarize(outcomes: readonly ShardOutcome[]): Completeness {
   const counts = { answered: 0, empty: 0, failed: 0, "timed-out": 0, unavailable: 0, stale: 0 };
   let planned = 0;
   let answered = 0;

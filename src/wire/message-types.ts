@@ -3,7 +3,7 @@
  *
  * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
  * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor,
- * 0x03 barrier, 0x05 replica.
+ * 0x03 barrier, 0x04 text, 0x05 replica.
  */
 import { ShardloomError } from "../errors.ts";
 
@@ -40,6 +40,15 @@ export const MESSAGE_TYPES = {
   "vector.status": { id: 0x0108, reply: true, idempotent: true, plane: "data", routing: "none" },
   "actor.ask": { id: 0x0201, reply: true, idempotent: false, plane: "data", routing: "none" },
   "actor.tell": { id: 0x0202, reply: false, idempotent: false, plane: "data", routing: "none" },
+  "text.open": { id: 0x0401, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "text.drop": { id: 0x0402, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "text.upsert": { id: 0x0403, reply: true, idempotent: true, plane: "data", routing: "write" },
+  "text.get": { id: 0x0404, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "text.delete": { id: 0x0405, reply: true, idempotent: true, plane: "data", routing: "write" },
+  "text.count": { id: 0x0406, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "text.search": { id: 0x0407, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "text.stats": { id: 0x0408, reply: true, idempotent: true, plane: "data", routing: "read" },
+  "text.status": { id: 0x0409, reply: true, idempotent: true, plane: "data", routing: "none" },
   "barrier.open": { id: 0x0301, reply: true, idempotent: false, plane: "data", routing: "none" },
   "barrier.close": { id: 0x0302, reply: true, idempotent: true, plane: "data", routing: "none" },
   "barrier.join": { id: 0x0303, reply: true, idempotent: true, plane: "data", routing: "none" },
@@ -68,6 +77,15 @@ export const VECTOR_SEARCH: number = MESSAGE_TYPES["vector.search"].id;
 export const VECTOR_STATUS: number = MESSAGE_TYPES["vector.status"].id;
 export const ACTOR_ASK: number = MESSAGE_TYPES["actor.ask"].id;
 export const ACTOR_TELL: number = MESSAGE_TYPES["actor.tell"].id;
+export const TEXT_OPEN: number = MESSAGE_TYPES["text.open"].id;
+export const TEXT_DROP: number = MESSAGE_TYPES["text.drop"].id;
+export const TEXT_UPSERT: number = MESSAGE_TYPES["text.upsert"].id;
+export const TEXT_GET: number = MESSAGE_TYPES["text.get"].id;
+export const TEXT_DELETE: number = MESSAGE_TYPES["text.delete"].id;
+export const TEXT_COUNT: number = MESSAGE_TYPES["text.count"].id;
+export const TEXT_SEARCH: number = MESSAGE_TYPES["text.search"].id;
+export const TEXT_STATS: number = MESSAGE_TYPES["text.stats"].id;
+export const TEXT_STATUS: number = MESSAGE_TYPES["text.status"].id;
 export const BARRIER_OPEN: number = MESSAGE_TYPES["barrier.open"].id;
 export const BARRIER_CLOSE: number = MESSAGE_TYPES["barrier.close"].id;
 export const BARRIER_JOIN: number = MESSAGE_TYPES["barrier.join"].id;

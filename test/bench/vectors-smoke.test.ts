@@ -1,4 +1,4 @@
-/** The benches search and embed at smoke size: every part works; their figures mean nothing. */
+/** The benches search, text and embed at smoke size: every part works; their figures mean nothing. */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,6 +15,7 @@ interface Report {
 
 test.each([
   ["search", ["V2"]],
+  ["text", ["C5", "C5b"]],
   ["embed", ["E1a", "E1b", "E1c"]],
 ])(
   "bench %s --smoke writes rows with samples and a verdict for every goal",

@@ -29,8 +29,12 @@ describe("a blocked replica", () => {
   beforeAll(async () => {
     cluster = await startCopies({ maxHandlerMs: 20_000 });
     docs = await cluster.vectors("docs", OPTIONS);
-    await docs.upsert(Array.from({ length: 200 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all" });
-    for (let round = 0; round < 150; round++) await docs.search(FOUR(1), { consistency: "eventual", strategy: "random" });
+    await docs.upsert(
+      Array.from({ length: 200 }, (_, id) => ({ id, vector: FOUR(id) })),
+      { acks: "all" },
+    );
+    for (let round = 0; round < 150; round++)
+      await docs.search(FOUR(1), { consistency: "eventual", strategy: "random" });
   });
   afterAll(() => cluster.close());
 
@@ -105,7 +109,9 @@ describe("a blocked replica", () => {
     const before = cluster.routerStats();
     const { end } = await block(cluster, 2, 900);
     const began = performance.now();
-    const calls = Array.from({ length: 6 }, () => docs.search(FOUR(3), { k: 1, consistency: "eventual", strategy: "random" }));
+    const calls = Array.from({ length: 6 }, () =>
+      docs.search(FOUR(3), { k: 1, consistency: "eventual", strategy: "random" }),
+    );
     for (const { hits } of await Promise.all(calls)) expect(hits[0]?.id).toBe(3);
     expect(performance.now() - began).toBeLessThan(500);
     const after = cluster.routerStats();

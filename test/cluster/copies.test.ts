@@ -84,7 +84,10 @@ describe.each([2, 3])("%i copies", (replicationFactor) => {
   });
 
   it("one-sided readers see each document once", async () => {
-    const found = docs.reader().scanExact(new Float32Array(DIMENSIONS), 1_000).hits.map(({ id }) => id);
+    const found = docs
+      .reader()
+      .scanExact(new Float32Array(DIMENSIONS), 1_000)
+      .hits.map(({ id }) => id);
     expect(new Set(found).size).toBe(found.length);
     expect(found.length).toBe(await docs.count());
   });
@@ -96,7 +99,11 @@ describe.each([2, 3])("%i copies", (replicationFactor) => {
     const writers = Array.from({ length: 4 }, async (_, writer) => {
       while (writing) {
         const ids = Array.from({ length: 20 }, (_, at) => 10_000 + 100 * writer + ((at * 7 + writes) % 100));
-        const documents = ids.map((id) => ({ id, vector: randomVector(random, DIMENSIONS), payload: { group: "moving" } }));
+        const documents = ids.map((id) => ({
+          id,
+          vector: randomVector(random, DIMENSIONS),
+          payload: { group: "moving" },
+        }));
         await docs.upsert(documents, { acks: writer % 2 === 0 ? "one" : "quorum" });
         await docs.delete(ids.slice(0, 10));
         writes++;
@@ -114,13 +121,17 @@ describe.each([2, 3])("%i copies", (replicationFactor) => {
           reference.search(query, { k: 30, exact: true }),
         ]);
         const place = `seed ${seed}, round ${round}, ${strategy}, ${consistency}`;
-        expect(kept.hits.map(({ id, score }) => [id, score]), place).toEqual(
-          expected.hits.map(({ id, score }) => [id, score]),
-        );
+        expect(
+          kept.hits.map(({ id, score }) => [id, score]),
+          place,
+        ).toEqual(expected.hits.map(({ id, score }) => [id, score]));
         const ids = all.hits.map(({ id }) => id as number);
         expect(new Set(ids).size, place).toBe(ids.length);
         expect(ids.filter((id) => id < 10_000).length, place).toBe(stable.length);
-        expect(all.hits.map(({ score }) => score), place).toEqual(all.hits.map(({ score }) => score).sort((a, b) => a - b));
+        expect(
+          all.hits.map(({ score }) => score),
+          place,
+        ).toEqual(all.hits.map(({ score }) => score).sort((a, b) => a - b));
       }
     } finally {
       writing = false;

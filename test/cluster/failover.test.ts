@@ -76,8 +76,12 @@ function startReaders(docs: VectorCollection, fixed: ReadonlyMap<number, Float32
 }
 
 function nearest(fixed: ReadonlyMap<number, Float32Array>, query: Float32Array, k: number): number[] {
-  const distance = (vector: Float32Array): number => vector.reduce((sum, x, at) => sum + (x - (query[at] as number)) ** 2, 0);
-  return [...fixed].sort(([, a], [, b]) => distance(a) - distance(b)).slice(0, k).map(([id]) => id);
+  const distance = (vector: Float32Array): number =>
+    vector.reduce((sum, x, at) => sum + (x - (query[at] as number)) ** 2, 0);
+  return [...fixed]
+    .sort(([, a], [, b]) => distance(a) - distance(b))
+    .slice(0, k)
+    .map(([id]) => id);
 }
 
 function startWriters(docs: VectorCollection, known: Known, acks: Acks): Load {
@@ -128,38 +132,41 @@ function subset(load: Record<string, number>, allowed: readonly string[]): strin
 }
 
 describe.each(["all", "quorum"] as const)("every worker killed in turn under load, acks %s", (acks) => {
-  it.each(SABOTAGES)("by %s: nothing acknowledged is lost, copies end equal, every call ends typed", async (sabotage) => {
-    const salt = acks === "all" ? 11 : 12;
-    const { seed } = seeded(salt);
-    const cluster = await startCopies({ maxHandlerMs: 500 });
-    try {
-      const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
-      const fixed = await fill(docs, salt);
-      const known: Known = new Map();
-      for (let round = 0; round < (long ? 7 : 1); round++) {
-        const readers = startReaders(docs, fixed, salt + round);
-        const writers = startWriters(docs, known, acks);
-        for (let shard = 0; shard < 3; shard++) {
-          await kill(cluster, shard, sabotage);
-          const before = writers.writes["ok"] ?? 0;
-          await eventually("writes go on", () => (writers.writes["ok"] ?? 0) > before + 8);
+  it.each(SABOTAGES)(
+    "by %s: nothing acknowledged is lost, copies end equal, every call ends typed",
+    async (sabotage) => {
+      const salt = acks === "all" ? 11 : 12;
+      const { seed } = seeded(salt);
+      const cluster = await startCopies({ maxHandlerMs: 500 });
+      try {
+        const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
+        const fixed = await fill(docs, salt);
+        const known: Known = new Map();
+        for (let round = 0; round < (long ? 7 : 1); round++) {
+          const readers = startReaders(docs, fixed, salt + round);
+          const writers = startWriters(docs, known, acks);
+          for (let shard = 0; shard < 3; shard++) {
+            await kill(cluster, shard, sabotage);
+            const before = writers.writes["ok"] ?? 0;
+            await eventually("writes go on", () => (writers.writes["ok"] ?? 0) > before + 8);
+          }
+          await Promise.all([readers.stop(), writers.stop()]);
+          const place = `seed ${seed}, ${sabotage}, acks ${acks}, round ${round}: ${JSON.stringify([readers, writers])}`;
+          if (process.env["VERBOSE"]) process.stderr.write(`${place}\n`);
+          expect(subset(readers.reads, READ_FAILURES), place).toEqual([]);
+          expect(subset(writers.writes, WRITE_FAILURES), place).toEqual([]);
+          expect(readers.reads["ok"], place).toBeGreaterThan(10);
+          expect(writers.writes["ok"], place).toBeGreaterThan(10);
+          expect(Math.max(readers.slowestMs, writers.slowestMs), place).toBeLessThan(TIMEOUT_MS + 500);
+          const copy = await whenCopiesEqual(cluster, docs);
+          expectKept(copy, known, place);
+          for (const id of fixed.keys()) expect(copy.has(id), place).toBe(true);
         }
-        await Promise.all([readers.stop(), writers.stop()]);
-        const place = `seed ${seed}, ${sabotage}, acks ${acks}, round ${round}: ${JSON.stringify([readers, writers])}`;
-        if (process.env["VERBOSE"]) process.stderr.write(`${place}\n`);
-        expect(subset(readers.reads, READ_FAILURES), place).toEqual([]);
-        expect(subset(writers.writes, WRITE_FAILURES), place).toEqual([]);
-        expect(readers.reads["ok"], place).toBeGreaterThan(10);
-        expect(writers.writes["ok"], place).toBeGreaterThan(10);
-        expect(Math.max(readers.slowestMs, writers.slowestMs), place).toBeLessThan(TIMEOUT_MS + 500);
-        const copy = await whenCopiesEqual(cluster, docs);
-        expectKept(copy, known, place);
-        for (const id of fixed.keys()) expect(copy.has(id), place).toBe(true);
+      } finally {
+        await cluster.close();
       }
-    } finally {
-      await cluster.close();
-    }
-  });
+    },
+  );
 });
 
 describe("a worker killed in the middle of a scatter", () => {
@@ -182,7 +189,10 @@ describe("a worker killed in the middle of a scatter", () => {
           }
           const { hits, completeness } = settled.value;
           expect(completeness, place).toMatchObject({ complete: true, vshards: { planned: 16, answered: 16 } });
-          expect(hits.map(({ id }) => id), place).toEqual(nearest(fixed, query, 10));
+          expect(
+            hits.map(({ id }) => id),
+            place,
+          ).toEqual(nearest(fixed, query, 10));
         }
         await next;
         await whenAllUp(cluster);

@@ -4,7 +4,17 @@ import { describe, expect, it } from "vitest";
 import type { Cluster, MemberStateName, VectorCollection } from "../../src/index.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard } from "../support/cluster.ts";
-import { block, codeOf, kill, seeded, startCopies, stateOf, whenAllUp, whenCopiesEqual, whenState } from "../support/copies.ts";
+import {
+  block,
+  codeOf,
+  kill,
+  seeded,
+  startCopies,
+  stateOf,
+  whenAllUp,
+  whenCopiesEqual,
+  whenState,
+} from "../support/copies.ts";
 
 const long = process.env["SHARDLOOM_LONG"] === "1";
 const FOUR = (value: number): Float32Array => new Float32Array(4).fill(value);
@@ -21,7 +31,10 @@ function statesOf(cluster: Cluster, shard: number): MemberStateName[] {
 
 async function filled(cluster: Cluster): Promise<VectorCollection> {
   const docs = await cluster.vectors("docs", OPTIONS);
-  await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all" });
+  await docs.upsert(
+    Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id) })),
+    { acks: "all" },
+  );
   return docs;
 }
 
@@ -65,7 +78,9 @@ describe("the failure detector", () => {
       await whenState(cluster, 2, "down");
       expect(performance.now() - began).toBeLessThan(600);
       expect(await docs.count({ consistency: "eventual", unavailable: "fail" })).toBe(100);
-      await expect(docs.count({ consistency: "strong", unavailable: "fail" })).rejects.toMatchObject({ code: "ERR_UNAVAILABLE" });
+      await expect(docs.count({ consistency: "strong", unavailable: "fail" })).rejects.toMatchObject({
+        code: "ERR_UNAVAILABLE",
+      });
       const waiting = docs.count({ consistency: "strong" });
       const id = Array.from({ length: 100 }, (_, at) => at).find((at) => cluster.shardOfId(at) === 2) as number;
       const writing = docs.upsert({ id, vector: FOUR(-1) }, { acks: "all" });
@@ -127,7 +142,10 @@ describe("draining", () => {
       expect(stateOf(cluster, 1)).toBe("draining");
       expect(await servedBy(docs)).toEqual([0, 2]);
       expect(await docs.count({ consistency: "strong" }), "its primaries serve on").toBe(100);
-      await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id + 1) })), { acks: "all" });
+      await docs.upsert(
+        Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id + 1) })),
+        { acks: "all" },
+      );
       cluster.drain(0);
       cluster.drain(2);
       expect((await servedBy(docs)).length, "when all drain, all serve").toBeGreaterThan(0);
@@ -173,11 +191,20 @@ describe("a topology that changes under load", () => {
         loop(async () => expect(await docs.count({ consistency: "strong" })).toBe(100)),
         loop(async () => expect(await docs.count({ consistency: "eventual" })).toBe(100)),
         loop(async () => {
-          const { hits, completeness } = await docs.search(FOUR(50.2), { k: 2, consistency: "bounded-staleness", exact: true });
+          const { hits, completeness } = await docs.search(FOUR(50.2), {
+            k: 2,
+            consistency: "bounded-staleness",
+            exact: true,
+          });
           expect(completeness.complete).toBe(true);
           expect(hits.map(({ id }) => id)).toEqual([50, 51]);
         }),
-        loop(() => docs.upsert(Array.from({ length: 20 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all" })),
+        loop(() =>
+          docs.upsert(
+            Array.from({ length: 20 }, (_, id) => ({ id, vector: FOUR(id) })),
+            { acks: "all" },
+          ),
+        ),
         loop(async () => {
           const session = cluster.session();
           await docs.upsert({ id: 7, vector: FOUR(7) }, { session });
@@ -191,7 +218,8 @@ describe("a topology that changes under load", () => {
         const shard = random.u32() % 3;
         if (!cluster.drain(shard)) cluster.resume(shard);
         // Sometimes many changes at once, sometimes a while for the calls.
-        for (let turns = round % 10 === 0 ? 300 : random.u32() % 40; turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+        for (let turns = round % 10 === 0 ? 300 : random.u32() % 40; turns > 0; turns--)
+          await new Promise((resolve) => setImmediate(resolve));
       }
       running = false;
       await Promise.all(loops);

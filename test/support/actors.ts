@@ -27,6 +27,9 @@ export const counter = defineActor({
 });
 
 /** Does what breaks things. */
+/** A word that nobody wakes. */
+const STILL = new Int32Array(new SharedArrayBuffer(4));
+
 export const saboteur = defineActor({
   name: "saboteur",
   init: () => ({ calls: 0, aborts: 0 }),
@@ -38,6 +41,11 @@ export const saboteur = defineActor({
     block(_, milliseconds: number) {
       const until = performance.now() + milliseconds;
       while (performance.now() < until);
+      return "done";
+    },
+    /** Holds the worker's thread for so long without using a core. */
+    hold(_, microseconds: number) {
+      Atomics.wait(STILL, 0, 0, microseconds / 1000);
       return "done";
     },
     /** One real native call that nothing can interrupt; about 0.4 s for a million rounds. */

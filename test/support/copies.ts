@@ -57,7 +57,11 @@ export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit
     cluster.on("worker-restarted", listener);
   });
   const death =
-    sabotage === "exit" ? ref.exit(1, call) : sabotage === "throw" ? ref.throwOutside(undefined, call) : ref.block(1e9, call);
+    sabotage === "exit"
+      ? ref.exit(1, call)
+      : sabotage === "throw"
+        ? ref.throwOutside(undefined, call)
+        : ref.block(1e9, call);
   death.catch(() => undefined);
   return restarted;
 }
@@ -118,10 +122,7 @@ export async function readCopy(
 }
 
 /** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */
-export async function whenCopiesEqual(
-  cluster: Cluster,
-  docs: VectorCollection,
-): Promise<NonNullable<Copy>> {
+export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<NonNullable<Copy>> {
   await whenAllUp(cluster);
   let last: Copy[] = [];
   await eventually("all copies are equal", async () => {

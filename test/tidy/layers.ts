@@ -23,6 +23,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/cli/": 10,
   "src/cluster.ts": 10,
   "src/cluster-options.ts": 10,
+  "src/cluster-workers.ts": 10,
   "src/index.ts": 10,
   "src/testing.ts": 10,
   "src/cluster-client.ts": 10,

@@ -1,0 +1,106 @@
+/**
+ * The text collections of one cluster: opens, describes, drops and recovers them (see collection-catalog.ts).
+ *
+ * Invariant: a handle is given out only for a collection that every shard has open, and its language is loaded on this thread.
+ */
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
+import { TEXT_DROP, TEXT_OPEN } from "../../src/wire/message-types.ts";
+import { type CatalogParts, CollectionCatalog } from "../collection-catalog.ts";
+import { Analyser } from "./analyser.ts";
+import { TextCollection } from "./client-collection.ts";
+import { loadStemmer } from "./stemmers.ts";
+import {
+  assertSameTextOptions,
+  type ResolvedTextOptions,
+  resolveTextOptions,
+  type TextCollectionOptions,
+  toTextOptions,
+} from "./text-options.ts";
+import { readOpenReply } from "./text-replies.ts";
+import {
+  COLLECTION_REQUEST_BYTES,
+  encodeOptions,
+  openRequestBytes,
+  writeCollectionRequest,
+  writeOpenRequest,
+} from "./text-requests.ts";
+
+/** A collection as another thread needs to know it. */
+export interface TextDescription {
+  readonly collectionId: number;
+  readonly options: TextCollectionOptions;
+  readonly roots: readonly RegionRef[];
+}
+
+export class TextCatalog {
+  readonly #parts: CatalogParts;
+  readonly #catalog: CollectionCatalog<ResolvedTextOptions>;
+
+  constructor(parts: CatalogParts) {
+    this.#parts = parts;
+    this.#catalog = new CollectionCatalog(parts, {
+      name: "text",
+      assertSame: assertSameTextOptions,
+      openType: TEXT_OPEN,
+      openPayload: (collectionId, options) => {
+        const encoded = encodeOptions(options);
+        return {
+          byteLength: openRequestBytes(encoded),
+          write: (target, offset) => writeOpenRequest(target, offset, collectionId, encoded),
+        };
+      },
+      readRoot: (frame) => readOpenReply(frame, frame.offset),
+      dropType: TEXT_DROP,
+      dropPayload: (collectionId) => ({
+        byteLength: COLLECTION_REQUEST_BYTES,
+        write: (target, offset) => writeCollectionRequest(target, offset, collectionId),
+      }),
+    });
+  }
+
+  /** Names of the open collections. */
+  names(): string[] {
+    return this.#catalog.names();
+  }
+
+  /** Opens a collection, creating it when it is new and options are given. */
+  async open(name: string, options: TextCollectionOptions | undefined): Promise<TextCollection> {
+    const resolved = options === undefined ? undefined : resolveTextOptions(options);
+    const entry = await this.#catalog.entry(name, resolved);
+    await loadStemmer(entry.options.language);
+    return new TextCollection({
+      name,
+      collectionId: entry.collectionId,
+      options: entry.options,
+      coordinator: this.#parts.coordinator,
+      analyser: new Analyser(entry.options),
+      assertOpen: () => this.#catalog.assertEntry(name, entry),
+    });
+  }
+
+  /** What another thread needs for a handle of its own; creates the collection as {@link open} does. */
+  async describe(name: string, options: TextCollectionOptions | undefined): Promise<TextDescription> {
+    const resolved = options === undefined ? undefined : resolveTextOptions(options);
+    const entry = await this.#catalog.entry(name, resolved);
+    return { collectionId: entry.collectionId, options: toTextOptions(entry.options), roots: [...entry.roots] };
+  }
+
+  /** Drops a collection on every shard. @returns whether it existed, or was still being dropped */
+  drop(name: string): Promise<boolean> {
+    return this.#catalog.drop(name);
+  }
+
+  /** What the next worker of a shard must take over. */
+  recoverTasks(shard: number): RecoverTask[] {
+    return this.#catalog.recoverTasks(shard).map((task) => {
+      const state = task.state as { readonly options: ResolvedTextOptions };
+      return { ...task, state: { ...state, options: toTextOptions(state.options) } };
+    });
+  }
+
+  /** Takes the new roots of a shard whose worker was replaced. */
+  recovered(shard: number, recovered: ShardReady["recovered"]): void {
+    this.#catalog.recovered(shard, recovered);
+  }
+}
