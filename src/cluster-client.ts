@@ -192,7 +192,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     });
     const { coordinator } = this.#client;
     this.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: port.actors });
-    this.#control = connectControl<PortControl>(port.control, () => undefined);
+    this.#control = connectControl<PortControl>(port.control, () => undefined, "calls");
     this.#vectors = new ConnectedVectors({
       coordinator,
       arena: this.#arena,

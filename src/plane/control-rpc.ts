@@ -52,8 +52,13 @@ export function serveControl<T extends object>(port: MessagePort, api: T): void 
  * Connects to a worker's control methods.
  *
  * @param afterPost Called after each call was posted, to ring the worker's doorbell.
+ * @param alive What keeps this thread alive: the port as it is, or the port while a call is open, and nothing otherwise.
  */
-export function connectControl<T>(port: MessagePort, afterPost: () => void): ControlConnection<T> {
+export function connectControl<T>(
+  port: MessagePort,
+  afterPost: () => void,
+  alive: "port" | "calls" = "port",
+): ControlConnection<T> {
   const served = Comlink.wrap<Served>(port);
   const open = new Set<(error: ShardloomError) => void>();
   let ended: ShardloomError | undefined;
@@ -61,9 +66,11 @@ export function connectControl<T>(port: MessagePort, afterPost: () => void): Con
   function call(method: string, args: unknown[]): Promise<unknown> {
     if (ended !== undefined) return Promise.reject(ended);
     return new Promise((resolve, reject) => {
+      if (alive === "calls" && open.size === 0) port.ref();
       open.add(reject);
       const settle = (act: () => void): void => {
         open.delete(reject);
+        if (alive === "calls" && open.size === 0) port.unref();
         act();
       };
       served.call(method, args).then(
