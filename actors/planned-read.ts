@@ -20,8 +20,13 @@ export interface ReadQuery<T> {
   readonly type: number;
   /** The body for one target; it has to follow from the shard and the vshards alone. */
   readonly body: (target: PlanTarget) => Payload;
-  /** Reads the body of an answer, `length` bytes at `offset` of the frame. */
-  readonly decode: (frame: ReplyFrame, offset: number, length: number, target: PlanTarget) => T;
+  /**
+   * Reads the body of an answer, `length` bytes at `offset` of the frame.
+   *
+   * @param target Who was asked for what.
+   * @param answered The same without the vshards that were refused.
+   */
+  readonly decode: (frame: ReplyFrame, offset: number, length: number, target: PlanTarget, answered: PlanTarget) => T;
   /** Items in an answer, for the completeness record. */
   readonly count: (answer: T) => number;
 }
@@ -130,9 +135,16 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     const prefix = readRoutedReply(frame, frame.offset, frame.length);
     const { byteLength } = prefix;
     const { decode, count } = this.#query;
-    const answer = decode(frame, frame.offset + byteLength, frame.length - byteLength, target);
-    return { answer, items: count(answer), refused: prefix.refused.map(toRefused) };
+    const { refused } = prefix;
+    const answered = refused.length === 0 ? target : without(target, refused);
+    const answer = decode(frame, frame.offset + byteLength, frame.length - byteLength, target, answered);
+    return { answer, items: count(answer), refused: refused.map(toRefused) };
   }
+}
+
+function without({ shard, vshards }: PlanTarget, refused: readonly RefusedVshard[]): PlanTarget {
+  const left = new Set(refused.map(({ vshard }) => vshard));
+  return { shard, vshards: vshards.filter((vshard) => !left.has(vshard)), whole: false };
 }
 
 /** A copy that is still being filled is one that is too old. */

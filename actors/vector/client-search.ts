@@ -10,6 +10,9 @@ import type { PlanTarget } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
+import type { ReadOptions } from "../call-options.ts";
+import type { ReadScope } from "../coordinator.ts";
+import type { ReadResult } from "../planned-read.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
@@ -25,6 +28,14 @@ import {
 /** How often an answer in pages is begun again because its shard was written to meanwhile. */
 const PAGING_ATTEMPTS = 8;
 const DEFAULT_K = 10;
+/** Failures after which another copy may have the rest of an answer. */
+const LOST: ReadonlySet<string> = new Set([
+  "ERR_WORKER_LOST",
+  "ERR_HANDLER_HUNG",
+  "ERR_NATIVE_QUARANTINED",
+  "ERR_STALE_EPOCH",
+  "ERR_STALE_REPLICA",
+]);
 
 /** One shard's first reply, and what it was asked for. */
 interface ShardAnswer {
@@ -37,27 +48,63 @@ export async function searchVectors(
   vector: ArrayLike<number>,
   options: SearchOptions,
 ): Promise<SearchResult> {
-  const { coordinator } = parts;
   const request = toRequest(parts, vector, options);
-  const deadlineAtMs = coordinator.deadlineAtMs(options);
+  const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
+  const result = await readFirst(parts, { kind: "scatter" }, request, options);
+  const lists = await readWhole(parts, result.answers, request, deadlineAtMs, options, 0);
+  const { completeness, explain } = result;
+  const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
+  return { hits, completeness, ...(explain === undefined ? {} : { explain }) };
+}
+
+/** The first reply of every shard that a plan asks. */
+function readFirst(
+  { coordinator }: VectorCollectionParts,
+  scope: ReadScope,
+  request: SearchRequest,
+  options: ReadOptions,
+): Promise<ReadResult<ShardAnswer>> {
   const body = toPayload(request, 0);
-  const result = await coordinator.read<ShardAnswer>(
-    { kind: "scatter" },
+  return coordinator.read<ShardAnswer>(
+    scope,
     {
       type: VECTOR_SEARCH,
       body: () => body,
-      decode: (frame, offset, length, target) => ({ target, page: readPage(frame, offset, length) }),
+      decode: (frame, offset, length, _, answered) => ({ target: answered, page: readPage(frame, offset, length) }),
       count: ({ page }) => page.hits.length + page.left,
     },
     options,
   );
+}
+
+/** The whole answers. A shard that is lost, or may answer no more, between two replies is planned for anew: another copy may answer. */
+async function readWhole(
+  parts: VectorCollectionParts,
+  answers: readonly ShardAnswer[],
+  request: SearchRequest,
+  deadlineAtMs: number,
+  options: ReadOptions,
+  replans: number,
+): Promise<(readonly SearchHit[])[]> {
   const lists: (readonly SearchHit[])[] = [];
-  for (const { target, page } of result.answers) {
-    lists.push(page.left === 0 ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options));
+  for (const { target, page } of answers) {
+    try {
+      lists.push(page.left === 0 ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options));
+    } catch (error) {
+      const timeoutMs = deadlineAtMs - parts.coordinator.nowMs();
+      const lost = ShardloomError.is(error) && LOST.has(error.code);
+      if (!lost || replans >= PAGING_ATTEMPTS || timeoutMs <= 0) throw error;
+      // What was said to be complete stays so.
+      const rest: ReadOptions = { ...options, timeoutMs, gather: "all", unavailable: waitOrFail(options) };
+      const again = await readFirst(parts, { kind: "scatter", vshards: target.vshards }, request, rest);
+      lists.push(...(await readWhole(parts, again.answers, request, deadlineAtMs, options, replans + 1)));
+    }
   }
-  const { completeness, explain } = result;
-  const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
-  return { hits, completeness, ...(explain === undefined ? {} : { explain }) };
+  return lists;
+}
+
+function waitOrFail({ unavailable }: ReadOptions): "wait" | "fail" {
+  return unavailable === undefined || unavailable === "wait" ? "wait" : "fail";
 }
 
 function toRequest(parts: VectorCollectionParts, vector: ArrayLike<number>, options: SearchOptions): SearchRequest {
@@ -100,7 +147,7 @@ async function readPages(
   request: SearchRequest,
   first: QueryHits,
   deadlineAtMs: number,
-  options: SearchOptions,
+  options: ReadOptions,
 ): Promise<readonly SearchHit[]> {
   const { coordinator } = parts;
   let hits: SearchHit[] = [...first.hits];
