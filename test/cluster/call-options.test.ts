@@ -69,7 +69,17 @@ describe("options of calls", () => {
   ] as [string, unknown[]][])("writes: refuse a bad %s, and write nothing", async (option, values) => {
     for (const value of values) {
       const options = untyped({ [option]: value });
-      await refuses(() => docs.upsert([{ id: 1, vector: [2, 2] }, { id: 2, vector: [2, 2] }], options), option);
+      await refuses(
+        () =>
+          docs.upsert(
+            [
+              { id: 1, vector: [2, 2] },
+              { id: 2, vector: [2, 2] },
+            ],
+            options,
+          ),
+        option,
+      );
       await refuses(() => docs.delete([1, 2], options), option);
       await refuses(() => docs.upsert([], options), option);
       await refuses(() => docs.delete([], options), option);
@@ -92,7 +102,20 @@ describe("options of calls", () => {
     const token = session.toString();
     expect(cluster.session(token).toString()).toBe(token);
     const altered = `${token.slice(0, -1)}${token.endsWith("A") ? "B" : "A"}`;
-    for (const bad of ["", "garbage", "s1.", "s2.AAAA", token.slice(0, -2), `${token}A`, altered, ` ${token}`, "s1.!!!!", null, 7, {}]) {
+    for (const bad of [
+      "",
+      "garbage",
+      "s1.",
+      "s2.AAAA",
+      token.slice(0, -2),
+      `${token}A`,
+      altered,
+      ` ${token}`,
+      "s1.!!!!",
+      null,
+      7,
+      {},
+    ]) {
       let caught: unknown;
       try {
         cluster.session(untyped(bad));
@@ -127,7 +150,12 @@ describe("options of calls", () => {
   });
 
   it("has changed nothing by all that", async () => {
-    expect(await docs.getMany([1, 2, 3, 9]).then((found) => found.map((document) => document?.id))).toEqual([1, undefined, undefined, undefined]);
+    expect(await docs.getMany([1, 2, 3, 9]).then((found) => found.map((document) => document?.id))).toEqual([
+      1,
+      undefined,
+      undefined,
+      undefined,
+    ]);
     expect(cluster.routerStats().shards.map(({ inFlight }) => inFlight)).toEqual([0, 0, 0]);
   });
 });
@@ -164,7 +192,10 @@ it("copies go to different zones while there are enough of them", async () => {
       expect(zones[first as number]).not.toBe(zones[second as number]);
     }
     const docs = await cluster.vectors("docs", { dimensions: 2, metric: "l2" });
-    await docs.upsert(Array.from({ length: 50 }, (_, id) => ({ id, vector: ONE })), { acks: "all" });
+    await docs.upsert(
+      Array.from({ length: 50 }, (_, id) => ({ id, vector: ONE })),
+      { acks: "all" },
+    );
     cluster.drain(0);
     cluster.drain(1);
     const { hits, completeness } = await docs.search(ONE, { k: 50, consistency: "eventual", exact: true });

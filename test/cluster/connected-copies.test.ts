@@ -46,7 +46,9 @@ describe("connected threads", () => {
       for (const { acked, tried, codes, wrong } of all) {
         expect(wrong).toEqual([]);
         expect(codes["ok"]).toBeGreaterThan(50);
-        expect(Object.keys(codes).filter((code) => !["ok", "ERR_WORKER_LOST", "ERR_QUORUM"].includes(code))).toEqual([]);
+        expect(Object.keys(codes).filter((code) => !["ok", "ERR_WORKER_LOST", "ERR_QUORUM"].includes(code))).toEqual(
+          [],
+        );
         for (const [id, value] of tried) {
           const held = copies.get(id) ?? 0;
           expect(held, id).toBeGreaterThanOrEqual(acked.get(id) ?? 0);
@@ -64,7 +66,10 @@ describe("a cluster that closes", () => {
   it("ends what waits for copies, shards and hedges with ERR_CLOSED, at once", async () => {
     const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
     const docs = await cluster.vectors("docs", OPTIONS);
-    await docs.upsert(Array.from({ length: 60 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all" });
+    await docs.upsert(
+      Array.from({ length: 60 }, (_, id) => ({ id, vector: FOUR(id) })),
+      { acks: "all" },
+    );
     await block(cluster, 1, 400);
     const session = cluster.session();
     const open = [
@@ -72,7 +77,10 @@ describe("a cluster that closes", () => {
       docs.search(FOUR(1), { consistency: "strong" }),
       docs.search(FOUR(1), { consistency: "eventual", strategy: "round-robin" }),
       docs.count({ consistency: "bounded-staleness", maxStalenessMs: 0 }),
-      docs.upsert(Array.from({ length: 60 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all", session }),
+      docs.upsert(
+        Array.from({ length: 60 }, (_, id) => ({ id, vector: FOUR(id) })),
+        { acks: "all", session },
+      ),
       docs.delete([1, 2, 3, 4, 5, 6], { acks: "all" }),
     ];
     const settled = Promise.allSettled(open);
@@ -92,7 +100,10 @@ describe("explain", () => {
   beforeAll(async () => {
     cluster = await startCopies({ maxHandlerMs: 20_000 });
     docs = await cluster.vectors("docs", OPTIONS);
-    await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id) })), { acks: "all" });
+    await docs.upsert(
+      Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id) })),
+      { acks: "all" },
+    );
   });
   afterAll(() => cluster.close());
 
@@ -100,7 +111,12 @@ describe("explain", () => {
     const { topology } = cluster;
     const { explain, completeness } = await docs.search(FOUR(1), { k: 5, consistency: "strong", explain: true });
     if (explain === undefined) throw new Error("no explanation");
-    expect(explain.plan).toMatchObject({ kind: "scatter", consistency: "strong", topologyEpoch: topology.topologyEpoch, unavailable: [] });
+    expect(explain.plan).toMatchObject({
+      kind: "scatter",
+      consistency: "strong",
+      topologyEpoch: topology.topologyEpoch,
+      unavailable: [],
+    });
     for (const { shard, vshards } of explain.plan.targets)
       for (const vshard of vshards) expect(topology.owners[vshard]).toBe(shard);
     expect(explain.plan.targets.flatMap(({ vshards }) => vshards).sort((a, b) => a - b)).toEqual(
@@ -134,7 +150,9 @@ describe("explain", () => {
     const open = Array.from({ length: 20 }, () =>
       docs.search(FOUR(1), { consistency: "eventual", strategy: "random", hedge: false, explain: true }),
     );
-    const retried = (await Promise.all(open)).flatMap(({ explain: told }) => told?.outcomes ?? []).filter(({ attempts }) => attempts > 1);
+    const retried = (await Promise.all(open))
+      .flatMap(({ explain: told }) => told?.outcomes ?? [])
+      .filter(({ attempts }) => attempts > 1);
     for (const { servedBy, status } of retried) {
       expect(status).toBe("answered");
       expect(servedBy).not.toEqual([]);
@@ -153,11 +171,14 @@ describe("explain", () => {
         const { hits } = await large.search(new Float32Array(64), { ...read, consistency });
         expect(hits.map(({ id }) => id)).toEqual(documents.map(({ id }) => id));
       }
-      const searches = Array.from({ length: 6 }, () => large.search(new Float32Array(64), { ...read, consistency: "eventual" }));
+      const searches = Array.from({ length: 6 }, () =>
+        large.search(new Float32Array(64), { ...read, consistency: "eventual" }),
+      );
       const restarted = kill(small, 1);
       const outcomes = await Promise.allSettled(searches);
       for (const outcome of outcomes) {
-        if (outcome.status === "fulfilled") expect(outcome.value.hits.map(({ id }) => id)).toEqual(documents.map(({ id }) => id));
+        if (outcome.status === "fulfilled")
+          expect(outcome.value.hits.map(({ id }) => id)).toEqual(documents.map(({ id }) => id));
         else expect(outcome.reason).toBeUndefined();
       }
       await restarted;

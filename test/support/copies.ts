@@ -21,8 +21,8 @@ export function seeded(salt: number): { seed: number; random: Random } {
   return { seed, random: createSeededRandom((seed ^ Math.imul(salt, 0x9e3779b1)) >>> 0) };
 }
 
-/** Admission that sheds nothing: what it sheds is for its own tests. */
-const PATIENT = { maxQueueDelayMs: 60_000 };
+/** Admission that holds nothing back: what it sheds is for its own tests. */
+const PATIENT = { minInFlightPerShard: 128, initialInFlightPerShard: 128, maxQueueDelayMs: 60_000 };
 
 /** Three workers, a small map of vshards, and as many copies as asked for. */
 export function startCopies(options: ClusterOptions = {}): Promise<Cluster> {
@@ -95,11 +95,7 @@ type Copy = ReadonlyMap<string | number, number> | undefined;
  *
  * @returns undefined when another shard had to answer for a part, as a copy here is being filled
  */
-export async function readCopy(
-  cluster: Cluster,
-  docs: VectorCollection,
-  shard: number,
-): Promise<Copy> {
+export async function readCopy(cluster: Cluster, docs: VectorCollection, shard: number): Promise<Copy> {
   const others = Array.from({ length: cluster.options.workers }, (_, at) => at).filter((at) => at !== shard);
   for (const other of others) cluster.drain(other);
   try {
