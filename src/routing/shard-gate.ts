@@ -27,6 +27,8 @@ const PACE_WINDOW_US = 10_000;
 const PACE_GAIN = 0.25;
 /** A pace that was measured longer ago, in us, says nothing: whoever stalled may be well again, and nobody waits to find out. */
 const PACE_FRESH_US = 500_000;
+/** So long may one turn of this thread last, in us, before the silence of a shard is taken for its own. */
+const OWN_SILENCE_US = 20_000;
 const SERVICE_GAIN = 1 / 16;
 /** Gains of the mean time in flight and of its mean deviation, and how many deviations are allowed for: those of TCP's timer. */
 const FLIGHT_GAIN = 1 / 8;
@@ -171,7 +173,9 @@ export class ShardGate<E extends QueueEntry> {
   paceUs(nowUs: number): number {
     const known = this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
     if (this.queue.size === 0) return known;
-    return Math.max(known, (nowUs - this.#paceSinceUs) / (this.#paceReplies + 1));
+    // Silence counts as from when it cannot be this thread's own: who sends a burst in one turn has not looked for replies yet.
+    const silentUs = Math.max(0, nowUs - this.#paceSinceUs - OWN_SILENCE_US);
+    return Math.max(known, silentUs / (this.#paceReplies + 1));
   }
 
   #isFresh(nowUs: number): boolean {

@@ -87,12 +87,19 @@ export function codeOf(error: unknown): string {
   return error.code;
 }
 
-/** What every copy holds, by the shard that answered: all other shards are drained meanwhile. Every vshard must have a copy there. */
+/** What one copy of everything holds: the first component of each vector, by id. */
+type Copy = ReadonlyMap<string | number, number> | undefined;
+
+/**
+ * What a shard's copies hold: all other shards are drained meanwhile. Every vshard must have a copy there.
+ *
+ * @returns undefined when another shard had to answer for a part, as a copy here is being filled
+ */
 export async function readCopy(
   cluster: Cluster,
   docs: VectorCollection,
   shard: number,
-): Promise<Map<string | number, number>> {
+): Promise<Copy> {
   const others = Array.from({ length: cluster.options.workers }, (_, at) => at).filter((at) => at !== shard);
   for (const other of others) cluster.drain(other);
   try {
@@ -106,7 +113,7 @@ export async function readCopy(
       explain: true,
     });
     expect(completeness.complete).toBe(true);
-    expect(explain?.outcomes.map(({ servedBy }) => servedBy)).toEqual([[shard]]);
+    if (explain?.outcomes.some(({ servedBy }) => servedBy.some((by) => by !== shard)) !== false) return undefined;
     expect(new Set(hits.map(({ id }) => id)).size, "each id once").toBe(hits.length);
     return new Map(hits.map(({ id, vector }) => [id, vector?.[0] as number]));
   } finally {
@@ -117,22 +124,22 @@ export async function readCopy(
 /** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */
 export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<Map<string | number, number>> {
   await whenAllUp(cluster);
-  let last: Map<string | number, number>[] = [];
+  let last: Copy[] = [];
   await eventually("all copies are equal", async () => {
     last = [];
     for (let shard = 0; shard < cluster.options.workers; shard++) last.push(await readCopy(cluster, docs, shard));
-    return last.every((copy) => sameEntries(copy, last[0] as Map<string | number, number>));
+    return last.every((copy) => sameEntries(copy, last[0]));
   }).catch((error: unknown) => {
-    expect(last.map(sortedEntries)).toEqual(last.map(() => sortedEntries(last[0] as Map<string | number, number>)));
+    expect(last.map(sortedEntries)).toEqual(last.map(() => sortedEntries(last[0])));
     throw error;
   });
-  return last[0] as Map<string | number, number>;
+  return last[0] as NonNullable<Copy>;
 }
 
-function sameEntries(a: Map<string | number, number>, b: Map<string | number, number>): boolean {
-  return a.size === b.size && [...a].every(([id, value]) => b.get(id) === value);
+function sameEntries(a: Copy, b: Copy): boolean {
+  return a !== undefined && a.size === b?.size && [...a].every(([id, value]) => b.get(id) === value);
 }
 
-function sortedEntries(copy: Map<string | number, number>): [string | number, number][] {
-  return [...copy].sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
+function sortedEntries(copy: Copy): [string | number, number][] {
+  return [...(copy ?? [])].sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
 }
