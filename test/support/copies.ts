@@ -95,11 +95,7 @@ type Copy = ReadonlyMap<string | number, number> | undefined;
  *
  * @returns undefined when another shard had to answer for a part, as a copy here is being filled
  */
-export async function readCopy(
-  cluster: Cluster,
-  docs: VectorCollection,
-  shard: number,
-): Promise<Copy> {
+export async function readCopy(cluster: Cluster, docs: VectorCollection, shard: number): Promise<Copy> {
   const others = Array.from({ length: cluster.options.workers }, (_, at) => at).filter((at) => at !== shard);
   for (const other of others) cluster.drain(other);
   try {
@@ -122,7 +118,7 @@ export async function readCopy(
 }
 
 /** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */
-export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<Map<string | number, number>> {
+export async function whenCopiesEqual(cluster: Cluster, docs: VectorCollection): Promise<NonNullable<Copy>> {
   await whenAllUp(cluster);
   let last: Copy[] = [];
   await eventually("all copies are equal", async () => {
