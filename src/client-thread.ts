@@ -6,10 +6,11 @@
  */
 import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
+import type { RouterStats } from "../actors/router-stats.ts";
 import { ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlClient } from "./plane/control-types.ts";
-import { AdmissionController } from "./routing/admission.ts";
+import { AdmissionController, type AdmissionStats } from "./routing/admission.ts";
 import type { AdmissionOptions } from "./routing/admission-options.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemClock } from "./runtime/clock.ts";
@@ -84,6 +85,10 @@ export class ClientThread implements ControlClient {
 
   lose(shard: number, error: ShardloomError): void {
     this.plane.lose(shard, error);
+  }
+
+  stats(): RouterStats & { readonly admission: AdmissionStats } {
+    return { ...this.coordinator.stats(), admission: this.admission.stats() };
   }
 
   /** Fails what is open and refuses what comes. */

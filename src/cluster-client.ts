@@ -10,6 +10,10 @@
 import { EventEmitter } from "node:events";
 import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import type { RouterStats } from "../actors/router-stats.ts";
+import type { TextCollection } from "../actors/text/client-collection.ts";
+import { connectText, type TextCatalog } from "../actors/text/text-catalog.ts";
+import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
 import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
@@ -27,8 +31,10 @@ import type { ControlPlane } from "./plane/control-plane.ts";
 import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
+import type { AdmissionStats } from "./routing/admission.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemScheduler } from "./runtime/scheduler.ts";
+import { Session } from "./topology/session.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
 import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
@@ -71,6 +77,8 @@ type PortEvent =
 interface PortControl {
   openVectors(name: string, options: VectorCollectionOptions | undefined): ReturnType<VectorCatalog["describe"]>;
   dropVectors(name: string): Promise<boolean>;
+  openText(name: string, options: TextCollectionOptions | undefined): ReturnType<TextCatalog["describe"]>;
+  dropText(name: string): Promise<boolean>;
   disconnect(): Promise<void>;
 }
 
@@ -78,12 +86,14 @@ interface PortControl {
 export class ClusterPorts {
   readonly #control: ControlPlane;
   readonly #vectors: VectorCatalog;
+  readonly #texts: TextCatalog;
   readonly #open: Set<MessagePort> = new Set();
   #next = 1;
 
-  constructor(control: ControlPlane, vectors: VectorCatalog) {
+  constructor(control: ControlPlane, vectors: VectorCatalog, texts: TextCatalog) {
     this.#control = control;
     this.#vectors = vectors;
+    this.#texts = texts;
   }
 
   /** Makes a port: every worker serves the thread that gets it, as soon as it connects. */
@@ -111,6 +121,8 @@ export class ClusterPorts {
     serveControl<PortControl>(calls.port1, {
       openVectors: (collection, options) => this.#vectors.describe(collection, options),
       dropVectors: (collection) => this.#vectors.drop(collection),
+      openText: (collection, options) => this.#texts.describe(collection, options),
+      dropText: (collection) => this.#texts.drop(collection),
       disconnect: async () => {
         await this.#control.removeClient(name);
         systemScheduler.turn(() => void leave().catch(() => undefined)); // after this answer has gone
@@ -220,6 +232,31 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   dropVectors(name: string): Promise<boolean> {
     this.#assertOpen();
     return this.#control.remote.dropVectors(name);
+  }
+
+  /** Opens a collection of texts, creating it when it is new and `options` are given. As `Cluster.text`. */
+  async text(name: string, options?: TextCollectionOptions): Promise<TextCollection> {
+    this.#assertOpen();
+    const description = await this.#control.remote.openText(name, options);
+    const { coordinator } = this.#client;
+    return connectText({ coordinator, assertOpen: () => this.#assertOpen() }, name, description);
+  }
+
+  /** Drops a collection of texts. @returns whether it existed */
+  dropText(name: string): Promise<boolean> {
+    this.#assertOpen();
+    return this.#control.remote.dropText(name);
+  }
+
+  /** A session. As `Cluster.session`. */
+  session(token?: string): Session {
+    return token === undefined ? new Session() : Session.parse(token);
+  }
+
+  /** What this thread has planned, sent, retried, hedged and refused. As `Cluster.routerStats`. */
+  routerStats(): RouterStats & { readonly admission: AdmissionStats } {
+    this.#assertOpen();
+    return this.#client.stats();
   }
 
   /** A reference to a virtual actor. As `Cluster.actor`. */

@@ -4,6 +4,7 @@
  * Invariant: health and quorum are judged from one snapshot. `documents` counts each document once, however many copies it has;
  * `bytes` counts what is held, copies included.
  */
+import type { TextCatalog } from "../actors/text/text-catalog.ts";
 import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { NodeTopology } from "./plane/node-topology.ts";
 import { MEMBER_STATE, type TopologySnapshot } from "./topology/snapshot.ts";
@@ -57,33 +58,58 @@ export function judge(snapshot: TopologySnapshot): { readonly health: ClusterHea
   return { health, quorum };
 }
 
+/** What one collection holds. */
+interface Holding {
+  readonly documents: number;
+  readonly bytes: number;
+}
+
+/** A collection of either kind, as far as it is asked here. */
+interface Countable {
+  count(options: { timeoutMs: number }): Promise<number>;
+  status(options: {
+    timeoutMs: number;
+  }): Promise<readonly { readonly heapBytes: number; readonly vectorBytes?: number; readonly rowBytes?: number }[]>;
+}
+
+async function holdingOf(opening: Promise<Countable>): Promise<Holding> {
+  const collection = await opening;
+  const [documents, status] = await Promise.all([
+    collection.count({ timeoutMs: TIMEOUT_MS }),
+    collection.status({ timeoutMs: TIMEOUT_MS }),
+  ]);
+  const bytes = status.reduce(
+    (sum, { heapBytes, vectorBytes = 0, rowBytes = 0 }) => sum + heapBytes + vectorBytes + rowBytes,
+    0,
+  );
+  return { documents, bytes };
+}
+
 /** Asks every collection what it holds and puts everything together. */
 export async function gatherStats(
   topology: NodeTopology,
   vectors: VectorCatalog,
+  texts: TextCatalog,
   ticks: Readonly<Record<string, number>>,
 ): Promise<ClusterStats> {
   const snapshot = topology.current;
   const { nodes, healthyNodes, shards, healthyShards } = topology.membership.counts();
-  const names = vectors.names();
+  const holdings: [string, Promise<Holding>][] = [
+    ...vectors.names().map((name): [string, Promise<Holding>] => [name, holdingOf(vectors.open(name, undefined))]),
+    ...texts.names().map((name): [string, Promise<Holding>] => [name, holdingOf(texts.open(name, undefined))]),
+  ];
   const missing: string[] = [];
   let documents = 0;
   let bytes = 0;
-  await Promise.all(
-    names.map(async (name) => {
-      try {
-        const collection = await vectors.open(name, undefined);
-        const [count, status] = await Promise.all([
-          collection.count({ timeoutMs: TIMEOUT_MS }),
-          collection.status({ timeoutMs: TIMEOUT_MS }),
-        ]);
-        documents += count;
-        for (const { vectorBytes, heapBytes } of status) bytes += vectorBytes + heapBytes;
-      } catch {
-        missing.push(name); // dropped meanwhile, or a shard does not answer
-      }
-    }),
-  );
+  for (const [name, holding] of holdings) {
+    try {
+      const held = await holding;
+      documents += held.documents;
+      bytes += held.bytes;
+    } catch {
+      missing.push(name); // dropped meanwhile, or a shard does not answer
+    }
+  }
   return {
     nodes,
     healthyNodes,
@@ -93,7 +119,7 @@ export async function gatherStats(
     topologyEpoch: snapshot.topologyEpoch,
     vshards: snapshot.vshards,
     replicationFactor: snapshot.replicationFactor,
-    collections: names.length,
+    collections: holdings.length,
     documents,
     bytes,
     ticks,

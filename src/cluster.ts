@@ -155,7 +155,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
     });
     this.#followWorkers();
-    this.#ports = new ClusterPorts(this.#control, this.#vectors);
+    this.#ports = new ClusterPorts(this.#control, this.#vectors, this.#texts);
   }
 
   /**
@@ -311,13 +311,13 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   /** Who is there, how healthy it is, how much it holds. */
   async clusterStats(): Promise<ClusterStats> {
     this.#assertOpen();
-    return gatherStats(this.#topology, this.#vectors, await this.#client.barriers.ticks());
+    return gatherStats(this.#topology, this.#vectors, this.#texts, await this.#client.barriers.ticks());
   }
 
   /** What this thread has planned, sent, retried, hedged and refused. Costs no message. */
   routerStats(): RouterStats & { readonly admission: AdmissionStats } {
     this.#assertOpen();
-    return { ...this.#client.coordinator.stats(), admission: this.#client.admission.stats() };
+    return this.#client.stats();
   }
 
   /** Counters and states of everything. A worker that does not answer has no `stats`. */

@@ -52,6 +52,13 @@ export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
+export {
+  type HybridHit,
+  type HybridQuery,
+  type HybridSearchOptions,
+  type HybridSearchResult,
+  hybridSearch,
+} from "./hybrid-search.ts";
 export type { PlacementChange } from "./plane/node-topology.ts";
 export type { AdmissionStats } from "./routing/admission.ts";
 export type { Acks } from "./routing/call-defaults.ts";

@@ -33,6 +33,19 @@ export interface TextDescription {
   readonly roots: readonly RegionRef[];
 }
 
+/** A handle of a connected thread's own on a collection that the main thread has described. */
+export async function connectText(
+  parts: Pick<CatalogParts, "coordinator" | "assertOpen">,
+  name: string,
+  description: TextDescription,
+): Promise<TextCollection> {
+  const options = resolveTextOptions(description.options);
+  await loadStemmer(options.language);
+  const { collectionId } = description;
+  return new TextCollection({ ...parts, name, collectionId, options, analyser: new Analyser(options) });
+}
+
+/** The collections of texts of one cluster. */
 export class TextCatalog {
   readonly #parts: CatalogParts;
   readonly #catalog: CollectionCatalog<ResolvedTextOptions>;

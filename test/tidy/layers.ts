@@ -28,6 +28,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/testing.ts": 10,
   "src/cluster-client.ts": 10,
   "src/cluster-stats.ts": 10,
+  "src/hybrid-search.ts": 10,
   "src/client-thread.ts": 10,
 };
 
