@@ -101,8 +101,8 @@ export async function hybridSearch(
     const hits = blend(sources(byText.hits, byVector.hits)).map(({ id, score, sources: [inText, inVector] }) => ({
       id,
       score,
-      text: inText as SourceHit<TextHit> | undefined,
-      vector: inVector as SourceHit<VectorHit> | undefined,
+      text: inText,
+      vector: inVector,
     }));
     return { hits, completeness: { text: byText.completeness, vector: byVector.completeness } };
   } catch (error) {
