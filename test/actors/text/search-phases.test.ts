@@ -73,7 +73,7 @@ class TwoShards {
 
   #part<T>(query: ReadQuery<T>, target: PlanTarget) {
     const { frame, prefixBytes, missing } = this.#answer(query.type, query.body(target), target);
-    const answer = query.decode(frame, prefixBytes, frame.length - prefixBytes, target);
+    const answer = query.decode(frame, prefixBytes, frame.length - prefixBytes, target, target);
     const error = missing > 0 ? new ShardloomError("ERR_STALE_REPLICA", "Cannot answer for all") : undefined;
     const vshards = target.vshards.length;
     const outcome = { ...plainOutcome(target.shard, query.count(answer), error), vshards };
