@@ -44,6 +44,9 @@ const SWEEP_MS = 5;
 /** Times in replies are unsigned 32-bit. */
 const LONGEST_US = 2 ** 32;
 
+/** A flight that took longer than this, in ms, was through a stall: the next one need not. */
+const MOST_NEEDED_MS = 50;
+
 /** The door of one client thread. */
 export class AdmissionController {
   readonly #options: ResolvedAdmissionOptions;
@@ -267,8 +270,7 @@ export class AdmissionController {
 
   #queueOrRefuse(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket, nowMs: number): void {
     const { priority, tenant, weight } = ticket;
-    const paceMs = gate.paceUs(nowMs * 1000) / 1000;
-    const waitMs = (gate.queue.ahead(priority, tenant, weight) + 1) * paceMs;
+    const waitMs = gate.waitUs(gate.queue.ahead(priority, tenant, weight), nowMs * 1000) / 1000;
     const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - neededMs(gate, ticket));
     if (waitMs > allowedMs) {
       this.#refuse(ticket, "delay", waitMs - allowedMs);
@@ -276,7 +278,7 @@ export class AdmissionController {
     }
     const reason = this.#room.sheds(ticket) ? "pressure" : this.#makeRoom(ticket) ? undefined : "full";
     if (reason !== undefined) {
-      this.#refuse(ticket, reason, (gate.queue.size * paceMs) / 4);
+      this.#refuse(ticket, reason, waitMs / 4);
       return;
     }
     if (this.#closed !== undefined) {
@@ -287,7 +289,6 @@ export class AdmissionController {
     this.#room.add(gate, ticket);
     if (gate.inFlight < gate.limit) this.#totalBound = true;
     this.#arm(ticket.giveUpAtMs, nowMs);
-    // A waiter that was pushed out may have given a slot back meanwhile.
     if (this.#slots.free > 0 && gate.inFlight < gate.limit) this.#dispatch(gate, nowMs);
   }
 
@@ -395,5 +396,5 @@ export class AdmissionController {
 
 /** How long a request that is let in must expect to take. */
 function neededMs(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket): number {
-  return Math.max(gate.flightMs, ticket.cost / 1000);
+  return Math.max(Math.min(gate.flightMs, MOST_NEEDED_MS), ticket.cost / 1000);
 }
