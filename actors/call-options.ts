@@ -3,7 +3,7 @@
  *
  * Invariant: a call that passed its check cannot fail later for what its options say.
  */
-import { describeValue, invalidArgument, ShardloomError } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
@@ -66,6 +66,12 @@ export function checkedTimeout(timeoutMs: number): number {
   );
 }
 
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what cannot abort anything. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined || typeof (signal as Partial<AbortSignal> | null)?.addEventListener === "function") return;
+  throw invalidArgument("make call", "signal", "an AbortSignal", signal);
+}
+
 /** The envelope's number of a priority. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
 export function priorityOf(priority: Priority | undefined): number {
   switch (priority) {
@@ -116,5 +122,5 @@ export function onAbort(signal: AbortSignal, act: (error: ShardloomError) => voi
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a tenant that is no name. */
 export function checkedTenant(tenant: string): string {
   if (typeof tenant === "string" && tenant.length >= 1 && tenant.length <= 256) return tenant;
-  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", describeValue(tenant));
+  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", tenant);
 }

@@ -29,6 +29,7 @@ import {
   checkedSession,
   checkedTenant,
   checkedTimeout,
+  checkSignal,
   onAbort,
   priorityOf,
   type ReadOptions,
@@ -103,6 +104,7 @@ export class Coordinator {
   }
 
   #timeoutMs(options: CallOptions | undefined): number {
+    checkSignal(options?.signal);
     return checkedTimeout(options?.timeoutMs ?? this.#options.defaults.requestTimeoutMs);
   }
 
