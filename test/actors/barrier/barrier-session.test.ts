@@ -361,4 +361,18 @@ describe("BarrierHost", () => {
     expect(told).toBeLessThan(300);
     expect(() => host.state(barrier)).toThrow(/must be open/);
   });
+
+  it("leaves a member with the session through which it arrived, whoever else tried to", () => {
+    const host = new BarrierHost({ ...createVirtualTime(0), firstId: 1 });
+    const options = resolveBarrierOptions({ phases: ["p", "q"], members: ["a", "b"], lossPolicy: "shrink" });
+    const { barrier, session, members } = host.open("one", options, "first");
+    const other = host.open("one", undefined, "second");
+    const id = members[0]?.[1] as number;
+    expect(host.arrive(barrier, session, 0, 0, [id], 0, 1)).toBe(false);
+    expect(() => host.arrive(barrier, other.session, 1, 1, [id], 0, 1)).toThrow(/must be "q" of round 0/);
+    host.loseOrigin((origin) => origin === "second", new Error("gone"));
+    expect(host.state(barrier)).toMatchObject({ members: ["a", "b"], lost: 0 });
+    host.loseOrigin((origin) => origin === "first", new Error("gone"));
+    expect(() => host.state(barrier), "nobody has it open").toThrow(/must be open/);
+  });
 });
