@@ -138,6 +138,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
   oneOf(resolved, "strategy", STRATEGIES);
   acksOf(resolved.acks, resolved.replicationFactor);
+  if (typeof resolved.admission !== "object") throw refuse("admission", "an object of limits", resolved.admission);
   integer(resolved, "suspectMs", 100, 60_000);
   integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
   if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))

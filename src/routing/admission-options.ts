@@ -70,6 +70,10 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
     maxQueueDelayMs: options.maxQueueDelayMs ?? 30_000,
     tenantWeights: options.tenantWeights ?? {},
   };
+  for (const name of Object.keys(options)) {
+    if (!(name in resolved))
+      throw invalidArgument(ACTION, name, `one of the options ${Object.keys(resolved).join(", ")}`, name);
+  }
   assertWhole(resolved, "shards", 1, MAX_SHARDS);
   assertWhole(resolved, "maxInFlight", 1, MAX_SLOTS);
   assertWhole(resolved, "maxInFlightPerShard", 1, maxInFlight);
@@ -77,6 +81,8 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
   assertWhole(resolved, "initialInFlightPerShard", minInFlightPerShard, maxInFlightPerShard);
   assertWhole(resolved, "maxQueued", 1, Number.MAX_SAFE_INTEGER);
   assertWhole(resolved, "maxQueuedBytes", 1, Number.MAX_SAFE_INTEGER);
+  if (typeof resolved.tenantWeights !== "object")
+    throw invalidArgument(ACTION, "tenantWeights", "an object of weights by name", resolved.tenantWeights);
   assertDelay("targetQueueMs", resolved.targetQueueMs);
   assertDelay("maxQueueDelayMs", resolved.maxQueueDelayMs);
   return resolved;

@@ -608,6 +608,8 @@ describe("admission refuses bad input, typed, and holds nothing after it", () =>
     }
     for (const weight of [0, -1, Number.NaN, 1_001])
       expect(() => new Door({ tenantWeights: { a: weight } })).toThrow(/weight must be a number in \[0.001, 1000\]/);
+    expect(() => new Door({ tenantWeights: 5 as never })).toThrow(/tenantWeights must be an object/);
+    expect(() => new Door({ maxInflight: 5 } as never)).toThrow(/maxInflight must be one of the options .*maxInFlight/);
   });
 
   it("in requests", () => {
