@@ -52,7 +52,7 @@ export class ClientThread implements ControlClient {
       ...(block === undefined ? {} : { block }),
     });
     const { plane } = this;
-    this.admission = new AdmissionController({ ...thread, ...options.admission, shards: topology.current().shards });
+    this.admission = new AdmissionController({ ...options.admission, ...thread, shards: topology.current().shards });
     this.coordinator = new Coordinator({
       ...thread,
       topology,
@@ -84,6 +84,7 @@ export class ClientThread implements ControlClient {
   }
 
   lose(shard: number, error: ShardloomError): void {
+    this.admission.failShard(shard, error);
     this.plane.lose(shard, error);
   }
 
