@@ -9,6 +9,7 @@ import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
 import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
+import type { Explanation } from "./planned-read.ts";
 
 /** Options of every call that waits. */
 export interface CallOptions {
@@ -41,9 +42,14 @@ export interface ReadOptions extends CallOptions {
   readonly gather?: GatherPolicy;
   /** Asks another copy, where one may answer, when the first takes longer than the observed p95. @default true */
   readonly hedge?: boolean;
-  /** Adds the plan and what became of it to the result. @default false */
-  readonly explain?: boolean;
+  /** Adds the plan and what became of it to the result, or gives it to a function. @default false */
+  readonly explain?: boolean | ((explanation: Explanation) => void);
 }
+
+/** Options of a read whose result has no place for an account: it goes to a function. */
+export type PlainReadOptions = Omit<ReadOptions, "explain"> & {
+  readonly explain?: (explanation: Explanation) => void;
+};
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {

@@ -176,9 +176,10 @@ export class Coordinator {
       tenant: this.#tenant(options),
     });
     const gathered = await this.#executor.execute(read);
-    if (options.explain !== true) return gathered;
-    const { completeness } = gathered;
-    return { ...gathered, explain: explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, completeness) };
+    if (options.explain === undefined || options.explain === false) return gathered;
+    const account = explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, gathered.completeness);
+    if (typeof options.explain === "function") options.explain(account);
+    return { ...gathered, explain: account };
   }
 
   /** Asks one shard again for what it has answered before, under the same conditions: the next page of an answer. */

@@ -79,10 +79,12 @@ export class BarrierCatalog {
 
   /** Tick of every barrier that this thread has open, by name, as it last heard of it. */
   async ticks(): Promise<Record<string, number>> {
-    const open = await Promise.allSettled(
-      [...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]),
-    );
-    return Object.fromEntries(open.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : [])));
+    const ticks: Record<string, number> = {};
+    for (const [name, opening] of this.#sessions) {
+      const session = await opening.catch(() => undefined); // its opener has the error
+      if (session !== undefined) ticks[name] = session.tick;
+    }
+    return ticks;
   }
 
   #session(name: string, resolved: ResolvedBarrierOptions | undefined): Promise<BarrierSession> {

@@ -124,7 +124,7 @@ describe("options of calls", () => {
       } catch (error) {
         caught = error;
       }
-      expect(caught, String(bad)).toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { name: "token" } });
+      expect(caught, JSON.stringify(bad)).toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { name: "token" } });
     }
   });
 
