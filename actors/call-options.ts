@@ -3,7 +3,7 @@
  *
  * Invariant: a call that passed its check cannot fail later for what its options say.
  */
-import { describeValue, invalidArgument, ShardloomError } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
@@ -46,10 +46,29 @@ export interface ReadOptions extends CallOptions {
   readonly explain?: boolean | ((explanation: Explanation) => void);
 }
 
-/** Options of a read whose result has no place for an account: it goes to a function. */
-export type PlainReadOptions = Omit<ReadOptions, "explain"> & {
+/**
+ * Options of a read whose result has no place for how complete it is: it is whole or fails. Its account, when one is wanted, goes
+ * to a function.
+ */
+export type PlainReadOptions = Omit<ReadOptions, "explain" | "gather" | "unavailable"> & {
   readonly explain?: (explanation: Explanation) => void;
+  /** What becomes of vshards that nobody may answer now: fail the call, or wait. @default "wait" */
+  readonly unavailable?: "fail" | "wait";
 };
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for options under which a plain result could silently lack something. */
+export function checkPlainRead(options: ReadOptions): void {
+  const { gather, unavailable } = options;
+  if (gather !== undefined && gather !== "all")
+    throw invalidArgument("read", "gather", '"all", as the result cannot say what is missing', gather);
+  if (unavailable === "partial")
+    throw invalidArgument(
+      "read",
+      "unavailable",
+      '"fail" or "wait", as the result cannot say what is missing',
+      unavailable,
+    );
+}
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {
@@ -70,6 +89,12 @@ export function checkedTimeout(timeoutMs: number): number {
     `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`,
     timeoutMs,
   );
+}
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what cannot abort anything. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined || typeof (signal as Partial<AbortSignal> | null)?.addEventListener === "function") return;
+  throw invalidArgument("make call", "signal", "an AbortSignal", signal);
 }
 
 /** The envelope's number of a priority. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
@@ -122,5 +147,5 @@ export function onAbort(signal: AbortSignal, act: (error: ShardloomError) => voi
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a tenant that is no name. */
 export function checkedTenant(tenant: string): string {
   if (typeof tenant === "string" && tenant.length >= 1 && tenant.length <= 256) return tenant;
-  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", describeValue(tenant));
+  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", tenant);
 }
