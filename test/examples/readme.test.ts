@@ -53,7 +53,6 @@ it("keeps copies, reads what a session wrote, and explains itself", async () => 
   const { hits, explain } = await docs.search([1, 0, 0], {
     session,
     strategy: "power-of-two",
-    gather: "quorum",
     timeoutMs: 2_000,
     tenant: "alice",
     explain: true,
