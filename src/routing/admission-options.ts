@@ -27,7 +27,7 @@ export interface AdmissionOptions {
   readonly initialInFlightPerShard?: number;
   /** Mean wait at the shard above which its limit falls, in ms, > 0. @default 5 */
   readonly targetQueueMs?: number;
-  /** Requests that wait here for all shards, ≥ 1. At 85 % bulk is refused, at 95 % normal too, at the cap everything. @default 4096 */
+  /** Requests that wait here for all shards, ≥ 1. At 85 % bulk is refused, at 95 % normal too, at the cap everything. @default 16384 */
   readonly maxQueued?: number;
   /** Bytes of the requests that wait, ≥ 1; the same thresholds. @default 64 MiB */
   readonly maxQueuedBytes?: number;
@@ -74,7 +74,7 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
     minInFlightPerShard,
     initialInFlightPerShard: options.initialInFlightPerShard ?? initial,
     targetQueueMs: options.targetQueueMs ?? 5,
-    maxQueued: options.maxQueued ?? 4096,
+    maxQueued: options.maxQueued ?? 16_384,
     maxQueuedBytes: options.maxQueuedBytes ?? 64 * MIB,
     maxQueueDelayMs: options.maxQueueDelayMs ?? 30_000,
     tenantWeights: options.tenantWeights ?? {},

@@ -262,8 +262,7 @@ export class AdmissionController {
 
   #queueOrRefuse(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket, nowMs: number): void {
     const { priority, tenant, weight } = ticket;
-    const paceMs = gate.paceUs(nowMs * 1000) / 1000;
-    const waitMs = (gate.queue.ahead(priority, tenant, weight) + 1) * paceMs;
+    const waitMs = gate.waitUs(gate.queue.ahead(priority, tenant, weight), nowMs * 1000) / 1000;
     const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - gate.neededMs(ticket.cost));
     if (waitMs > allowedMs) {
       this.#refuse(ticket, "delay", waitMs - allowedMs);
@@ -271,7 +270,7 @@ export class AdmissionController {
     }
     const reason = this.#room.sheds(ticket) ? "pressure" : this.#makeRoom(ticket) ? undefined : "full";
     if (reason !== undefined) {
-      this.#refuse(ticket, reason, (gate.queue.size * paceMs) / 4);
+      this.#refuse(ticket, reason, waitMs / 4);
       return;
     }
     if (this.#closed !== undefined) {
@@ -283,7 +282,6 @@ export class AdmissionController {
     if (gate.inFlight < gate.limit) this.#totalBound = true;
     if (this.#room.count === 1 && this.#options.hasTaken !== undefined) this.#lookAtMs = nowMs + LOOK_MS;
     this.#arm(Math.min(ticket.giveUpAtMs, this.#lookAtMs), nowMs);
-    // A waiter that was pushed out may have given a slot back meanwhile.
     if (this.#slots.free > 0 && gate.inFlight < gate.limit) this.#dispatch(gate, nowMs);
   }
 

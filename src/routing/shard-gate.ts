@@ -34,6 +34,8 @@ const SERVICE_GAIN = 1 / 16;
 const FLIGHT_GAIN = 1 / 8;
 const DEVIATION_GAIN = 1 / 4;
 const DEVIATIONS = 2;
+/** A flight that took longer than this, in ms, was through a stall: the next one need not. */
+const MOST_NEEDED_MS = 50;
 /** Looks in a row at a shard that has taken everything and returns nothing before its limit rises, and by which part. */
 const STUCK_LOOKS = 2;
 const STUCK_FACTOR = 1.5;
@@ -174,7 +176,7 @@ export class ShardGate<E extends QueueEntry> {
 
   /** How long a request that is let in must expect to take, in ms. @param costUs What serving it is expected to take */
   neededMs(costUs: number): number {
-    return Math.max(this.flightMs, costUs / 1000);
+    return Math.max(Math.min(this.flightMs, MOST_NEEDED_MS), costUs / 1000);
   }
 
   /** Begins to watch the pace: the first entry waits. */
@@ -195,16 +197,20 @@ export class ShardGate<E extends QueueEntry> {
     this.beginPace(nowUs);
   }
 
+  /** The time from one request's return to the next's, while requests wait, in us; 0 when nothing is known. */
+  #pace(nowUs: number): number {
+    return this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
+  }
+
   /**
-   * The time from one request's return to the next's, while requests wait, in us; 0 when nothing is known. A shard that has not
-   * answered for longer than it used to is that slow.
+   * How long a request must expect to wait behind so many others, in us. A shard that has not answered for a while may take as long
+   * again before it goes on at its pace.
    */
-  paceUs(nowUs: number): number {
-    const known = this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
-    if (this.queue.size === 0) return known;
+  waitUs(ahead: number, nowUs: number): number {
+    if (this.queue.size === 0) return (ahead + 1) * this.#pace(nowUs);
     // Silence counts as from when it cannot be this thread's own: who sends a burst in one turn has not looked for replies yet.
-    const silentUs = Math.max(0, nowUs - this.#paceSinceUs - OWN_SILENCE_US);
-    return Math.max(known, silentUs / (this.#paceReplies + 1));
+    const silentUs = this.#paceReplies > 0 ? 0 : Math.max(0, nowUs - this.#paceSinceUs - OWN_SILENCE_US);
+    return silentUs + (ahead + 1) * this.#pace(nowUs);
   }
 
   #isFresh(nowUs: number): boolean {

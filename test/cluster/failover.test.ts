@@ -197,7 +197,7 @@ describe("a worker killed in the middle of a scatter", () => {
         await next;
         await whenAllUp(cluster);
         // Retries are paid for by other calls, a fifth each.
-        for (let paid = 0; paid < 150; paid++) await docs.get(paid, options);
+        for (let paid = 0; paid < 150; paid++) await docs.get(paid, { consistency: "eventual" });
       }
     } finally {
       await cluster.close();

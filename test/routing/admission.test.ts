@@ -391,9 +391,9 @@ describe("refusal", () => {
     const door = new Door({ maxInFlightPerShard: 1, maxQueueDelayMs: 50 });
     door.occupy();
     const waiting = door.enter();
-    await door.time.advance(60);
+    await door.time.advance(80);
     expect(waiting.ticket.state).toBe("queued");
-    expect(errorOf(door.enter()).details).toMatchObject({ reason: "delay" }); // nothing has come back for 60 ms
+    expect(errorOf(door.enter()).details).toMatchObject({ reason: "delay" }); // nothing has come back for 80 ms
     await door.time.advance(50);
     expect(errorOf(waiting).details).toMatchObject({ reason: "delay" });
     expect(door.admission.queued).toBe(0);
