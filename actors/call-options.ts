@@ -46,10 +46,29 @@ export interface ReadOptions extends CallOptions {
   readonly explain?: boolean | ((explanation: Explanation) => void);
 }
 
-/** Options of a read whose result has no place for an account: it goes to a function. */
-export type PlainReadOptions = Omit<ReadOptions, "explain"> & {
+/**
+ * Options of a read whose result has no place for how complete it is: it is whole or fails. Its account, when one is wanted, goes
+ * to a function.
+ */
+export type PlainReadOptions = Omit<ReadOptions, "explain" | "gather" | "unavailable"> & {
   readonly explain?: (explanation: Explanation) => void;
+  /** What becomes of vshards that nobody may answer now: fail the call, or wait. @default "wait" */
+  readonly unavailable?: "fail" | "wait";
 };
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for options under which a plain result could silently lack something. */
+export function checkPlainRead(options: ReadOptions): void {
+  const { gather, unavailable } = options;
+  if (gather !== undefined && gather !== "all")
+    throw invalidArgument("read", "gather", '"all", as the result cannot say what is missing', gather);
+  if (unavailable === "partial")
+    throw invalidArgument(
+      "read",
+      "unavailable",
+      '"fail" or "wait", as the result cannot say what is missing',
+      unavailable,
+    );
+}
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {

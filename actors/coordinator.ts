@@ -20,7 +20,7 @@ import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
-import { readRoutedReply } from "../src/wire/routed-codec.ts";
+import { ROUTED_HEADER_BYTES, readRoutedReply } from "../src/wire/routed-codec.ts";
 import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
 import {
   abortError,
@@ -115,11 +115,19 @@ export class Coordinator {
 
   /** The largest body that every planned message to any shard may have. */
   get maxBodyBytes(): number {
-    const { snapshot } = this;
+    return this.#leastPayloadBytes() - maxPrefixBytes(this.snapshot);
+  }
+
+  /** The largest body that a write to any shard may have: its prefix lists no vshards. */
+  get maxWriteBytes(): number {
+    return this.#leastPayloadBytes() - ROUTED_HEADER_BYTES;
+  }
+
+  #leastPayloadBytes(): number {
     let least = Number.POSITIVE_INFINITY;
-    for (let shard = 0; shard < snapshot.shards; shard++)
+    for (let shard = 0; shard < this.snapshot.shards; shard++)
       least = Math.min(least, this.requester(shard).maxPayloadBytes);
-    return least - maxPrefixBytes(snapshot);
+    return least;
   }
 
   /**

@@ -128,6 +128,14 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   integer(resolved, "startTimeoutMs", 100, 86_400_000);
   powerOfTwo(resolved, "requestRingBytes", 16 * KIB, GIB);
   powerOfTwo(resolved, "replyRingBytes", 16 * KIB, GIB);
+  // A request may list every vshard with an LSN, and must have room for its body beside that: a message is a quarter of its ring.
+  const leastRingBytes = 4 * (12 * resolved.vshards + 2 * KIB);
+  if (resolved.requestRingBytes < leastRingBytes)
+    throw refuse(
+      "requestRingBytes",
+      `at least ${leastRingBytes} for ${resolved.vshards} vshards`,
+      resolved.requestRingBytes,
+    );
   powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
   integer(resolved, "creditMessages", 1, 4096);
   integer(resolved, "spinLimitUs", 0, 10_000);

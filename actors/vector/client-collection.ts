@@ -18,7 +18,13 @@ import type { VectorId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, PlainReadOptions, ReadOptions, WriteOptions } from "../call-options.ts";
+import {
+  type CallOptions,
+  checkPlainRead,
+  type PlainReadOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
@@ -166,6 +172,7 @@ export class VectorCollection {
   /** Documents in the order of their ids; undefined where an id is unknown. */
   async getMany(ids: readonly VectorId[], options: GetOptions = {}): Promise<(StoredDocument | undefined)[]> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const flags =
       (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
     const found: (StoredDocument | undefined)[] = [];
@@ -184,6 +191,7 @@ export class VectorCollection {
   /** Number of documents, or of those that match a filter. */
   async count(options: PlainReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const { coordinator } = this.#parts;
     const body = this.#filterBody(options.filter);
     const { answers } = await coordinator.read<number>(

@@ -282,6 +282,7 @@ export class AdmissionController {
     if (gate.inFlight < gate.limit) this.#totalBound = true;
     if (this.#room.count === 1 && this.#options.hasTaken !== undefined) this.#lookAtMs = nowMs + LOOK_MS;
     this.#arm(Math.min(ticket.giveUpAtMs, this.#lookAtMs), nowMs);
+    // A waiter that was pushed out may have given a slot back meanwhile.
     if (this.#slots.free > 0 && gate.inFlight < gate.limit) this.#dispatch(gate, nowMs);
   }
 

@@ -59,7 +59,10 @@ describe("options of calls", () => {
     await refuses(() => docs.search(ONE, { consistency: "session" }), "session");
     for (const quorum of [0, -1, 4, 1.5, Number.NaN])
       await refuses(() => docs.search(ONE, { consistency: "strong", gather: { quorum } }), "quorum");
-    await refuses(() => docs.get(1, { gather: { quorum: 2 } }), "quorum");
+    // Their results cannot say what is missing.
+    await refuses(() => docs.get(1, untyped({ gather: "quorum" })), "gather");
+    await refuses(() => docs.count(untyped({ gather: "best-effort" })), "gather");
+    await refuses(() => docs.getMany([1, 2], untyped({ unavailable: "partial" })), "unavailable");
   });
 
   it.each([
