@@ -21,7 +21,7 @@ export interface ClusterStats {
   /** Shards that are up or draining. */
   readonly onlineShards: number;
   readonly health: ClusterHealth;
-  /** Whether a majority of the copies of every vshard serves: writes with `acks: "quorum"` can be acknowledged. */
+  /** Whether a majority of the copies of every vshard serves: where its primary does too, writes with `acks: "quorum"` are acknowledged. */
   readonly quorum: boolean;
   readonly topologyEpoch: number;
   readonly vshards: number;

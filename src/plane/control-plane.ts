@@ -87,13 +87,13 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   async addClient(client: ControlClient): Promise<void> {
     this.#clients.set(client.name, client);
     await Promise.all(
-      this.#workers.map((worker) => {
+      this.#workers.map(async (worker) => {
         const bridge = createBridge(this.#options.bridge);
         client.attach(worker.shard, bridge, worker.block.memory);
         const down = this.#down.get(worker.shard);
-        if (down !== undefined) return client.lose(worker.shard, down);
-        const attached = worker.control.remote.attachClient({ client: client.name, bridge, block: client.block });
-        return attached.catch(unlessLost(worker)); // its successor serves the client
+        const { remote } = worker.control;
+        if (down !== undefined) client.lose(worker.shard, down);
+        else await remote.attachClient({ client: client.name, bridge, block: client.block }).catch(unlessLost(worker));
       }),
     );
   }

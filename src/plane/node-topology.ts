@@ -8,6 +8,7 @@
  * Invariant: an epoch is published once and never changes; changes of one turn share an epoch. Only this object publishes.
  */
 import { EventEmitter } from "node:events";
+import { invalidArgument } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";
 import { FailureDetector } from "../topology/failure-detector.ts";
@@ -134,6 +135,11 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
   /** Moves that a change of members would bring: where each copy would come from, where it would go, and why. Changes nothing. */
   preview(change: PlacementChange): PlacementPlan {
     const { drain = [], remove = [], add = [] } = change;
+    for (const [name, shards] of Object.entries({ drain, remove })) {
+      if (!Array.isArray(shards) || !shards.every(Number.isInteger))
+        throw invalidArgument("preview placement", name, "an array of numbers of shards", shards);
+    }
+    if (!Array.isArray(add)) throw invalidArgument("preview placement", "add", "an array of members", add);
     const members = this.membership
       .placementMembers()
       .filter(({ shard }) => !remove.includes(shard))

@@ -18,7 +18,10 @@ import { MAX_SHARDS } from "../topology/snapshot.ts";
 const SAMPLE_WEIGHT = 1 / 16;
 /** Missed samples after which an estimate has fallen to a quarter: 3 times slower is looked at again after 94, 50 times after 778. */
 const MISSED_SAMPLES = 128;
-/** A failed request counts as so many mean latencies, as failing is often fast and must not attract load. */
+/**
+ * A failed request counts as so many mean latencies of answers, as failing is often fast and must not attract load. Of answers, not
+ * of the averages: those have failures in them, and shards that all fail would raise each other without end.
+ */
 const FAILURE_LATENCIES = 8;
 
 /** Buckets of a quarter octave, from 1 µs to 2^32 µs. */
@@ -35,6 +38,7 @@ const MIN_SAMPLES = 20;
 /** Places of {@link ReplicaLoads.#totals}; doubles live in arrays, as a field would be boxed anew. */
 const SAMPLES = 0;
 const SUM_US = 1;
+const ANSWER_US = 2;
 /** Place in {@link ReplicaLoads.#result} of the sample that is being taken in; 0 and 1 are for results. */
 const SAMPLE = 2;
 
@@ -46,8 +50,8 @@ export class ReplicaLoads {
   readonly #shards: number;
   readonly #inFlight: Int32Array;
   #totalInFlight = 0;
-  /** Shape: `[samples of all shards, sum of the shards' averages]`. */
-  readonly #totals: Float64Array = new Float64Array(2);
+  /** Shape: `[samples of all shards, sum of the shards' averages, moving average of the answers of all shards]`. */
+  readonly #totals: Float64Array = new Float64Array(3);
   readonly #result: Float64Array = new Float64Array(3);
   /** Shards with a sample. */
   #known = 0;
@@ -95,12 +99,14 @@ export class ReplicaLoads {
     this.#release(shard);
     if (!(latencyUs >= 0)) return;
     if (!ok) {
-      this.#averageOthers(shard, 0);
-      this.#result[SAMPLE] = Math.max(1, latencyUs, FAILURE_LATENCIES * (this.#result[0] as number));
+      this.#result[SAMPLE] = Math.max(1, latencyUs, FAILURE_LATENCIES * (this.#totals[ANSWER_US] as number));
       this.#average(shard);
       return;
     }
-    this.#result[SAMPLE] = Math.max(1, latencyUs);
+    const sampleUs = Math.max(1, latencyUs);
+    const answerUs = this.#totals[ANSWER_US] as number;
+    this.#totals[ANSWER_US] = answerUs === 0 ? sampleUs : answerUs + SAMPLE_WEIGHT * (sampleUs - answerUs);
+    this.#result[SAMPLE] = sampleUs;
     this.#average(shard);
     this.#observe(shard);
     this.#observe(this.#shards);

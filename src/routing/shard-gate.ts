@@ -107,6 +107,7 @@ export class ShardGate<E extends QueueEntry> {
       this.#fall(FAILURE_FACTOR);
       return;
     }
+    if (serviceUs === 0 && queueUs === 0) return; // cancelled, or failed: it brought no times
     this.#replies++;
     this.#queueUsSum += queueUs;
     if (this.#replies >= MIN_WINDOW && this.#replies >= this.limit) this.#judge();

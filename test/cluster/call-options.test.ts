@@ -164,6 +164,17 @@ describe("options of calls", () => {
     expect(cluster.members().filter(({ state }) => state === "draining")).toEqual([]);
   });
 
+  it("previews of placement name what is no list of shards, no weight, no factor", async () => {
+    for (const bad of [5, "1", [1.5], [Number.NaN]]) {
+      await refuses(() => cluster.previewPlacement({ drain: untyped(bad) }), "drain");
+      await refuses(() => cluster.previewPlacement({ remove: untyped(bad) }), "remove");
+    }
+    await refuses(() => cluster.previewPlacement({ add: untyped(7) }), "add");
+    await refuses(() => cluster.previewPlacement({ add: [{ shard: 3, weight: 0 }] }), "weight of shard 3");
+    await refuses(() => cluster.previewPlacement({ replicationFactor: 17 }), "replicationFactor");
+    expect(() => cluster.previewPlacement({ remove: [0, 1, 2] })).toThrow(/none of 0 members may hold copies/);
+  });
+
   it("has changed nothing by all that", async () => {
     expect(await docs.getMany([1, 2, 3, 9]).then((found) => found.map((document) => document?.id))).toEqual([
       1,

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ShardloomError } from "../../src/errors.ts";
 import { AdmissionController, type AdmissionTicket, NO_SLOT } from "../../src/routing/admission.ts";
 import type { AdmissionOptions } from "../../src/routing/admission-options.ts";
+import { ShardGate } from "../../src/routing/shard-gate.ts";
 import { createVirtualTime, type VirtualTime } from "../../src/runtime/scheduler.ts";
 import { hashString } from "../../src/topology/stable-hash.ts";
 import { PRIORITY } from "../../src/wire/envelope-layout.ts";
@@ -583,6 +584,20 @@ describe("tenants", () => {
     expect(gold / plain).toBeLessThan(3.2);
     expect(plain / slow).toBeGreaterThan(3.6);
     expect(plain / slow).toBeLessThan(4.4);
+  });
+});
+
+describe("the limit of a shard", () => {
+  it("does not rise for requests that were cancelled: they say nothing of how long others wait", () => {
+    const options = { minLimit: 2, initialLimit: 32, maxLimit: 256, targetQueueUs: 5_000 };
+    const gate = new ShardGate(0, options);
+    for (let reply = 0; reply < 2_000; reply++) {
+      gate.inFlight = gate.limit;
+      gate.held = true;
+      gate.observe(1_000, 9_000, false);
+      for (let cancelled = 0; cancelled < 3; cancelled++) gate.observe(0, 0, false);
+    }
+    expect(gate.limit).toBe(2);
   });
 });
 

@@ -57,6 +57,21 @@ describe("latency", () => {
     expect(loads.latencyUs(2)).toBeCloseTo(startUs - (startUs - 10) / 16, 6);
   });
 
+  test("shards that all fail for long keep latencies that mean something, and are forgiven once they answer", () => {
+    const loads = new ReplicaLoads(3);
+    for (let shard = 0; shard < 3; shard++) answer(loads, shard, 1_000, 20);
+    for (let failure = 0; failure < 10_000; failure++) {
+      loads.begin(failure % 3);
+      loads.end(failure % 3, 0, false);
+    }
+    for (let shard = 0; shard < 3; shard++) {
+      expect(loads.latencyUs(shard)).toBeGreaterThan(1_000);
+      expect(loads.latencyUs(shard)).toBeLessThan(10_000);
+    }
+    for (let round = 0; round < 100; round++) for (let shard = 0; shard < 3; shard++) answer(loads, shard, 1_000, 1);
+    for (let shard = 0; shard < 3; shard++) expect(loads.latencyUs(shard)).toBeLessThan(1_100);
+  });
+
   test("a shard that fails at once does not look fast", () => {
     const loads = new ReplicaLoads(2);
     answer(loads, 0, 100, 20);
