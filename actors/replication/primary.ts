@@ -203,7 +203,11 @@ export class Primary implements EffectLog, ReplicatedWrites {
       const owned = this.#own(vshard);
       const peers = peersOf(snapshot, vshard);
       for (const peer of owned.copies.keys()) if (!peers.includes(peer)) owned.copies.delete(peer);
-      for (const peer of peers) held.set(peer, [...(held.get(peer) ?? []), owned]);
+      for (const peer of peers) {
+        const list = held.get(peer);
+        if (list === undefined) held.set(peer, [owned]);
+        else list.push(owned);
+      }
     }
     for (const peer of new Set([...held.keys(), ...this.#links.keys()]))
       this.#linkTo(peer).assign(held.get(peer) ?? []);
