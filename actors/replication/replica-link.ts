@@ -24,6 +24,7 @@ import {
   type ReplicaSource,
   readCopies,
   snapshotMessage,
+  statusesIn,
   statusMessage,
   type VshardEntry,
 } from "./replica-messages.ts";
@@ -130,15 +131,26 @@ export class ReplicaLink {
     }
   }
 
-  #ask(requester: PeerRequester): void {
+  /** Asks what the copies have, as many at a time as an answer has room for: replies have as much as requests. */
+  #ask(requester: PeerRequester, from = 0): void {
     const vshards = [...this.#vshards.keys()];
+    const end = from + statusesIn(requester.maxPayloadBytes);
     this.#state = "asked";
-    this.#request(requester, REPLICA_STATUS, statusMessage(this.#options.source, vshards), (copies) => {
-      this.#state = "known";
-      this.#pauseMs = RETRY_MS;
-      for (const status of copies) this.#learn(status);
-      this.pump();
-    });
+    this.#request(
+      requester,
+      REPLICA_STATUS,
+      statusMessage(this.#options.source, vshards.slice(from, end)),
+      (copies) => {
+        for (const status of copies) this.#learn(status);
+        if (end < vshards.length) {
+          this.#ask(requester, end);
+          return;
+        }
+        this.#state = "known";
+        this.#pauseMs = RETRY_MS;
+        this.pump();
+      },
+    );
   }
 
   /** The first look at a copy: follow it, or fill it. */
