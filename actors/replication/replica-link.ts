@@ -189,9 +189,10 @@ export class ReplicaLink {
         copy.sent = entry.lsn;
         last.set(owned, entry.lsn);
       }
-      if (copy.sent === log.head) this.#dirty.delete(owned);
-      if (bytes >= limit) break;
-      if (copy.sent < log.head) break; // the message is full
+      const full = copy.sent < log.head;
+      if (!full || last.has(owned)) this.#dirty.delete(owned);
+      if (full) this.#dirty.add(owned); // behind the others: one with a backlog must not keep them waiting
+      if (full || bytes >= limit) break;
     }
     if (entries.length === 0) return false;
     this.#inFlight++;
