@@ -3,12 +3,13 @@
  *
  * Invariant: a call that passed its check cannot fail later for what its options say.
  */
-import { describeValue, invalidArgument, ShardloomError } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { Acks } from "../src/routing/call-defaults.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
 import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
+import type { Explanation } from "./planned-read.ts";
 
 /** Options of every call that waits. */
 export interface CallOptions {
@@ -41,8 +42,32 @@ export interface ReadOptions extends CallOptions {
   readonly gather?: GatherPolicy;
   /** Asks another copy, where one may answer, when the first takes longer than the observed p95. @default true */
   readonly hedge?: boolean;
-  /** Adds the plan and what became of it to the result. @default false */
-  readonly explain?: boolean;
+  /** Adds the plan and what became of it to the result, or gives it to a function. @default false */
+  readonly explain?: boolean | ((explanation: Explanation) => void);
+}
+
+/**
+ * Options of a read whose result has no place for how complete it is: it is whole or fails. Its account, when one is wanted, goes
+ * to a function.
+ */
+export type PlainReadOptions = Omit<ReadOptions, "explain" | "gather" | "unavailable"> & {
+  readonly explain?: (explanation: Explanation) => void;
+  /** What becomes of vshards that nobody may answer now: fail the call, or wait. @default "wait" */
+  readonly unavailable?: "fail" | "wait";
+};
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for options under which a plain result could silently lack something. */
+export function checkPlainRead(options: ReadOptions): void {
+  const { gather, unavailable } = options;
+  if (gather !== undefined && gather !== "all")
+    throw invalidArgument("read", "gather", '"all", as the result cannot say what is missing', gather);
+  if (unavailable === "partial")
+    throw invalidArgument(
+      "read",
+      "unavailable",
+      '"fail" or "wait", as the result cannot say what is missing',
+      unavailable,
+    );
 }
 
 /** Options of a write. */
@@ -64,6 +89,12 @@ export function checkedTimeout(timeoutMs: number): number {
     `a number of milliseconds between 0 and ${TIMEOUT_LIMIT_MS}`,
     timeoutMs,
   );
+}
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what cannot abort anything. */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined || typeof (signal as Partial<AbortSignal> | null)?.addEventListener === "function") return;
+  throw invalidArgument("make call", "signal", "an AbortSignal", signal);
 }
 
 /** The envelope's number of a priority. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
@@ -116,5 +147,5 @@ export function onAbort(signal: AbortSignal, act: (error: ShardloomError) => voi
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a tenant that is no name. */
 export function checkedTenant(tenant: string): string {
   if (typeof tenant === "string" && tenant.length >= 1 && tenant.length <= 256) return tenant;
-  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", describeValue(tenant));
+  throw invalidArgument("make call", "tenant", "text of 1 to 256 characters", tenant);
 }

@@ -20,7 +20,7 @@ import type { Scheduler } from "../src/runtime/scheduler.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
-import { readRoutedReply } from "../src/wire/routed-codec.ts";
+import { ROUTED_HEADER_BYTES, readRoutedReply } from "../src/wire/routed-codec.ts";
 import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
 import {
   abortError,
@@ -29,6 +29,7 @@ import {
   checkedSession,
   checkedTenant,
   checkedTimeout,
+  checkSignal,
   onAbort,
   priorityOf,
   type ReadOptions,
@@ -103,6 +104,7 @@ export class Coordinator {
   }
 
   #timeoutMs(options: CallOptions | undefined): number {
+    checkSignal(options?.signal);
     return checkedTimeout(options?.timeoutMs ?? this.#options.defaults.requestTimeoutMs);
   }
 
@@ -113,11 +115,19 @@ export class Coordinator {
 
   /** The largest body that every planned message to any shard may have. */
   get maxBodyBytes(): number {
-    const { snapshot } = this;
+    return this.#leastPayloadBytes() - maxPrefixBytes(this.snapshot);
+  }
+
+  /** The largest body that a write to any shard may have: its prefix lists no vshards. */
+  get maxWriteBytes(): number {
+    return this.#leastPayloadBytes() - ROUTED_HEADER_BYTES;
+  }
+
+  #leastPayloadBytes(): number {
     let least = Number.POSITIVE_INFINITY;
-    for (let shard = 0; shard < snapshot.shards; shard++)
+    for (let shard = 0; shard < this.snapshot.shards; shard++)
       least = Math.min(least, this.requester(shard).maxPayloadBytes);
-    return least - maxPrefixBytes(snapshot);
+    return least;
   }
 
   /**
@@ -174,9 +184,10 @@ export class Coordinator {
       tenant: this.#tenant(options),
     });
     const gathered = await this.#executor.execute(read);
-    if (options.explain !== true) return gathered;
-    const { completeness } = gathered;
-    return { ...gathered, explain: explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, completeness) };
+    if (options.explain === undefined || options.explain === false) return gathered;
+    const account = explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, gathered.completeness);
+    if (typeof options.explain === "function") options.explain(account);
+    return { ...gathered, explain: account };
   }
 
   /** Asks one shard again for what it has answered before, under the same conditions: the next page of an answer. */

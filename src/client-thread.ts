@@ -20,7 +20,7 @@ import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySource } from "./topology/topology-source.ts";
 
 /** How much a client thread may have under way and waiting, and how it is shared. Plain data. */
-export type AdmissionLimits = Omit<AdmissionOptions, "clock" | "scheduler" | "shards">;
+export type AdmissionLimits = Omit<AdmissionOptions, "clock" | "scheduler" | "shards" | "hasTaken">;
 
 /** What a client thread is made from. */
 export interface ClientThreadOptions {
@@ -52,7 +52,12 @@ export class ClientThread implements ControlClient {
       ...(block === undefined ? {} : { block }),
     });
     const { plane } = this;
-    this.admission = new AdmissionController({ ...thread, ...options.admission, shards: topology.current().shards });
+    this.admission = new AdmissionController({
+      ...options.admission,
+      ...thread,
+      shards: topology.current().shards,
+      hasTaken: (shard) => plane.requester(shard).hasTaken,
+    });
     this.coordinator = new Coordinator({
       ...thread,
       topology,
@@ -84,6 +89,7 @@ export class ClientThread implements ControlClient {
   }
 
   lose(shard: number, error: ShardloomError): void {
+    this.admission.failShard(shard, error);
     this.plane.lose(shard, error);
   }
 

@@ -128,6 +128,14 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
   integer(resolved, "startTimeoutMs", 100, 86_400_000);
   powerOfTwo(resolved, "requestRingBytes", 16 * KIB, GIB);
   powerOfTwo(resolved, "replyRingBytes", 16 * KIB, GIB);
+  // A request may list every vshard with an LSN, and must have room for its body beside that: a message is a quarter of its ring.
+  const leastRingBytes = 4 * (12 * resolved.vshards + 2 * KIB);
+  if (resolved.requestRingBytes < leastRingBytes)
+    throw refuse(
+      "requestRingBytes",
+      `at least ${leastRingBytes} for ${resolved.vshards} vshards`,
+      resolved.requestRingBytes,
+    );
   powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
   integer(resolved, "creditMessages", 1, 4096);
   integer(resolved, "spinLimitUs", 0, 10_000);
@@ -138,6 +146,7 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
   oneOf(resolved, "strategy", STRATEGIES);
   acksOf(resolved.acks, resolved.replicationFactor);
+  if (typeof resolved.admission !== "object") throw refuse("admission", "an object of limits", resolved.admission);
   integer(resolved, "suspectMs", 100, 60_000);
   integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
   if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))

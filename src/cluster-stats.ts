@@ -7,6 +7,7 @@
 import type { TextCatalog } from "../actors/text/text-catalog.ts";
 import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { NodeTopology } from "./plane/node-topology.ts";
+import { shardId } from "./topology/member.ts";
 import { MEMBER_STATE, type TopologySnapshot } from "./topology/snapshot.ts";
 
 /** `green`: every shard serves. `yellow`: some do not, every vshard has its primary. `red`: some vshards have no primary that serves. */
@@ -58,18 +59,26 @@ export function judge(snapshot: TopologySnapshot): { readonly health: ClusterHea
   return { health, quorum };
 }
 
-/** What one collection holds. */
+/** What one collection holds, and what of it is on each shard, copies included. */
 interface Holding {
   readonly documents: number;
-  readonly bytes: number;
+  readonly shards: readonly { readonly documents: number; readonly bytes: number }[];
 }
 
 /** A collection of either kind, as far as it is asked here. */
 interface Countable {
   count(options: { timeoutMs: number }): Promise<number>;
-  status(options: {
-    timeoutMs: number;
-  }): Promise<readonly { readonly heapBytes: number; readonly vectorBytes?: number; readonly rowBytes?: number }[]>;
+  status(options: { timeoutMs: number }): Promise<readonly ShardStatus[]>;
+}
+
+interface ShardStatus {
+  readonly heapBytes: number;
+  /** Of vectors. */
+  readonly rows?: number;
+  readonly vectorBytes?: number;
+  /** Of texts. */
+  readonly documents?: number;
+  readonly rowBytes?: number;
 }
 
 async function holdingOf(opening: Promise<Countable>): Promise<Holding> {
@@ -78,14 +87,14 @@ async function holdingOf(opening: Promise<Countable>): Promise<Holding> {
     collection.count({ timeoutMs: TIMEOUT_MS }),
     collection.status({ timeoutMs: TIMEOUT_MS }),
   ]);
-  const bytes = status.reduce(
-    (sum, { heapBytes, vectorBytes = 0, rowBytes = 0 }) => sum + heapBytes + vectorBytes + rowBytes,
-    0,
-  );
-  return { documents, bytes };
+  const shards = status.map((held) => ({
+    documents: held.rows ?? held.documents ?? 0,
+    bytes: held.heapBytes + (held.vectorBytes ?? 0) + (held.rowBytes ?? 0),
+  }));
+  return { documents, shards };
 }
 
-/** Asks every collection what it holds and puts everything together. */
+/** Asks every collection what it holds and puts everything together; each shard's part becomes its member's metrics. */
 export async function gatherStats(
   topology: NodeTopology,
   vectors: VectorCatalog,
@@ -94,21 +103,23 @@ export async function gatherStats(
 ): Promise<ClusterStats> {
   const snapshot = topology.current;
   const { nodes, healthyNodes, shards, healthyShards } = topology.membership.counts();
-  const holdings: [string, Promise<Holding>][] = [
-    ...vectors.names().map((name): [string, Promise<Holding>] => [name, holdingOf(vectors.open(name, undefined))]),
-    ...texts.names().map((name): [string, Promise<Holding>] => [name, holdingOf(texts.open(name, undefined))]),
-  ];
-  const missing: string[] = [];
-  let documents = 0;
+  const names = [...vectors.names(), ...texts.names()];
+  const holdings = await Promise.allSettled([
+    ...vectors.names().map((name) => holdingOf(vectors.open(name, undefined))),
+    ...texts.names().map((name) => holdingOf(texts.open(name, undefined))),
+  ]);
+  const held = holdings.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : []));
+  const missing = names.filter((_, at) => holdings[at]?.status === "rejected"); // dropped meanwhile, or a shard is silent
+  const documents = held.reduce((sum, holding) => sum + holding.documents, 0);
   let bytes = 0;
-  for (const [name, holding] of holdings) {
-    try {
-      const held = await holding;
-      documents += held.documents;
-      bytes += held.bytes;
-    } catch {
-      missing.push(name); // dropped meanwhile, or a shard does not answer
-    }
+  for (let shard = 0; shard < snapshot.shards; shard++) {
+    const parts = held.map((holding) => holding.shards[shard] ?? { documents: 0, bytes: 0 });
+    const metrics = {
+      documents: parts.reduce((sum, part) => sum + part.documents, 0),
+      bytes: parts.reduce((sum, part) => sum + part.bytes, 0),
+    };
+    bytes += metrics.bytes;
+    if (missing.length === 0) topology.membership.report(shardId(shard), metrics);
   }
   return {
     nodes,
@@ -119,7 +130,7 @@ export async function gatherStats(
     topologyEpoch: snapshot.topologyEpoch,
     vshards: snapshot.vshards,
     replicationFactor: snapshot.replicationFactor,
-    collections: holdings.length,
+    collections: names.length,
     documents,
     bytes,
     ticks,

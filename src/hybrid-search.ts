@@ -5,7 +5,8 @@
  * both when it has the same id in both collections.
  */
 import type { ReadOptions } from "../actors/call-options.ts";
-import type { TextCollection, TextHit, TextSearchOptions } from "../actors/text/client-collection.ts";
+import type { Explanation } from "../actors/planned-read.ts";
+import type { TextCollection, TextExplanation, TextHit, TextSearchOptions } from "../actors/text/client-collection.ts";
 import type { SearchOptions, VectorCollection, VectorHit } from "../actors/vector/client-collection.ts";
 import { invalidArgument } from "./errors.ts";
 import { type FusedHit, type FusionSource, fuseByRank, fuseByScore, type SourceHit } from "./routing/fusion.ts";
@@ -19,7 +20,7 @@ export interface HybridQuery {
 }
 
 /** How the two rankings are found and blended. Options of every read hold for both searches. */
-export interface HybridSearchOptions extends ReadOptions {
+export interface HybridSearchOptions extends Omit<ReadOptions, "explain"> {
   /** Answers wanted, `1..65536`. @default 10 */
   readonly k?: number;
   /** Answers that each of the searches gives to the blending, at least `k`. @default the larger of 50 and 4 k */
@@ -41,6 +42,8 @@ export interface HybridSearchOptions extends ReadOptions {
   readonly vector?: Pick<SearchOptions, "filter" | "exact" | "ef" | "includeVector">;
   /** @default true */
   readonly includePayload?: boolean;
+  /** Adds the plans of both searches and what became of them. @default false */
+  readonly explain?: boolean;
 }
 
 /** One document of the blended ranking. */
@@ -58,6 +61,8 @@ export interface HybridHit {
 export interface HybridSearchResult {
   readonly hits: readonly HybridHit[];
   readonly completeness: { readonly text: Completeness; readonly vector: Completeness };
+  /** When it was asked for. */
+  readonly explain?: { readonly text: TextExplanation; readonly vector: Explanation };
 }
 
 const ACTION = "search";
@@ -101,10 +106,12 @@ export async function hybridSearch(
     const hits = blend(sources(byText.hits, byVector.hits)).map(({ id, score, sources: [inText, inVector] }) => ({
       id,
       score,
-      text: inText as SourceHit<TextHit> | undefined,
-      vector: inVector as SourceHit<VectorHit> | undefined,
+      text: inText,
+      vector: inVector,
     }));
-    return { hits, completeness: { text: byText.completeness, vector: byVector.completeness } };
+    const completeness = { text: byText.completeness, vector: byVector.completeness };
+    if (byText.explain === undefined || byVector.explain === undefined) return { hits, completeness };
+    return { hits, completeness, explain: { text: byText.explain, vector: byVector.explain } };
   } catch (error) {
     failure.abort(error);
     throw error;

@@ -3,13 +3,14 @@
  */
 
 export { type DriveOptions, drive, type TickReport } from "../actors/barrier/drive.ts";
-export type { CallOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
+export type { CallOptions, PlainReadOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
 export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type {
   StoredText,
   TextCollection,
   TextDocument,
+  TextExplanation,
   TextGetOptions,
   TextHit,
   TextSearchOptions,

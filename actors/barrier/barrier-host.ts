@@ -96,12 +96,10 @@ class HostedBarrier {
     const { barrier } = this;
     const members = this.#scratch;
     members.length = count;
-    for (let at = 0; at < count; at++) {
-      const member = barrier.memberById(ids[from + at] as number);
-      if (member !== undefined) member.owner = session;
-      members[at] = member;
-    }
-    return barrier.arrive(members, tick, phase);
+    for (let at = 0; at < count; at++) members[at] = barrier.memberById(ids[from + at] as number);
+    const complete = barrier.arrive(members, tick, phase);
+    for (let at = 0; at < count; at++) (members[at] as BarrierMember).owner = session; // whoever was refused has not arrived
+    return complete;
   }
 
   wait(tick: number, phase: number, wait: BarrierWait): void {

@@ -9,7 +9,7 @@
  * not simply the member's next one goes by itself, and when a batch is refused each of its arrivals is sent again by itself.
  * Once the host is lost every call fails with the same `ERR_BARRIER`.
  */
-import type { ArriveOptions, PhaseResult } from "../../src/actor/tick-barrier.ts";
+import type { PhaseResult } from "../../src/actor/tick-barrier.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { refusal } from "../../src/routing/barrier-errors.ts";
 import type { ResolvedBarrierOptions } from "../../src/routing/barrier-options.ts";
@@ -36,9 +36,8 @@ export interface BarrierSessionParts {
   readonly link: BarrierLink;
   readonly opened: OpenedBarrier;
   readonly scheduler: Scheduler;
-  readonly waitTimeoutMs: number;
-  /** The session is of no use any more. */
-  readonly onBroken: () => void;
+  /** The session is of no use any more: closed, or its host is lost. */
+  readonly onEnded: () => void;
 }
 
 /** A member of this thread, and the arrival that is expected of it next. */
@@ -62,7 +61,6 @@ interface Slot {
 export class BarrierSession implements BatchOwner {
   readonly name: string;
   readonly options: ResolvedBarrierOptions;
-  readonly waitTimeoutMs: number;
   /** The newest tick that this thread has heard of, and the last that it saw end; −1 for none since it advanced. */
   tick: number;
   ended = -1;
@@ -89,7 +87,6 @@ export class BarrierSession implements BatchOwner {
     const { opened } = parts;
     this.name = parts.name;
     this.options = opened.options;
-    this.waitTimeoutMs = parts.waitTimeoutMs;
     this.tick = opened.tick;
     this.#parts = parts;
     this.#link = parts.link;
@@ -103,15 +100,23 @@ export class BarrierSession implements BatchOwner {
     }));
   }
 
-  /** @param used Names that the caller has used; what it uses first is added. */
-  arrive(used: Set<string>, name: string, phaseName: string, options: ArriveOptions | undefined): Promise<PhaseResult> {
+  /**
+   * @param used Names that the caller has used; what it uses first is added.
+   * @param round The tick that is meant. @default the one that the member is in
+   */
+  arrive(
+    used: Set<string>,
+    name: string,
+    phaseName: string,
+    timeoutMs: number,
+    round: number | undefined,
+  ): Promise<PhaseResult> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken);
     const phase = this.#phaseOf.get(phaseName);
     if (phase === undefined) return Promise.reject(this.#unknownPhase(phaseName));
     const member = this.#local.get(name) ?? this.#adopt(used, name);
-    if (member === undefined) return this.#arriveUnknown(used, name, phaseName, options);
-    const tick = options?.round ?? Math.max(member.tick, this.tick);
-    const timeoutMs = options?.timeoutMs ?? this.waitTimeoutMs;
+    if (member === undefined) return this.#arriveUnknown(used, name, phaseName, timeoutMs, round);
+    const tick = round ?? Math.max(member.tick, this.tick);
     if (tick < member.tick || (tick === member.tick && phase < member.phase))
       return this.#alone(member, tick, phase, timeoutMs);
     // Most often it is the next one. What is further ahead the host refuses, and the member starts from there.
@@ -172,6 +177,7 @@ export class BarrierSession implements BatchOwner {
 
   async close(): Promise<void> {
     if (this.#broken !== undefined) return;
+    this.#parts.onEnded();
     this.flush();
     await this.#link.close(this.#at).catch(() => undefined); // the host has gone: nothing is left to close
   }
@@ -219,7 +225,7 @@ export class BarrierSession implements BatchOwner {
       this.#send(slot);
       slot.tick = tick;
       slot.sent = 0;
-    }
+    } else if (slot.batch !== undefined && slot.batch.timeoutMs !== timeoutMs) this.#send(slot); // one message, one wait
     const batch = slot.batch ?? new Batch(this, tick, phase);
     slot.batch = batch;
     const promise = batch.add(member.name, member.id, timeoutMs);
@@ -266,10 +272,11 @@ export class BarrierSession implements BatchOwner {
     used: Set<string>,
     name: string,
     phaseName: string,
-    options: ArriveOptions | undefined,
+    timeoutMs: number,
+    round: number | undefined,
   ): Promise<PhaseResult> {
     const { tick } = await this.state();
-    if (this.#known.has(name)) return this.arrive(used, name, phaseName, options);
+    if (this.#known.has(name)) return this.arrive(used, name, phaseName, timeoutMs, round);
     throw refusal(this.name, "unknown-member", "arrive at", "member", "one that has joined", name, { tick });
   }
 
@@ -309,7 +316,7 @@ export class BarrierSession implements BatchOwner {
       `Cannot go on with tick ${this.tick} of barrier ${JSON.stringify(this.name)} as the shard that hosts it has lost it: ${cause.message}`,
       { details: { barrier: this.name, tick: this.tick, reason: "host-lost" }, cause },
     );
-    this.#parts.onBroken();
+    this.#parts.onEnded();
     return this.#broken;
   }
 

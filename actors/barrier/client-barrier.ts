@@ -16,11 +16,16 @@ import type {
   TickBarrier,
 } from "../../src/actor/tick-barrier.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import { assertSameBarrier, resolveBarrierOptions } from "../../src/routing/barrier-options.ts";
+import {
+  assertSameBarrier,
+  type ResolvedBarrierOptions,
+  resolveBarrierOptions,
+} from "../../src/routing/barrier-options.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import type { Scheduler } from "../../src/runtime/scheduler.ts";
 import { ownerOf, type TopologySnapshot } from "../../src/topology/snapshot.ts";
 import { hashString } from "../../src/topology/stable-hash.ts";
+import { checkSignal } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import { BarrierHost } from "./barrier-host.ts";
 import { type BarrierLink, LONGEST_WAIT_MS, LocalLink, RemoteLink } from "./barrier-link.ts";
@@ -62,26 +67,33 @@ export class BarrierCatalog {
       throw invalidArgument("open barrier", "name", `a string of 1 to ${MAX_NAME_LENGTH} characters`, name);
     const waitTimeoutMs = checkWait(options?.waitTimeoutMs ?? this.#options.waitTimeoutMs);
     const resolved = options === undefined ? undefined : resolveBarrierOptions(options);
-    const session = await this.#session(name, resolved, waitTimeoutMs);
-    if (resolved !== undefined) assertSameBarrier(name, session.options, resolved);
+    const session = await this.#session(name, resolved);
+    try {
+      if (resolved !== undefined) assertSameBarrier(name, session.options, resolved);
+    } catch (error) {
+      await this.#release(session);
+      throw error;
+    }
     return new ClientBarrier(session, this.#options.scheduler, waitTimeoutMs, () => this.#release(session));
   };
 
   /** Tick of every barrier that this thread has open, by name, as it last heard of it. */
   async ticks(): Promise<Record<string, number>> {
-    const open = await Promise.allSettled(
-      [...this.#sessions].map(async ([name, opening]) => [name, (await opening).tick]),
-    );
-    return Object.fromEntries(open.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : [])));
+    const ticks: Record<string, number> = {};
+    for (const [name, opening] of this.#sessions) {
+      const session = await opening.catch(() => undefined); // its opener has the error
+      if (session !== undefined) ticks[name] = session.tick;
+    }
+    return ticks;
   }
 
-  #session(
-    name: string,
-    resolved: ReturnType<typeof resolveBarrierOptions> | undefined,
-    waitTimeoutMs: number,
-  ): Promise<BarrierSession> {
+  #session(name: string, resolved: ResolvedBarrierOptions | undefined): Promise<BarrierSession> {
     const open = this.#sessions.get(name);
-    if (open !== undefined) return open.then(retain);
+    if (open !== undefined) {
+      // It may have failed for want of options that this caller gives, or be closed by the time that it is open.
+      const anew = (): Promise<BarrierSession> => this.#session(name, resolved);
+      return open.then((session) => (this.#sessions.get(name) === open ? retain(session) : anew()), anew);
+    }
     const { origin, scheduler } = this.#options;
     const forget = (): void => {
       if (this.#sessions.get(name) === opening) this.#sessions.delete(name);
@@ -89,7 +101,7 @@ export class BarrierCatalog {
     const opening = (async (): Promise<BarrierSession> => {
       const link = this.#link(name);
       const opened = await link.open(name, resolved, origin);
-      return new BarrierSession({ name, link, opened, scheduler, waitTimeoutMs, onBroken: forget });
+      return new BarrierSession({ name, link, opened, scheduler, onEnded: forget });
     })();
     opening.catch(forget);
     this.#sessions.set(name, opening);
@@ -107,9 +119,7 @@ export class BarrierCatalog {
   }
 
   async #release(session: BarrierSession): Promise<void> {
-    if (--session.users > 0) return;
-    this.#sessions.delete(session.name);
-    await session.close();
+    if (--session.users === 0) await session.close();
   }
 }
 
@@ -137,7 +147,7 @@ export async function openLocalBarrier(
   const link = new LocalLink(new BarrierHost({ ...parts, firstId: 1 }), parts);
   const opened = await link.open(name, resolveBarrierOptions(options), "here");
   const { scheduler } = parts;
-  const session = new BarrierSession({ name, link, opened, scheduler, waitTimeoutMs, onBroken: () => undefined });
+  const session = new BarrierSession({ name, link, opened, scheduler, onEnded: () => undefined });
   return new ClientBarrier(retain(session), scheduler, waitTimeoutMs, () => session.close());
 }
 
@@ -172,16 +182,19 @@ class ClientBarrier implements TickBarrier {
 
   arrive(member: string, phase: string, options?: ArriveOptions): Promise<PhaseResult> {
     if (this.#closed !== undefined) return Promise.reject(this.#closedError());
-    if (options === undefined) return this.#session.arrive(this.#used, member, phase, undefined);
-    const { signal, timeoutMs } = options;
-    if (signal?.aborted === true) return Promise.reject(aborted(signal));
+    const waitMs = this.#waitTimeoutMs;
+    if (options === undefined) return this.#session.arrive(this.#used, member, phase, waitMs, undefined);
+    const { signal, timeoutMs = waitMs, round } = options;
     try {
-      if (timeoutMs !== undefined) checkWait(timeoutMs);
+      checkWait(timeoutMs);
+      checkSignal(signal);
     } catch (error) {
       return Promise.reject(ShardloomError.from(error));
     }
-    const wait = this.#session.arrive(this.#used, member, phase, options);
-    return signal === undefined && timeoutMs === undefined ? wait : this.#limit(wait, timeoutMs, signal, phase);
+    if (signal?.aborted === true) return Promise.reject(aborted(signal));
+    const wait = this.#session.arrive(this.#used, member, phase, timeoutMs, round);
+    const limited = signal !== undefined || options.timeoutMs !== undefined;
+    return limited ? this.#limit(wait, timeoutMs, signal, phase) : wait;
   }
 
   async join(member: string): Promise<number> {
@@ -234,7 +247,7 @@ class ClientBarrier implements TickBarrier {
 
   #limit(
     wait: Promise<PhaseResult>,
-    timeoutMs: number = this.#waitTimeoutMs,
+    timeoutMs: number,
     signal: AbortSignal | undefined,
     phase: string,
   ): Promise<PhaseResult> {

@@ -11,7 +11,13 @@ import type { DocumentId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { TEXT_COUNT, TEXT_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, ReadOptions, WriteOptions } from "../call-options.ts";
+import {
+  type CallOptions,
+  checkPlainRead,
+  type PlainReadOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import type { Explanation } from "../planned-read.ts";
 import type { Analyser } from "./analyser.ts";
@@ -55,7 +61,7 @@ export interface TextHit extends StoredText {
 export type TextUpsertOptions = WriteOptions & Omit<LoadOptions, "signal">;
 
 /** Options of {@link TextCollection.get}. */
-export interface TextGetOptions extends ReadOptions {
+export interface TextGetOptions extends PlainReadOptions {
   /** @default true */
   readonly includeFields?: boolean;
   /** @default true */
@@ -167,6 +173,7 @@ export class TextCollection {
   /** Documents in the order of their ids; undefined where an id is unknown. */
   async getMany(ids: readonly DocumentId[], options: TextGetOptions = {}): Promise<(StoredText | undefined)[]> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const found: (StoredText | undefined)[] = [];
     const { includeFields = true, includePayload = true } = options;
     await getIds(this.#parts, ids, options, (place, stored) => {
@@ -182,8 +189,9 @@ export class TextCollection {
   }
 
   /** Number of documents. */
-  async count(options: ReadOptions = {}): Promise<number> {
+  async count(options: PlainReadOptions = {}): Promise<number> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const body = this.#collectionBody();
     const { answers } = await this.#parts.coordinator.read<number>(
       { kind: "scatter" },

@@ -32,7 +32,7 @@ export function prepareItem(parts: TextCollectionParts, document: TextDocument):
   const body = encodeBody(textsOf(parts, document), payload === undefined ? undefined : encodePayload(payload, id));
   const item: UpsertItem = { id, hash, vshard: vshardOfHash(parts.coordinator.snapshot, hash), body };
   const byteLength = upsertItemBytes(item);
-  const limit = parts.coordinator.maxBodyBytes - UPSERT_HEADER;
+  const limit = parts.coordinator.maxWriteBytes - UPSERT_HEADER;
   if (byteLength <= limit) return item;
   throw new ShardloomError(
     "ERR_RECORD_TOO_LARGE",
@@ -103,7 +103,7 @@ function textsOf({ options }: TextCollectionParts, { id, fields, text }: TextDoc
 
 /** Cuts a group into what fits one request. */
 function split({ coordinator }: TextCollectionParts, group: WriteGroup<UpsertItem>): WriteGroup<UpsertItem>[] {
-  const limit = Math.min(coordinator.maxBodyBytes, REQUEST_BYTES);
+  const limit = Math.min(coordinator.maxWriteBytes, REQUEST_BYTES);
   const { items } = group;
   const requests: WriteGroup<UpsertItem>[] = [];
   for (let from = 0; from < items.length; ) {

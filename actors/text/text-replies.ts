@@ -124,8 +124,9 @@ export function writeStatusReply(m: WireMemory, offset: number, status: TextShar
 }
 
 export function readStatusReply(m: WireMemory, offset: number): TextShardStatus {
-  const entries = STATUS_ORDER.map((name, at) => [name, m.f64[(offset >>> 3) + at] as number]);
-  return Object.fromEntries(entries);
+  const status = {} as Record<keyof TextShardStatus, number>;
+  for (const [at, name] of STATUS_ORDER.entries()) status[name] = m.f64[(offset >>> 3) + at] as number;
+  return status;
 }
 
 /** One entry per id of the request, in its order; undefined where the id is unknown. */

@@ -18,7 +18,13 @@ import type { VectorId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { VECTOR_COUNT, VECTOR_STATUS } from "../../src/wire/message-types.ts";
-import type { CallOptions, ReadOptions, WriteOptions } from "../call-options.ts";
+import {
+  type CallOptions,
+  checkPlainRead,
+  type PlainReadOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
@@ -78,7 +84,7 @@ export interface IndexedOptions extends CallOptions {
 }
 
 /** Options of {@link VectorCollection.get}. */
-export interface GetOptions extends ReadOptions {
+export interface GetOptions extends PlainReadOptions {
   /** @default true */
   readonly includeVector?: boolean;
   /** @default true */
@@ -166,6 +172,7 @@ export class VectorCollection {
   /** Documents in the order of their ids; undefined where an id is unknown. */
   async getMany(ids: readonly VectorId[], options: GetOptions = {}): Promise<(StoredDocument | undefined)[]> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const flags =
       (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
     const found: (StoredDocument | undefined)[] = [];
@@ -182,8 +189,9 @@ export class VectorCollection {
   }
 
   /** Number of documents, or of those that match a filter. */
-  async count(options: ReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
+  async count(options: PlainReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
     this.#parts.assertOpen();
+    checkPlainRead(options);
     const { coordinator } = this.#parts;
     const body = this.#filterBody(options.filter);
     const { answers } = await coordinator.read<number>(

@@ -73,7 +73,7 @@ export function refuseDuplicates(items: readonly UpsertItem[]): void {
 /** Bytes that an item takes in a request. @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when no request can hold it. */
 export function itemBytes(parts: VectorCollectionParts, item: UpsertItem): number {
   const { coordinator, options } = parts;
-  const limit = coordinator.maxBodyBytes - upsertRequestBytes(options.dimensions, [], 0, 0);
+  const limit = coordinator.maxWriteBytes - upsertRequestBytes(options.dimensions, [], 0, 0);
   const byteLength = upsertItemBytes(options.dimensions, item);
   if (byteLength <= limit) return byteLength;
   throw new ShardloomError(
@@ -118,7 +118,7 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
   const { coordinator, options } = parts;
   const { dimensions } = options;
   const header = upsertRequestBytes(dimensions, [], 0, 0);
-  const limit = coordinator.maxBodyBytes;
+  const limit = coordinator.maxWriteBytes;
   return groupByPrimary(coordinator, items).flatMap(({ snapshot, shard, items: group }) => {
     const requests: Part[] = [];
     for (let from = 0; from < group.length; ) {

@@ -11,9 +11,10 @@ import type { Command } from "./command.ts";
 import { demo } from "./demo.ts";
 import { info } from "./info.ts";
 import { load } from "./load.ts";
+import { placement } from "./placement.ts";
 import { runProgram } from "./program.ts";
 
-const COMMANDS: readonly Command[] = [demo, load, bench, info];
+const COMMANDS: readonly Command[] = [demo, load, bench, info, placement];
 
 const controller = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());

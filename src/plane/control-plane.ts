@@ -23,7 +23,7 @@ import { Pauses } from "./pauses.ts";
 import { RestartBudget } from "./restart-budget.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
-import { describeDeath, type RunningWorker, WorkerHost } from "./worker-host.ts";
+import { describeDeath, type RunningWorker, unlessLost, WorkerHost } from "./worker-host.ts";
 import { lookIntervalMs, type Verdict, verdictError, WorkerMonitor } from "./worker-monitor.ts";
 
 /** Share of the closing time that handlers get to end by themselves. */
@@ -49,6 +49,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #mesh: Mesh;
   readonly #budgets: RestartBudget[];
   readonly #pauses: Pauses;
+  /** Shards that were given up, and why. */
+  readonly #down: Map<number, ShardloomError> = new Map();
   #watcher: Timer | undefined;
   /** Set by the first close and never reset: nothing is replaced any more. */
   #ending = false;
@@ -88,7 +90,10 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.#workers.map((worker) => {
         const bridge = createBridge(this.#options.bridge);
         client.attach(worker.shard, bridge, worker.block.memory);
-        return worker.control.remote.attachClient({ client: client.name, bridge, block: client.block });
+        const down = this.#down.get(worker.shard);
+        if (down !== undefined) return client.lose(worker.shard, down);
+        const attached = worker.control.remote.attachClient({ client: client.name, bridge, block: client.block });
+        return attached.catch(unlessLost(worker)); // its successor serves the client
       }),
     );
   }
@@ -96,7 +101,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   /** Forgets a client thread. */
   async removeClient(name: string): Promise<void> {
     this.#clients.delete(name);
-    await Promise.all(this.#workers.map((worker) => worker.control.remote.detachClient(name)));
+    const told = this.#workers.map((worker) => worker.control.remote.detachClient(name).catch(unlessLost(worker)));
+    await Promise.all(told);
   }
 
   /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
@@ -293,6 +299,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** The shard stays without a worker: peers fail what they have for it. */
   #giveUp(shard: number, error: ShardloomError): void {
+    this.#down.set(shard, error);
     for (const peer of this.#workers) {
       // A peer that has died itself has nothing open.
       if (peer.shard !== shard && peer.state === "up")

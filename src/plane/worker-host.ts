@@ -77,3 +77,10 @@ export function describeDeath(shard: number, reason: unknown): ShardloomError {
     },
   );
 }
+
+/** For calls to a worker that may fail once it is lost, and then only. */
+export function unlessLost(worker: { readonly state: string }): (error: unknown) => void {
+  return (error) => {
+    if (worker.state !== "lost") throw error;
+  };
+}

@@ -16,7 +16,10 @@ export interface AdmissionOptions {
   readonly shards: number;
   /** Requests in flight to all shards together, `1..65536`. More wait. @default 1024 */
   readonly maxInFlight?: number;
-  /** Most requests in flight to one shard, `1..maxInFlight`. @default the smaller of 256 and maxInFlight */
+  /**
+   * Most requests in flight to one shard, `1..maxInFlight`. So many asks may wait for each other there, as members of a barrier do.
+   * @default the smaller of 256 and maxInFlight
+   */
   readonly maxInFlightPerShard?: number;
   /** The limit of one shard never falls below it, `1..maxInFlightPerShard`. @default 2, or maxInFlightPerShard if that is 1 */
   readonly minInFlightPerShard?: number;
@@ -24,7 +27,7 @@ export interface AdmissionOptions {
   readonly initialInFlightPerShard?: number;
   /** Mean wait at the shard above which its limit falls, in ms, > 0. @default 5 */
   readonly targetQueueMs?: number;
-  /** Requests that wait here for all shards, ≥ 1. At 85 % bulk is refused, at 95 % normal too, at the cap everything. @default 4096 */
+  /** Requests that wait here for all shards, ≥ 1. At 85 % bulk is refused, at 95 % normal too, at the cap everything. @default 16384 */
   readonly maxQueued?: number;
   /** Bytes of the requests that wait, ≥ 1; the same thresholds. @default 64 MiB */
   readonly maxQueuedBytes?: number;
@@ -35,10 +38,16 @@ export interface AdmissionOptions {
   readonly maxQueueDelayMs?: number;
   /** Shares of tenants by name, `0.001..1000`; others have 1. @default none */
   readonly tenantWeights?: Readonly<Record<string, number>>;
+  /**
+   * Whether a shard has taken everything that was sent to it. Then one that returns nothing waits for what is held back here, and
+   * its limit rises. @default nobody knows
+   */
+  readonly hasTaken?: ((shard: number) => boolean) | undefined;
 }
 
 /** {@link AdmissionOptions} with every default filled in. */
-export type ResolvedAdmissionOptions = Required<AdmissionOptions>;
+export type ResolvedAdmissionOptions = Required<Omit<AdmissionOptions, "hasTaken">> &
+  Pick<AdmissionOptions, "hasTaken">;
 
 const ACTION = "create admission";
 const MAX_SHARDS = 65_536;
@@ -65,11 +74,16 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
     minInFlightPerShard,
     initialInFlightPerShard: options.initialInFlightPerShard ?? initial,
     targetQueueMs: options.targetQueueMs ?? 5,
-    maxQueued: options.maxQueued ?? 4096,
+    maxQueued: options.maxQueued ?? 16_384,
     maxQueuedBytes: options.maxQueuedBytes ?? 64 * MIB,
     maxQueueDelayMs: options.maxQueueDelayMs ?? 30_000,
     tenantWeights: options.tenantWeights ?? {},
+    hasTaken: options.hasTaken,
   };
+  for (const name of Object.keys(options)) {
+    if (!(name in resolved))
+      throw invalidArgument(ACTION, name, `one of the options ${Object.keys(resolved).join(", ")}`, name);
+  }
   assertWhole(resolved, "shards", 1, MAX_SHARDS);
   assertWhole(resolved, "maxInFlight", 1, MAX_SLOTS);
   assertWhole(resolved, "maxInFlightPerShard", 1, maxInFlight);
@@ -77,12 +91,16 @@ export function resolveAdmissionOptions(options: AdmissionOptions): ResolvedAdmi
   assertWhole(resolved, "initialInFlightPerShard", minInFlightPerShard, maxInFlightPerShard);
   assertWhole(resolved, "maxQueued", 1, Number.MAX_SAFE_INTEGER);
   assertWhole(resolved, "maxQueuedBytes", 1, Number.MAX_SAFE_INTEGER);
+  if (typeof resolved.tenantWeights !== "object")
+    throw invalidArgument(ACTION, "tenantWeights", "an object of weights by name", resolved.tenantWeights);
   assertDelay("targetQueueMs", resolved.targetQueueMs);
   assertDelay("maxQueueDelayMs", resolved.maxQueueDelayMs);
   return resolved;
 }
 
-type Whole = { [Name in keyof ResolvedAdmissionOptions]: ResolvedAdmissionOptions[Name] extends number ? Name : never };
+type Whole = {
+  [Name in keyof ResolvedAdmissionOptions]-?: ResolvedAdmissionOptions[Name] extends number ? Name : never;
+};
 
 function assertWhole(
   resolved: ResolvedAdmissionOptions,

@@ -41,6 +41,8 @@ type Counters = { -readonly [Name in "admitted" | "cancelled" | "expired"]: Admi
 
 /** Expiry is looked for at most this often; a request may stay as long past its time. */
 const SWEEP_MS = 5;
+/** Time between two looks at shards that hold requests back and return nothing. */
+const LOOK_MS = 50;
 /** Times in replies are unsigned 32-bit. */
 const LONGEST_US = 2 ** 32;
 
@@ -60,6 +62,7 @@ export class AdmissionController {
   #again = false;
   #timer: Timer | undefined;
   #armedAtMs: number = Number.POSITIVE_INFINITY;
+  #lookAtMs: number = Number.POSITIVE_INFINITY;
   #closed: ShardloomError | undefined;
 
   /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming option, rule and value. */
@@ -135,17 +138,9 @@ export class AdmissionController {
     const weight = this.#tenants.weightOf(tenant);
     const costUs = this.#tenants.costUs(tenant) || gate.serviceUs || 1;
     const giveUpAtMs = Math.min(deadlineAtMs, nowMs + 2 * this.#options.maxQueueDelayMs);
-    const ticket = new AdmissionTicket(
-      shard,
-      priority,
-      tenant,
-      weight,
-      costUs,
-      bytes,
-      deadlineAtMs,
-      giveUpAtMs,
-      waiter,
-    );
+    // biome-ignore format: one call, one line of whose and one of when
+    const ticket = new AdmissionTicket(shard, priority, tenant, weight, costUs, bytes,
+      deadlineAtMs, giveUpAtMs, waiter);
     if (this.#closed !== undefined) this.#end(ticket, "cancelled", this.#closed);
     else if (deadlineAtMs <= nowMs) this.#end(ticket, "expired", expired(ticket, nowMs));
     else {
@@ -267,16 +262,15 @@ export class AdmissionController {
 
   #queueOrRefuse(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket, nowMs: number): void {
     const { priority, tenant, weight } = ticket;
-    const paceMs = gate.paceUs(nowMs * 1000) / 1000;
-    const waitMs = (gate.queue.ahead(priority, tenant, weight) + 1) * paceMs;
-    const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - neededMs(gate, ticket));
+    const waitMs = gate.waitUs(gate.queue.ahead(priority, tenant, weight), nowMs * 1000) / 1000;
+    const allowedMs = Math.min(this.#options.maxQueueDelayMs, ticket.deadlineAtMs - nowMs - gate.neededMs(ticket.cost));
     if (waitMs > allowedMs) {
       this.#refuse(ticket, "delay", waitMs - allowedMs);
       return;
     }
     const reason = this.#room.sheds(ticket) ? "pressure" : this.#makeRoom(ticket) ? undefined : "full";
     if (reason !== undefined) {
-      this.#refuse(ticket, reason, (gate.queue.size * paceMs) / 4);
+      this.#refuse(ticket, reason, waitMs / 4);
       return;
     }
     if (this.#closed !== undefined) {
@@ -286,7 +280,8 @@ export class AdmissionController {
     if (gate.queue.size === 0) gate.beginPace(nowMs * 1000);
     this.#room.add(gate, ticket);
     if (gate.inFlight < gate.limit) this.#totalBound = true;
-    this.#arm(ticket.giveUpAtMs, nowMs);
+    if (this.#room.count === 1 && this.#options.hasTaken !== undefined) this.#lookAtMs = nowMs + LOOK_MS;
+    this.#arm(Math.min(ticket.giveUpAtMs, this.#lookAtMs), nowMs);
     // A waiter that was pushed out may have given a slot back meanwhile.
     if (this.#slots.free > 0 && gate.inFlight < gate.limit) this.#dispatch(gate, nowMs);
   }
@@ -342,7 +337,7 @@ export class AdmissionController {
       return false;
     }
     const ticket = this.#room.take(gate) as AdmissionTicket;
-    if (!this.#giveUp(ticket, nowMs, neededMs(gate, ticket)))
+    if (!this.#giveUp(ticket, nowMs, gate.neededMs(ticket.cost)))
       this.#admit(ticket, this.#take(gate, ticket.tenant, nowMs));
     return true;
   }
@@ -389,11 +384,15 @@ export class AdmissionController {
     const nowMs = this.#options.clock.nowMs();
     const { tickets, nextMs } = this.#room.due(nowMs);
     for (const ticket of tickets) if (this.#room.remove(ticket)) this.#giveUp(ticket, nowMs, 0);
-    if (nextMs !== Number.POSITIVE_INFINITY && this.#closed === undefined) this.#arm(nextMs, nowMs);
+    if (nowMs >= this.#lookAtMs) this.#look(nowMs);
+    if (this.#room.count > 0 && this.#closed === undefined) this.#arm(Math.min(nextMs, this.#lookAtMs), nowMs);
   }
-}
 
-/** How long a request that is let in must expect to take. */
-function neededMs(gate: ShardGate<AdmissionTicket>, ticket: AdmissionTicket): number {
-  return Math.max(gate.flightMs, ticket.cost / 1000);
+  /** Lets more into shards that have taken all they got and wait, it seems, for what waits here. */
+  #look(nowMs: number): void {
+    const { hasTaken } = this.#options;
+    this.#lookAtMs = nowMs + LOOK_MS;
+    for (const gate of this.#gates)
+      if (gate.look(gate.queue.size > 0 && hasTaken?.(gate.shard) === true)) this.#dispatch(gate, nowMs);
+  }
 }

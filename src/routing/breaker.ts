@@ -134,6 +134,8 @@ export class Breakers {
 export function signalOf(error: ShardloomError): Signal {
   switch (error.code) {
     case "ERR_TIMEOUT":
+      // It waited on this thread for its turn until it was too late: the shard has not heard of it.
+      return error.details["sent"] === false || error.details["admitted"] === false ? "unknown" : "silent";
     case "ERR_WORKER_LOST":
     case "ERR_HANDLER_HUNG":
     case "ERR_NATIVE_QUARANTINED":

@@ -104,6 +104,11 @@ export class Requester {
     return this.#lost !== undefined;
   }
 
+  /** Whether the peer has taken everything that was sent, and nothing waits to be sent. */
+  get hasTaken(): boolean {
+    return this.#queue.length === 0 && this.#bridge.requests.usedBytes() === 0;
+  }
+
   /** Whether bulk senders should wait before they hand over more. */
   get congested(): boolean {
     return this.#queue.length > 0 || this.#bridge.pressure() !== "open";

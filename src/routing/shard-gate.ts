@@ -34,6 +34,11 @@ const SERVICE_GAIN = 1 / 16;
 const FLIGHT_GAIN = 1 / 8;
 const DEVIATION_GAIN = 1 / 4;
 const DEVIATIONS = 2;
+/** A flight that took longer than this, in ms, was through a stall: the next one need not. */
+const MOST_NEEDED_MS = 50;
+/** Looks in a row at a shard that has taken everything and returns nothing before its limit rises, and by which part. */
+const STUCK_LOOKS = 2;
+const STUCK_FACTOR = 1.5;
 /** Part of the limit that one judgement takes at most, and what a failure of overload takes. */
 const LEAST_FACTOR = 0.5;
 const FAILURE_FACTOR = 0.7;
@@ -62,6 +67,9 @@ export class ShardGate<E extends QueueEntry> {
   #paceAtUs = 0;
   #paceSinceUs = 0;
   #paceReplies = 0;
+  /** Requests that came back since the last look. */
+  #returned = 0;
+  #stuckLooks = 0;
 
   constructor(shard: number, options: GateOptions) {
     this.shard = shard;
@@ -87,6 +95,7 @@ export class ShardGate<E extends QueueEntry> {
    * @param overloaded It failed in a way that says the shard has too much to do: a timeout, or a refusal.
    */
   observe(serviceUs: number, queueUs: number, overloaded: boolean): void {
+    this.#returned++;
     if (serviceUs > 0) {
       this.serviceUs += this.serviceUs === 0 ? serviceUs : (serviceUs - this.serviceUs) * SERVICE_GAIN;
     }
@@ -101,6 +110,23 @@ export class ShardGate<E extends QueueEntry> {
     this.#replies++;
     this.#queueUsSum += queueUs;
     if (this.#replies >= MIN_WINDOW && this.#replies >= this.limit) this.#judge();
+  }
+
+  /**
+   * One of many looks, some time apart, while requests wait. Replies alone would never raise the limit of a shard whose handlers all
+   * wait for requests that are held back here: members of a barrier, say.
+   *
+   * @param hasTaken Whether nothing that was sent waits to be taken by the shard: then its own queue is empty.
+   * @returns whether the limit has risen
+   */
+  look(hasTaken: boolean): boolean {
+    const stuck = hasTaken && this.#returned === 0 && this.queue.size > 0 && this.inFlight >= this.limit;
+    this.#returned = 0;
+    this.#stuckLooks = stuck ? this.#stuckLooks + 1 : 0;
+    if (this.#stuckLooks < STUCK_LOOKS) return false;
+    const before = this.limit;
+    this.#set(Math.max(this.#exact + 1, this.#exact * STUCK_FACTOR));
+    return this.limit > before;
   }
 
   #judge(): void {
@@ -148,6 +174,11 @@ export class ShardGate<E extends QueueEntry> {
     return this.#flightMs + DEVIATIONS * this.#deviationMs;
   }
 
+  /** How long a request that is let in must expect to take, in ms. @param costUs What serving it is expected to take */
+  neededMs(costUs: number): number {
+    return Math.max(Math.min(this.flightMs, MOST_NEEDED_MS), costUs / 1000);
+  }
+
   /** Begins to watch the pace: the first entry waits. */
   beginPace(nowUs: number): void {
     this.#paceSinceUs = nowUs;
@@ -166,16 +197,20 @@ export class ShardGate<E extends QueueEntry> {
     this.beginPace(nowUs);
   }
 
+  /** The time from one request's return to the next's, while requests wait, in us; 0 when nothing is known. */
+  #pace(nowUs: number): number {
+    return this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
+  }
+
   /**
-   * The time from one request's return to the next's, while requests wait, in us; 0 when nothing is known. A shard that has not
-   * answered for longer than it used to is that slow.
+   * How long a request must expect to wait behind so many others, in us. A shard that has not answered for a while may take as long
+   * again before it goes on at its pace.
    */
-  paceUs(nowUs: number): number {
-    const known = this.#paceUs !== 0 && this.#isFresh(nowUs) ? this.#paceUs : this.serviceUs;
-    if (this.queue.size === 0) return known;
+  waitUs(ahead: number, nowUs: number): number {
+    if (this.queue.size === 0) return (ahead + 1) * this.#pace(nowUs);
     // Silence counts as from when it cannot be this thread's own: who sends a burst in one turn has not looked for replies yet.
-    const silentUs = Math.max(0, nowUs - this.#paceSinceUs - OWN_SILENCE_US);
-    return Math.max(known, silentUs / (this.#paceReplies + 1));
+    const silentUs = this.#paceReplies > 0 ? 0 : Math.max(0, nowUs - this.#paceSinceUs - OWN_SILENCE_US);
+    return silentUs + (ahead + 1) * this.#pace(nowUs);
   }
 
   #isFresh(nowUs: number): boolean {

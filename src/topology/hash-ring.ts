@@ -50,7 +50,7 @@ interface Ring {
   /** By rank: number of the member's zone. */
   readonly zoneOf: Uint16Array;
   /** By number of the zone: how many members it has. */
-  readonly zoneSizes: Uint16Array;
+  readonly zoneSizes: Uint32Array;
 }
 
 /** A hash ring. Not shared between threads. */
@@ -170,7 +170,7 @@ function buildRing(unordered: readonly Registered[]): Ring {
   const points = new Float64Array(members.reduce((sum, { positions }) => sum + positions.length, 0));
   const zones = new Map<string, number>();
   const zoneOf = new Uint16Array(members.length);
-  const zoneSizes = new Uint16Array(members.length);
+  const zoneSizes = new Uint32Array(members.length);
   let filled = 0;
   for (const [rank, { zone, positions }] of members.entries()) {
     const number = zones.get(zone) ?? zones.size;
@@ -206,7 +206,7 @@ function memberAt(ring: Ring, point: number): Registered {
 function walk(ring: Ring, start: number, wanted: number): string[] {
   const { points, members, zoneOf, zoneSizes } = ring;
   const seen = new Uint8Array(members.length);
-  const inZone = new Uint16Array(zoneSizes.length);
+  const inZone = new Uint32Array(zoneSizes.length);
   const chosen: string[] = [];
   let waiting: number[] = [];
   let round = 1;
@@ -237,7 +237,7 @@ function walk(ring: Ring, start: number, wanted: number): string[] {
 }
 
 /** Copies that there are when every zone has as many as the round admits. */
-function roundSize(zoneSizes: Uint16Array, round: number): number {
+function roundSize(zoneSizes: Uint32Array, round: number): number {
   let sum = 0;
   for (const size of zoneSizes) sum += Math.min(size, round);
   return sum;

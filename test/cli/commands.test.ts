@@ -137,3 +137,32 @@ describe("shardloom info", () => {
     expect(objects[0]?.["startMs"]).toBeGreaterThan(0);
   });
 });
+
+describe("shardloom placement", () => {
+  it("shows an even placement, and the moves that a change would bring", async () => {
+    const { code, objects } = await shardloom("placement", "--json", "--shards", "4", "--copies", "2", "--add", "1");
+    expect(code).toBe(0);
+    const [plan] = objects as unknown as [
+      { shards: { primaries: number; held: number }[]; moves: { to: number }[]; movedCopies: number; ofCopies: number },
+    ];
+    expect(plan.shards).toHaveLength(5);
+    for (const { primaries, held } of plan.shards) {
+      expect(Math.abs(primaries - 64 / 5)).toBeLessThan(1.01);
+      expect(Math.abs(held - 128 / 5)).toBeLessThan(1.01);
+    }
+    expect(plan.ofCopies).toBe(128);
+    expect(plan.movedCopies).toBeLessThanOrEqual(32); // a fifth, and a few for evenness
+    expect(plan.movedCopies).toBeGreaterThanOrEqual(25);
+  });
+
+  it("speaks plain text, and refuses shards that there are not", async () => {
+    const shown = await shardloom("placement", "--shards", "3", "--copies", "2", "--drain", "2", "--moves");
+    expect(shown.code).toBe(0);
+    expect(shown.stdout).toMatch(/\d+ of 128 copies would move/);
+    expect(shown.stdout).toMatch(/vshard \d+ (primary|replica): shard 2 → shard [01] \(draining\)/);
+    const wrong = await shardloom("placement", "--shards", "3", "--remove", "7");
+    expect(wrong.code).toBe(2);
+    expect(wrong.stderr).toContain('shards between 0 and 2: "7" is none');
+    expect((await shardloom("placement", "--shards", "2", "--remove", "0,1")).code).toBe(1);
+  });
+});

@@ -1,6 +1,7 @@
 /** Options that make no sense are refused before anything is sent, with the value and the rule. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Cluster, type ClusterOptions, ShardloomError, type VectorCollection } from "../../src/index.ts";
+import { saboteur } from "../support/actors.ts";
 import { startCopies } from "../support/copies.ts";
 
 const untyped = (value: unknown): never => value as never;
@@ -41,6 +42,7 @@ describe("options of calls", () => {
     ["tenant", "tenant", ["", 7, "x".repeat(257), null]],
     ["timeoutMs", "timeoutMs", [0, -1, Number.NaN, Infinity, 2 ** 31, "100", 10n]],
     ["session", "session", ["s1.", 7, {}, []]],
+    ["signal", "signal", [{}, null, 1, "abort"]],
   ];
   const calls = [
     ["search", (options: object) => docs.search(ONE, untyped(options))],
@@ -57,7 +59,10 @@ describe("options of calls", () => {
     await refuses(() => docs.search(ONE, { consistency: "session" }), "session");
     for (const quorum of [0, -1, 4, 1.5, Number.NaN])
       await refuses(() => docs.search(ONE, { consistency: "strong", gather: { quorum } }), "quorum");
-    await refuses(() => docs.get(1, { gather: { quorum: 2 } }), "quorum");
+    // Their results cannot say what is missing.
+    await refuses(() => docs.get(1, untyped({ gather: "quorum" })), "gather");
+    await refuses(() => docs.count(untyped({ gather: "best-effort" })), "gather");
+    await refuses(() => docs.getMany([1, 2], untyped({ unavailable: "partial" })), "unavailable");
   });
 
   it.each([
@@ -122,7 +127,7 @@ describe("options of calls", () => {
       } catch (error) {
         caught = error;
       }
-      expect(caught, String(bad)).toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { name: "token" } });
+      expect(caught, JSON.stringify(bad)).toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { name: "token" } });
     }
   });
 
@@ -139,6 +144,16 @@ describe("options of calls", () => {
       await expect(call()).rejects.toMatchObject({ code: "ERR_ABORTED" });
     expect(cluster.routerStats().requests).toBe(before.requests);
     expect(await docs.count()).toBe(1);
+  });
+
+  it("refuses a signal that is none for writes and asks too, and sends nothing", async () => {
+    const stats = cluster.routerStats();
+    for (const signal of [{}, null, 7]) {
+      await refuses(() => docs.upsert({ id: 1, vector: ONE }, { signal: untyped(signal) }), "signal");
+      await refuses(() => docs.delete(1, { signal: untyped(signal) }), "signal");
+      await refuses(() => cluster.actor(saboteur, "one").calls(undefined, { signal: untyped(signal) }), "signal");
+    }
+    expect(cluster.routerStats().requests).toBe(stats.requests);
   });
 
   it("drain and resume name a shard that does not exist", async () => {

@@ -117,4 +117,32 @@ describe("connect()", () => {
       await cluster.close();
     }
   });
+
+  it("connects while a shard is down: the others serve, and calls to that one fail at once", async () => {
+    const cluster = await startTestCluster();
+    try {
+      const key = keyOnShard(cluster, saboteur, 0);
+      let down = false;
+      cluster.once("worker-down", () => {
+        down = true;
+      });
+      while (!down)
+        await cluster
+          .actor(saboteur, key)
+          .exit(1, { timeoutMs: 10_000 })
+          .catch(() => undefined);
+      const { worker, ask } = await startThread(cluster);
+      const answers: unknown[] = [];
+      for (const shard of [0, 1]) {
+        const began = performance.now();
+        answers.push(await ask("count", keyOnShard(cluster, counter, shard)));
+        expect(performance.now() - began).toBeLessThan(2_000);
+      }
+      expect(answers).toEqual([{ code: "ERR_WORKER_LOST" }, { value: 0 }]);
+      expect(await ask("leave")).toEqual({});
+      await worker.terminate();
+    } finally {
+      await cluster.close();
+    }
+  });
 });

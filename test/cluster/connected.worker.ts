@@ -25,6 +25,7 @@ const commands: Record<string, (argument: never) => unknown> = {
       .scanExact(new Float32Array(4).fill(near), 2)
       .hits.map((hit) => hit.id),
   add: (amount: number) => cluster.actor(counter, "shared").add(amount),
+  count: (key: string) => cluster.actor(counter, key).read(),
   drop: () => cluster.dropVectors("docs"),
   leave: () => cluster.close(),
 };

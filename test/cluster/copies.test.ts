@@ -1,6 +1,6 @@
 /** Reads over copies: whoever answers, under whatever rules, the answer is that of a cluster of one worker. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Cluster, Consistency, ReadOptions, Strategy, VectorCollection } from "../../src/index.ts";
+import type { Cluster, Consistency, PlainReadOptions, Strategy, VectorCollection } from "../../src/index.ts";
 import { randomVector, startTestCluster } from "../support/cluster.ts";
 import { readCopy, seeded, startCopies, whenCopiesEqual } from "../support/copies.ts";
 
@@ -48,7 +48,7 @@ describe.each([2, 3])("%i copies", (replicationFactor) => {
   it.each(rules)("%s, %s: search, count and getMany as one worker has them", async (strategy, consistency) => {
     const { random, seed } = seeded(2);
     const session = cluster.session();
-    const options: ReadOptions = { strategy, consistency, ...(consistency === "session" ? { session } : {}) };
+    const options: PlainReadOptions = { strategy, consistency, ...(consistency === "session" ? { session } : {}) };
     for (let round = 0; round < (long ? 500 : 25); round++) {
       const query = randomVector(random, DIMENSIONS);
       const k = 1 + (random.u32() % 50);

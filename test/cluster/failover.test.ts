@@ -1,6 +1,6 @@
 /** Workers that die under reads and writes: every call ends, answers are right, and what was acknowledged stays. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Acks, Consistency, ReadOptions, VectorCollection } from "../../src/index.ts";
+import type { Acks, Consistency, PlainReadOptions, VectorCollection } from "../../src/index.ts";
 import { eventually, randomVector } from "../support/cluster.ts";
 import { codeOf, kill, SABOTAGES, seeded, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
 
@@ -54,7 +54,7 @@ function startReaders(docs: VectorCollection, fixed: ReadonlyMap<number, Float32
   const loops = consistencies.map(async (consistency) => {
     while (running) {
       const query = randomVector(random, DIMENSIONS);
-      const options: ReadOptions = { consistency, timeoutMs: TIMEOUT_MS };
+      const options: PlainReadOptions = { consistency, timeoutMs: TIMEOUT_MS };
       try {
         const search = { ...options, k: 10, exact: true, filter: { fixed: true } };
         const { hits, completeness } = await timed(load, docs.search(query, search));
@@ -197,7 +197,7 @@ describe("a worker killed in the middle of a scatter", () => {
         await next;
         await whenAllUp(cluster);
         // Retries are paid for by other calls, a fifth each.
-        for (let paid = 0; paid < 150; paid++) await docs.get(paid, options);
+        for (let paid = 0; paid < 150; paid++) await docs.get(paid, { consistency: "eventual" });
       }
     } finally {
       await cluster.close();

@@ -96,6 +96,8 @@ describe("hybrid search", () => {
       missing: [],
     });
     expect(stats.bytes).toBeGreaterThan(10_000);
+    const shards = cluster.members().filter(({ kind }) => kind === "shard");
+    expect(shards.reduce((sum, { metrics }) => sum + (metrics["documents"] ?? 0), 0)).toBe(200);
     expect(stats.ticks["days"]).toBeGreaterThanOrEqual(0);
     await barrier.close();
     const router = cluster.routerStats();
@@ -126,6 +128,13 @@ describe("hybrid search", () => {
       expect(outcome.latencyUs).toBeGreaterThanOrEqual(outcome.serviceUs);
     }
     expect(explain?.totalUs).toBeGreaterThan(explain?.planUs ?? Number.NaN);
+    let told = 0;
+    await vectors.get(1, { explain: ({ plan }) => (told += plan.targets.length) });
+    await vectors.count({ explain: ({ plan }) => (told += plan.targets.length) });
+    expect(told).toBe(3); // one shard, then both
+    const both = await hybridSearch(texts, vectors, { text: "tea", vector: [1, 0] }, { explain: true });
+    expect(both.explain?.vector.outcomes).toHaveLength(2);
+    expect(both.explain?.text.outcomes).toHaveLength(2);
     const byText = await texts.search("tea", { explain: true });
     expect(byText.explain?.statistics?.outcomes).toHaveLength(2);
   });

@@ -46,7 +46,7 @@ async function servedBy(docs: VectorCollection, rounds = 60): Promise<number[]> 
     const { completeness } = await docs.search(FOUR(1), { k: 1, consistency: "eventual", strategy, hedge: false });
     for (const outcome of completeness.outcomes) for (const shard of outcome.servedBy) shards.add(shard);
   }
-  return [...shards].sort();
+  return [...shards].sort((a, b) => a - b);
 }
 
 describe("the failure detector", () => {

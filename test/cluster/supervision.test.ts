@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
@@ -90,6 +91,24 @@ describe("supervision", () => {
     const child = fileURLToPath(new URL("./listener.child.js", import.meta.url));
     const { stdout } = await promisify(execFile)(process.execPath, [child], { timeout: 20_000 });
     expect(stdout.trim().split("\n")).toEqual(["uncaught: a listener of the test", "restarted", "calls: 1", "closed"]);
+  });
+
+  it("lets a new worker have as many requests as any, whatever the last one's end did to its limit", async () => {
+    const cluster = await startTestCluster();
+    try {
+      const key = keyOnShard(cluster, saboteur, 0);
+      const { limits } = cluster.routerStats().admission;
+      const restarted = once(cluster, "worker-restarted");
+      const asks = Array.from({ length: 100 }, () => cluster.actor(saboteur, key).calls());
+      const settled = Promise.allSettled([cluster.actor(saboteur, key).exit(1, { priority: "control" }), ...asks]);
+      await restarted;
+      for (const ask of await settled)
+        if (ask.status === "rejected") expect(ask.reason).toMatchObject({ code: "ERR_WORKER_LOST" });
+      const { admission } = cluster.routerStats();
+      expect(admission).toMatchObject({ limits, inFlight: 0, queued: 0 });
+    } finally {
+      await cluster.close();
+    }
   });
 
   it("tells peers when a shard is given up", async () => {

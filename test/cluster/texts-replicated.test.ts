@@ -244,7 +244,7 @@ describe("texts with copies and workers that die", () => {
         const chosen = new Set(Array.from({ length: count }, () => Math.floor(random() * ids.length)));
         const documents = [...chosen].map((id) => randomDocument(random, id, FIELDS));
         for (const document of documents) model.put(document);
-        await write(documents as TextDocument[]);
+        await write(documents);
         const gone = Array.from({ length: count >> 2 }, () => Math.floor(random() * ids.length));
         for (const id of gone) model.documents.delete(id);
         await remove(gone);

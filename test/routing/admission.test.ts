@@ -391,9 +391,9 @@ describe("refusal", () => {
     const door = new Door({ maxInFlightPerShard: 1, maxQueueDelayMs: 50 });
     door.occupy();
     const waiting = door.enter();
-    await door.time.advance(60);
+    await door.time.advance(80);
     expect(waiting.ticket.state).toBe("queued");
-    expect(errorOf(door.enter()).details).toMatchObject({ reason: "delay" }); // nothing has come back for 60 ms
+    expect(errorOf(door.enter()).details).toMatchObject({ reason: "delay" }); // nothing has come back for 80 ms
     await door.time.advance(50);
     expect(errorOf(waiting).details).toMatchObject({ reason: "delay" });
     expect(door.admission.queued).toBe(0);
@@ -586,6 +586,38 @@ describe("tenants", () => {
   });
 });
 
+describe("a shard that returns nothing", () => {
+  const TWO = { initialInFlightPerShard: 2, maxInFlightPerShard: 4, maxQueueDelayMs: 1e9 };
+
+  it("gets more when it has taken everything: its handlers may wait for what waits here", async () => {
+    const door = new Door({ ...TWO, hasTaken: () => true });
+    door.occupy();
+    door.occupy();
+    for (let at = 0; at < 5; at++) door.enter();
+    await door.time.advance(90);
+    expect(door.admission.stats()).toMatchObject({ inFlight: 2, queued: 5, limits: [2] });
+    await door.time.advance(20);
+    expect(door.admission.stats()).toMatchObject({ inFlight: 3, queued: 4, limits: [3] });
+    await door.time.advance(1_000);
+    expect(door.admission.stats(), "at most what it may").toMatchObject({ inFlight: 4, queued: 3, limits: [4] });
+  });
+
+  it("gets no more while it has work that it has not taken, or while anything comes back", async () => {
+    for (const hasTaken of [undefined, () => false, () => true]) {
+      const door = new Door({ ...TWO, hasTaken });
+      let slots = [door.occupy(), door.occupy()];
+      for (let at = 0; at < 50; at++) door.enter();
+      for (let turn = 0; turn < 30; turn++) {
+        await door.time.advance(40);
+        if (hasTaken?.() !== true) continue;
+        door.leave(slots[0], 40_000, 60_000);
+        slots = [slots[1] as number, door.slots.at(-1) as number];
+      }
+      expect(door.admission.stats().limits, String(hasTaken)).toEqual([2]);
+    }
+  });
+});
+
 describe("admission refuses bad input, typed, and holds nothing after it", () => {
   it("in options", () => {
     const bad: [keyof AdmissionOptions, readonly unknown[]][] = [
@@ -608,6 +640,8 @@ describe("admission refuses bad input, typed, and holds nothing after it", () =>
     }
     for (const weight of [0, -1, Number.NaN, 1_001])
       expect(() => new Door({ tenantWeights: { a: weight } })).toThrow(/weight must be a number in \[0.001, 1000\]/);
+    expect(() => new Door({ tenantWeights: 5 as never })).toThrow(/tenantWeights must be an object/);
+    expect(() => new Door({ maxInflight: 5 } as never)).toThrow(/maxInflight must be one of the options .*maxInFlight/);
   });
 
   it("in requests", () => {

@@ -128,6 +128,11 @@ describe("Breakers", () => {
 
   it("reads errors: silence, answers, and what says nothing", () => {
     const signal = (code: ShardloomError["code"]): Signal => signalOf(new ShardloomError(code, ""));
+    for (const details of [{ sent: false }, { admitted: false }])
+      expect(signalOf(new ShardloomError("ERR_TIMEOUT", "", { details })), "the shard never heard of it").toBe(
+        "unknown",
+      );
+    expect(signalOf(new ShardloomError("ERR_TIMEOUT", "", { details: { sent: true } }))).toBe("silent");
     expect((["ERR_TIMEOUT", "ERR_WORKER_LOST", "ERR_HANDLER_HUNG"] as const).map(signal)).toEqual(
       Array(3).fill("silent"),
     );

@@ -248,6 +248,24 @@ describe("Executor, when a shard refuses", () => {
     cluster.assertClean();
   });
 
+  it.each(["wait", "partial"] as const)(
+    "%s: holds for copies that refuse as too old, as for those that a plan knows to be",
+    async (unavailable) => {
+      const cluster = new Scripted({ shards: 2, vshards: 2, replicationFactor: 2 });
+      cluster.script = ({ vshards }) =>
+        vshards.includes(0) && cluster.nowMs < 2_000
+          ? { afterMs: 1, refuse: [{ vshard: 0, reason: "stale" }] }
+          : { afterMs: 1 };
+      const replan = (vshards: Uint16Array) => planOf(cluster.snapshot, { vshards });
+      const result = await cluster.run({ unavailable, replan, deadlineAtMs: cluster.nowMs + 10_000 });
+      const waited = unavailable === "wait";
+      expect(answered(result)).toEqual(waited ? [0, 1] : [1]);
+      expect(result.completeness).toMatchObject({ complete: waited, stale: waited ? 0 : 1 });
+      expect(cluster.nowMs >= 2_000).toBe(waited);
+      cluster.assertClean();
+    },
+  );
+
   it("ignores refusals of vshards that were not asked for", async () => {
     const cluster = new Scripted(THREE);
     cluster.script = () => ({ afterMs: 1, refuse: [{ vshard: 7_777, reason: "behind" }] });
@@ -270,6 +288,20 @@ describe("Executor, when a shard refuses", () => {
     expect(answered(result)).toEqual(range(8));
     expect(cluster.sent[3]).toMatchObject({ shard: 2, vshards: [1, 4, 7], epoch: 2, attempt: 1 });
     expect(cluster.executor.stats).toMatchObject({ replans: 1 });
+    cluster.assertClean();
+  });
+
+  it("meets several maps that follow each other, none of which costs it a try", async () => {
+    const cluster = new Scripted(THREE);
+    let newest = 1;
+    cluster.script = ({ shard, epoch }) => {
+      if (epoch === 6) return shard === 1 && cluster.nowMs < 1_012 ? failing("ERR_WORKER_LOST") : { afterMs: 5 };
+      newest = epoch + 1;
+      return failing("ERR_STALE_EPOCH");
+    };
+    const replan = (vshards: Uint16Array) => planOf(createSnapshot({ ...THREE, topologyEpoch: newest }), { vshards });
+    expect(answered(await cluster.run({ replan }))).toEqual(range(8));
+    expect(newest).toBe(6);
     cluster.assertClean();
   });
 

@@ -214,6 +214,12 @@ describe("hash ring: copies", () => {
     }
   });
 
+  it("holds as many members as it may in one zone", () => {
+    const ring = new HashRing({ virtualNodes: 1 });
+    for (let at = 0; at < 65_536; at++) ring.add({ name: `m${at}` });
+    expect(new Set(ring.copiesOf("key", 3)).size).toBe(3);
+  });
+
   it("spreads copies over zones as evenly as zones allow (property)", () => {
     fc.assert(
       fc.property(zoned, fc.integer({ min: 1, max: 8 }), (members, wanted) => {

@@ -266,6 +266,18 @@ describe("a barrier of a cluster", () => {
     }
   });
 
+  it("lets more actors wait for each other than may be asked at once", async () => {
+    await start();
+    const members = Array.from({ length: 200 }, (_, at) => `m${at}`);
+    await cluster.barrier("crowd", { phases: ["p"], members });
+    const arrivals = members.map((member) =>
+      cluster.actor(walker, member).arrive({ barrier: "crowd", member, phase: "p", round: 0 }),
+    );
+    const { limits } = cluster.routerStats().admission;
+    expect(limits.reduce((sum, limit) => sum + limit)).toBeLessThan(members.length);
+    for (const result of await Promise.all(arrivals)) expect(result).toMatchObject({ arrived: 200, members: 200 });
+  });
+
   it("fails a phase at its deadline, on the host's clock", async () => {
     await start();
     for (const shard of [0, 1]) {

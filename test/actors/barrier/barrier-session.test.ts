@@ -3,13 +3,15 @@ import { describe, expect, it } from "vitest";
 import { BarrierHost, type BarrierWait } from "../../../actors/barrier/barrier-host.ts";
 import { LocalLink } from "../../../actors/barrier/barrier-link.ts";
 import { BarrierSession } from "../../../actors/barrier/barrier-session.ts";
-import { type LocalBarrierOptions, openLocalBarrier } from "../../../actors/barrier/client-barrier.ts";
+import { BarrierCatalog, type LocalBarrierOptions, openLocalBarrier } from "../../../actors/barrier/client-barrier.ts";
+import type { Coordinator } from "../../../actors/coordinator.ts";
 import { defineActor } from "../../../src/actor/define-actor.ts";
 import { createTestRunner } from "../../../src/actor/test-runner.ts";
 import type { BarrierOptions, PhaseResult, TickBarrier } from "../../../src/actor/tick-barrier.ts";
 import { ShardloomError } from "../../../src/errors.ts";
 import { resolveBarrierOptions } from "../../../src/routing/barrier-options.ts";
 import { createVirtualTime, type VirtualTime } from "../../../src/runtime/scheduler.ts";
+import { createSnapshot } from "../../../src/topology/snapshot.ts";
 
 /** A host that notes the arrivals of every message that reaches it. */
 class NotingHost extends BarrierHost {
@@ -41,14 +43,13 @@ async function here(options: Partial<BarrierOptions>): Promise<Here> {
     link,
     opened,
     scheduler: time.scheduler,
-    waitTimeoutMs: 60_000,
-    onBroken: () => undefined,
+    onEnded: () => undefined,
   });
   const outcomes = new Map<string, PhaseResult | ShardloomError>();
   const used = new Set<string>();
   const arrive: Here["arrive"] = (member, phase, limits) => {
     outcomes.delete(member);
-    session.arrive(used, member, phase, limits).then(
+    session.arrive(used, member, phase, limits?.timeoutMs ?? 60_000, limits?.round).then(
       (result) => outcomes.set(member, result),
       (error: unknown) => outcomes.set(member, error as ShardloomError),
     );
@@ -226,6 +227,102 @@ describe("openLocalBarrier", () => {
   });
 });
 
+describe("a wait", () => {
+  it("lasts as long as its own member said, whoever arrives in the same turn", async () => {
+    const { time, arrive, outcomes } = await here({ members: ["a", "b", "c"] });
+    for (const phase of ["p", "q"]) {
+      // The second time both are known to be of this thread, and their arrivals are collected.
+      arrive("a", phase, { timeoutMs: 50_000 });
+      arrive("b", phase, { timeoutMs: 100 });
+      await time.advance(100);
+      expect(outcomes.get("b"), phase).toMatchObject({ code: "ERR_TIMEOUT" });
+      expect(outcomes.has("a"), phase).toBe(false);
+      arrive("c", phase);
+      await time.settle();
+      expect(outcomes.get("a"), phase).toMatchObject({ arrived: 3 });
+    }
+  });
+
+  it("refuses a signal that is none, and leaves no rejection behind", async () => {
+    const time = createVirtualTime(0);
+    const barrier = await openLocalBarrier({ phases: ["p"], members: ["a", "b"] }, time);
+    await expect(barrier.arrive("a", "p", { signal: {} as AbortSignal })).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      message: "Cannot make call as signal must be an AbortSignal: current value is an object of Object",
+    });
+    expect((await barrier.state()).arrived).toBe(0);
+    await barrier.close();
+  });
+});
+
+describe("BarrierCatalog", () => {
+  const OPTIONS = { phases: ["p"], members: ["a"], advance: "manual" } as const;
+
+  /** A thread whose shard is itself, so that nothing is sent. */
+  function catalog(): { time: VirtualTime; host: BarrierHost; catalog: BarrierCatalog } {
+    const time = createVirtualTime(0);
+    const host = new BarrierHost({ ...time, firstId: 1 });
+    const coordinator = { snapshot: createSnapshot({ shards: 1, vshards: 1 }) } as unknown as Coordinator;
+    const parts = { ...time, coordinator, origin: "here", waitTimeoutMs: 1_000, local: { shard: 0, host } };
+    return { time, host, catalog: new BarrierCatalog(parts) };
+  }
+
+  it("gives every handle the waits that it was opened with", async () => {
+    const { time, catalog: barriers } = catalog();
+    const options = { phases: ["p"], members: ["a", "b"] };
+    const patient = await barriers.open("b", { ...options, waitTimeoutMs: 60_000 });
+    const hasty = await barriers.open("b", { ...options, waitTimeoutMs: 50 });
+    const wait = expect(hasty.arrive("a", "p")).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    await time.advance(50);
+    await wait;
+    await patient.close();
+    await hasty.close();
+  });
+
+  it("opens a barrier that the last handle closes meanwhile anew", async () => {
+    const { catalog: barriers } = catalog();
+    const first = await barriers.open("b", OPTIONS);
+    const opening = barriers.open("b", OPTIONS);
+    const closing = first.close();
+    const second = await opening;
+    await closing;
+    expect(await second.arrive("a", "p")).toMatchObject({ arrived: 1 });
+    expect(await barriers.ticks()).toEqual({ b: 0 });
+    await second.close();
+  });
+
+  it("opens with options also while an opening without them fails", async () => {
+    const { catalog: barriers } = catalog();
+    const without = expect(barriers.open("b")).rejects.toMatchObject({ code: "ERR_BARRIER" });
+    const barrier = await barriers.open("b", OPTIONS);
+    await without;
+    expect(await barrier.currentTick()).toBe(0);
+  });
+
+  it("keeps nothing open for a caller whose options were refused", async () => {
+    const { catalog: barriers } = catalog();
+    const barrier = await barriers.open("b", OPTIONS);
+    await expect(barriers.open("b", { ...OPTIONS, phases: ["q"] })).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+    });
+    await barrier.close();
+    expect(await barriers.ticks()).toEqual({});
+    await expect(barriers.open("b"), "it is gone").rejects.toMatchObject({ code: "ERR_BARRIER" });
+  });
+
+  it("keeps a barrier that was opened again when a handle on the lost one is closed", async () => {
+    const { catalog: barriers, host } = catalog();
+    const old = await barriers.open("b", OPTIONS);
+    host.closeAll(new ShardloomError("ERR_CLOSED", "Cannot wait at barrier as its shard is closed"));
+    await expect(old.currentTick()).rejects.toMatchObject({ code: "ERR_BARRIER", details: { reason: "host-lost" } });
+    const anew = await barriers.open("b", OPTIONS);
+    await old.close();
+    expect(await barriers.ticks()).toEqual({ b: 0 });
+    await anew.close();
+    expect(await barriers.ticks()).toEqual({});
+  });
+});
+
 describe("context.barrier", () => {
   it("is refused typed where there is no cluster", async () => {
     const lonely = defineActor({
@@ -263,5 +360,19 @@ describe("BarrierHost", () => {
     expect(told).toBeGreaterThan(0);
     expect(told).toBeLessThan(300);
     expect(() => host.state(barrier)).toThrow(/must be open/);
+  });
+
+  it("leaves a member with the session through which it arrived, whoever else tried to", () => {
+    const host = new BarrierHost({ ...createVirtualTime(0), firstId: 1 });
+    const options = resolveBarrierOptions({ phases: ["p", "q"], members: ["a", "b"], lossPolicy: "shrink" });
+    const { barrier, session, members } = host.open("one", options, "first");
+    const other = host.open("one", undefined, "second");
+    const id = members[0]?.[1] as number;
+    expect(host.arrive(barrier, session, 0, 0, [id], 0, 1)).toBe(false);
+    expect(() => host.arrive(barrier, other.session, 1, 1, [id], 0, 1)).toThrow(/must be "q" of round 0/);
+    host.loseOrigin((origin) => origin === "second", new Error("gone"));
+    expect(host.state(barrier)).toMatchObject({ members: ["a", "b"], lost: 0 });
+    host.loseOrigin((origin) => origin === "first", new Error("gone"));
+    expect(() => host.state(barrier), "nobody has it open").toThrow(/must be open/);
   });
 });

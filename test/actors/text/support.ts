@@ -101,6 +101,7 @@ export class TextBed {
   /** Bytes of the arena in use. */
   readonly memoryUsed: () => number;
   root = 0;
+  replyLimitBytes: number = 2 ** 20;
 
   constructor(options: TextCollectionOptions, capacityBytes: number = 64 * 1024 * 1024, previous?: TextBed) {
     this.options = resolveTextOptions(options);
@@ -149,9 +150,10 @@ export class TextBed {
     return this.call(TEXT_UPSERT, bytes, write, readUpsertReply);
   }
 
-  get(ids: readonly DocumentId[]): (StoredBody | undefined)[] {
+  /** @param mask The vshards that are answered for; the request has been refused the others. */
+  get(ids: readonly DocumentId[], mask?: Uint8Array): (StoredBody | undefined)[] {
     const { bytes, write } = this.idsRequest(ids);
-    return this.call(TEXT_GET, bytes, write, readGetReply);
+    return this.call(TEXT_GET, bytes, write, readGetReply, mask);
   }
 
   delete(ids: readonly DocumentId[]): number {
@@ -197,7 +199,10 @@ export class TextBed {
     const memory = wireMemory(searchRequestBytes(search));
     writeSearchRequest(memory, 0, search);
     const reply = new TestReply(held);
-    this.engine.handlers.get(TEXT_SEARCH)?.({ ...memory, offset: 0, length: memory.bytes.length }, reply);
+    this.engine.handlers.get(TEXT_SEARCH)?.(
+      { ...memory, offset: 0, length: memory.bytes.length, vshards: options.mask },
+      reply,
+    );
     memory.bytes.fill(0xff); // the ring is used again
     return held;
   }
@@ -222,11 +227,12 @@ export class TextBed {
   ): T {
     const memory = wireMemory(bytes + 64);
     write(memory, 16);
-    return this.send(type, { ...memory, offset: 16, length: bytes, vshards: mask }, read);
+    return this.send(type, { ...memory, offset: 16, length: bytes, vshards: mask, partial: mask !== undefined }, read);
   }
 
   send<T>(type: number, request: EngineRequest, read: (m: WireMemory, offset: number, length: number) => T): T {
     const reply = new TestReply(undefined);
+    reply.limitBytes = this.replyLimitBytes;
     this.engine.handlers.get(type)?.(request, reply);
     if (reply.length < 0) throw new Error(`no reply to ${type}`);
     return read(reply, reply.offset, reply.length);

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { ReceivedEffect, SnapshotPart, WireMemory, WriteEffects } from "../../../actors/engine.ts";
 import { INCLUDE } from "../../../actors/text/search-request.ts";
-import { readCountReply, readUpsertReply } from "../../../actors/text/text-replies.ts";
+import { readCountReply, readSearchReply, readUpsertReply } from "../../../actors/text/text-replies.ts";
 import { TEXT_DELETE, TEXT_UPSERT } from "../../../src/wire/message-types.ts";
 import { randomFrom, wireMemory } from "../vector/support.ts";
 import {
@@ -200,12 +200,18 @@ describe("a copy", () => {
     for (const effect of upsert(primary, documents, 2 ** 20)) apply(dead, effect);
     const copy = new TextBed(OPTIONS, 0, dead);
     expect(copy.status().unindexed).toBe(IDS.length);
-    const held = copy.hold("run", { k: 5 });
+    const mask = new Uint8Array(VSHARDS).fill(1, 0, 5);
+    const held = copy.hold("run the", { k: 100, mask });
     for (const effect of upsert(primary, documents.slice(30, 60), 2 ** 20)) apply(copy, effect);
     for (const effect of remove(primary, IDS.slice(50, 70), 2 ** 20)) apply(copy, effect);
     expect(held.result).toBeUndefined();
     copy.settle();
-    expect(held.result).toHaveProperty("bytes");
+    const { bytes } = held.result as { bytes: Uint8Array };
+    const memory = wireMemory(bytes.length);
+    memory.bytes.set(bytes);
+    const { hits } = readSearchReply(memory, 0, bytes.length);
+    expect(hits.length).toBeGreaterThan(5);
+    expect(hits).toEqual(primary.search("run the", { k: 100, mask }).hits);
     expectEqual(copy, primary, random, ALL_VSHARDS);
   });
 });

@@ -137,6 +137,10 @@ describe("scores", () => {
       expect(bed.search(query, { mask })).toEqual(bed.search(query));
     }
     expect(bed.count(mask)).toBe(60);
+    const some = new Uint8Array(VSHARDS).fill(1, 3, 9);
+    const ids = Array.from({ length: 60 }, (_, at) => at);
+    const got = bed.get(ids, some).map((stored) => stored !== undefined);
+    expect(got).toEqual(ids.map((id) => some[vshardOfId(id)] === 1));
     const none = new Uint8Array(VSHARDS);
     expect(bed.search("the run", { mask: none }).hits).toEqual([]);
     expect(bed.statistics("the run", { mask: none })).toMatchObject({ documents: 0 });
