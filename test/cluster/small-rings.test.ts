@@ -23,7 +23,8 @@ it.each([1, 2])("a delete whose reply does not fit deletes everything, once, wit
   );
   expect(await docs.delete(range(9_990), { acks: 1 })).toBe(9_990);
   expect(await docs.count({ consistency: "strong" })).toBe(10);
-  if (copies > 1) expect([...(await whenCopiesEqual(own, docs)).keys()].sort()).toEqual(range(10_000).slice(9_990));
+  if (copies > 1)
+    expect(new Set((await whenCopiesEqual(own, docs)).keys())).toEqual(new Set(range(10_000).slice(9_990)));
 });
 
 it("copies of more vshards than one answer can tell of are followed, also after a restart", async () => {
