@@ -67,18 +67,14 @@ export class PlannedRequests {
     const pending = writes.begin(acks, deadlineAtMs);
     request.effects = pending;
     reply.route(pending);
-    if (acks === 1) {
-      handler(request, reply);
-      writes.commit(pending, undefined, undefined);
-      return;
-    }
     handler(request, this.#draft.begin(reply.limitBytes));
     const body = this.#draft.take();
-    if (pending.written === undefined) {
-      reply.claim(body.length); // nothing was written: there is nothing to wait for
-      reply.bytes.set(body, reply.offset);
-    } else {
+    if (acks > 1 && pending.written !== undefined) {
       writes.commit(pending, reply.hold(), body);
+      return;
     }
+    writes.commit(pending, undefined, undefined); // before the claim, which may fail: the write has happened
+    reply.claim(body.length);
+    reply.bytes.set(body, reply.offset);
   }
 }

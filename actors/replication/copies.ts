@@ -69,13 +69,13 @@ export class Copies {
 
   /** A copy of a vshard that was never written to has all of it. */
   #claimEmpty(): void {
-    const { shard, topology, table, nowMs } = this.#options;
+    const { shard, topology, table } = this.#options;
     const snapshot = topology.current();
     if (snapshot.replicationFactor === 1) return;
     for (let vshard = 0; vshard < snapshot.vshards; vshard++) {
       if (!holdsCopy(snapshot, shard, vshard) || snapshot.owners[vshard] === shard) continue;
       const empty = table.recoverHead(vshard) === 0 && table.appliedLsn(vshard, shard) < 0;
-      if (empty && !table.isSyncing(vshard, shard)) table.publishApplied(vshard, shard, 0, nowMs());
+      if (empty && !table.isSyncing(vshard, shard)) table.publishApplied(vshard, shard, 0, 0);
     }
   }
 
@@ -134,12 +134,13 @@ export class Copies {
   }
 
   #end(copy: Copy, { vshard, startLsn, endLsn }: ReceivedChunk): void {
-    const { shard, table, engines, nowMs } = this.#options;
+    const { shard, table, engines } = this.#options;
     for (const engine of engines) engine.endRestore(vshard);
     copy.lsn = startLsn;
     copy.endLsn = endLsn;
     copy.state = startLsn >= endLsn ? COPY.VALID : COPY.REPLAYING;
-    if (copy.state === COPY.VALID) table.publishApplied(vshard, shard, copy.lsn, nowMs());
+    // Nobody told when that was appended, and what it lacks may be older than this moment.
+    if (copy.state === COPY.VALID) table.publishApplied(vshard, shard, copy.lsn, 0);
   }
 
   #apply(effect: ReceivedEffect): void {

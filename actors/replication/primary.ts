@@ -30,7 +30,12 @@ export interface PrimaryOptions
 }
 
 const LOG_BYTES: number = 64 * 1024 * 1024;
+/** One vshard may have as much before the others do. */
 const MIN_LOG_BYTES: number = 256 * 1024;
+/** What an entry takes besides its body, about. */
+const ENTRY_BYTES = 256;
+/** Part of the limit that may be appended before the logs are measured again. */
+const MEASURE_SHARE = 0.125;
 /** Part of the time left, and most of it, that is kept for an ERR_QUORUM to reach the caller before he gives up. */
 const ANSWER_SHARE = 0.1;
 const ANSWER_MS = 50;
@@ -41,6 +46,8 @@ export class Primary implements EffectLog, ReplicatedWrites {
   readonly #links: Map<number, ReplicaLink> = new Map();
   readonly #waiting: Set<WaitingWrite> = new Set();
   #snapshot: TopologySnapshot | undefined;
+  /** Bytes appended since all logs were last measured. */
+  #unmeasuredBytes = 0;
   #timer: Timer | undefined;
   #timerAtMs: number = Number.POSITIVE_INFINITY;
 
@@ -81,7 +88,27 @@ export class Primary implements EffectLog, ReplicatedWrites {
     for (const [peer, copy] of copies)
       if (copy.acked === lsn - 1 || lsn === 1) table.publishMissing(vshard, peer, lsn, atMs);
     table.publishHead(vshard, lsn, atMs);
-    return log.append({ type, collection, body }, atMs);
+    log.append({ type, collection, body }, atMs);
+    this.#unmeasuredBytes += body.length + ENTRY_BYTES;
+    this.#boundLogs();
+    return lsn;
+  }
+
+  /** Bytes of all logs. Cost: O(vshards). */
+  get loggedBytes(): number {
+    let sum = 0;
+    for (const { log } of this.#owned.values()) sum += log.byteLength + ENTRY_BYTES * (log.head + 1 - log.first);
+    return sum;
+  }
+
+  /** Measures all logs now and then; while they are too long together, each forgets its older half. */
+  #boundLogs(): void {
+    const { logBytes = LOG_BYTES } = this.#options;
+    if (this.#unmeasuredBytes < logBytes * MEASURE_SHARE) return;
+    this.#unmeasuredBytes = 0;
+    while (this.loggedBytes > logBytes * (1 - MEASURE_SHARE))
+      for (const { log } of this.#owned.values())
+        log.truncateBelow(log.first + Math.ceil((log.head + 1 - log.first) / 2));
   }
 
   commit(write: PendingWrite, held: HeldReply | undefined, body: Uint8Array | undefined): void {
@@ -203,7 +230,11 @@ export class Primary implements EffectLog, ReplicatedWrites {
       const owned = this.#own(vshard);
       const peers = peersOf(snapshot, vshard);
       for (const peer of owned.copies.keys()) if (!peers.includes(peer)) owned.copies.delete(peer);
-      for (const peer of peers) held.set(peer, [...(held.get(peer) ?? []), owned]);
+      for (const peer of peers) {
+        const list = held.get(peer);
+        if (list === undefined) held.set(peer, [owned]);
+        else list.push(owned);
+      }
     }
     for (const peer of new Set([...held.keys(), ...this.#links.keys()]))
       this.#linkTo(peer).assign(held.get(peer) ?? []);

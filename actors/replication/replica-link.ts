@@ -24,6 +24,7 @@ import {
   type ReplicaSource,
   readCopies,
   snapshotMessage,
+  statusesIn,
   statusMessage,
   type VshardEntry,
 } from "./replica-messages.ts";
@@ -130,15 +131,26 @@ export class ReplicaLink {
     }
   }
 
-  #ask(requester: PeerRequester): void {
+  /** Asks what the copies have, as many at a time as an answer has room for: replies have as much as requests. */
+  #ask(requester: PeerRequester, from = 0): void {
     const vshards = [...this.#vshards.keys()];
+    const end = from + statusesIn(requester.maxPayloadBytes);
     this.#state = "asked";
-    this.#request(requester, REPLICA_STATUS, statusMessage(this.#options.source, vshards), (copies) => {
-      this.#state = "known";
-      this.#pauseMs = RETRY_MS;
-      for (const status of copies) this.#learn(status);
-      this.pump();
-    });
+    this.#request(
+      requester,
+      REPLICA_STATUS,
+      statusMessage(this.#options.source, vshards.slice(from, end)),
+      (copies) => {
+        for (const status of copies) this.#learn(status);
+        if (end < vshards.length) {
+          this.#ask(requester, end);
+          return;
+        }
+        this.#state = "known";
+        this.#pauseMs = RETRY_MS;
+        this.pump();
+      },
+    );
   }
 
   /** The first look at a copy: follow it, or fill it. */
@@ -177,9 +189,10 @@ export class ReplicaLink {
         copy.sent = entry.lsn;
         last.set(owned, entry.lsn);
       }
-      if (copy.sent === log.head) this.#dirty.delete(owned);
-      if (bytes >= limit) break;
-      if (copy.sent < log.head) break; // the message is full
+      const full = copy.sent < log.head;
+      if (!full || last.has(owned)) this.#dirty.delete(owned);
+      if (full) this.#dirty.add(owned); // behind the others: one with a backlog must not keep them waiting
+      if (full || bytes >= limit) break;
     }
     if (entries.length === 0) return false;
     this.#inFlight++;

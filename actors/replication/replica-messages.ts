@@ -206,6 +206,11 @@ export function answerCopies(reply: EngineReply, copies: readonly CopyStatus[]):
   }
 }
 
+/** Copies that an answer of at most `byteLength` bytes can tell of, at least one. */
+export function statusesIn(byteLength: number): number {
+  return Math.max(1, Math.floor((byteLength - 8) / STATUS_BYTES));
+}
+
 export function readCopies(m: Pick<WireMemory, "i32" | "f64">, offset: number, length: number): CopyStatus[] {
   const count = length < 8 ? -1 : (m.i32[offset >>> 2] as number);
   if (count < 0 || 8 + STATUS_BYTES * count > length) throw corrupt("number of copies", count);

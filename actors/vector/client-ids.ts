@@ -1,7 +1,8 @@
 /**
  * Requests that name ids (get, delete), from a client: one plan per list that fits, one request per shard of it.
  *
- * Invariant: all ids are checked before the first request is sent. A get whose reply would not fit is halved until it does.
+ * Invariant: all ids are checked before the first request is sent. What would have a reply that does not fit is halved until it has
+ * one that does; a shard finds that out before it deletes anything.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { PlanTarget } from "../../src/routing/plan.ts";
@@ -51,7 +52,7 @@ export async function deleteIds(
 ): Promise<number> {
   const { coordinator } = parts;
   const call = withinCall(coordinator, options);
-  const send = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
+  const write = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
     coordinator.write(
       snapshot,
       shard,
@@ -60,12 +61,35 @@ export async function deleteIds(
       (frame, offset) => readDeleteReply(frame, offset).deleted,
       call(),
     );
+  const send = async (group: WriteGroup<Wanted>): Promise<number> => {
+    try {
+      return await write(group);
+    } catch (error) {
+      const { items } = group;
+      if (!isTooLarge(error) || items.length === 1) throw error;
+      const halves = halve(items).map((half) => writeOnce({ ...group, items: half }, send, regroup));
+      return sum(await settleAll(halves));
+    }
+  };
   const regroup = ({ items }: { readonly items: readonly Wanted[] }): WriteGroup<Wanted>[] =>
     groupByPrimary(coordinator, items);
   const requests = regroup({ items: toWanted(parts, ids, "delete") }).flatMap((group) =>
     fitRequests(parts, group.items).map((items) => writeOnce({ ...group, items }, send, regroup)),
   );
-  return (await settleAll(requests)).flat().reduce((sum, count) => sum + count, 0);
+  return sum(await settleAll(requests));
+}
+
+function sum(counts: readonly (readonly number[])[]): number {
+  return counts.flat().reduce((total, count) => total + count, 0);
+}
+
+function isTooLarge(error: unknown): boolean {
+  return ShardloomError.is(error) && error.code === "ERR_RECORD_TOO_LARGE";
+}
+
+function halve<T>(list: readonly T[]): readonly (readonly T[])[] {
+  const middle = list.length >> 1;
+  return [list.slice(0, middle), list.slice(middle)];
 }
 
 async function getList(
@@ -95,11 +119,8 @@ async function getList(
         if (stored !== undefined) take((wanted[at] as Wanted).place, stored);
     }
   } catch (error) {
-    if (!ShardloomError.is(error) || error.code !== "ERR_RECORD_TOO_LARGE" || list.length === 1) throw error;
-    const middle = list.length >> 1;
-    await Promise.all(
-      [list.slice(0, middle), list.slice(middle)].map((half) => getList(parts, half, flags, options, take)),
-    );
+    if (!isTooLarge(error) || list.length === 1) throw error;
+    await Promise.all(halve(list).map((half) => getList(parts, half, flags, options, take)));
   }
 }
 
@@ -140,6 +161,5 @@ function toWanted({ coordinator }: VectorCollectionParts, ids: readonly VectorId
 function fitRequests(parts: VectorCollectionParts, list: readonly Wanted[]): (readonly Wanted[])[] {
   if (list.length === 0) return [];
   if (list.length === 1 || idsRequestBytes(list.map(({ id }) => id)) <= parts.coordinator.maxBodyBytes) return [list];
-  const middle = list.length >> 1;
-  return [...fitRequests(parts, list.slice(0, middle)), ...fitRequests(parts, list.slice(middle))];
+  return halve(list).flatMap((half) => fitRequests(parts, half));
 }

@@ -39,12 +39,25 @@ const SPARE = 8;
 /** Unread rows that are tried again one by one. */
 const MAX_RETRIED_ROWS = 1024;
 
+/** What one shard gave. */
+interface ShardScan {
+  readonly status: number;
+  /** Rows that it was asked for. */
+  readonly places: number;
+  /** Those of them that count. */
+  readonly hits: readonly SearchHit[];
+  readonly unread: number;
+  readonly bound: number;
+}
+
 export class ExactScan {
   readonly #rows: RowReader;
   readonly #kernels: Kernels;
   /** Of the shard being scanned: its hits, and the rows that could not be read. */
   #hits: Map<VectorId, SearchHit> = new Map();
   #unread = 0;
+  /** No row that is not among the hits was below it. */
+  #bound = 0;
 
   constructor(rows: RowReader, kernels: Kernels) {
     this.#rows = rows;
@@ -53,7 +66,8 @@ export class ExactScan {
 
   /**
    * @param shardOf The shard whose row of an id counts, by the id's hash: where documents have copies, others have rows of it too.
-   *   A row that takes a place on another shard takes it there only, as it is among the nearest of its own shard as well.
+   *   Such rows take places. While copies are level that hides nothing, as they are among the nearest of their own shards as well; a
+   *   shard whose places went to rows that are gone elsewhere is scanned again with more of them.
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`.
    */
   run(
@@ -65,19 +79,27 @@ export class ExactScan {
     shardOf: (hash: number) => number,
   ): ScanResult {
     checkScan(query, k);
-    const hits: SearchHit[] = [];
-    let unread = 0;
-    const statuses = views.map((view, shard) => {
+    const scan = (shard: number, places: number): ShardScan => {
+      const view = views[shard] as ShardView;
       let status: number = STATUS.RETRY_EXCEEDED;
       for (let attempt = 0; attempt < SCAN_ATTEMPTS && status !== STATUS.SUCCESS; attempt++)
-        status = this.#scanShard(view, rootOf(shard), query, k, options);
-      if (status !== STATUS.SUCCESS) return status;
-      for (const hit of this.#hits.values()) if (shardOf(hashId(hit.id)) === shard) hits.push(hit);
-      unread += this.#unread;
-      return status;
-    });
-    hits.sort((a, b) => a.score - b.score || compareIds(a.id, b.id));
-    return { hits: hits.slice(0, k), statuses, unread };
+        status = this.#scanShard(view, rootOf(shard), query, places, options);
+      if (status !== STATUS.SUCCESS) return { status, places, hits: [], unread: 0, bound: Number.POSITIVE_INFINITY };
+      const hits = [...this.#hits.values()].filter(({ id }) => shardOf(hashId(id)) === shard);
+      return { status, places, hits, unread: this.#unread, bound: this.#bound };
+    };
+    const scans = views.map((_, shard) => scan(shard, k));
+    for (;;) {
+      const hits = scans.flatMap((one) => one.hits);
+      hits.sort((a, b) => a.score - b.score || compareIds(a.id, b.id));
+      const last = hits[k - 1]?.score ?? Number.POSITIVE_INFINITY;
+      const short = scans.findIndex(({ bound }) => bound !== Number.POSITIVE_INFINITY && bound <= last);
+      if (short < 0) {
+        const unread = scans.reduce((sum, one) => sum + one.unread, 0);
+        return { hits: hits.slice(0, k), statuses: scans.map(({ status }) => status), unread };
+      }
+      scans[short] = scan(short, 2 * (scans[short] as ShardScan).places);
+    }
   }
 
   #scanShard(
@@ -89,6 +111,7 @@ export class ExactScan {
   ): number {
     this.#hits = new Map();
     this.#unread = 0;
+    this.#bound = Number.POSITIVE_INFINITY;
     const refreshed = view.refresh(root);
     if (refreshed !== STATUS.SUCCESS) return refreshed;
     if (query.length !== view.dimensions) {
@@ -105,6 +128,7 @@ export class ExactScan {
     if (rowsUsed === 0) return STATUS.SUCCESS;
     const wanted = Math.min(k, rowsUsed);
     const { count, bound } = this.#rankRows(view, query, wanted, rowsUsed);
+    this.#bound = bound;
     for (let hit = 0; hit < count; hit++) {
       const status = this.#readHit(view, this.#kernels.hitRow(hit), bound, options);
       if (status !== STATUS.SUCCESS) return status;

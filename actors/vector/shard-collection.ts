@@ -264,19 +264,22 @@ export class ShardCollection {
     this.#context.kernels.offerCell(this.store.cellOf(row), row);
   }
 
-  /**
-   * Takes a row out of the index. Should usearch fail, the index is given up and built again: writes must not fail by it.
-   * That the thread was quarantined meanwhile is another matter: the memory behind `pending` is its successor's by then.
-   */
   #unindex(row: number): void {
     try {
       this.#index?.remove(row);
     } catch (error) {
-      if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") throw error;
-      this.#index = undefined;
-      for (let other = 0; other < this.store.rowsUsed; other++)
-        if (this.store.recordOf(other) !== 0) this.#pending.add(other);
+      this.#giveUpIndex(error);
     }
+  }
+
+  /**
+   * Should usearch fail, the index is given up and built again: writes must not fail by it, and the worker must not die.
+   * That the thread was quarantined meanwhile is another matter: the memory behind `pending` is its successor's by then.
+   */
+  #giveUpIndex(error: unknown): void {
+    if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") throw error;
+    this.#index = undefined;
+    for (let row = 0; row < this.store.rowsUsed; row++) if (this.store.recordOf(row) !== 0) this.#pending.add(row);
   }
 
   #indexBatch(): void {
@@ -293,7 +296,12 @@ export class ShardCollection {
       row = this.#pending.next(row + 1);
     }
     this.#cursor = Math.max(0, row);
-    this.#index.add(this.#batch, count);
+    try {
+      this.#index.add(this.#batch, count);
+    } catch (error) {
+      this.#giveUpIndex(error); // it may have taken a part of the batch
+      return;
+    }
     for (let i = 0; i < count; i++) this.#pending.delete(this.#batch[i] as number);
   }
 }

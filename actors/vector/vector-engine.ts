@@ -283,6 +283,7 @@ function runBackground(collection: ShardCollection, budgetMs: number): boolean {
 function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const ids = state.ids.open(request);
   const collection = find(state, ids.collectionId);
+  assertReplyFits(deleteReplyBytes(ids.count), reply);
   if (request.effects === undefined)
     while (ids.next()); // checks every id before the first is removed
   else tellDeletes(collection, ids, request, request.effects);
@@ -297,6 +298,16 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
   }
   reply.claim(deleteReplyBytes(found.length));
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
+}
+
+/** Before anything is written: the caller asks for less. */
+function assertReplyFits(byteLength: number, { limitBytes }: EngineReply): void {
+  if (byteLength <= limitBytes) return;
+  throw new ShardloomError(
+    "ERR_RECORD_TOO_LARGE",
+    `Cannot reply as a reply must take at most ${limitBytes} bytes: current value is ${byteLength}`,
+    { details: { byteLength, limitBytes } },
+  );
 }
 
 function checkSearch(search: ReceivedSearch, dimensions: number, rows: number): void {

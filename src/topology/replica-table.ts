@@ -137,8 +137,9 @@ export class ReplicaTable implements LagSource {
   publishApplied(vshard: number, shard: number, lsn: number, appendedAtMs: number): void {
     const at = this.#copyAt(vshard, shard);
     if (at < 0) return; // the copy was taken away meanwhile
-    const level = lsn >= this.head(vshard);
-    this.#write(at, tagOf(shard, TAG.VALID), lsn, appendedAtMs, level ? this.#nowMs() : appendedAtMs);
+    const nowMs = this.#nowMs(); // before the look at the head: what is appended after that look counts
+    const level = this.#read(this.#headAt(vshard)) && lsn >= this.#view.lsn;
+    this.#write(at, tagOf(shard, TAG.VALID), lsn, appendedAtMs, level ? nowMs : appendedAtMs);
   }
 
   /** Tells that a copy is being filled: until it publishes an LSN it may not be read. The shard that holds the copy only. */

@@ -45,6 +45,26 @@ describe("the table", () => {
     expect(table.lag(0, 1)?.lagMs).toBe(30);
   });
 
+  test("a copy is not level with what is appended while it looks whether it is", () => {
+    const clock = createManualClock(1_000);
+    const topology = new LocalTopology(snapshot);
+    const block = createReplicaBlock(snapshot);
+    const primary = new ReplicaTable(block, topology, () => clock.nowMs());
+    primary.publishHead(0, 5, 1_000);
+    let interrupted = false;
+    const copy = new ReplicaTable(block, topology, () => {
+      if (!interrupted) {
+        interrupted = true; // the thread loses its processor here, and others go on
+        primary.publishHead(0, 6, 1_001);
+        primary.publishHead(0, 7, 1_002);
+        clock.setMs(9_000);
+      }
+      return clock.nowMs();
+    });
+    copy.publishApplied(0, 1, 5, 1_000);
+    expect(primary.lag(0, 1)?.lagMs).toBeGreaterThanOrEqual(9_000 - 1_001);
+  });
+
   test("a copy that is being filled is of unknown lag, until it publishes an LSN again", () => {
     const { table } = tableAt();
     table.publishApplied(0, 1, 5, 0);

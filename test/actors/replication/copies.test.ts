@@ -143,6 +143,15 @@ describe("a snapshot", () => {
     expect(told).toEqual(["0:e1", "begin 0", "0:s1", "end 0", "0:e8", "0:e9"]);
   });
 
+  test("whose end was long on its way leaves no doubt how far the copy lags", () => {
+    const { copies, table } = bed();
+    send(copies, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN));
+    table.publishHead(0, 9, 4); // 8 and 9 were appended after the end was sent; it is 5 now
+    send(copies, REPLICA_SNAPSHOT, chunk(1, PART.END, 1, 7, 7));
+    expect(table.appliedLsn(0, 1)).toBe(7);
+    expect(table.lag(0, 1)?.lagMs).toBeGreaterThanOrEqual(1);
+  });
+
   test("of which a part is missing, or that another worker began, is begun again", () => {
     const { copies, make, told } = bed();
     send(copies, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN));
