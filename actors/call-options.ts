@@ -5,6 +5,7 @@
  */
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { Acks } from "../src/routing/call-defaults.ts";
+import type { CallLimits } from "../src/routing/execution-call.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
@@ -42,6 +43,10 @@ export interface ReadOptions extends CallOptions {
   readonly gather?: GatherPolicy;
   /** Asks another copy, where one may answer, when the first takes longer than the observed p95. @default true */
   readonly hedge?: boolean;
+  /** Requests for one part of the plan, the first included, when copies fail or refuse: `1` never tries again. @default 3 */
+  readonly maxAttempts?: number;
+  /** Shards that are asked at once; the others wait their turn. @default 64 */
+  readonly maxConcurrentShards?: number;
   /** Adds the plan and what became of it to the result, or gives it to a function. @default false */
   readonly explain?: boolean | ((explanation: Explanation) => void);
 }
@@ -55,6 +60,18 @@ export type PlainReadOptions = Omit<ReadOptions, "explain" | "gather" | "unavail
   /** What becomes of vshards that nobody may answer now: fail the call, or wait. @default "wait" */
   readonly unavailable?: "fail" | "wait";
 };
+
+/** What a read may do, as the executor takes it. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
+export function limitsOf(options: ReadOptions): Partial<CallLimits> | undefined {
+  const { hedge, maxAttempts, maxConcurrentShards } = options;
+  if (hedge !== undefined && typeof hedge !== "boolean") throw invalidArgument("read", "hedge", "true or false", hedge);
+  if (hedge !== false && maxAttempts === undefined && maxConcurrentShards === undefined) return undefined;
+  return {
+    ...(hedge === false ? { hedgeAfter: "off" } : {}),
+    ...(maxAttempts === undefined ? {} : { maxAttempts }),
+    ...(maxConcurrentShards === undefined ? {} : { maxConcurrentShards }),
+  };
+}
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for options under which a plain result could silently lack something. */
 export function checkPlainRead(options: ReadOptions): void {

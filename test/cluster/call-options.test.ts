@@ -34,6 +34,9 @@ describe("options of calls", () => {
 
   const reads: [string, string, unknown[]][] = [
     ["consistency", "consistency", ["Strong", "", 1, "linearizable"]],
+    ["hedge", "hedge", ["no", 1]],
+    ["maxAttempts", "maxAttempts", [0, -1, 1.5, "2"]],
+    ["maxConcurrentShards", "maxConcurrentShards", [0, -1, Number.NaN]],
     ["strategy", "strategy", ["first", "", 0]],
     ["unavailable", "unavailable", ["ignore", "", true]],
     ["maxStalenessMs", "maxStalenessMs", [-1, Number.NaN, "5", null, -Infinity]],
