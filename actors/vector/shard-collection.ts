@@ -278,11 +278,17 @@ export class ShardCollection {
    */
   #giveUpIndex(error: unknown): void {
     if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") throw error;
+    this.#buildAnew();
+  }
+
+  /** Drops the index: all rows wait for the next one, and are scanned exactly until it has them. */
+  #buildAnew(): void {
     this.#index = undefined;
     for (let row = 0; row < this.store.rowsUsed; row++) if (this.store.recordOf(row) !== 0) this.#pending.add(row);
   }
 
   #indexBatch(): void {
+    if (this.#index?.worn === true) this.#buildAnew();
     this.#index ??= new VectorIndex(this.options, this.#context.native);
     const { dimensions } = this.options;
     const { f32 } = this.store.root.arena;

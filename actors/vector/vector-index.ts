@@ -5,7 +5,9 @@
  * thread. usearch sees private copies of vectors, never shared memory; for cosine of length 1, as its own norms overflow or
  * vanish in float32. Its distances are not used: callers score the candidates again from the stored vectors.
  * Known of usearch 2.25: expansions are fixed at construction, but a search uses max(expansion, wanted), so asking for more
- * candidates raises it; adding a key twice throws; removed keys leave the results at once and their nodes are reused.
+ * candidates raises it; adding a key twice throws; removed keys leave the results at once and their nodes are reused. Its table of
+ * keys has 1.5 slots for each key of its capacity, rounded up to a power of two, and a slot that was used once never counts as
+ * empty again until the table grows: without an empty slot, looking for a key that is not there does not end. Hence `worn`.
  */
 import { Index, MetricKind, ScalarKind } from "usearch";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
@@ -27,6 +29,9 @@ export class VectorIndex {
   readonly #query: Float32Array;
   readonly #key: BigUint64Array = new BigUint64Array(1);
   #size = 0;
+  /** Slots of the table of keys, and the most of them that can have been used since it last grew. */
+  #slots = 0;
+  #used = 0;
 
   constructor(options: ResolvedVectorOptions, native: <T>(call: () => T) => T) {
     this.#native = native;
@@ -53,6 +58,11 @@ export class VectorIndex {
     return this.#size;
   }
 
+  /** Whether another batch could use the last empty slot of the table of keys: the index has to be built anew first. */
+  get worn(): boolean {
+    return this.#slots > 0 && this.#used + INDEX_BATCH_ROWS >= this.#slots;
+  }
+
   /** Adds `count` rows whose vectors are in `staging`. None of them may be in the index. */
   add(rows: ArrayLike<number>, count: number): void {
     const keys = BigUint64Array.from({ length: count }, (_, index) => BigInt(rows[index] as number));
@@ -61,6 +71,11 @@ export class VectorIndex {
     const vectors = this.staging.subarray(0, count * this.#dimensions);
     this.#native(() => this.#index.add(keys, vectors, 1));
     this.#size += count;
+    this.#used += count;
+    const slots = 2 ** Math.ceil(Math.log2(1.5 * Number(this.#index.capacity())));
+    if (slots === this.#slots) return;
+    this.#slots = slots;
+    this.#used = this.#size;
   }
 
   remove(row: number): void {
