@@ -23,6 +23,41 @@ async function elapsedMs(call: Promise<unknown>): Promise<number> {
   return performance.now() - began;
 }
 
+/** Reads with the primary dead and its only replica blocked and behind. @returns whether the primary was gone all the while */
+async function readWithoutPrimary(): Promise<boolean> {
+  const twoCopies = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
+  try {
+    const two = await twoCopies.vectors("docs", OPTIONS);
+    const key = idOn(twoCopies, 0);
+    const replica = twoCopies.topology.copies[2 * vshardOfId(twoCopies.topology, key) + 1] as number;
+    await two.upsert({ id: key, vector: FOUR(1) }, { acks: "all" });
+    const { end } = await block(twoCopies, replica, 900);
+    const session = twoCopies.session();
+    await two.upsert({ id: key, vector: FOUR(2) }, { acks: "one", session });
+    const restarted = kill(twoCopies, 0);
+    await eventually("the primary is gone", () => stateOf(twoCopies, 0) !== "up");
+    const stale = { consistency: "bounded-staleness", maxStalenessMs: 1 } as const;
+    const began = performance.now();
+    const waited = Promise.all([two.get(key, stale), two.get(key, { session })]);
+    const failures = [
+      await failure(two.get(key, { ...stale, unavailable: "fail" })),
+      await failure(two.get(key, { session, unavailable: "fail" })),
+      await failure(two.get(key, { consistency: "strong", unavailable: "fail" })),
+    ];
+    const tookMs = performance.now() - began;
+    const gone = stateOf(twoCopies, 0) !== "up";
+    if (gone) {
+      expect(failures).toEqual(["ERR_STALE_REPLICA", "ERR_STALE_REPLICA", "ERR_UNAVAILABLE"]);
+      expect(tookMs, "failed at once").toBeLessThan(400);
+    }
+    for (const document of await waited) expect(document?.vector).toEqual(FOUR(2));
+    await Promise.all([end, restarted]);
+    return gone;
+  } finally {
+    await twoCopies.close();
+  }
+}
+
 describe("a blocked replica", () => {
   let cluster: Cluster;
   let docs: VectorCollection;
@@ -59,30 +94,9 @@ describe("a blocked replica", () => {
   });
 
   it("is refused typed under a bound when the primary is gone too, and waited for when the read waits", async () => {
-    const twoCopies = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
-    try {
-      const two = await twoCopies.vectors("docs", OPTIONS);
-      const key = idOn(twoCopies, 0);
-      const { topology } = twoCopies;
-      const replica = topology.copies[2 * vshardOfId(topology, key) + 1] as number;
-      await two.upsert({ id: key, vector: FOUR(1) }, { acks: "all" });
-      const { end } = await block(twoCopies, replica, 900);
-      const session = twoCopies.session();
-      await two.upsert({ id: key, vector: FOUR(2) }, { acks: "one", session });
-      const restarted = kill(twoCopies, 0);
-      await eventually("the primary is gone", () => stateOf(twoCopies, 0) !== "up");
-      const stale = { consistency: "bounded-staleness", maxStalenessMs: 1 } as const;
-      const began = performance.now();
-      const waited = Promise.all([two.get(key, stale), two.get(key, { session })]);
-      expect(await failure(two.get(key, { ...stale, unavailable: "fail" }))).toBe("ERR_STALE_REPLICA");
-      expect(await failure(two.get(key, { session, unavailable: "fail" }))).toBe("ERR_STALE_REPLICA");
-      expect(await failure(two.get(key, { consistency: "strong", unavailable: "fail" }))).toBe("ERR_UNAVAILABLE");
-      expect(performance.now() - began, "failed at once").toBeLessThan(400);
-      for (const document of await waited) expect(document?.vector).toEqual(FOUR(2));
-      await Promise.all([end, restarted]);
-    } finally {
-      await twoCopies.close();
-    }
+    // The successor of the primary serves after some 100 ms; on a busy machine the reads below may come after that. Then it counts
+    // for nothing, and is done again.
+    for (let attempt = 1; !(await readWithoutPrimary()); attempt++) expect(attempt).toBeLessThan(10);
   });
 
   it("holds up no write that needs only a quorum, and fails one that needs it with ERR_QUORUM within the deadline", async () => {
