@@ -28,6 +28,7 @@ export interface LoadBook {
   cancel(shard: number, elapsedUs: number): void;
   /** An observed quantile of a shard's latencies, in us; infinity while too little is known. */
   quantileUs(shard: number, q: number): number;
+  allQuantileUs(q: number): number;
 }
 
 /** What an executor needs from its thread. */

@@ -14,9 +14,13 @@ export type HedgePolicy = "p95" | "off" | number;
 export interface LatencySource {
   /** An observed quantile of a shard's latencies, in us; infinity, 0 or NaN while too little is known. */
   quantileUs(shard: number, q: number): number;
+  /** The same of all shards together. */
+  allQuantileUs(q: number): number;
 }
 
 const QUANTILE = 0.95;
+/** Multiple of a shard's median that is not late, whatever the others do. */
+const USUAL_TIMES = 1.5;
 /** Requests to a shard between two looks at its quantile, which costs more than a request may. */
 const LOOK_EVERY = 32;
 /** Below it a timer is not exact enough to be worth its wake-up. */
@@ -43,10 +47,20 @@ export class Hedger {
       this.#untilLook[shard] = left - 1;
       return this.#delayMs[shard] as number;
     }
-    const observedMs = this.#latencies.quantileUs(shard, QUANTILE) / 1000;
+    const observedMs = this.#lateUs(shard) / 1000;
     const delayMs = observedMs > 0 ? Math.max(SHORTEST_MS, observedMs) : Number.POSITIVE_INFINITY;
     this.#untilLook[shard] = LOOK_EVERY;
     this.#delayMs[shard] = delayMs;
     return delayMs;
+  }
+
+  /**
+   * From when an answer of a shard is late. A shard that stalls now and then holds up what comes behind, until its own p95 is the
+   * stall: then that of all shards counts, but never what is usual for this one.
+   */
+  #lateUs(shard: number): number {
+    const latencies = this.#latencies;
+    const usualUs = USUAL_TIMES * latencies.quantileUs(shard, 0.5);
+    return Math.min(latencies.quantileUs(shard, QUANTILE), Math.max(latencies.allQuantileUs(QUANTILE), usualUs));
   }
 }

@@ -168,6 +168,11 @@ export class ReplicaLoads {
     return lastUs; // the sum was rounded up
   }
 
+  /** As {@link quantileUs}, over the answers of all shards. */
+  allQuantileUs(q: number): number {
+    return this.quantileUs(this.#shards, q);
+  }
+
   /**
    * The shard of two with the lower cost (in flight + assigned + 1) × expected latency; `a` when they are equal.
    *

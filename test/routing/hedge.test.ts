@@ -176,10 +176,13 @@ describe("Hedger", () => {
     const asked: [number, number][] = [];
     let valueUs = 0;
     const quantileUs = (shard: number, q: number): number => {
-      asked.push([shard, q]);
+      if (q === 0.95) asked.push([shard, q]);
       return valueUs;
     };
-    const hedger = new Hedger({ quantileUs }, new RetryBudget({ ratio: 0.1, perSecond: 0, burst: 1 }, 0));
+    const hedger = new Hedger(
+      { quantileUs, allQuantileUs: () => valueUs },
+      new RetryBudget({ ratio: 0.1, perSecond: 0, burst: 1 }, 0),
+    );
     expect(hedger.delayMs(3, "p95")).toBe(Number.POSITIVE_INFINITY);
     valueUs = 7_000;
     const delays = range(33).map(() => hedger.delayMs(3, "p95"));
@@ -193,5 +196,16 @@ describe("Hedger", () => {
     valueUs = Number.NaN;
     expect(hedger.delayMs(1, "p95")).toBe(Number.POSITIVE_INFINITY);
     expect([hedger.delayMs(0, 12), hedger.delayMs(0, "off")]).toEqual([12, Number.POSITIVE_INFINITY]);
+  });
+
+  it("goes by all shards where stalls have become a shard's own p95, but never below what is usual there", () => {
+    const budget = new RetryBudget({ ratio: 0.1, perSecond: 0, burst: 1 }, 0);
+    const delay = (own50: number, own95: number, all95: number): number => {
+      const quantileUs = (_: number, q: number): number => 1000 * (q === 0.5 ? own50 : own95);
+      return new Hedger({ quantileUs, allQuantileUs: () => 1000 * all95 }, budget).delayMs(0, "p95");
+    };
+    expect(delay(2, 90, 4)).toBe(4); // stalls
+    expect(delay(6, 10, 4)).toBe(9); // slower than the others, always
+    expect(delay(2, 3, 4)).toBe(3); // faster than the others
   });
 });

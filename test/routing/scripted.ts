@@ -74,6 +74,10 @@ export class CountedLoads implements LoadBook {
   quantileUs(): number {
     return this.p95Us;
   }
+
+  allQuantileUs(): number {
+    return this.p95Us;
+  }
 }
 
 /** An error of a code. */
