@@ -26,8 +26,10 @@ export interface SendTerms {
   readonly header: RequestHeader | undefined;
 }
 
-/** Errors that say that a shard is overloaded, or gone: no answer came in time. */
-const OVERLOADED: ReadonlySet<string> = new Set(["ERR_TIMEOUT", "ERR_OVERLOADED"]);
+/** Whether an error says that a shard is overloaded: no answer came in time, or it refused. */
+export function saysOverloaded({ code }: ShardloomError): boolean {
+  return code === "ERR_TIMEOUT" || code === "ERR_OVERLOADED";
+}
 
 /** A request that admission lets in. */
 export class AdmittedRequest implements ReplySink, AdmissionWaiter {
@@ -95,7 +97,7 @@ export class AdmittedRequest implements ReplySink, AdmissionWaiter {
 
   onFailure(error: ShardloomError): void {
     this.#ticket = undefined;
-    this.#leave(0, 0, !OVERLOADED.has(error.code));
+    this.#leave(0, 0, !saysOverloaded(error));
     this.#sink.onFailure(error);
   }
 

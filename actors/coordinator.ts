@@ -7,7 +7,7 @@
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
 import { ShardloomError } from "../src/errors.ts";
-import type { AdmissionController } from "../src/routing/admission.ts";
+import { type AdmissionController, NO_SLOT } from "../src/routing/admission.ts";
 import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
 import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
@@ -21,7 +21,7 @@ import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { ROUTED_HEADER_BYTES, readRoutedReply } from "../src/wire/routed-codec.ts";
-import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
+import { AdmittedRequest, type SendTerms, saysOverloaded } from "./admitted-request.ts";
 import {
   abortError,
   acksOf,
@@ -154,13 +154,23 @@ export class Coordinator {
       const call = new AskCall(resolve, reject, decode);
       const { admission, requester } = this.#options;
       const priority = internalPriority ?? priorityOf(options?.priority);
-      if (admission === undefined || internalPriority !== undefined) {
-        const peer = requester(shard);
-        const pending = peer.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, header);
-        if (signal !== undefined) call.unlisten = onAbort(signal, (error) => peer.cancel(pending, error));
+      const admits = admission !== undefined && internalPriority === undefined;
+      const sent = admits ? (header ?? this.#tenantHeader(options)) : header;
+      const slot = admits ? admission.tryEnter(shard, priority, sent?.tenant ?? 0, payload.byteLength) : NO_SLOT;
+      // Nobody is to be waited for, as nearly always: no object but the call itself.
+      if (!admits || slot !== NO_SLOT) {
+        if (slot !== NO_SLOT) call.hold(admission as AdmissionController, slot);
+        try {
+          const peer = requester(shard);
+          const pending = peer.request(type, vshard, priority, deadlineAtMs, payload, call, nowMs, sent);
+          if (signal !== undefined) call.unlisten = onAbort(signal, (error) => peer.cancel(pending, error));
+        } catch (error) {
+          call.release();
+          throw error;
+        }
         return;
       }
-      const terms = { shard, type, vshard, priority, deadlineAtMs, header: header ?? this.#tenantHeader(options) };
+      const terms = { shard, type, vshard, priority, deadlineAtMs, header: sent };
       const request = new AdmittedRequest(admission, requester, terms, payload, call).start(nowMs);
       if (signal !== undefined && !call.ended) call.unlisten = onAbort(signal, (error) => request.cancel(error));
     });
@@ -318,6 +328,9 @@ class AskCall<T> implements ReplySink {
   readonly #resolve: (answer: T) => void;
   readonly #reject: (error: ShardloomError) => void;
   readonly #decode: (frame: ReplyFrame) => T;
+  /** Admission that it holds a slot of, until it ends. */
+  #admission: AdmissionController | undefined = undefined;
+  #slot: number = NO_SLOT;
 
   constructor(resolve: (answer: T) => void, reject: (error: ShardloomError) => void, decode: (frame: ReplyFrame) => T) {
     this.#resolve = resolve;
@@ -325,7 +338,21 @@ class AskCall<T> implements ReplySink {
     this.#decode = decode;
   }
 
+  /** Takes over a slot of admission, which goes back when the call ends. */
+  hold(admission: AdmissionController, slot: number): void {
+    this.#admission = admission;
+    this.#slot = slot;
+  }
+
+  /** Gives the slot back: the request has not left. */
+  release(): void {
+    const admission = this.#admission;
+    this.#admission = undefined;
+    admission?.leave(this.#slot, 0, 0, false);
+  }
+
   onReply(frame: ReplyFrame): void {
+    this.#admission?.leave(this.#slot, frame.serviceUs, frame.queueUs, true);
     this.ended = true;
     this.unlisten?.();
     try {
@@ -336,6 +363,7 @@ class AskCall<T> implements ReplySink {
   }
 
   onFailure(error: ShardloomError): void {
+    this.#admission?.leave(this.#slot, 0, 0, !saysOverloaded(error));
     this.ended = true;
     this.unlisten?.();
     this.#reject(error);
