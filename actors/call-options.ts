@@ -27,11 +27,11 @@ export interface CallOptions {
 /** Options of a read that a plan sends to one or several shards. */
 export interface ReadOptions extends CallOptions {
   /**
-   * Which copies may answer. `strong`: the primary, or nobody. `session`: copies that have applied what `session` has seen.
+   * Which copies may answer. `strong`: the primary, or nobody. `session`: copies that have applied what was written under `session`.
    * `bounded-staleness`: copies that lag at most `maxStalenessMs`. `eventual`: any. @default the cluster's
    */
   readonly consistency?: Consistency;
-  /** What this client has written and seen; see `cluster.session()`. Implies `consistency: "session"` unless one is given. */
+  /** What this client has written; see `cluster.session()`. Implies `consistency: "session"` unless one is given. */
   readonly session?: Session;
   /** For `bounded-staleness`, in ms, at least 0. @default 5000 */
   readonly maxStalenessMs?: number;
