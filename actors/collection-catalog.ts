@@ -31,6 +31,8 @@ export interface CatalogEngine<Resolved> {
 export interface CatalogParts {
   readonly coordinator: Coordinator;
   readonly assertOpen: () => void;
+  /** Called when a collection is gone, before its shards have acknowledged that. */
+  readonly onDropped?: (collectionId: number) => void;
 }
 
 /** An open collection. */
@@ -130,6 +132,7 @@ export class CollectionCatalog<Resolved> {
       entry.dropped = true;
       this.#entries.delete(name);
       this.#open.delete(name);
+      this.#parts.onDropped?.(entry.collectionId);
       this.#beginDrop(name, entry.collectionId);
     }
     const drops = [...this.#dropping.values()].filter((dropping) => dropping.name === name);
