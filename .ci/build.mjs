@@ -1,5 +1,5 @@
 /**
- * Compiles everything into `dist`: TypeScript (incremental), the WASM kernels, then (without `--no-tests`) the tests.
+ * Compiles everything into `build`: TypeScript (incremental), the WASM kernels, then (without `--no-tests`) the tests. What runs is `dist`, made of it.
  *
  * Invariant: after it returns, `dist` holds exactly what the sources say. Compiled files whose source is gone are
  * deleted, or a removed test would go on running; kernels are compiled again only when a source of theirs is newer.
@@ -8,15 +8,17 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundle } from "./bundle.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const kernels = join(root, "native-bridge/kernels");
-const compiledKernels = join(root, "dist/native-bridge/kernels");
+const compiledKernels = join(root, "build/native-bridge/kernels");
 
-removeOrphans("dist");
+removeOrphans("build");
 compile("tsconfig.json");
 if (existsSync(join(kernels, "build.mjs")) && kernelsAreStale()) run(join(kernels, "build.mjs"), []);
 if (!process.argv.includes("--no-tests")) compile("test/tsconfig.json");
+await bundle(join(root, "build"), join(root, "dist"));
 
 function compile(project) {
   run(join(root, "node_modules/typescript/bin/tsc"), ["-p", project]);

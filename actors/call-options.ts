@@ -10,6 +10,7 @@ import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import type { Session } from "../src/topology/session.ts";
 import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
+import { MAX_KEY_BYTES } from "../src/wire/routed-codec.ts";
 import type { Explanation } from "./planned-read.ts";
 
 /** Options of every call that waits. */
@@ -20,7 +21,10 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** @default "normal" */
   readonly priority?: Priority;
-  /** On whose behalf: tenants share what a shard can serve fairly when there is not enough for all. @default nobody's */
+  /**
+   * On whose behalf: tenants share what a shard can serve fairly when there is not enough for all. On workers it is refused: what an actor
+   * calls is part of a request that was admitted for its tenant. @default nobody's
+   */
   readonly tenant?: string;
 }
 
@@ -93,6 +97,14 @@ export interface WriteOptions extends CallOptions {
   readonly acks?: Acks;
   /** Takes in what was written, so that reads under it see the write. */
   readonly session?: Session;
+  /**
+   * Makes a repetition of the write known, text of 1 to 256 bytes as UTF-8: the same call made again with the same key is applied at most
+   * once, also when its first answer was lost with a worker, and gets the first one's answer. With a key a write that ended in doubt is
+   * repeated within its deadline. A key names one write of one kind in one collection: with it other documents are refused where that is
+   * noticed (by their number). It is remembered for 10 minutes, while it is among the newest 4096 of each vshard that it wrote to and the
+   * newest 4 MiB of each shard. One key is for one batch: not with an iterable. @default none: a write in doubt is the caller's
+   */
+  readonly idempotencyKey?: string;
 }
 
 const TIMEOUT_LIMIT_MS = 2 ** 31 - 1;
@@ -147,6 +159,35 @@ export function acksOf(acks: Acks, copies: number): number {
 export function checkedSession(session: Session | undefined): Session | undefined {
   if (session === undefined || typeof (session as Partial<Session> | null)?.merge === "function") return session;
   throw invalidArgument("write", "session", "a Session", session);
+}
+
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** A key as bytes. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
+export function encodeKey(key: string): Uint8Array {
+  if (typeof key !== "string") throw invalidArgument("write", "idempotencyKey", "text", key);
+  const bytes = new TextEncoder().encode(key);
+  if (bytes.length < 1 || bytes.length > MAX_KEY_BYTES)
+    throw invalidArgument(
+      "write",
+      "the UTF-8 length of idempotencyKey",
+      `in [1, ${MAX_KEY_BYTES}] bytes`,
+      bytes.length,
+    );
+  // Lone surrogates all have the same bytes, so that two such keys would be one.
+  if (LONE_SURROGATE.test(key)) throw invalidArgument("write", "idempotencyKey", "well-formed Unicode", key);
+  return bytes;
+}
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a key of a write that is no single batch. */
+export function refuseKey({ idempotencyKey }: WriteOptions): void {
+  if (idempotencyKey !== undefined)
+    throw invalidArgument(
+      "write",
+      "idempotencyKey",
+      "absent where the documents come from an iterable",
+      idempotencyKey,
+    );
 }
 
 /** The error of a call whose signal has fired. */

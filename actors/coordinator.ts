@@ -6,7 +6,7 @@
  *
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
-import { ShardloomError } from "../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { type AdmissionController, NO_SLOT } from "../src/routing/admission.ts";
 import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
@@ -17,10 +17,16 @@ import type { Payload, ReplyFrame, ReplySink, Requester, RequestHeader } from ".
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Random } from "../src/runtime/random.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
+import { MAX_KEY_ENTRY_BYTES } from "../src/store/idempotent-effect.ts";
 import type { TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
-import { ROUTED_HEADER_BYTES, readRoutedReply } from "../src/wire/routed-codec.ts";
+import {
+  MAX_KEY_PREFIX_BYTES,
+  ROUTED_HEADER_BYTES,
+  type RoutedKey,
+  readRoutedReply,
+} from "../src/wire/routed-codec.ts";
 import { AdmittedRequest, type SendTerms, saysOverloaded } from "./admitted-request.ts";
 import {
   abortError,
@@ -30,13 +36,15 @@ import {
   checkedTenant,
   checkedTimeout,
   checkSignal,
+  encodeKey,
   limitsOf,
   onAbort,
   priorityOf,
   type ReadOptions,
   type WriteOptions,
 } from "./call-options.ts";
-import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult } from "./planned-read.ts";
+import { repeatKeyed, repeatUndone } from "./keyed-call.ts";
+import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult, stated } from "./planned-read.ts";
 import { maxPrefixBytes, RoutedPayload, readComplete, readPrefix, writePrefix } from "./routed-payload.ts";
 import { createRouterCounters, type RouterCounters, type RouterStats, routerStats } from "./router-stats.ts";
 
@@ -61,6 +69,9 @@ export type ReadScope =
   | { readonly kind: "point"; readonly vshard: number }
   | { readonly kind: "batch"; readonly vshards: ArrayLike<number> }
   | { readonly kind: "scatter"; readonly vshards?: ArrayLike<number> };
+
+/** What a key may take of a request, or of what it becomes on its way to copies. */
+const MAX_KEY_OVERHEAD_BYTES: number = Math.max(MAX_KEY_PREFIX_BYTES, MAX_KEY_ENTRY_BYTES);
 
 /** Plans and sends on behalf of one thread. */
 export class Coordinator {
@@ -119,9 +130,9 @@ export class Coordinator {
     return this.#leastPayloadBytes() - maxPrefixBytes(this.snapshot);
   }
 
-  /** The largest body that a write to any shard may have: its prefix lists no vshards. */
+  /** The largest body that a write to any shard may have, with a key or without: its prefix lists no vshards. */
   get maxWriteBytes(): number {
-    return this.#leastPayloadBytes() - ROUTED_HEADER_BYTES;
+    return this.#leastPayloadBytes() - ROUTED_HEADER_BYTES - MAX_KEY_OVERHEAD_BYTES;
   }
 
   #leastPayloadBytes(): number {
@@ -155,7 +166,7 @@ export class Coordinator {
       const { admission, requester } = this.#options;
       const priority = internalPriority ?? priorityOf(options?.priority);
       const admits = admission !== undefined && internalPriority === undefined;
-      const sent = admits ? (header ?? this.#tenantHeader(options)) : header;
+      const sent = header ?? (internalPriority === undefined ? this.#tenantHeader(options) : undefined);
       const slot = admits ? admission.tryEnter(shard, priority, sent?.tenant ?? 0, payload.byteLength) : NO_SLOT;
       // Nobody is to be waited for, as nearly always: no object but the call itself.
       if (!admits || slot !== NO_SLOT) {
@@ -181,7 +192,7 @@ export class Coordinator {
     const { clock } = this.#options;
     const startedUs = clock.nowUs();
     const deadlineAtMs = startedUs / 1000 + this.#timeoutMs(options);
-    const rules = this.#rules(options);
+    const rules = this.rules(options);
     const plan = this.#plan(scope, rules);
     const plannedUs = clock.nowUs();
     this.#counters.reads[scope.kind]++;
@@ -194,9 +205,10 @@ export class Coordinator {
       priority: priorityOf(options.priority),
       tenant: this.#tenant(options),
     });
-    const gathered = await this.#executor.execute(read);
+    const gathered = stated(await this.#executor.execute(read));
     if (options.explain === undefined || options.explain === false) return gathered;
-    const account = explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, gathered.completeness);
+    const { stalenessMs, completeness } = gathered;
+    const account = explain(plan, plannedUs - startedUs, clock.nowUs() - startedUs, stalenessMs, completeness);
     if (typeof options.explain === "function") options.explain(account);
     return { ...gathered, explain: account };
   }
@@ -210,7 +222,7 @@ export class Coordinator {
     options: ReadOptions,
   ): Promise<T> {
     const { snapshot } = this;
-    const rules = this.#rules(options);
+    const rules = this.rules(options);
     const payload = new RoutedPayload(readPrefix(snapshot, rules, options.session, target), body);
     const read = (frame: ReplyFrame): T => readComplete(frame, (offset, length) => decode(frame, offset, length));
     return this.ask(target.shard, type, VSHARD_LISTED, payload, read, options);
@@ -226,13 +238,16 @@ export class Coordinator {
     checkedSession(options.session);
     priorityOf(options.priority);
     this.#tenant(options);
+    if (options.idempotencyKey !== undefined) encodeKey(options.idempotencyKey);
   }
 
   /**
-   * Sends a write to the primary of its vshards and waits for the acknowledgements that are asked for.
+   * Sends a write to the primary of its vshards and waits for the acknowledgements that are asked for. One with a key is repeated while
+   * it is in doubt and there is time.
    *
    * @param snapshot The topology under which the write was grouped. `ERR_STALE_EPOCH` when the shard has another one by then:
-   *   nothing was written, and the caller groups again.
+   *   nothing was written (with a key: or it was, which will be known), and the caller groups again.
+   * @param part Which part of its call it is, for the key: items of a vshard that are sent apart are different parts.
    */
   write<T>(
     snapshot: TopologySnapshot,
@@ -242,10 +257,13 @@ export class Coordinator {
     decode: (frame: ReplyFrame, offset: number, length: number) => T,
     options: WriteOptions = {},
     internalPriority?: number,
+    part = 0,
   ): Promise<T> {
     const acks = acksOf(options.acks ?? this.#options.defaults.acks, snapshot.replicationFactor);
-    const { session } = options;
-    const payload = new RoutedPayload(writePrefix(acks), body);
+    const { session, idempotencyKey } = options;
+    const key: RoutedKey | undefined =
+      idempotencyKey === undefined ? undefined : { bytes: encodeKey(idempotencyKey), part };
+    const payload = new RoutedPayload(writePrefix(acks, key), body);
     const header: RequestHeader = { topologyEpoch: snapshot.topologyEpoch, attempt: 0, tenant: this.#tenant(options) };
     const read = (frame: ReplyFrame): T => {
       const prefix = readRoutedReply(frame, frame.offset, frame.length);
@@ -254,7 +272,13 @@ export class Coordinator {
       return decode(frame, frame.offset + prefix.byteLength, frame.length - prefix.byteLength);
     };
     this.#counters.writes++;
-    return this.ask(shard, type, VSHARD_LISTED, payload, read, options, internalPriority, header);
+    const send = (attempt: number, timed: CallOptions): Promise<T> =>
+      this.ask(shard, type, VSHARD_LISTED, payload, read, timed, internalPriority, { ...header, attempt });
+    const { clock, scheduler, random, topology } = this.#options;
+    const deadlineAtMs = this.deadlineAtMs(options);
+    if (key === undefined) return repeatUndone({ clock, scheduler }, deadlineAtMs, options, send);
+    const { retries } = this.#executor;
+    return repeatKeyed({ clock, scheduler, random, topology, retries }, snapshot, shard, deadlineAtMs, options, send);
   }
 
   /** Counters of everything that this thread has planned and sent. */
@@ -273,7 +297,8 @@ export class Coordinator {
     this.#executor.close();
   }
 
-  #rules(options: ReadOptions): ReadRules {
+  /** What a read with these options may be answered by: as the caller says, or the cluster. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
+  rules(options: ReadOptions): ReadRules {
     const { consistency, strategy } = this.#options.defaults;
     return checkReadOptions({
       strategy: options.strategy ?? strategy,
@@ -290,7 +315,10 @@ export class Coordinator {
 
   #tenant(options: CallOptions): number {
     const { tenant } = options;
-    return tenant === undefined ? 0 : (this.#options.admission?.tenant(checkedTenant(tenant)) ?? 0);
+    if (tenant === undefined) return 0;
+    const { admission } = this.#options;
+    if (admission !== undefined) return admission.tenant(checkedTenant(tenant));
+    throw invalidArgument("make call", "tenant", "left out on a worker, whose calls are part of admitted ones", tenant);
   }
 
   #tenantHeader(options: CallOptions | undefined): RequestHeader | undefined {

@@ -6,8 +6,13 @@
  * never keeps a reference to request or reply memory after it returns.
  */
 import type { Arena } from "../native-bridge/arena.ts";
+import type { Doorbell } from "../native-bridge/doorbell.ts";
 import type { Kernels } from "../native-bridge/kernels.ts";
 import type { RegionTable } from "../native-bridge/region-table.ts";
+import type { TaskBoard } from "../native-bridge/task-board.ts";
+import type { ShardloomError } from "../src/errors.ts";
+import type { Payload, ReplyFrame } from "../src/routing/requester.ts";
+import type { Disk } from "../src/runtime/disk.ts";
 
 /** What a worker host gives its engines. Everything that is not pure computation comes in through this. */
 export interface EngineContext {
@@ -20,6 +25,24 @@ export interface EngineContext {
   readonly randomU32: () => number;
   /** Marks the heartbeat `native` while the call runs, so that a long native call is not taken for a hung thread. */
   readonly native: <T>(call: () => T) => T;
+  /** The way to other shards' workers. @default there is none, as in tests of one engine */
+  readonly peers?: EnginePeers;
+  /** Absolute path, for native libraries, of the directory that {@link IndexStorage} names; undefined: they keep nothing on disk. */
+  readonly indexDirectory?: string;
+}
+
+/** What an engine asks of its peers. */
+export interface EnginePeers {
+  /** Of this worker; higher than those of its shard's workers before. */
+  readonly incarnation: number;
+  /** Sends a request to the worker of another shard; every failure is a rejection. `decode` runs while the reply is in place. */
+  ask<T>(
+    shard: number,
+    type: number,
+    payload: Payload,
+    decode: (frame: ReplyFrame) => T,
+    timeoutMs: number,
+  ): Promise<T>;
 }
 
 /** Views over the memory that a request lies in or a reply is written to. */
@@ -50,6 +73,12 @@ export interface WriteEffects {
   /** The largest body that copies can be sent. */
   readonly maxBodyBytes: number;
   /**
+   * The write concerns the document with this hash of its id, whether it has an effect or not.
+   *
+   * @throws {ShardloomError} `ERR_UNAVAILABLE` while its vshard is on its way here: a delete could miss it.
+   */
+  touch(hash: number): void;
+  /**
    * Adds an effect; the body is kept, and must not be written to any more.
    *
    * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE`, or `ERR_INVALID_ARGUMENT` when this shard is not the vshard's primary.
@@ -57,6 +86,22 @@ export interface WriteEffects {
   add(vshard: number, type: number, collection: number, body: Uint8Array): void;
   /** Gives every effect its LSN. From here on the write happens: nothing may fail after it. */
   publish(): void;
+  /** Of a write with a key; undefined: it has none. */
+  readonly keyed?: KeyedWrite | undefined;
+}
+
+/** What a write with a key, which may be a repetition, knows of the vshards that it concerns. */
+export interface KeyedWrite {
+  /** Takes an item of the write in. @returns whether its vshard has seen the write before: then the item is left out. */
+  repeats(vshard: number): boolean;
+  /** The same of an item that was taken in. */
+  hasSeen(vshard: number): boolean;
+  /** Tells of an item that is not left out whether it changes what is there: for the answer that a repetition gets. */
+  note(vshard: number, changes: boolean): void;
+  /** How many items that are left out changed something when the write came first. */
+  readonly changedBefore: number;
+  /** The vshard of an id, by its hash. */
+  vshardOf(hash: number): number;
 }
 
 /** An effect that was written elsewhere and is to be applied here. Memory is valid during the call only. */
@@ -81,7 +126,13 @@ export interface SnapshotPart {
 export interface ReplicatedEngine {
   /** Message types of its effects. */
   readonly types: readonly number[];
-  /** Applies an effect; once or several times makes no difference. One on a collection that is gone does nothing. */
+  /** Whether a collection is open on this shard. */
+  has(collection: number): boolean;
+  /**
+   * Applies an effect; once or several times makes no difference. One on a collection that was dropped does nothing.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` when the collection is not open yet.
+   */
   apply(effect: ReceivedEffect): void;
   /**
    * Everything that a vshard holds, as effects; each call goes on where the last one ended. The data may change between two calls:
@@ -94,6 +145,11 @@ export interface ReplicatedEngine {
   beginRestore(vshard: number): void;
   /** Removes what no effect since `beginRestore` has written. */
   endRestore(vshard: number): void;
+  /**
+   * A hash of all that a vshard holds, in every collection: ids, versions, contents. The same on every copy that holds the same, in whatever
+   * order it came. Cost: reads every row of the vshard.
+   */
+  contentHash(vshard: number): bigint;
 }
 
 /** Where the reply goes. `offset` is a multiple of 8 and is valid after `claim`, as are the views. */
@@ -117,13 +173,58 @@ export interface HeldReply {
 
 export type EngineHandler = (request: EngineRequest, reply: EngineReply) => void;
 
+/** Another worker of the node, as far as it may help. */
+export interface PeerWorker {
+  readonly board: TaskBoard;
+  readonly bell: Doorbell;
+}
+
+/** Where engines keep what they have derived. */
+export interface IndexStorage {
+  readonly disk: Disk;
+  /** Of this shard alone, and there already. */
+  readonly directory: string;
+}
+
+/** What became of one collection's saved index. */
+export interface LoadedIndex {
+  readonly collection: number;
+  /** Documents that need not be indexed again. */
+  readonly loaded: number;
+  /** Why a file that is there was not taken. */
+  readonly error?: ShardloomError;
+}
+
 export interface Engine {
   /** By message type number. */
   readonly handlers: ReadonlyMap<number, EngineHandler>;
   /** Undefined: the engine's data has one copy, whatever the cluster's replication factor. */
   readonly replicated?: ReplicatedEngine;
+  /**
+   * Opens a collection as the node's directory has it, without a message; nothing when it is open with these options already. What is
+   * applied to it before `loadIndexes`, or the first slice of `background`, is not indexed yet.
+   *
+   * @param options As the engine has resolved them.
+   */
+  open?(collection: number, options: unknown): void;
+  /**
+   * Writes what was derived from the documents at great cost, so that {@link loadIndexes} has it. Calls of the two must not overlap; the shard
+   * may serve meanwhile, but native parts hold its thread.
+   *
+   * @throws {ShardloomError} As disks do; then older files may be left, or such as will not be taken.
+   */
+  saveIndexes?(storage: IndexStorage): Promise<void>;
+  /** Takes what was saved, as far as it fits the documents that are there now; the rest is derived anew, as without it. */
+  loadIndexes?(storage: IndexStorage): Promise<readonly LoadedIndex[]>;
   /** One slice of background work of about `budgetMs`; true when more is left. */
   background?(budgetMs: number): boolean;
+  /** A turn of work that goes on by messages between shards, after each round of them. @returns whether anything was done */
+  turn?(nowMs: number): boolean;
+  /** When `turn` is due at the latest, in ms; infinity: when a message comes. */
+  dueAtMs?(): number;
+  /** The worker of another shard was lost; one is there, with its board and its bell when it is of this node. */
+  peerLost?(shard: number): void;
+  peerBack?(shard: number, there: PeerWorker | undefined): void;
   /** Gives private memory back. Registered regions stay: they outlive the engine, and `vector.drop` frees them. */
   close(): void;
 }

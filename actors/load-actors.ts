@@ -6,6 +6,9 @@
 import { type AnyActorDefinition, isActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
 import type { ActorTable } from "./actor-router.ts";
+import { isVertexProgram, type VertexProgram } from "./graph/vertex-program.ts";
+
+type ModuleLoader = (url: string) => Promise<Record<string, unknown>>;
 
 /** Names and handlers of actors, as a client learns them. */
 export function tableOf(definitions: readonly AnyActorDefinition[]): ActorTable {
@@ -13,15 +16,15 @@ export function tableOf(definitions: readonly AnyActorDefinition[]): ActorTable 
 }
 
 /** Imports the modules and collects their actors, sorted by name, so that every worker has the same table. */
-export async function loadActors(urls: readonly string[]): Promise<AnyActorDefinition[]> {
+export async function loadActors(urls: readonly string[], load: ModuleLoader): Promise<AnyActorDefinition[]> {
   const byName = new Map<string, AnyActorDefinition>();
   for (const url of urls) {
-    const exported = await importModule(url);
+    const exported = await loadModule(url, load);
     const found = Object.values(exported).filter(isActorDefinition);
-    if (found.length === 0) {
+    if (found.length === 0 && !Object.values(exported).some(isVertexProgram)) {
       throw new ShardloomError(
         "ERR_MODULE_NOT_LOADED",
-        `Cannot load actors as ${url} must export one made with defineActor`,
+        `Cannot load actors as ${url} must export one made with defineActor, or a vertex program`,
         { details: { url } },
       );
     }
@@ -42,9 +45,18 @@ export async function loadActors(urls: readonly string[]): Promise<AnyActorDefin
   return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-async function importModule(url: string): Promise<Record<string, unknown>> {
+/** Imports the modules and collects their vertex programs, by name. */
+export async function loadPrograms(urls: readonly string[], load: ModuleLoader): Promise<Map<string, VertexProgram>> {
+  const programs = new Map<string, VertexProgram>();
+  for (const url of urls)
+    for (const value of Object.values(await loadModule(url, load)))
+      if (isVertexProgram(value)) programs.set(value.name, value);
+  return programs;
+}
+
+async function loadModule(url: string, load: ModuleLoader): Promise<Record<string, unknown>> {
   try {
-    return (await import(url)) as Record<string, unknown>;
+    return await load(url);
   } catch (error) {
     throw new ShardloomError(
       "ERR_MODULE_NOT_LOADED",

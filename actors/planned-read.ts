@@ -41,6 +41,24 @@ export interface ExplainedPlan {
   readonly unavailable: readonly { readonly vshards: readonly number[]; readonly reason: string }[];
 }
 
+/** What a search took that shards did together. */
+export interface Collaboration {
+  /** Shards that searched; others were asked for distances only. */
+  readonly shards: number;
+  /** Distances computed, wherever; of these by one-sided reads of another shard's vectors. */
+  readonly computations: number;
+  readonly pulled: number;
+  /** And of these by a worker that had nothing else to do. */
+  readonly stolen: number;
+  /** One-sided reads of another shard's lists of neighbours. */
+  readonly listReads: number;
+  /** Messages that asked a shard for distances; messages between shards of all kinds. */
+  readonly pushes: number;
+  readonly messages: number;
+  /** Of these messages and of one-sided reads. */
+  readonly bytes: number;
+}
+
 /** What became of a read: its plan, each part's outcome, and where the time went. */
 export interface Explanation {
   readonly plan: ExplainedPlan;
@@ -48,17 +66,32 @@ export interface Explanation {
   readonly planUs: number;
   /** From the call to the last answer, in us; what remains of a call is decoding and merging. */
   readonly totalUs: number;
+  /** How far the answers may be behind, see {@link ReadResult.stalenessMs}. */
+  readonly stalenessMs: number;
   /** One per planned part: shard, who served it, attempts, hedges, queue and service time, bytes. */
   readonly outcomes: Completeness["outcomes"];
   /** Sums over the outcomes. */
   readonly attempts: number;
   readonly hedges: number;
   readonly bytes: number;
+  /** Of a search that shards did together. */
+  readonly collaboration?: Collaboration;
 }
 
 /** Answers in the order of the plan's targets. */
 export interface ReadResult<T> extends Gathered<T> {
+  /**
+   * How far the answers may be behind the primaries of what they are about, in ms, at the most: as each copy that answered knew it when it
+   * began. 0: primaries answered, or copies that lacked nothing; infinity: a copy did not know.
+   */
+  readonly stalenessMs: number;
   readonly explain?: Explanation;
+}
+
+/** An answer, and how far it may be behind. */
+export interface StatedAnswer<T> {
+  readonly value: T;
+  readonly stalenessMs: number;
 }
 
 /** What a planned read needs of its thread. */
@@ -70,15 +103,15 @@ export interface ReadContext {
 }
 
 /** A read as the executor carries it out. */
-export class PlannedRead<T> implements ExecutionCall<T> {
+export class PlannedRead<T> implements ExecutionCall<StatedAnswer<T>> {
   readonly plan: Plan;
   readonly deadlineAtMs: number;
   readonly idempotent = true;
-  readonly policy: ExecutionCall<T>["policy"];
-  readonly unavailable: ExecutionCall<T>["unavailable"];
+  readonly policy: ExecutionCall<unknown>["policy"];
+  readonly unavailable: ExecutionCall<unknown>["unavailable"];
   readonly priority: number;
   readonly tenant: number;
-  readonly limits: ExecutionCall<T>["limits"];
+  readonly limits: ExecutionCall<unknown>["limits"];
   readonly signal: AbortSignal | undefined;
   readonly replan: (vshards: Uint16Array) => Plan;
   readonly #context: ReadContext;
@@ -94,7 +127,7 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     plan: Plan,
     rules: ReadRules,
     session: Session | undefined,
-    terms: Pick<ExecutionCall<T>, "deadlineAtMs" | "policy" | "unavailable" | "limits" | "signal"> & {
+    terms: Pick<ExecutionCall<unknown>, "deadlineAtMs" | "policy" | "unavailable" | "limits" | "signal"> & {
       readonly priority: number;
       readonly tenant: number;
     },
@@ -131,15 +164,22 @@ export class PlannedRead<T> implements ExecutionCall<T> {
     this.#context.cancel(request, error);
   }
 
-  decode(frame: ReplyFrame, target: PlanTarget): Decoded<T> {
+  decode(frame: ReplyFrame, target: PlanTarget): Decoded<StatedAnswer<T>> {
     const prefix = readRoutedReply(frame, frame.offset, frame.length);
-    const { byteLength } = prefix;
+    const { byteLength, stalenessMs } = prefix;
     const { decode, count } = this.#query;
     const { refused } = prefix;
     const answered = refused.length === 0 ? target : without(target, refused);
-    const answer = decode(frame, frame.offset + byteLength, frame.length - byteLength, target, answered);
-    return { answer, items: count(answer), refused: refused.map(toRefused) };
+    const value = decode(frame, frame.offset + byteLength, frame.length - byteLength, target, answered);
+    return { answer: { value, stalenessMs }, items: count(value), refused: refused.map(toRefused) };
   }
+}
+
+/** The answers of a gather, and the most that one of them may be behind. */
+export function stated<T>({ answers, completeness }: Gathered<StatedAnswer<T>>): ReadResult<T> {
+  let most = 0;
+  for (const { stalenessMs } of answers) if (stalenessMs > most) most = stalenessMs;
+  return { answers: answers.map(({ value }) => value), completeness, stalenessMs: most };
 }
 
 function without({ shard, vshards }: PlanTarget, refused: readonly RefusedVshard[]): PlanTarget {
@@ -154,7 +194,13 @@ function toRefused({ vshard, reason }: RefusedVshard): Decoded<unknown>["refused
 }
 
 /** The account of a read. */
-export function explain(plan: Plan, planUs: number, totalUs: number, { outcomes }: Completeness): Explanation {
+export function explain(
+  plan: Plan,
+  planUs: number,
+  totalUs: number,
+  stalenessMs: number,
+  { outcomes }: Completeness,
+): Explanation {
   const sum = (of: (outcome: Completeness["outcomes"][number]) => number): number =>
     outcomes.reduce((total, outcome) => total + of(outcome), 0);
   return {
@@ -168,6 +214,7 @@ export function explain(plan: Plan, planUs: number, totalUs: number, { outcomes 
     },
     planUs,
     totalUs,
+    stalenessMs,
     outcomes,
     attempts: sum((outcome) => outcome.attempts),
     hedges: sum((outcome) => outcome.hedges),

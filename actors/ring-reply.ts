@@ -27,6 +27,8 @@ export interface RoutedPrefix {
   readonly refused: readonly RefusedVshard[];
   /** LSNs of a write, once it has them. */
   readonly written: LsnList | undefined;
+  /** How far what is answered may be behind its primaries, in ms. @default 0 */
+  readonly stalenessMs?: number | undefined;
 }
 
 /** Writes a reply's header in place and hands the rest of the claimed record to the handler. */
@@ -127,7 +129,13 @@ export class RingReply implements EngineReply {
       prefixBytes + lengthBytes,
     );
     if (this.#prefix !== undefined)
-      writeRoutedReply(this, this.offset - prefixBytes, this.#prefix.refused, this.#prefix.written);
+      writeRoutedReply(
+        this,
+        this.offset - prefixBytes,
+        this.#prefix.refused,
+        this.#prefix.written,
+        this.#prefix.stalenessMs,
+      );
   }
 
   abort(): void {

@@ -14,6 +14,7 @@ import {
   CONSISTENCY,
   type ConsistencyCode,
   ROUTED_HEADER_BYTES,
+  type RoutedKey,
   type RoutedRequest,
   readRoutedReply,
   routedRequestBytes,
@@ -92,8 +93,8 @@ export function readPrefix(
 }
 
 /** The prefix of a write. Its shard is the primary of all that it names, or has another topology and refuses it whole. */
-export function writePrefix(acks: number): RoutedRequest {
-  return { consistency: CONSISTENCY.WRITE, scope: SCOPE.PRIMARY, acks };
+export function writePrefix(acks: number, key?: RoutedKey): RoutedRequest {
+  return { consistency: CONSISTENCY.WRITE, scope: SCOPE.PRIMARY, acks, ...(key === undefined ? {} : { key }) };
 }
 
 /** The longest prefix that a read may have under a topology. */

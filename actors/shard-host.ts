@@ -7,21 +7,18 @@
 import { Arena } from "../native-bridge/arena.ts";
 import { BridgeClient, BridgeServer } from "../native-bridge/bridge.ts";
 import { Doorbell } from "../native-bridge/doorbell.ts";
-import { HEARTBEAT } from "../native-bridge/heartbeat.ts";
 import { AdaptiveSpin } from "../native-bridge/idle-strategy.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
 import { RegionTable } from "../native-bridge/region-table.ts";
 import { type ActorSystem, createActorSystem } from "../src/actor/actor-system.ts";
 import type { AnyActorDefinition } from "../src/actor/define-actor.ts";
 import { ShardloomError } from "../src/errors.ts";
-import { serveControl } from "../src/plane/control-rpc.ts";
 import { DataPlane } from "../src/plane/data-plane.ts";
 import type { ClientTask, PeerTask, ShardControl, ShardReady, ShardStats, ShardTask } from "../src/plane/shard-task.ts";
-import { WorkerBlock } from "../src/plane/worker-block.ts";
+import { boardOf, WorkerBlock } from "../src/plane/worker-block.ts";
 import { Requester } from "../src/routing/requester.ts";
-import { systemClock } from "../src/runtime/clock.ts";
-import { systemRandom } from "../src/runtime/random.ts";
-import { nextTurn, systemScheduler } from "../src/runtime/scheduler.ts";
+import type { Runtime } from "../src/runtime/runtime.ts";
+import { nextTurn } from "../src/runtime/scheduler.ts";
 import { ReplicaTable } from "../src/topology/replica-table.ts";
 import { SharedTopology, type TopologySource } from "../src/topology/topology-source.ts";
 import { decodeErrorAt } from "../src/wire/error-codec.ts";
@@ -30,33 +27,26 @@ import { ActorRouter } from "./actor-router.ts";
 import { type BarrierEngine, createBarrierEngine } from "./barrier/barrier-engine.ts";
 import { BarrierCatalog } from "./barrier/client-barrier.ts";
 import { Coordinator } from "./coordinator.ts";
-import type { Engine, EngineContext } from "./engine.ts";
-import { loadActors, tableOf } from "./load-actors.ts";
-import { Copies } from "./replication/copies.ts";
-import { Primary } from "./replication/primary.ts";
-import { VshardGate } from "./replication/vshard-gate.ts";
+import type { EngineContext } from "./engine.ts";
+import { loadActors, loadPrograms, tableOf } from "./load-actors.ts";
+import { NativeCalls } from "./native-calls.ts";
+import { PeerAsks } from "./peer-asks.ts";
 import { Shard } from "./shard.ts";
-import { createShardEngines, type ShardEngines } from "./shard-engines.ts";
+import { createShardEngines, dropShardMemory, type ShardEngines } from "./shard-engines.ts";
+import { ShardReplication } from "./shard-replication.ts";
+import { directoryOf } from "./storage/durable-state.ts";
+import type { WorkerEnvironment } from "./worker-environment.ts";
 
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
 const STANDING_RESOURCES: ReadonlySet<string> = new Set(["MessagePort", "CloseReq", "TTYWrap", "PipeWrap", "Worker"]);
 
-/** What only the thread's entry point can know. */
-export interface WorkerEnvironment {
-  /** Names of what the event loop holds open, as `process.getActiveResourcesInfo` gives them. */
-  readonly activeResources: () => readonly string[];
-  readonly heapUsedBytes: () => number;
-  /** Ends this thread at once, with whatever timers user code has left on it. */
-  readonly exitThread: () => never;
-}
-
-/** Runs a worker until it is stopped or retired. */
+/** Runs a worker until it is stopped or retired, or finds a ring damaged, which ends its thread. */
 export async function hostShard(task: ShardTask, environment: WorkerEnvironment): Promise<string> {
   const host = new ShardHost(task, environment);
-  serveControl(task.control, host.api);
+  const endControl = environment.serveControl(task.control, host.api);
   const ending = await host.run();
-  task.control.close();
-  if (ending === "retired") environment.exitThread();
+  endControl();
+  if (ending !== "stopped") environment.exitThread();
   return ending;
 }
 
@@ -64,23 +54,22 @@ class ShardHost {
   readonly api: ShardControl;
   readonly #task: ShardTask;
   readonly #environment: WorkerEnvironment;
+  readonly #runtime: Runtime;
   readonly #block: WorkerBlock;
   readonly #topology: TopologySource;
   readonly #requesters: Map<number, Requester> = new Map();
-  readonly #barriers: BarrierEngine = createBarrierEngine({
-    clock: systemClock,
-    scheduler: systemScheduler,
-    randomU32: () => systemRandom.u32(),
-  });
+  readonly #barriers: BarrierEngine;
   readonly #ready: Promise<ShardReady>;
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
-  #primary: Primary | undefined;
+  #replication: ShardReplication | undefined;
+  #engines: ShardEngines | undefined;
   /** Links that were asked for before there was a loop to add them to. */
   readonly #early: (() => void)[] = [];
   readonly #peerIncarnations: Map<number, number> = new Map();
-  #nativeDepth = 0;
+  readonly #peers: PeerAsks;
+  readonly #native: NativeCalls;
   #refused: (() => void) | undefined;
   readonly #stopped: Promise<void> = new Promise((resolve) => {
     this.#refused = resolve;
@@ -90,8 +79,13 @@ class ShardHost {
 
   constructor(task: ShardTask, environment: WorkerEnvironment) {
     this.#task = task;
+    this.#peers = new PeerAsks(task.incarnation);
     this.#environment = environment;
+    this.#runtime = environment.runtime;
+    const { clock, scheduler, random } = environment.runtime;
+    this.#barriers = createBarrierEngine({ clock, scheduler, randomU32: () => random.u32() });
     this.#block = new WorkerBlock(task.block);
+    this.#native = new NativeCalls(this.#block, clock, task.shard);
     this.#topology = new SharedTopology(task.topology);
     this.#ready = new Promise((resolve, reject) => {
       this.#becomeReady = resolve;
@@ -104,7 +98,11 @@ class ShardHost {
       losePeer: (shard, error) => this.#losePeer(shard, decodeErrorAt(error, 0, error.length)),
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
+      loseOrigins: (prefixes) => this.#loseOrigins(prefixes),
+      mapChanged: () => this.#replication?.primary?.mapChanged(),
       stats: () => this.#stats(),
+      audit: async (vshards) => this.#serving("audit").audit(vshards),
+      backup: async (target, progress) => this.#serving("back up").backup(target, progress),
       quiesce: (timeoutMs) => this.#quiesce(timeoutMs),
       stop: () => {
         this.#refused?.();
@@ -117,24 +115,34 @@ class ShardHost {
     let engines: ShardEngines | undefined;
     let kernels: Kernels | undefined;
     try {
-      const definitions = await loadActors(this.#task.actorUrls);
+      const definitions = await loadActors(this.#task.actorUrls, this.#environment.importModule);
       const arena = new Arena(this.#task.memory);
       kernels = new Kernels(this.#task.kernels, arena, undefined, this.#task.shard);
-      const recover = this.#task.incarnation === 1 ? undefined : this.#task.recover;
-      engines = await createShardEngines(this.#engineContext(arena, kernels), recover);
-      this.#compose(definitions, engines);
-      this.#becomeReady({ actors: tableOf(definitions), recovered: engines.recovered });
+      const { storage, recover } = this.#task;
+      const adopts = this.#adopts();
+      this.#replication = await this.#openReplication(adopts);
+      const context = this.#engineContext(arena, kernels);
+      if (recover !== undefined && !adopts) dropShardMemory(context);
+      const [left, stored] = adopts ? [recover] : [undefined, storage?.collections];
+      const programs = await loadPrograms(this.#task.actorUrls, this.#environment.importModule);
+      const requester = (peer: number): Requester | undefined => this.#requesters.get(peer);
+      engines = await createShardEngines(context, left, stored, { programs, requester, board: this.#block.board });
+      this.#engines = engines;
+      await this.#replication.recover(engines);
+      this.#compose(definitions, engines, this.#replication);
+      const damage = this.#replication.storage?.damage ?? [];
+      this.#becomeReady({ actors: tableOf(definitions), recovered: engines.recovered, damage });
     } catch (error) {
       this.#refuse(error);
       await this.#stopped;
       return "stopped";
     }
-    await nextTurn(systemScheduler); // "ready" goes out before the first request can hold the thread
+    await nextTurn(this.#runtime.scheduler); // "ready" goes out before the first request can hold the thread
     const ending = await (this.#plane as DataPlane).run();
-    // A retired worker's shared memory belongs to its successor: it leaves everything as it is.
-    if (ending === "retired") return ending;
-    this.#primary?.close();
+    // Shared memory belongs to the worker's successor: it leaves everything as it is.
+    if (ending !== "stopped") return ending;
     this.#barriers.close();
+    await this.#replication?.close();
     engines.close();
     kernels.close();
     return ending;
@@ -153,72 +161,106 @@ class ShardHost {
   }
 
   #engineContext(arena: Arena, kernels: Kernels): EngineContext {
-    const { shard } = this.#task;
-    const nowMs = (): number => systemClock.nowMs();
+    const { shard, storage } = this.#task;
+    const { clock, random } = this.#runtime;
+    const nowMs = (): number => clock.nowMs();
     return {
       workerIndex: shard,
       arena,
-      regions: new RegionTable(arena, shard, () => systemRandom.u32(), nowMs),
+      regions: new RegionTable(arena, shard, () => random.u32(), nowMs),
       kernels,
       nowMs,
-      randomU32: () => systemRandom.u32(),
-      native: (call) => this.#native(call),
+      randomU32: () => random.u32(),
+      native: this.#native.run,
+      peers: this.#peers,
+      ...(storage?.directory === undefined || !this.#environment.hasFiles
+        ? {}
+        : { indexDirectory: `${storage.directory}/${directoryOf(shard)}/indexes` }),
     };
   }
 
-  /** Marks a native call on the heartbeat, so that it is not taken for a hung thread. Calls may nest. */
-  #native<T>(call: () => T): T {
-    const { heartbeat } = this.#block;
-    if (this.#nativeDepth++ === 0) heartbeat.enter(HEARTBEAT.NATIVE, systemClock.nowMs());
-    try {
-      return call();
-    } finally {
-      if (--this.#nativeDepth === 0) heartbeat.enter(HEARTBEAT.JS, systemClock.nowMs());
-      this.#assertServing();
-    }
+  /** Whether what a predecessor left in memory counts: not when it died before it had loaded what is on disk. */
+  #adopts(): boolean {
+    const { shard, storage, recover } = this.#task;
+    if (recover === undefined) return false;
+    return storage === undefined || Atomics.load(new Int32Array(storage.loaded), shard) === 1;
   }
 
-  /** After a native call: a quarantined worker's shard belongs to another thread by now. */
-  #assertServing(): void {
-    if (!this.#block.retired) return;
-    throw new ShardloomError(
-      "ERR_NATIVE_QUARANTINED",
-      `Cannot go on as shard ${this.#task.shard} has been given to another worker`,
-    );
+  #openReplication(adopts: boolean): Promise<ShardReplication> {
+    const { shard, incarnation, replicas, storage, defaults } = this.#task;
+    const { openDisk, openNats } = this.#environment;
+    return ShardReplication.open({
+      shard,
+      incarnation,
+      replicas,
+      topology: this.#topology,
+      clock: this.#runtime.clock,
+      scheduler: this.#runtime.scheduler,
+      defaults,
+      storage,
+      openDisk,
+      ...(openNats === undefined ? {} : { openNats }),
+      adopts,
+      requester: (peer) => this.#requesters.get(peer),
+      onChange: () => this.#plane?.dirty(),
+    });
   }
 
-  #compose(definitions: readonly AnyActorDefinition[], engines: ShardEngines): void {
+  #createPlane(actors: ActorSystem, shard: Shard, engines: ShardEngines, replication: ShardReplication): DataPlane {
+    const { clock, scheduler } = this.#runtime;
+    return new DataPlane({
+      clock,
+      scheduler,
+      block: this.#block,
+      spin: new AdaptiveSpin({ nowUs: () => clock.nowUs(), maxSpinUs: this.#task.spinLimitUs }),
+      onRequest: (server, type, offset, length, slot, sequence) => {
+        if (!this.#block.retired) shard.onRequest(server, type, offset, length, slot, sequence);
+      },
+      pendingAsync: () => actors.pendingAsync() + this.#peers.open + (replication.writing ? 1 : 0),
+      openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
+      sweep: (nowMs) => {
+        actors.sweep(nowMs);
+      },
+      background: (budgetMs) => engines.background(budgetMs),
+      turn: (nowMs) => !this.#block.retired && engines.turn(nowMs),
+      dueAtMs: () => engines.dueAtMs(),
+    });
+  }
+
+  #compose(definitions: readonly AnyActorDefinition[], engines: ShardEngines, replication: ShardReplication): void {
     const { shard, incarnation } = this.#task;
+    const { clock, scheduler, random } = this.#runtime;
     const topology = this.#topology;
     const codec = createValueCodec();
     const table = tableOf(definitions);
     const coordinator = new Coordinator({
-      clock: systemClock,
-      scheduler: systemScheduler,
+      clock,
+      scheduler,
       topology,
       defaults: this.#task.defaults,
-      random: systemRandom,
+      random,
       localShard: shard,
-      lag: new ReplicaTable(this.#task.replicas, topology, () => systemClock.nowMs()),
+      lag: new ReplicaTable(this.#task.replicas, topology, () => clock.nowMs()),
       requester: (target) => this.#requesters.get(target) as Requester,
     });
+    this.#peers.coordinator = coordinator;
     const router = new ActorRouter({
       coordinator,
       codec,
       table,
-      local: () => ({ shard, system: this.#actors as ActorSystem, scheduler: systemScheduler }),
+      local: () => ({ shard, system: this.#actors as ActorSystem, scheduler }),
     });
     const actors = createActorSystem({
       definitions,
-      clock: systemClock,
-      scheduler: systemScheduler,
-      random: systemRandom,
+      clock,
+      scheduler,
+      random,
       send: router,
       codec,
-      native: (call) => this.#native(call),
+      native: this.#native.run,
       barrier: new BarrierCatalog({
-        clock: systemClock,
-        scheduler: systemScheduler,
+        clock,
+        scheduler,
         coordinator,
         origin: `shard:${shard}#${incarnation}`,
         waitTimeoutMs: this.#task.defaults.requestTimeoutMs,
@@ -227,64 +269,34 @@ class ShardHost {
       onTurn: () => this.#block.advance(),
     });
     this.#actors = actors;
-    const { gate, copies, primary } = this.#replication(engines.all);
-    this.#primary = primary;
     this.#shard = new Shard({
       shard,
       incarnation,
       topology,
-      clock: systemClock,
+      clock,
       codec,
-      gate,
-      writes: primary,
-      engines: [...engines.all, copies, this.#barriers],
+      gate: replication.gate,
+      writes: replication.primary,
+      damage: replication.damage,
+      keys: engines.keys,
+      nowMs: () => clock.nowMs(),
+      engines: [...engines.all, replication.copies, this.#barriers],
       actors,
       actorTable: table,
       onDirty: () => this.#plane?.dirty(),
     });
-    const dispatcher = this.#shard;
-    this.#plane = new DataPlane({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      block: this.#block,
-      spin: new AdaptiveSpin({ nowUs: () => systemClock.nowUs(), maxSpinUs: this.#task.spinLimitUs }),
-      onRequest: (server, type, offset, length, slot, sequence) => {
-        if (!this.#block.retired) dispatcher.onRequest(server, type, offset, length, slot, sequence);
-      },
-      pendingAsync: () => actors.pendingAsync(),
-      openResources: () => this.#environment.activeResources().some((name) => !STANDING_RESOURCES.has(name)),
-      sweep: (nowMs) => {
-        actors.sweep(nowMs);
-      },
-      background: (budgetMs) => engines.background(budgetMs),
-    });
+    this.#plane = this.#createPlane(actors, this.#shard, engines, replication);
     for (const client of this.#task.clients) this.#attachClient(client);
     for (const peer of this.#task.peers) this.#attachPeer(peer);
     for (const act of this.#early.splice(0)) act();
-    primary?.start();
+    replication.start();
   }
 
-  /** Takes part in the replication of the engines whose data has copies. */
-  #replication(engines: readonly Engine[]): { gate: VshardGate; copies: Engine; primary: Primary | undefined } {
-    const { shard, incarnation, defaults } = this.#task;
-    const topology = this.#topology;
-    const nowMs = (): number => systemClock.nowMs();
-    const table = new ReplicaTable(this.#task.replicas, topology, nowMs);
-    const replicated = engines.flatMap((engine) => (engine.replicated === undefined ? [] : [engine.replicated]));
-    const options = { shard, topology, table, nowMs, engines: replicated };
-    const { handlers } = new Copies(options);
-    const primary =
-      topology.current().replicationFactor === 1
-        ? undefined
-        : new Primary({
-            ...options,
-            incarnation,
-            requestTimeoutMs: defaults.requestTimeoutMs,
-            clock: systemClock,
-            scheduler: systemScheduler,
-            requester: (peer) => this.#requesters.get(peer),
-          });
-    return { gate: new VshardGate(shard, topology, table), copies: { handlers, close: () => undefined }, primary };
+  /** The shard's copies and log, once it serves. */
+  #serving(what: string): ShardReplication {
+    if (this.#replication === undefined || this.#plane === undefined)
+      throw new ShardloomError("ERR_UNAVAILABLE", `Cannot ${what} shard ${this.#task.shard} as it does not serve yet`);
+    return this.#replication;
   }
 
   #attachPeer(peer: PeerTask): void {
@@ -293,29 +305,36 @@ class ShardHost {
     this.#peerIncarnations.set(peer.shard, peer.incarnation);
     const previous = this.#requesters.get(peer.shard);
     const bell = new Doorbell(peer.block);
-    const nowUs = (): number => systemClock.nowUs();
+    const { clock } = this.#runtime;
+    const nowUs = (): number => clock.nowUs();
     const requester = new Requester(new BridgeClient(peer.outbound, bell, { nowUs }), {
-      clock: systemClock,
+      clock,
       origin: { node: 0, shard: this.#task.shard, incarnation: this.#task.incarnation },
       targetShard: peer.shard,
       topology: this.#topology,
       decodeError: decodeErrorAt,
       onDirty: () => this.#plane?.dirty(),
+      onDamaged: () => this.#plane?.damaged(),
     });
     this.#requesters.set(peer.shard, requester);
-    this.#plane?.attach(`peer:${peer.shard}`, { server: new BridgeServer(peer.inbound, bell, { nowUs }), requester });
+    const server = peer.inbound === undefined ? {} : { server: new BridgeServer(peer.inbound, bell, { nowUs }) };
+    this.#plane?.attach(`peer:${peer.shard}`, { ...server, requester });
     const lost = new ShardloomError(
       "ERR_WORKER_LOST",
       `Cannot finish request as the worker of shard ${peer.shard} was replaced`,
       { details: { shard: peer.shard } },
     );
     previous?.fail(lost);
-    if (previous !== undefined) this.#primary?.peerAttached(peer.shard);
+    if (previous !== undefined) this.#replication?.primary?.peerAttached(peer.shard);
+    if (previous !== undefined) this.#engines?.peerLost(peer.shard); // if it was not told
+    const board = boardOf(peer.block);
+    this.#engines?.peerBack(peer.shard, board === undefined ? undefined : { board, bell });
     this.#loseMembers(peer.shard, peer.incarnation, lost);
   }
 
   #losePeer(shard: number, error: ShardloomError): void {
     this.#requesters.get(shard)?.fail(error);
+    this.#engines?.peerLost(shard);
     this.#loseMembers(shard, undefined, error);
   }
 
@@ -327,7 +346,8 @@ class ShardHost {
   }
 
   #attachClient(client: ClientTask): void {
-    const server = new BridgeServer(client.bridge, new Doorbell(client.block), { nowUs: () => systemClock.nowUs() });
+    const { clock } = this.#runtime;
+    const server = new BridgeServer(client.bridge, new Doorbell(client.block), { nowUs: () => clock.nowUs() });
     this.#plane?.attach(`client:${client.client}`, { server });
   }
 
@@ -335,6 +355,11 @@ class ShardHost {
     this.#plane?.detach(`client:${client}`);
     const gone = new ShardloomError("ERR_WORKER_LOST", `Cannot wait for members as their thread ${client} has gone`);
     this.#barriers.host.loseOrigin((origin) => origin === `client:${client}`, gone);
+  }
+
+  #loseOrigins(prefixes: readonly string[]): void {
+    const gone = new ShardloomError("ERR_WORKER_LOST", "Cannot wait for members as their node has gone");
+    this.#barriers.host.loseOrigin((origin) => prefixes.some((prefix) => origin.startsWith(prefix)), gone);
   }
 
   #stats(): ShardStats {
@@ -350,6 +375,7 @@ class ShardHost {
         corrupt: counters?.corrupt ?? 0,
         stale: counters?.stale ?? 0,
       },
+      storage: this.#replication?.storage,
       heapUsedBytes: this.#environment.heapUsedBytes(),
     };
   }

@@ -3,7 +3,7 @@
  *
  * Invariant: of a planned request the handler sees the body only; what stands before it was checked before the handler runs.
  */
-import type { EngineReply, EngineRequest, WireMemory, WriteEffects } from "./engine.ts";
+import type { EngineReply, EngineRequest, HeldReply, WireMemory, WriteEffects } from "./engine.ts";
 import type { VshardGate } from "./replication/vshard-gate.ts";
 
 export class ShardRequest implements EngineRequest {
@@ -56,10 +56,13 @@ export class DraftReply implements EngineReply {
   readonly offset = 0;
   limitBytes = 0;
   #length = 0;
+  #later: (() => HeldReply | undefined) | undefined;
 
-  begin(limitBytes: number): this {
+  /** @param later What `hold` gives. @default nothing: replicated writes are answered when copies have them, their handlers do not hold */
+  begin(limitBytes: number, later?: () => HeldReply | undefined): this {
     this.limitBytes = limitBytes;
     this.#length = 0;
+    this.#later = later;
     return this;
   }
 
@@ -73,9 +76,8 @@ export class DraftReply implements EngineReply {
     this.f64 = new Float64Array(buffer);
   }
 
-  /** Replicated writes are answered when copies have them: their handlers do not hold replies. */
-  hold(): undefined {
-    return undefined;
+  hold(): HeldReply | undefined {
+    return this.#later?.();
   }
 
   /** A copy of what was written. */

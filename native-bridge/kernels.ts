@@ -10,14 +10,43 @@
  */
 import { readFileSync } from "node:fs";
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
+import {
+  type KernelExports,
+  QUERY_OFFSET,
+  WORD_BITMAP,
+  WORD_COUNT,
+  WORD_DIMENSIONS,
+  WORD_ELEMENT,
+  WORD_HASH,
+  WORD_HEAD,
+  WORD_HITS,
+  WORD_LIMIT,
+  WORD_METRIC,
+  WORD_QUERY,
+  WORD_QUERY_INVERSE_NORM,
+  WORD_RETRIES,
+  WORD_SCORED,
+  WORD_SKIP_MASK,
+  WORD_UNREAD,
+  WORD_UNREAD_COUNT,
+  WORD_UNREAD_LIMIT,
+} from "./kernels-layout.ts";
 
 /** Distance functions; smaller is closer: squared Euclidean, 1 − cosine (clamped to [0, 2]), 1 − dot product. */
 export const METRIC = { L2: 0, COSINE: 1, INNER_PRODUCT: 2 } as const;
-/** Component types. */
-export const ELEMENT = { F32: 0, U8: 1 } as const;
+/**
+ * Component types. Record and query are of the same type, but for `F16_F32`: f16 records (`a`), f32 query (`b`).
+ *
+ * `B1` is a sign a bit: set +1, clear −1, component i in bit `i & 7` of byte `i >> 3`. Of d bits of which h differ, `L2` is 4h, `COSINE` 2h/d
+ * and `INNER_PRODUCT` 1 − d + 2h: all rank by h. Distances of `U8`, `I8` and `B1` (not cosine) are exact integers.
+ */
+export const ELEMENT = { F32: 0, U8: 1, F16: 2, I8: 3, B1: 4, F16_F32: 5 } as const;
 
 export type MetricCode = (typeof METRIC)[keyof typeof METRIC];
 export type ElementCode = (typeof ELEMENT)[keyof typeof ELEMENT];
+
+/** Components of a query, or a vector, of each element type: of f16 the bits. */
+export type Components = Float32Array | Uint8Array | Int8Array | Uint16Array;
 
 /** What the kernels need of the arena. */
 export interface KernelArena {
@@ -37,6 +66,8 @@ export interface ScanOptions {
   readonly skipMask?: number;
   /** How often a row that is being written is read again before it counts as unread. @default 100 */
   readonly retries?: number;
+  /** Components, where the query does not tell: `B1`. @default `query.length`, of `B1` eight times that */
+  readonly dimensions?: number;
 }
 
 /** Bytes of one hit in scratch: f64 distance | i32 row | 4 unused. */
@@ -50,55 +81,47 @@ const DEFAULT_SCRATCH_BYTES = 65_536;
 const DEFAULT_RETRIES = 100;
 const MAX_LIMIT = 1 << 24;
 
-// Control block of a scan, as int32 words; offsets equal those in distance.as.ts.
-const WORD_METRIC = 0;
-const WORD_ELEMENT = 1;
-const WORD_DIMENSIONS = 2;
-const WORD_QUERY = 3;
-const WORD_QUERY_INVERSE_NORM = 4;
-const WORD_LIMIT = 5;
-const WORD_COUNT = 6;
-const WORD_HITS = 7;
-const WORD_UNREAD_COUNT = 8;
-const WORD_UNREAD_LIMIT = 9;
-const WORD_UNREAD = 10;
-const WORD_RETRIES = 11;
-const WORD_SKIP_MASK = 12;
-const WORD_BITMAP = 13;
-const WORD_SCORED = 14;
-const QUERY_OFFSET = 320; // 64 control bytes + 16 block entries of 16 bytes
-
-interface KernelExports {
-  distance(metric: number, element: number, a: number, b: number, dimensions: number): number;
-  inverseNorm(element: number, a: number, dimensions: number): number;
-  scanCells(scan: number, cells: number, stride: number, from: number, to: number, rowBase: number): void;
-  offerCell(scan: number, cell: number, row: number): number;
-  scoreCell(scan: number, cell: number): number;
-  sortHits(scan: number): number;
-}
+/** Words of the head of a document that is hashed. */
+export const HASH_HEAD_WORDS = 6;
 
 /**
- * Compiles the kernels that stand beside this file after the build. The module can be posted to workers.
- *
- * @throws {ShardloomError} `ERR_MODULE_NOT_LOADED` when the file is missing or does not compile.
+ * Which build of the kernels: `portable`, or the one with relaxed SIMD, where product and sum are fused. `fastest` is the latter where this
+ * Node knows it (22 and later; 20 with --experimental-wasm-relaxed-simd). Floats differ in the last bits between the two, integers never.
  */
-export function compileKernels(): WebAssembly.Module {
-  const url = new URL("./kernels/distance.wasm", import.meta.url);
+export type KernelBuild = "fastest" | "portable";
+
+/** This thread's, once they were compiled: they have no state. Undefined: this Node does not know the instructions. */
+const compiled = new Map<KernelBuild, WebAssembly.Module | undefined>();
+
+/**
+ * Compiles the kernels that stand beside this file after the build; once a thread. The module can be posted to workers.
+ *
+ * @throws {ShardloomError} `ERR_MODULE_NOT_LOADED` when a file is missing or does not compile.
+ */
+export function compileKernels(build: KernelBuild = "fastest"): WebAssembly.Module {
+  let module = compiled.get(build);
+  if (!compiled.has(build)) {
+    module = build === "fastest" ? load("distance-relaxed.wasm", true) : load("distance.wasm", false);
+    compiled.set(build, module);
+  }
+  return module ?? compileKernels("portable");
+}
+
+/** @returns Undefined for an optional module that is not valid here. */
+function load(name: string, optional: boolean): WebAssembly.Module | undefined {
   try {
-    return new WebAssembly.Module(readFileSync(url));
+    const bytes = readFileSync(new URL(`./kernels/${name}`, import.meta.url));
+    return optional && !WebAssembly.validate(bytes) ? undefined : new WebAssembly.Module(bytes);
   } catch (cause) {
-    throw new ShardloomError(
-      "ERR_MODULE_NOT_LOADED",
-      "Cannot load kernels as kernels/distance.wasm is missing or broken: run the build",
-      {
-        cause,
-      },
-    );
+    const message = `Cannot load kernels as kernels/${name} is missing or broken: run the build`;
+    throw new ShardloomError("ERR_MODULE_NOT_LOADED", message, { cause });
   }
 }
 
 /** One thread's kernels. Not shared: the scratch range has one user. */
 export class Kernels {
+  /** The compiled code, for other kernels of this thread. */
+  readonly module: WebAssembly.Module;
   readonly #arena: KernelArena;
   readonly #owner: number | undefined;
   readonly #exports: KernelExports;
@@ -122,6 +145,7 @@ export class Kernels {
     scratchBytes: number = DEFAULT_SCRATCH_BYTES,
     owner?: number,
   ) {
+    this.module = module;
     this.#arena = arena;
     this.#owner = arena.allocateScratch === undefined || arena.freeScratch === undefined ? undefined : owner;
     const buffer = arena.memory.buffer;
@@ -149,9 +173,58 @@ export class Kernels {
     return this.#exports.distance(metric, element, a, b, dimensions);
   }
 
-  /** 1 / |a| rounded to f32, 0 for a zero vector: what `user4` of a cell holds. */
+  /** 1 / |a| rounded to f32, 0 for a zero vector: what `user4` of a cell holds. With `F16_F32`, that of an f32 query. */
   inverseNorm(element: number, a: number, dimensions: number): number {
     return this.#exports.inverseNorm(element, a, dimensions);
+  }
+
+  /**
+   * Writes the distances of `count` records to one query, as f64, to `out`: what {@link distance} gives, to the bit, but faster than as many
+   * calls. Nothing is validated, and ids are not checked: one beyond the memory traps.
+   *
+   * @param queryInverseNorm Of the query, as {@link inverseNorm} gives it; for cosine only. A record's stands in its byte 28 (`user4`).
+   * @param base Byte offset of record 0; record r is at `base + r * stride`, its vector `offsetInRecord` bytes into it.
+   * @param ids Byte offset of int32 record numbers. @param out Byte offset, 8-aligned.
+   */
+  distances(
+    metric: number,
+    element: number,
+    dimensions: number,
+    query: number,
+    queryInverseNorm: number,
+    base: number,
+    stride: number,
+    offsetInRecord: number,
+    ids: number,
+    count: number,
+    out: number,
+  ): void {
+    const { distances } = this.#exports;
+    distances(metric, element, dimensions, query, queryInverseNorm, base, stride, offsetInRecord, ids, count, out);
+  }
+
+  /** As {@link distances}, of records in several places: their byte addresses (u32) stand at `records`. */
+  distancesAt(
+    metric: number,
+    element: number,
+    dimensions: number,
+    query: number,
+    queryInverseNorm: number,
+    offsetInRecord: number,
+    records: number,
+    count: number,
+    out: number,
+  ): void {
+    const { distancesAt } = this.#exports;
+    distancesAt(metric, element, dimensions, query, queryInverseNorm, offsetInRecord, records, count, out);
+  }
+
+  /**
+   * Adds to `into[row]`, for rows in `[from, to)`, `values[targets[edge]]` of its edges `offsets[row]` up to `offsets[row + 1]`, in their order.
+   * All are byte offsets: of f64, u32, u32 and f64. Nothing is checked; a target beyond the memory traps.
+   */
+  pullSum(into: number, offsets: number, targets: number, values: number, from: number, to: number): void {
+    this.#exports.pullSum(into, offsets, targets, values, from, to);
   }
 
   /**
@@ -160,26 +233,27 @@ export class Kernels {
    * @param k Hits to keep, in [1, 2^24].
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for k or an empty query, `ERR_OUT_OF_MEMORY` when scratch cannot grow.
    */
-  beginScan(metric: number, element: number, query: Float32Array | Uint8Array, k: number, options?: ScanOptions): void {
+  beginScan(metric: number, element: number, query: Components, k: number, options?: ScanOptions): void {
+    const dimensions = options?.dimensions ?? (element === ELEMENT.B1 ? query.length * 8 : query.length);
     if (!Number.isInteger(k) || k < 1 || k > MAX_LIMIT)
       throw invalidArgument("scan", "k", `an integer in [1, ${MAX_LIMIT}]`, k);
-    if (query.length < 1 || query.length > MAX_DIMENSIONS) {
-      throw invalidArgument("scan", "query.length", `in [1, ${MAX_DIMENSIONS}]`, query.length);
+    if (dimensions < 1 || dimensions > MAX_DIMENSIONS) {
+      throw invalidArgument("scan", "query.length", `in [1, ${MAX_DIMENSIONS}]`, dimensions);
     }
-    const hitsOffset = QUERY_OFFSET + ((query.length * (element === ELEMENT.F32 ? 4 : 1) + 15) & ~15);
+    const hitsOffset = QUERY_OFFSET + ((query.byteLength + 15) & ~15);
     const unreadOffset = hitsOffset + k * HIT_BYTES;
     this.#reserve(unreadOffset + UNREAD_LIMIT * 4);
     const base = this.#scratchOffset;
     const word = this.#word;
     const i32 = this.#i32;
-    if (element === ELEMENT.F32) this.#f32.set(query, (base + QUERY_OFFSET) >>> 2);
-    else this.#bytes.set(query, base + QUERY_OFFSET);
+    if (query instanceof Float32Array) this.#f32.set(query, (base + QUERY_OFFSET) >>> 2);
+    else this.#bytes.set(new Uint8Array(query.buffer, query.byteOffset, query.byteLength), base + QUERY_OFFSET);
     i32[word + WORD_METRIC] = metric;
     i32[word + WORD_ELEMENT] = element;
-    i32[word + WORD_DIMENSIONS] = query.length;
+    i32[word + WORD_DIMENSIONS] = dimensions;
     i32[word + WORD_QUERY] = base + QUERY_OFFSET;
     this.#f32[word + WORD_QUERY_INVERSE_NORM] =
-      metric === METRIC.COSINE ? this.#exports.inverseNorm(element, base + QUERY_OFFSET, query.length) : 0;
+      metric === METRIC.COSINE ? this.#exports.inverseNorm(element, base + QUERY_OFFSET, dimensions) : 0;
     i32[word + WORD_LIMIT] = k;
     i32[word + WORD_COUNT] = 0;
     i32[word + WORD_HITS] = base + hitsOffset;
@@ -243,6 +317,36 @@ export class Kernels {
   /** Distances computed in this scan. */
   get scoredCount(): number {
     return this.#i32[this.#word + WORD_SCORED] as number;
+  }
+
+  /** Starts a sum of hashes of documents. No scan may begin before it was read. */
+  beginHash(): void {
+    this.#i32.fill(0, this.#word + WORD_HASH, this.#word + WORD_HEAD + HASH_HEAD_WORDS);
+  }
+
+  /** A word of the head of the next document: what is hashed besides its bytes. It stays until it is set again. */
+  setHashHead(index: number, word: number): void {
+    this.#i32[this.#word + WORD_HEAD + index] = word;
+  }
+
+  /** Adds one document: the head, and two ranges of the arena whose lengths the head must tell. Order makes no difference. */
+  addDocument(a: number, aBytes: number, b: number, bBytes: number): void {
+    const out = this.#scratchOffset + WORD_HASH * 4;
+    this.#exports.addDocument(out, out + WORD_HEAD * 4, HASH_HEAD_WORDS * 4, a, aBytes, b, bBytes);
+  }
+
+  /** As {@link addDocument}, but the hash takes the sum's place: {@link hashLow} and {@link hashHigh} are this document's. */
+  hashDocument(a: number, aBytes: number, b: number, bBytes: number): void {
+    const out = this.#scratchOffset + WORD_HASH * 4;
+    this.#exports.hashDocument(out, out + WORD_HEAD * 4, HASH_HEAD_WORDS * 4, a, aBytes, b, bBytes);
+  }
+
+  get hashLow(): number {
+    return (this.#i32[this.#word + WORD_HASH] as number) >>> 0;
+  }
+
+  get hashHigh(): number {
+    return (this.#i32[this.#word + WORD_HASH + 1] as number) >>> 0;
   }
 
   /** Gives the scratch range back. The instance must not be used after. */

@@ -136,6 +136,11 @@ export class RegionTable {
     return this.#publish(word, this.#owner, wanted);
   }
 
+  /** Who registers here. */
+  get owner(): number {
+    return this.#owner;
+  }
+
   /**
    * Takes the key back. On return no write or atomic through it is in flight or can start, and no read that overlapped
    * ends in SUCCESS: the memory may be reused.
@@ -246,9 +251,11 @@ export class RegionTable {
     });
   }
 
+  /** A slot that a dead thread is still counted in is not: whoever took it could never give it back. */
   #isFree(word: number): boolean {
     const stamp = Atomics.load(this.#i32, word + STAMP);
-    return (stamp & STATE_MASK) === FREE && stamp >>> EPOCH_SHIFT !== MAX_EPOCH;
+    const unused = Atomics.load(this.#i32, word + IN_FLIGHT) === 0;
+    return unused && (stamp & STATE_MASK) === FREE && stamp >>> EPOCH_SHIFT !== MAX_EPOCH;
   }
 
   /** Fills a slot that the caller owns (FREE, or DRAINING and drained) and makes it active under the next epoch. */
@@ -269,7 +276,7 @@ export class RegionTable {
     i32[word + LENGTH] = options.byteLength;
     i32[word + RIGHTS] = options.access;
     i32[word + STRIDE] = options.cellStrideBytes ?? 0;
-    i32[word + IN_FLIGHT] = 0;
+    // IN_FLIGHT stays: a late comer of the epoch before may have counted itself in, and is about to count itself out.
     Atomics.store(i32, word + STAMP, stampOf(epoch + 1, ACTIVE)); // publishes the fields
     return { address: options.byteOffset, rkey, length: options.byteLength };
   }

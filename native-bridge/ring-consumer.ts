@@ -157,9 +157,23 @@ export class RingConsumer {
     return ((this.i32[this.#stateIndex] as number) & STATE_POISONED) !== 0; // only this side poisons, so a plain read sees it
   }
 
+  /** Whether a record was found that cannot be one: none after it is ever handed out. Cost: one plain load. */
+  get poisoned(): boolean {
+    return ((this.i32[this.#stateIndex] as number) & STATE_POISONED) !== 0; // only this side poisons
+  }
+
   /** Whether the next drain would return a negative code without handling anything. */
   isDone(): boolean {
     return this.isEmpty() && this.#emptyCode() < 0;
+  }
+
+  /**
+   * Whether the ring is poisoned, after looking at the tail once more for a record whose size word was lost. For whoever is
+   * about to sleep: polling looks there now and then only. Not during a drain. Cost: three atomic loads.
+   */
+  isDamaged(): boolean {
+    this.#checkTail();
+    return (Atomics.load(this.i32, this.#stateIndex) & STATE_POISONED) !== 0;
   }
 
   /** The consumer takes no more: the producer's next claim returns `RING_CLOSED`. Idempotent. */

@@ -172,6 +172,7 @@ export class Verbs {
           i32[entry + AT_STAMP] === stamp
         )
           return SUCCESS;
+        this.#wipe(at, length, SUCCESS); // may be another owner's bytes by now, and the slow path may end before it copies
       }
     }
     return this.#readSlowly(ref, target, targetOffset);

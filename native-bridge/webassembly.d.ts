@@ -19,6 +19,7 @@ declare global {
     interface Instance {
       readonly exports: Readonly<Record<string, unknown>>;
     }
+    function validate(bytes: ArrayBufferView | ArrayBuffer): boolean;
     var Instance: {
       prototype: Instance;
       new (module: Module, imports?: Readonly<Record<string, Readonly<Record<string, unknown>>>>): Instance;

@@ -13,9 +13,7 @@ import type { ControlClient } from "./plane/control-types.ts";
 import { AdmissionController, type AdmissionStats } from "./routing/admission.ts";
 import type { AdmissionOptions } from "./routing/admission-options.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
-import { systemClock } from "./runtime/clock.ts";
-import { systemRandom } from "./runtime/random.ts";
-import { systemScheduler } from "./runtime/scheduler.ts";
+import type { Runtime } from "./runtime/runtime.ts";
 import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySource } from "./topology/topology-source.ts";
 
@@ -25,6 +23,7 @@ export type AdmissionLimits = Omit<AdmissionOptions, "clock" | "scheduler" | "sh
 /** What a client thread is made from. */
 export interface ClientThreadOptions {
   readonly name: string;
+  readonly runtime: Runtime;
   readonly topology: TopologySource;
   readonly replicas: SharedArrayBuffer;
   readonly defaults: CallDefaults;
@@ -42,8 +41,9 @@ export class ClientThread implements ControlClient {
   readonly barriers: BarrierCatalog;
 
   constructor(options: ClientThreadOptions) {
-    const { name, topology, defaults, spinLimitUs, block } = options;
-    const thread = { clock: systemClock, scheduler: systemScheduler };
+    const { name, runtime, topology, defaults, spinLimitUs, block } = options;
+    const { clock, scheduler, random } = runtime;
+    const thread = { clock, scheduler };
     this.plane = new ClientPlane({
       ...thread,
       name,
@@ -62,10 +62,10 @@ export class ClientThread implements ControlClient {
       ...thread,
       topology,
       defaults,
-      random: systemRandom,
+      random,
       admission: this.admission,
       requester: (shard) => plane.requester(shard),
-      lag: new ReplicaTable(options.replicas, topology, () => systemClock.nowMs()),
+      lag: new ReplicaTable(options.replicas, topology, () => clock.nowMs()),
     });
     this.barriers = new BarrierCatalog({
       ...thread,
@@ -91,6 +91,10 @@ export class ClientThread implements ControlClient {
   lose(shard: number, error: ShardloomError): void {
     this.admission.failShard(shard, error);
     this.plane.lose(shard, error);
+  }
+
+  watch(onDamaged: (shard: number) => void): void {
+    this.plane.watch(onDamaged);
   }
 
   stats(): RouterStats & { readonly admission: AdmissionStats } {

@@ -10,6 +10,10 @@
 import { EventEmitter } from "node:events";
 import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import type { Graph } from "../actors/graph/client-graph.ts";
+import { ConnectedGraphs } from "../actors/graph/connected-graphs.ts";
+import type { GraphCatalog } from "../actors/graph/graph-catalog.ts";
+import type { GraphOptions } from "../actors/graph/graph-options.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
 import { connectText, type TextCatalog } from "../actors/text/text-catalog.ts";
@@ -33,7 +37,7 @@ import type { ControlClient } from "./plane/control-types.ts";
 import type { ShardReady } from "./plane/shard-task.ts";
 import type { AdmissionStats } from "./routing/admission.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
-import { systemScheduler } from "./runtime/scheduler.ts";
+import { systemRuntime } from "./runtime/runtime.ts";
 import { Session } from "./topology/session.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
@@ -75,25 +79,38 @@ type PortEvent =
 
 /** What the main thread does for a connected one. */
 interface PortControl {
+  /** The bridge to a shard is damaged. */
+  damaged(shard: number): void;
   openVectors(name: string, options: VectorCollectionOptions | undefined): ReturnType<VectorCatalog["describe"]>;
   dropVectors(name: string): Promise<boolean>;
   openText(name: string, options: TextCollectionOptions | undefined): ReturnType<TextCatalog["describe"]>;
   dropText(name: string): Promise<boolean>;
+  openGraph(name: string, options: GraphOptions | undefined): ReturnType<GraphCatalog["describe"]>;
+  dropGraph(name: string): Promise<boolean>;
   disconnect(): Promise<void>;
 }
 
 /** The main thread's side of all connected threads. */
 export class ClusterPorts {
+  readonly #prefix: string;
   readonly #control: ControlPlane;
   readonly #vectors: VectorCatalog;
   readonly #texts: TextCatalog;
+  readonly #graphs: GraphCatalog;
   readonly #open: Set<MessagePort> = new Set();
   #next = 1;
 
-  constructor(control: ControlPlane, vectors: VectorCatalog, texts: TextCatalog) {
+  /** @param prefix What the names of connected threads begin with. */
+  constructor(
+    prefix: string,
+    control: ControlPlane,
+    collections: { readonly vectors: VectorCatalog; readonly texts: TextCatalog; readonly graphs: GraphCatalog },
+  ) {
+    this.#prefix = prefix;
     this.#control = control;
-    this.#vectors = vectors;
-    this.#texts = texts;
+    this.#vectors = collections.vectors;
+    this.#texts = collections.texts;
+    this.#graphs = collections.graphs;
   }
 
   /** Makes a port: every worker serves the thread that gets it, as soon as it connects. */
@@ -101,16 +118,18 @@ export class ClusterPorts {
     fixed: Omit<ClusterPort, "name" | "owner" | "block" | "events" | "control" | "transferList">,
   ): Promise<ClusterPort> {
     const number = this.#next++;
-    const name = `thread-${number}`;
+    const name = `${this.#prefix}thread-${number}`;
     const block = new SharedArrayBuffer(DOORBELL_BYTES);
     const events = new MessageChannel();
     const calls = new MessageChannel();
     const tell = (event: PortEvent): void => events.port1.postMessage(event);
+    let onDamaged: (shard: number) => void = () => undefined;
     const client: ControlClient = {
       name,
       block,
       attach: (shard, bridge, worker) => tell({ kind: "attach", shard, bridge, block: worker }),
       lose: (shard, error) => tell({ kind: "lose", shard, error: encodeError(error) }),
+      watch: (listener) => (onDamaged = listener),
     };
     const leave = async (): Promise<void> => {
       if (!this.#open.delete(events.port1)) return;
@@ -119,13 +138,16 @@ export class ClusterPorts {
       await this.#control.removeClient(name);
     };
     serveControl<PortControl>(calls.port1, {
+      damaged: (shard) => onDamaged(shard),
       openVectors: (collection, options) => this.#vectors.describe(collection, options),
       dropVectors: (collection) => this.#vectors.drop(collection),
       openText: (collection, options) => this.#texts.describe(collection, options),
       dropText: (collection) => this.#texts.drop(collection),
+      openGraph: (graph, options) => this.#graphs.describe(graph, options),
+      dropGraph: (graph) => this.#graphs.drop(graph),
       disconnect: async () => {
         await this.#control.removeClient(name);
-        systemScheduler.turn(() => void leave().catch(() => undefined)); // after this answer has gone
+        systemRuntime.scheduler.turn(() => void leave().catch(() => undefined)); // after this answer has gone
       },
     });
     this.#open.add(events.port1);
@@ -180,6 +202,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   readonly #client: ClientThread;
   readonly #control: ControlConnection<PortControl>;
   readonly #vectors: ConnectedVectors;
+  readonly #graphs: ConnectedGraphs;
   readonly #router: ActorRouter;
   #attached = 0;
   #whenAttached: (() => void) | undefined;
@@ -194,6 +217,7 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     this.#arena = new Arena(memory);
     this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
     this.#client = new ClientThread({
+      runtime: systemRuntime,
       name,
       topology: this.#topology,
       replicas: port.replicas,
@@ -212,6 +236,12 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
       describe: (collection, options) => this.#control.remote.openVectors(collection, options),
       assertOpen: () => this.#assertOpen(),
     });
+    this.#graphs = new ConnectedGraphs({
+      coordinator,
+      describe: (graph, options) => this.#control.remote.openGraph(graph, options),
+      assertOpen: () => this.#assertOpen(),
+    });
+    this.#client.watch((shard) => void this.#control.remote.damaged(shard).catch(() => undefined)); // fails when the cluster closes
     port.events.on("message", (event: PortEvent) => this.#take(event));
   }
 
@@ -246,6 +276,17 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   dropText(name: string): Promise<boolean> {
     this.#assertOpen();
     return this.#control.remote.dropText(name);
+  }
+
+  /** Opens a graph, creating it when it is new. As `Cluster.graph`. */
+  graph(name: string, options?: GraphOptions): Promise<Graph> {
+    return this.#graphs.open(name, options);
+  }
+
+  /** Drops a graph. @returns whether it existed */
+  dropGraph(name: string): Promise<boolean> {
+    this.#assertOpen();
+    return this.#control.remote.dropGraph(name);
   }
 
   /** A session. As `Cluster.session`. */
@@ -307,9 +348,11 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
         break;
       case "recovered":
         this.#vectors.recovered(event.shard, event.recovered);
+        this.#graphs.recovered(event.shard, event.recovered);
         break;
       case "dropped":
         this.#vectors.dropped(event.collectionId);
+        this.#graphs.dropped(event.collectionId);
         break;
       case "closed":
         if (this.#closed) return;

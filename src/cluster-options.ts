@@ -4,9 +4,13 @@
 import { availableParallelism } from "node:os";
 import { acksOf } from "../actors/call-options.ts";
 import type { AdmissionLimits } from "./client-thread.ts";
+import { type NatsStorage, resolveNatsStorage } from "./cluster-nats-options.ts";
+import type { NodeOptions } from "./cluster-wire.ts";
 import { invalidArgument } from "./errors.ts";
 import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
 import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
+import { DURABILITIES, type Durability } from "./store/log.ts";
+import type { NatsPlace } from "./store/nats-shard.ts";
 
 /** What `Cluster.start` takes; every member is optional. */
 export interface ClusterOptions {
@@ -27,7 +31,7 @@ export interface ClusterOptions {
   readonly memoryBytes?: number;
   /** Deadline of calls that give none, in ms. @default 5000 */
   readonly requestTimeoutMs?: number;
-  /** How long JavaScript may hold a worker's thread before the worker is replaced, in ms, `10..600000`. @default 1500 */
+  /** How long JavaScript may hold a worker's thread before the worker is replaced, in ms, `10..600000`. @default 1000 */
   readonly maxHandlerMs?: number;
   /** How long one native call may take before its thread is quarantined, in ms, `10..86400000`. @default 30000 */
   readonly maxNativeMs?: number;
@@ -74,12 +78,41 @@ export interface ClusterOptions {
    * `ERR_OVERLOADED`. @default see `AdmissionLimits`
    */
   readonly admission?: AdmissionLimits;
+  /**
+   * Directory in which vectors and texts are kept, made when it is missing; a cluster that is started on it later has them all again. Graphs,
+   * states of actors and barriers are not kept. One process at a time. @default none: everything ends with the process
+   */
+  readonly directory?: string;
+  /**
+   * NATS with JetStream, which keeps everything that is written instead of a directory: a cluster that is started elsewhere with the same option has it
+   * all again. One process at a time; after a crash the next one waits until the lease of the last is over, see `leaseMs`. @default none
+   */
+  readonly nats?: NatsStorage;
+  /**
+   * What an acknowledged write survives: the loss of power (`fsync`), the death of the process (`os`), the death of its worker (`memory`:
+   * it is on disk a little later). Needs `directory`. @default "fsync" with a directory or `nats`, which has nothing else
+   */
+  readonly durability?: Durability;
+  /**
+   * Whether a thread of its own keeps every document in LMDB besides, from which a shard starts whose snapshots are damaged. Not with
+   * `durability: "memory"`. @default true with a directory
+   */
+  readonly documents?: boolean;
+  /** Bytes of log of one shard after which it takes a new snapshot, and forgets the log before it; `4 KiB..64 GiB`. @default 64 MiB */
+  readonly snapshotBytes?: number;
+  /** Bytes a second that the snapshots of one shard may write; `64 KiB..4 GiB`. @default 32 MiB */
+  readonly snapshotBytesPerSecond?: number;
+  /** How long a primary may go on serving strong reads and writes without hearing from who grants leases, in ms, `100..60000`. @default 1000 */
+  readonly leaseMs?: number;
+  /** This process as one node of several over the network. @default it is the only one */
+  readonly node?: NodeOptions;
   /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
   readonly zones?: readonly string[];
 }
 
 /** {@link ClusterOptions} with every default filled in. */
-export type ResolvedClusterOptions = Required<Omit<ClusterOptions, "maxHeapMb">> & Pick<ClusterOptions, "maxHeapMb">;
+export type ResolvedClusterOptions = Required<Omit<ClusterOptions, "maxHeapMb" | "directory" | "nats" | "node">> &
+  Pick<ClusterOptions, "maxHeapMb" | "directory"> & { readonly nats?: NatsPlace };
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -88,17 +121,22 @@ const GIB = 1024 * MIB;
 /**
  * Fills defaults and checks ranges and relations.
  *
+ * @param shards In a cluster of several nodes: how many shards this node has, and all of them.
  * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming option, rule and value.
  */
-export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClusterOptions {
-  const workers = options.workers ?? Math.max(2, availableParallelism() - 1);
+export function resolveClusterOptions(
+  options: ClusterOptions = {},
+  shards?: { readonly own: number; readonly all: number },
+): ResolvedClusterOptions {
+  const workers = options.workers ?? shards?.own ?? Math.max(2, availableParallelism() - 1);
+  const all = shards?.all ?? workers;
   const resolved: ResolvedClusterOptions = {
     workers,
-    vshards: options.vshards ?? Math.max(64, ceilPowerOfTwo(workers)),
+    vshards: options.vshards ?? Math.max(64, ceilPowerOfTwo(all)),
     actors: options.actors ?? [],
     memoryBytes: options.memoryBytes ?? GIB,
     requestTimeoutMs: options.requestTimeoutMs ?? 5_000,
-    maxHandlerMs: options.maxHandlerMs ?? 1_500,
+    maxHandlerMs: options.maxHandlerMs ?? 1_000,
     maxNativeMs: options.maxNativeMs ?? 30_000,
     startTimeoutMs: options.startTimeoutMs ?? 30_000,
     requestRingBytes: options.requestRingBytes ?? 4 * MIB,
@@ -113,19 +151,52 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     acks: options.acks ?? "quorum",
     admission: options.admission ?? {},
     suspectMs: options.suspectMs ?? 600,
+    durability: options.durability ?? (isKept(options) ? "fsync" : "memory"),
+    documents: options.documents ?? options.directory !== undefined,
+    snapshotBytes: options.snapshotBytes ?? 64 * MIB,
+    snapshotBytesPerSecond: options.snapshotBytesPerSecond ?? 32 * MIB,
+    leaseMs: options.leaseMs ?? 1_000,
     downMs: options.downMs ?? Math.max(1_200, 2 * (options.suspectMs ?? 600)),
     zones: options.zones ?? new Array<string>(workers).fill("zone-0"),
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
+    ...(options.directory === undefined ? {} : { directory: options.directory }),
+    ...(options.nats === undefined ? {} : { nats: resolveNatsStorage(options.nats, options.node?.cluster) }),
   };
   refuseUnknown(options, resolved);
-  integer(resolved, "workers", 1, 256);
-  powerOfTwo(resolved, "vshards", workers, 32_768);
+  if (shards !== undefined && options.zones !== undefined)
+    throw refuse("zones", "absent, as the zones of several nodes are the nodes'", options.zones);
+  integer(resolved, "workers", shards?.own ?? 1, shards?.own ?? 256);
+  powerOfTwo(resolved, "vshards", all, 32_768);
   integer(resolved, "memoryBytes", MIB, 4 * GIB);
   if (resolved.memoryBytes % (64 * KIB) !== 0) throw refuse("memoryBytes", "a multiple of 65536", resolved.memoryBytes);
   integer(resolved, "requestTimeoutMs", 1, 2 ** 31 - 1);
   integer(resolved, "maxHandlerMs", 10, 600_000);
   integer(resolved, "maxNativeMs", 10, 86_400_000);
   integer(resolved, "startTimeoutMs", 100, 86_400_000);
+  checkRings(resolved);
+  integer(resolved, "spinLimitUs", 0, 10_000);
+  integer(resolved, "workerNice", 0, 19);
+  integer(resolved, "replicationFactor", 1, Math.min(all, 16));
+  oneOf(resolved, "consistency", CONSISTENCIES);
+  if (resolved.consistency === "session")
+    throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
+  oneOf(resolved, "strategy", STRATEGIES);
+  acksOf(resolved.acks, resolved.replicationFactor);
+  if (typeof resolved.admission !== "object") throw refuse("admission", "an object of limits", resolved.admission);
+  integer(resolved, "suspectMs", 100, 60_000);
+  integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
+  checkStorage(options, resolved);
+  integer(resolved, "leaseMs", 100, 60_000);
+  if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
+    throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
+  if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
+  if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
+    throw refuse("actors", "an array of URL objects", resolved.actors);
+  }
+  return resolved;
+}
+
+function checkRings(resolved: ResolvedClusterOptions): void {
   powerOfTwo(resolved, "requestRingBytes", 16 * KIB, GIB);
   powerOfTwo(resolved, "replyRingBytes", 16 * KIB, GIB);
   // A request may list every vshard with an LSN, and must have room for its body beside that: a message is a quarter of its ring.
@@ -138,24 +209,30 @@ export function resolveClusterOptions(options: ClusterOptions = {}): ResolvedClu
     );
   powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
   integer(resolved, "creditMessages", 1, 4096);
-  integer(resolved, "spinLimitUs", 0, 10_000);
-  integer(resolved, "workerNice", 0, 19);
-  integer(resolved, "replicationFactor", 1, Math.min(workers, 16));
-  oneOf(resolved, "consistency", CONSISTENCIES);
-  if (resolved.consistency === "session")
-    throw refuse("consistency", "one that needs no session of its own: give a session to each call instead", "session");
-  oneOf(resolved, "strategy", STRATEGIES);
-  acksOf(resolved.acks, resolved.replicationFactor);
-  if (typeof resolved.admission !== "object") throw refuse("admission", "an object of limits", resolved.admission);
-  integer(resolved, "suspectMs", 100, 60_000);
-  integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
-  if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
-    throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
-  if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
-  if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
-    throw refuse("actors", "an array of URL objects", resolved.actors);
-  }
-  return resolved;
+}
+
+function checkStorage(options: ClusterOptions, resolved: ResolvedClusterOptions): void {
+  if (resolved.directory !== undefined && !isName(resolved.directory))
+    throw refuse("directory", "the path of a directory", resolved.directory);
+  if (resolved.directory !== undefined && resolved.nats !== undefined)
+    throw refuse("directory", "absent where nats keeps everything", resolved.directory);
+  oneOf(resolved, "durability", DURABILITIES);
+  if (resolved.nats !== undefined && resolved.durability !== "fsync")
+    throw refuse("durability", '"fsync" with nats: what is acknowledged is in its stream', resolved.durability);
+  if (!isKept(options) && options.durability !== undefined && options.durability !== "memory")
+    throw refuse("durability", '"memory" without a directory', options.durability);
+  if (typeof resolved.documents !== "boolean") throw refuse("documents", "true or false", resolved.documents);
+  if (resolved.documents && resolved.directory === undefined)
+    throw refuse("documents", "false without a directory", true);
+  integer(resolved, "snapshotBytes", 4 * KIB, 64 * GIB);
+  integer(resolved, "snapshotBytesPerSecond", 64 * KIB, 4 * GIB);
+}
+
+/** Options that have no default. */
+const ABSENT: readonly string[] = ["maxHeapMb", "directory", "nats", "node"];
+
+function isKept({ directory, nats }: Pick<ClusterOptions, "directory" | "nats">): boolean {
+  return directory !== undefined || nats !== undefined;
 }
 
 /** What every thread of the cluster does in calls that do not say so. */
@@ -174,8 +251,8 @@ function refuse(name: string, rule: string, value: unknown): Error {
 
 function refuseUnknown(options: object, known: object): void {
   for (const name of Object.keys(options)) {
-    if (!(name in known) && name !== "maxHeapMb") {
-      throw refuse(name, `one of the options ${Object.keys(known).join(", ")}, maxHeapMb`, name);
+    if (!(name in known) && !ABSENT.includes(name)) {
+      throw refuse(name, `one of the options ${[...Object.keys(known), ...ABSENT].join(", ")}`, name);
     }
   }
 }

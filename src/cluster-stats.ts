@@ -4,8 +4,13 @@
  * Invariant: health and quorum are judged from one snapshot. `documents` counts each document once, however many copies it has;
  * `bytes` counts what is held, copies included.
  */
-import type { TextCatalog } from "../actors/text/text-catalog.ts";
-import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
+import type { Graph } from "../actors/graph/client-graph.ts";
+import type { ClientThread } from "./client-thread.ts";
+import type { ClusterCollections } from "./cluster-collections.ts";
+import type { ClusterMemory } from "./cluster-memory.ts";
+import type { ClusterInfo } from "./cluster-types.ts";
+import type { ShardloomError } from "./errors.ts";
+import type { ControlPlane } from "./plane/control-plane.ts";
 import type { NodeTopology } from "./plane/node-topology.ts";
 import { shardId } from "./topology/member.ts";
 import { MEMBER_STATE, type TopologySnapshot } from "./topology/snapshot.ts";
@@ -28,7 +33,11 @@ export interface ClusterStats {
   readonly replicationFactor: number;
   readonly collections: number;
   readonly documents: number;
-  /** Bytes of rows and records in registered memory, all copies. */
+  /** Vertices of all graphs. */
+  readonly vertices: number;
+  /** Edges of all graphs; those of removed vertices among them until they are swept. */
+  readonly edges: number;
+  /** Bytes of rows and records in registered memory, all copies, and of the edges of graphs. */
   readonly bytes: number;
   /** Tick of every barrier that this thread has open, by name. */
   readonly ticks: Readonly<Record<string, number>>;
@@ -36,6 +45,8 @@ export interface ClusterStats {
   readonly missing: readonly string[];
 }
 
+/** How long `info` waits for a worker's counters. */
+const WORKER_TIMEOUT_MS = 500;
 /** How long a collection may take to tell what it holds. */
 const TIMEOUT_MS = 1_000;
 
@@ -62,10 +73,12 @@ export function judge(snapshot: TopologySnapshot): { readonly health: ClusterHea
 /** What one collection holds, and what of it is on each shard, copies included. */
 interface Holding {
   readonly documents: number;
+  readonly vertices: number;
+  readonly edges: number;
   readonly shards: readonly { readonly documents: number; readonly bytes: number }[];
 }
 
-/** A collection of either kind, as far as it is asked here. */
+/** A collection of documents of either kind, as far as it is asked here. */
 interface Countable {
   count(options: { timeoutMs: number }): Promise<number>;
   status(options: { timeoutMs: number }): Promise<readonly ShardStatus[]>;
@@ -91,26 +104,37 @@ async function holdingOf(opening: Promise<Countable>): Promise<Holding> {
     documents: held.rows ?? held.documents ?? 0,
     bytes: held.heapBytes + (held.vectorBytes ?? 0) + (held.rowBytes ?? 0),
   }));
-  return { documents, shards };
+  return { documents, vertices: 0, edges: 0, shards };
+}
+
+async function holdingOfGraph(opening: Promise<Graph>): Promise<Holding> {
+  const graph = await opening;
+  const status = await graph.status({ timeoutMs: TIMEOUT_MS });
+  return {
+    documents: 0,
+    vertices: status.reduce((sum, { vertices }) => sum + vertices, 0),
+    edges: status.reduce((sum, { edges }) => sum + edges, 0),
+    shards: status.map(({ edgeBytes }) => ({ documents: 0, bytes: edgeBytes })),
+  };
 }
 
 /** Asks every collection what it holds and puts everything together; each shard's part becomes its member's metrics. */
 export async function gatherStats(
   topology: NodeTopology,
-  vectors: VectorCatalog,
-  texts: TextCatalog,
+  { vectors, texts, graphs }: ClusterCollections,
   ticks: Readonly<Record<string, number>>,
 ): Promise<ClusterStats> {
   const snapshot = topology.current;
   const { nodes, healthyNodes, shards, healthyShards } = topology.membership.counts();
-  const names = [...vectors.names(), ...texts.names()];
+  const names = [...vectors.names(), ...texts.names(), ...graphs.names()];
   const holdings = await Promise.allSettled([
     ...vectors.names().map((name) => holdingOf(vectors.open(name, undefined))),
     ...texts.names().map((name) => holdingOf(texts.open(name, undefined))),
+    ...graphs.names().map((name) => holdingOfGraph(graphs.open(name, undefined))),
   ]);
   const held = holdings.flatMap((entry) => (entry.status === "fulfilled" ? [entry.value] : []));
   const missing = names.filter((_, at) => holdings[at]?.status === "rejected"); // dropped meanwhile, or a shard is silent
-  const documents = held.reduce((sum, holding) => sum + holding.documents, 0);
+  const total = (of: "documents" | "vertices" | "edges"): number => held.reduce((sum, holding) => sum + holding[of], 0);
   let bytes = 0;
   for (let shard = 0; shard < snapshot.shards; shard++) {
     const parts = held.map((holding) => holding.shards[shard] ?? { documents: 0, bytes: 0 });
@@ -131,9 +155,34 @@ export async function gatherStats(
     vshards: snapshot.vshards,
     replicationFactor: snapshot.replicationFactor,
     collections: names.length,
-    documents,
+    documents: total("documents"),
+    vertices: total("vertices"),
+    edges: total("edges"),
     bytes,
     ticks,
     missing,
+  };
+}
+
+/** Counters and states of one node. */
+export async function gatherInfo(
+  { topologyEpoch, shards, vshards }: TopologySnapshot,
+  { arena, regions }: ClusterMemory,
+  client: ClientThread,
+  control: ControlPlane,
+  collections: { names(): readonly string[] },
+  storage?: { documentsFailure(shard: number): ShardloomError | undefined },
+): Promise<ClusterInfo> {
+  const stats = await control.stats(WORKER_TIMEOUT_MS);
+  return {
+    topology: { topologyEpoch, shards, vshards },
+    memory: arena.stats(),
+    regions: regions.list().length,
+    client: client.plane.stats(),
+    workers: control.heartbeats().map((beat, at) => {
+      const documentsFailure = storage?.documentsFailure(beat.shard);
+      return { ...beat, stats: stats[at], ...(documentsFailure === undefined ? {} : { documentsFailure }) };
+    }),
+    collections: collections.names(),
   };
 }

@@ -6,175 +6,155 @@
  */
 import { EventEmitter } from "node:events";
 import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import type { Graph } from "../actors/graph/client-graph.ts";
+import type { GraphOptions } from "../actors/graph/graph-options.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
-import { TextCatalog } from "../actors/text/text-catalog.ts";
 import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
-import { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
-import { Arena, createArena } from "../native-bridge/arena.ts";
-import { compileKernels, Kernels } from "../native-bridge/kernels.ts";
-import { RegionTable } from "../native-bridge/region-table.ts";
+import type { Arena } from "../native-bridge/arena.ts";
+import type { RegionTable } from "../native-bridge/region-table.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { ClientThread } from "./client-thread.ts";
+import { type AuditOptions, type AuditReport, auditCopies } from "./cluster-audit.ts";
+import { type BackupOptions, type BackupReport, snapshotCluster } from "./cluster-backup.ts";
 import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
+import { ClusterCollections } from "./cluster-collections.ts";
+import { startReal } from "./cluster-environment.ts";
+import { createMapKeeper, handOver, keepMap } from "./cluster-leases.ts";
+import { type ClusterMemory, createClusterMemory } from "./cluster-memory.ts";
+import { type NodePlace, OtherNodes, rowsOf, shardCounts, topologyOf } from "./cluster-nodes.ts";
 import {
   type ClusterOptions,
   callDefaults,
   type ResolvedClusterOptions,
   resolveClusterOptions,
 } from "./cluster-options.ts";
-import { type ClusterStats, gatherStats } from "./cluster-stats.ts";
-import { createWorkers } from "./cluster-workers.ts";
+import { type RestoreOptions, type RestoreReport, restoreBackup } from "./cluster-restore.ts";
+import { type ClusterStats, gatherInfo, gatherStats } from "./cluster-stats.ts";
+import { ClusterStorage, environmentOf, releasing, storedPlace } from "./cluster-storage.ts";
+import type { CloseOptions, ClusterEnvironment, ClusterEvents, ClusterInfo } from "./cluster-types.ts";
+import { createWorkers, realPlatform } from "./cluster-workers.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
-import type { WorkerLost, WorkerRestarted } from "./plane/control-types.ts";
-import { NodeTopology, type PlacementChange } from "./plane/node-topology.ts";
-import type { ShardStats } from "./plane/shard-task.ts";
+import type { MapKeeper } from "./plane/map-keeper.ts";
+import type { LinkStats } from "./plane/node-links.ts";
+import type { NodeTopology, PlacementChange } from "./plane/node-topology.ts";
+import type { Platform } from "./plane/platform.ts";
 import type { AdmissionStats } from "./routing/admission.ts";
-import type { RequesterStats } from "./routing/requester.ts";
-import { systemClock } from "./runtime/clock.ts";
-import { systemRandom } from "./runtime/random.ts";
-import { systemScheduler } from "./runtime/scheduler.ts";
 import type { Member } from "./topology/member.ts";
 import { shardId } from "./topology/member.ts";
-import type { MemberChange, Membership } from "./topology/membership.ts";
+import type { Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
 import { createReplicaBlock } from "./topology/replica-table.ts";
 import { Session } from "./topology/session.ts";
 import { ownerOf, type TopologySnapshot, vshardOfActor, vshardOfId } from "./topology/snapshot.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
 
-/** Lifecycle events of a cluster. */
-export interface ClusterEvents {
-  /** A worker died, hung or was quarantined; what it held failed with `error`. */
-  "worker-lost": [WorkerLost];
-  /** A replacement serves: vector collections are whole, user actors start from their initial state. */
-  "worker-restarted": [WorkerRestarted];
-  /** A shard's worker died too often and is not replaced any more. */
-  "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
-  /** A node or shard entered a state: joining, up, suspect, down, draining, removed. */
-  "member-changed": [MemberChange];
-}
-
-/** How {@link Cluster.close} ends the workers. */
-export interface CloseOptions {
-  /** How long to wait for requests in flight and native calls, in ms. @default 10000 */
-  readonly timeoutMs?: number;
-  /** Terminate workers that hang in JavaScript. One inside a native call is waited for in any case. @default true */
-  readonly force?: boolean;
-}
-
-/** Counters of a whole cluster. */
-export interface ClusterInfo {
-  readonly topology: { readonly topologyEpoch: number; readonly shards: number; readonly vshards: number };
-  readonly memory: ReturnType<Arena["stats"]>;
-  readonly regions: number;
-  readonly client: RequesterStats;
-  readonly workers: readonly (ReturnType<ControlPlane["heartbeats"]>[number] & {
-    readonly stats: ShardStats | undefined;
-  })[];
-  readonly collections: readonly string[];
-}
-
-/** How long `info` waits for a worker's counters. */
-const STATS_TIMEOUT_MS = 500;
-/** Owner number of regions that the main thread registers. */
-const MAIN_OWNER = 0xffff;
-
 /** A running cluster on this machine. */
 export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposable {
   readonly options: ResolvedClusterOptions;
   readonly #topology: NodeTopology;
   readonly #replicas: SharedArrayBuffer;
-  readonly #arena: Arena;
-  readonly #kernels: Kernels;
-  readonly #regions: RegionTable;
+  readonly #memory: ClusterMemory;
+  readonly #place: NodePlace;
+  readonly #others: OtherNodes | undefined;
   readonly #client: ClientThread;
   readonly #control: ControlPlane;
-  readonly #vectors: VectorCatalog;
-  readonly #texts: TextCatalog;
-  readonly #compiled: WebAssembly.Module;
+  readonly #keeper: MapKeeper | undefined;
+  readonly #collections: ClusterCollections;
+  readonly #storage: ClusterStorage | undefined;
+  readonly #platform: Platform;
   readonly #ports: ClusterPorts;
   #actors: ActorTable = [];
   #router: ActorRouter | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: ResolvedClusterOptions) {
+  private constructor(environment: ClusterEnvironment, options: ResolvedClusterOptions, storage?: ClusterStorage) {
     super();
     this.options = options;
-    const { workers: shards, vshards, replicationFactor, zones, suspectMs, downMs } = options;
-    this.#topology = new NodeTopology({
-      clock: systemClock,
-      scheduler: systemScheduler,
-      shards,
-      vshards,
-      replicationFactor,
-      zones,
-      suspectMs,
-      downMs,
-    });
-    this.#replicas = createReplicaBlock(this.topology);
-    const memory = createArena({ capacityBytes: options.memoryBytes });
-    const kernels = compileKernels();
-    this.#arena = new Arena(memory);
-    this.#kernels = new Kernels(kernels, this.#arena, undefined, MAIN_OWNER);
-    this.#regions = new RegionTable(
-      this.#arena,
-      MAIN_OWNER,
-      () => systemRandom.u32(),
-      () => systemClock.nowMs(),
-    );
+    this.#storage = storage;
+    this.#platform = environment.platform;
+    const { platform, nodes } = environmentOf(environment, storage);
+    const place = storedPlace(nodes, options, storage);
+    this.#place = place;
+    this.#topology = topologyOf(nodes, options, place, platform.runtime);
+    if (nodes !== undefined) this.#others = new OtherNodes(nodes, platform.runtime, this.#topology);
+    this.#replicas = createReplicaBlock(this.topology, (shard) => !place.own.includes(shard));
+    this.#memory = createClusterMemory(options.memoryBytes, platform.runtime, platform.kernels);
+    const { shared: memory, compiled } = this.#memory;
     this.#client = new ClientThread({
-      name: "main",
+      name: `${place.threads}main`,
+      runtime: platform.runtime,
       topology: this.#topology.shared,
       replicas: this.#replicas,
       defaults: callDefaults(options),
       admission: options.admission,
       spinLimitUs: options.spinLimitUs,
     });
-    this.#vectors = new VectorCatalog({
+    this.#collections = new ClusterCollections({
       coordinator: this.#client.coordinator,
-      arena: this.#arena,
-      kernels: this.#kernels,
+      memory: this.#memory,
+      ownShards: place.own,
+      store: storage?.collections,
+      hasRows: rowsOf(this.#topology.shared, this.#replicas),
       assertOpen: () => this.#assertOpen(),
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#topology.on("change", (change) => this.emit("member-changed", change));
-    this.#texts = new TextCatalog({ coordinator: this.#client.coordinator, assertOpen: () => this.#assertOpen() });
-    this.#compiled = kernels;
-    this.#control = createWorkers(options, {
+    this.#control = createWorkers(platform, options, place, {
+      ...(this.#others === undefined ? {} : { links: this.#others.links }),
       topology: this.#topology.block,
       replicas: this.#replicas,
       memory,
-      kernels,
-      recover: (shard) => [...this.#vectors.recoverTasks(shard), ...this.#texts.recoverTasks(shard)],
+      kernels: compiled,
+      recover: (shard) => this.#collections.recoverTasks(shard),
+      ...(storage === undefined ? {} : { storage: () => storage.task() }),
     });
     this.#followWorkers();
-    this.#ports = new ClusterPorts(this.#control, this.#vectors, this.#texts);
+    this.#keeper = createMapKeeper(platform.runtime, nodes, options, this.#topology, this.#replicas, storage);
+    if (this.#keeper !== undefined) keepMap(this.#keeper, this.#topology, this.#control, this.#others?.links);
+    this.#ports = new ClusterPorts(place.threads, this.#control, this.#collections);
+  }
+
+  /** Starts a cluster. Resolves when every worker serves. @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_MODULE_NOT_LOADED`, `ERR_TIMEOUT`. */
+  static start(options: ClusterOptions = {}): Promise<Cluster> {
+    return startReal(options, (environment) => Cluster.startOn(environment, options));
   }
 
   /**
-   * Starts a cluster: memory, worker threads, actors. Resolves when every worker serves.
-   *
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_MODULE_NOT_LOADED`, `ERR_TIMEOUT`.
+   * Makes a node's directory of a backup, and sees that a cluster on it has what the backup says.
+   * @param into Must be empty, or missing.
+   * @throws {ShardloomError} `ERR_NO_FILE`, `ERR_FILE_EXISTS`, `ERR_CORRUPT`, `ERR_ABORTED`.
    */
-  static async start(options: ClusterOptions = {}): Promise<Cluster> {
-    const cluster = new Cluster(resolveClusterOptions(options));
+  static restore(from: string, into: string, options: RestoreOptions = {}): Promise<RestoreReport> {
+    return restoreBackup(realPlatform(), from, into, options, (cluster) => Cluster.start(cluster));
+  }
+
+  /** As {@link start}, on threads, time and chance that are given: how a simulated world makes its nodes. */
+  static async startOn(environment: ClusterEnvironment, options: ClusterOptions = {}): Promise<Cluster> {
+    const resolved = resolveClusterOptions(options, shardCounts(environment.nodes));
+    const storage = await ClusterStorage.open(environment, resolved);
+    const cluster = await releasing(storage, () => new Cluster(environment, resolved, storage));
     try {
       cluster.#topology.follow(cluster.#control);
-      const [first] = await cluster.#control.start(cluster.#client);
+      await cluster.#keeper?.start(cluster.options.startTimeoutMs);
+      await storage?.vetDocuments(cluster.#place.own);
+      const ready = await cluster.#control.start(cluster.#client);
+      storage?.keepDocuments(cluster.#place.own);
       cluster.#topology.publish();
-      cluster.#actors = first?.actors ?? [];
+      cluster.#actors = ready[0]?.actors ?? [];
       cluster.#router = new ActorRouter({
         coordinator: cluster.#client.coordinator,
         codec: createValueCodec(),
         table: cluster.#actors,
       });
+      await cluster.#collections.reopen(cluster.#place.own, ready);
+      cluster.#others?.start(cluster.#actors, cluster.#replicas, cluster.#control, cluster.options.suspectMs);
     } catch (error) {
       await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
       throw error;
@@ -184,48 +164,49 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /**
    * Opens a collection of vectors, creating it when it is new and `options` are given.
-   *
    * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
    */
   vectors(name: string, options?: VectorCollectionOptions): Promise<VectorCollection> {
-    return this.#vectors.open(name, options);
+    return this.#collections.vectors.open(name, options);
   }
 
   /** Drops a collection and frees its regions. @returns whether it existed */
   dropVectors(name: string): Promise<boolean> {
-    return this.#vectors.drop(name);
+    return this.#collections.vectors.drop(name);
   }
 
-  /**
-   * Opens a collection of texts, creating it when it is new and `options` are given.
-   *
-   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
-   */
+  /** As {@link vectors}, of texts. */
   text(name: string, options?: TextCollectionOptions): Promise<TextCollection> {
-    return this.#texts.open(name, options);
+    return this.#collections.texts.open(name, options);
   }
 
-  /** Drops a collection of texts and frees its regions. @returns whether it existed */
+  /** As {@link dropVectors}, of texts. */
   dropText(name: string): Promise<boolean> {
-    return this.#texts.drop(name);
+    return this.#collections.texts.drop(name);
+  }
+
+  /** Opens a graph, creating it when it is new. @throws {ShardloomError} `ERR_COLLECTION_MISMATCH`; `ERR_UNAVAILABLE` with several nodes. */
+  graph(name: string, options?: GraphOptions): Promise<Graph> {
+    return this.#collections.graphs.open(name, options);
+  }
+
+  /** Drops a graph. @returns whether it existed */
+  dropGraph(name: string): Promise<boolean> {
+    return this.#collections.graphs.drop(name);
   }
 
   /**
    * A reference to the virtual actor of a definition and a key; it is activated by its first message.
-   *
    * @throws {ShardloomError} `ERR_UNKNOWN_ACTOR` when the definition's module was not given to `Cluster.start`.
    */
   actor<D extends AnyActorDefinition>(definition: D, key: string): ActorRef<D> {
     this.#assertOpen();
-    const router = this.#router as ActorRouter;
-    router.assertKnown(definition.name);
-    return createActorRef(definition, key, router);
+    this.#router?.assertKnown(definition.name);
+    return createActorRef(definition, key, this.#router as ActorRouter);
   }
 
   /**
-   * Opens a tick barrier, creating it when it is new and `options` are given. Its members may live on any threads.
-   *
-   * @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
+   * Opens a tick barrier, creating it when it is new and options are given. Its members may live on any threads. @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
    */
   async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
     this.#assertOpen();
@@ -267,7 +248,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#topology.preview(change);
   }
 
-  /** A session: reads under it see every write under it, whichever copy answers. @param token Of another session, to go on with. */
+  /** A session: reads under it see every write under it. @param token Of another session, to go on with. */
   session(token?: string): Session {
     return token === undefined ? new Session() : Session.parse(token);
   }
@@ -275,43 +256,39 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   /** One-sided access to any registered region, from this thread. */
   reader(): Verbs {
     this.#assertOpen();
-    return new Verbs(this.#arena);
+    return new Verbs(this.#memory.arena);
   }
 
   /** The memory that regions lie in. */
   get arena(): Arena {
-    return this.#arena;
+    return this.#memory.arena;
   }
 
   /** Registers regions of this thread's own, for workers and other readers. */
   get regions(): RegionTable {
-    return this.#regions;
+    return this.#memory.regions;
   }
 
-  /**
-   * A port with which one other thread of this process uses the cluster: send it there with its `transferList` and call
-   * `connect(port)`.
-   */
+  /** A port with which one other thread uses the cluster: send it there with its `transferList` and call `connect(port)`. */
   port(): Promise<ClusterPort> {
     this.#assertOpen();
-    const { spinLimitUs } = this.options;
-    const { memory } = this.#arena;
+    const { shared: memory, compiled: kernels } = this.#memory;
     return this.#ports.create({
       memory,
-      kernels: this.#compiled,
+      kernels,
       topology: this.#topology.block,
       replicas: this.#replicas,
       actors: this.#actors,
       defaults: callDefaults(this.options),
       admission: this.options.admission,
-      spinLimitUs,
+      spinLimitUs: this.options.spinLimitUs,
     });
   }
 
   /** Who is there, how healthy it is, how much it holds. */
   async clusterStats(): Promise<ClusterStats> {
     this.#assertOpen();
-    return gatherStats(this.#topology, this.#vectors, this.#texts, await this.#client.barriers.ticks());
+    return gatherStats(this.#topology, this.#collections, await this.#client.barriers.ticks());
   }
 
   /** What this thread has planned, sent, retried, hedged and refused. Costs no message. */
@@ -320,19 +297,43 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#client.stats();
   }
 
+  /** What this node has sent to each other node, and what became of it. Costs no message. */
+  linkStats(): readonly LinkStats[] {
+    return this.#others?.links.stats() ?? [];
+  }
+
+  /**
+   * Whether all copies that this node has hold the same, by hash; those behind are given time. Of several nodes: `mergeAudits` of all.
+   * @throws {ShardloomError} `ERR_ABORTED`.
+   */
+  async audit(options?: AuditOptions): Promise<AuditReport> {
+    this.#assertOpen();
+    const parts = {
+      ...this.#platform.runtime,
+      control: this.#control,
+      topology: () => this.topology,
+      ownShards: this.#place.own,
+    };
+    return auditCopies(parts, options);
+  }
+
+  /**
+   * Copies everything that this node has on disk into an empty directory, while it serves. {@link restore} makes a directory of it again.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` without the option `directory`, `ERR_FILE_EXISTS`, `ERR_ABORTED`; then there is no backup.
+   */
+  async snapshot(target: string, options?: BackupOptions): Promise<BackupReport> {
+    this.#assertOpen();
+    return snapshotCluster(
+      { platform: this.#platform, control: this.#control, storage: this.#storage },
+      target,
+      options,
+    );
+  }
+
   /** Counters and states of everything. A worker that does not answer has no `stats`. */
   async info(): Promise<ClusterInfo> {
     this.#assertOpen();
-    const { topologyEpoch, shards, vshards } = this.topology;
-    const stats = await this.#control.stats(STATS_TIMEOUT_MS);
-    return {
-      topology: { topologyEpoch, shards, vshards },
-      memory: this.#arena.stats(),
-      regions: this.#regions.list().length,
-      client: this.#client.plane.stats(),
-      workers: this.#control.heartbeats().map((beat) => ({ ...beat, stats: stats[beat.shard] })),
-      collections: [...this.#vectors.names(), ...this.#texts.names()],
-    };
+    return gatherInfo(this.topology, this.#memory, this.#client, this.#control, this.#collections, this.#storage);
   }
 
   /** What every worker is doing, read from shared memory without a message. */
@@ -342,11 +343,10 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /**
    * Stops everything. Idempotent; a second call joins the first.
-   *
    * @throws {ShardloomError} `ERR_TIMEOUT` when a worker would not stop; calling again tries again.
    */
   close(options: CloseOptions = {}): Promise<void> {
-    this.#closing ??= this.#close(options.timeoutMs ?? 10_000, options.force ?? true).catch((error: unknown) => {
+    this.#closing ??= this.#close(options).catch((error: unknown) => {
       this.#closing = undefined;
       throw error;
     });
@@ -357,20 +357,25 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     await this.close();
   }
 
-  async #close(timeoutMs: number, force: boolean): Promise<void> {
+  async #close({ timeoutMs = 10_000, force = true, handOverMs = 0 }: CloseOptions): Promise<void> {
+    if (this.#keeper !== undefined && handOverMs > 0)
+      await handOver(this.#keeper, this.#topology, this.#replicas, this.#platform.runtime, handOverMs);
     this.#topology.close();
+    this.#keeper?.close();
+    this.#others?.stop();
     this.#client.close();
     this.#ports.close();
     await this.#control.close({ timeoutMs, force });
-    this.#kernels.close();
+    this.#others?.close();
+    this.#memory.kernels.close();
+    await this.#storage?.close();
   }
 
   #followWorkers(): void {
     this.#control.on("worker-lost", (event) => this.emit("worker-lost", event));
     this.#control.on("worker-down", (event) => this.emit("worker-down", event));
     this.#control.on("worker-restarted", (event) => {
-      this.#vectors.recovered(event.shard, event.ready.recovered);
-      this.#texts.recovered(event.shard, event.ready.recovered);
+      this.#collections.recovered(event.shard, event.ready.recovered);
       this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
@@ -384,8 +389,9 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   }
 
   #checkedShard(shard: number): number {
-    if (Number.isInteger(shard) && shard >= 0 && shard < this.options.workers) return shard;
-    throw invalidArgument("change member", "shard", `an integer between 0 and ${this.options.workers - 1}`, shard);
+    const { own } = this.#place;
+    if (own.includes(shard)) return shard;
+    throw invalidArgument("change member", "shard", `one of this node's, ${own.join(", ")}`, shard);
   }
 
   #assertOpen(): void {

@@ -20,6 +20,8 @@ export const ERROR_CODES = {
   ERR_DUPLICATE_ID: { retryable: false },
   /** No collection of that name, or it was dropped. */
   ERR_UNKNOWN_COLLECTION: { retryable: false },
+  /** No vertex of that key in the graph; `details` has the key. */
+  ERR_UNKNOWN_VERTEX: { retryable: false },
   /** The collection exists with other dimensions, metric or element type. */
   ERR_COLLECTION_MISMATCH: { retryable: false },
   /** No actor of that name, or no handler of that name on it. */
@@ -32,8 +34,24 @@ export const ERROR_CODES = {
   ERR_TRUNCATED: { retryable: false },
   /** A file is of no format that the reader knows, or of the wrong one. */
   ERR_UNSUPPORTED_FORMAT: { retryable: false },
+  /** No file or directory of that name. */
+  ERR_NO_FILE: { retryable: false },
+  /** A file or directory of that name is there already. */
+  ERR_FILE_EXISTS: { retryable: false },
+  /** The disk has no room; of a write, a part from its beginning may be in the file. */
+  ERR_DISK_FULL: { retryable: false },
+  /** The file, directory or disk cannot be written. */
+  ERR_READ_ONLY: { retryable: false },
+  /** The disk failed; after a failed sync nothing is known of what was written since the last good one. */
+  ERR_IO: { retryable: false },
+  /** A directory is open in another process, or by another cluster of this one; `details` says by whom. */
+  ERR_DIRECTORY_IN_USE: { retryable: true },
+  /** A directory belongs to another cluster or node, or was made for another number of shards. */
+  ERR_DIRECTORY_MISMATCH: { retryable: false },
   /** The peer speaks another envelope version or structure table. */
   ERR_VERSION_MISMATCH: { retryable: false },
+  /** A certificate, a node's name or a join token is not one that this side trusts: another authority's, expired, another's, used. */
+  ERR_UNTRUSTED: { retryable: false },
   /** A record is larger than the ring admits, or a payload larger than the envelope admits. */
   ERR_RECORD_TOO_LARGE: { retryable: false },
   /** The arena has no free range of that size. */
@@ -72,8 +90,14 @@ export const ERROR_CODES = {
   ERR_RESTART_BUDGET: { retryable: false },
   /** A module given by URL cannot be found or loaded, or exports no actor. */
   ERR_MODULE_NOT_LOADED: { retryable: false },
+  /** Code in a simulated world reached for real time, chance or I/O; `details` has the call and its site. */
+  ERR_SIMULATION_ESCAPE: { retryable: false },
+  /** A workload threw, or gave what a workload must not give; `cause` has its error, `details` the workload and the operation. */
+  ERR_WORKLOAD_FAILED: { retryable: false },
   /** The object was closed. */
   ERR_CLOSED: { retryable: false },
+  /** A recorded run breaks a rule that it was checked against; `details` names the rules. */
+  ERR_VIOLATION: { retryable: false },
   /** A broken invariant of Shardloom itself. */
   ERR_INTERNAL: { retryable: false },
 } as const;

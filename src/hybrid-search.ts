@@ -61,6 +61,8 @@ export interface HybridHit {
 export interface HybridSearchResult {
   readonly hits: readonly HybridHit[];
   readonly completeness: { readonly text: Completeness; readonly vector: Completeness };
+  /** How far the answer may be behind the primaries, in ms, at the most; see the searches that it is made of. */
+  readonly stalenessMs: number;
   /** When it was asked for. */
   readonly explain?: { readonly text: TextExplanation; readonly vector: Explanation };
 }
@@ -110,8 +112,9 @@ export async function hybridSearch(
       vector: inVector,
     }));
     const completeness = { text: byText.completeness, vector: byVector.completeness };
-    if (byText.explain === undefined || byVector.explain === undefined) return { hits, completeness };
-    return { hits, completeness, explain: { text: byText.explain, vector: byVector.explain } };
+    const stalenessMs = Math.max(byText.stalenessMs, byVector.stalenessMs);
+    if (byText.explain === undefined || byVector.explain === undefined) return { hits, completeness, stalenessMs };
+    return { hits, completeness, stalenessMs, explain: { text: byText.explain, vector: byVector.explain } };
   } catch (error) {
     failure.abort(error);
     throw error;

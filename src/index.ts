@@ -4,7 +4,40 @@
 
 export { type DriveOptions, drive, type TickReport } from "../actors/barrier/drive.ts";
 export type { CallOptions, PlainReadOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
-export type { ExplainedPlan, Explanation } from "../actors/planned-read.ts";
+export type {
+  DecayOptions,
+  DecayResult,
+  DecayRule,
+  TickDecay,
+  TickDecayOptions,
+} from "../actors/graph/client-decay.ts";
+export type { VertexHolder } from "../actors/graph/client-ghosts.ts";
+export type { Graph, GraphShardStatus } from "../actors/graph/client-graph.ts";
+export type {
+  GraphBatch,
+  GraphEdge,
+  GraphEdgeColumns,
+  GraphEdges,
+  GraphLoadOptions,
+  GraphLoadProgress,
+} from "../actors/graph/client-load.ts";
+export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
+export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
+export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
+export type { CountTrianglesOptions, TraversalLimits } from "../actors/graph/client-traversal.ts";
+export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
+export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
+export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
+export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";
+export type { KHopOptions, KHopResult } from "../actors/graph/traversal/k-hop.ts";
+export type { Motif, MotifEdge } from "../actors/graph/traversal/motif-pattern.ts";
+export type { MotifMatch, MotifOptions, MotifResult } from "../actors/graph/traversal/motif-search.ts";
+export type { ShortestPath, ShortestPathOptions } from "../actors/graph/traversal/shortest-path.ts";
+export type { TriangleCount } from "../actors/graph/traversal/triangle-count.ts";
+export type { VertexKey } from "../actors/graph/vertex-key.ts";
+export { defineVertexProgram, type VertexContext, type VertexProgram } from "../actors/graph/vertex-program.ts";
+export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
+export type { Collaboration, ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type {
   StoredText,
@@ -22,6 +55,7 @@ export type { TextShardStatus } from "../actors/text/text-replies.ts";
 export type {
   GetOptions,
   LoadProgress,
+  SearchFallback,
   SearchOptions,
   SearchResult,
   StoredDocument,
@@ -31,7 +65,7 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
-export type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
+export type { StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
 export { RegionTable } from "../native-bridge/region-table.ts";
@@ -48,10 +82,23 @@ export type {
   TickBarrier,
 } from "./actor/tick-barrier.ts";
 export type { AdmissionLimits } from "./client-thread.ts";
-export { type CloseOptions, Cluster, type ClusterEvents, type ClusterInfo } from "./cluster.ts";
+export { Cluster } from "./cluster.ts";
+export {
+  type AuditedCopy,
+  type AuditedVshard,
+  type AuditOptions,
+  type AuditReport,
+  type CopyVerdict,
+  mergeAudits,
+} from "./cluster-audit.ts";
+export type { BackupOptions, BackupProgress, BackupReport } from "./cluster-backup.ts";
 export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
+export type { NatsStorage } from "./cluster-nats-options.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
+export type { RestoreOptions, RestoreReport } from "./cluster-restore.ts";
 export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";
+export type { CloseOptions, ClusterEvents, ClusterInfo } from "./cluster-types.ts";
+export type { NodeAddress, NodeOptions } from "./cluster-wire.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
 export {
   type HybridHit,

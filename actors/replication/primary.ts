@@ -5,29 +5,33 @@
  * answered when enough of them have applied it. So no copy has what its primary may not have, and a head without its LSN tells a
  * successor that its rows may hold half a write. It takes them as they are (the write was never acknowledged) and fills the copies.
  *
- * Invariant: an LSN is never given out twice, also not by a successor: it goes on above the head in the replica table.
+ * A node that starts again has lost all this, and a shard that another one's vshards are given to never had it: they get it from the
+ * copies first (refill.ts), and serve none of these vshards before. One that a newer map gives to another shard is left at once; what
+ * waits for its copies is in doubt.
+ *
+ * Invariant: an LSN is never given out twice, also not by a successor: it goes on above the head in the replica table, or when there is none
+ * of this term above all that the terms before can have given out. A write is acknowledged only while the node's lease is good.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
-import type { Timer } from "../../src/runtime/scheduler.ts";
 import { MemoryLog } from "../../src/store/memory-log.ts";
-import { NO_SHARD, type TopologySnapshot } from "../../src/topology/snapshot.ts";
-import type { HeldReply, ReplicatedEngine, SnapshotPart } from "../engine.ts";
-import type { CopiesOptions } from "./copies.ts";
-import { answer, expire, OwnedVshard, type WaitingWrite } from "./owned-vshard.ts";
-import { ReplicaLink, type ReplicaLinkOptions } from "./replica-link.ts";
-import { MESSAGE_OVERHEAD_BYTES } from "./replica-messages.ts";
-import { type EffectLog, type PendingEffect, PendingWrite, type ReplicatedWrites } from "./replicated-write.ts";
-
-/** What a primary works with. */
-export interface PrimaryOptions
-  extends CopiesOptions,
-    Pick<ReplicaLinkOptions, "clock" | "scheduler" | "requestTimeoutMs" | "requester"> {
-  readonly incarnation: number;
-  /** Bytes of all logs of this shard; a copy that lacks more gets a snapshot. @default 64 MiB */
-  readonly logBytes?: number;
-  /** Entries of each vshard's log. @default 4096 */
-  readonly logEntries?: number;
-}
+import { baseLsn, nodeIncarnationOf } from "../../src/topology/member.ts";
+import { sameMap, type TopologySnapshot, vshardOfHash } from "../../src/topology/snapshot.ts";
+import type { HeldReply } from "../engine.ts";
+import { partsOf } from "../snapshot-parts.ts";
+import { Arrivals, peersOf } from "./arrivals.ts";
+import { answer, OwnedVshard } from "./owned-vshard.ts";
+import type { PrimaryOptions } from "./primary-options.ts";
+import { ReplicaLink } from "./replica-link.ts";
+import { MESSAGE_OVERHEAD_BYTES, type ReplicaSource, sourceOf } from "./replica-messages.ts";
+import {
+  type EffectLog,
+  effectEntry,
+  type PendingEffect,
+  PendingWrite,
+  type ReplicatedWrites,
+} from "./replicated-write.ts";
+import { Unsettled } from "./unsettled.ts";
+import { notLogged, WaitingAnswers } from "./waiting-answers.ts";
 
 const LOG_BYTES: number = 64 * 1024 * 1024;
 /** One vshard may have as much before the others do. */
@@ -36,23 +40,49 @@ const MIN_LOG_BYTES: number = 256 * 1024;
 const ENTRY_BYTES = 256;
 /** Part of the limit that may be appended before the logs are measured again. */
 const MEASURE_SHARE = 0.125;
-/** Part of the time left, and most of it, that is kept for an ERR_QUORUM to reach the caller before he gives up. */
-const ANSWER_SHARE = 0.1;
-const ANSWER_MS = 50;
+/** Stands for an LSN without a write. */
+const NOTHING = { type: 0, collection: 0, body: new Uint8Array(0) } as const;
 
 export class Primary implements EffectLog, ReplicatedWrites {
   readonly #options: PrimaryOptions;
   readonly #owned: Map<number, OwnedVshard> = new Map();
   readonly #links: Map<number, ReplicaLink> = new Map();
-  readonly #waiting: Set<WaitingWrite> = new Set();
+  readonly #waiting: WaitingAnswers;
+  readonly #unsettled: Unsettled;
+  readonly #refill: Arrivals;
+  readonly #source: ReplicaSource;
   #snapshot: TopologySnapshot | undefined;
   /** Bytes appended since all logs were last measured. */
   #unmeasuredBytes = 0;
-  #timer: Timer | undefined;
-  #timerAtMs: number = Number.POSITIVE_INFINITY;
 
   constructor(options: PrimaryOptions) {
     this.#options = options;
+    this.#unsettled = new Unsettled(options);
+    const { shard, incarnation, scheduler, nowMs, log, lease } = options;
+    this.#waiting = new WaitingAnswers({
+      scheduler,
+      nowMs,
+      log,
+      ...(lease === undefined ? {} : { lease }),
+      onExpired: () => {
+        for (const owned of this.#owned.values()) owned.dropAnswered();
+      },
+    });
+    this.#source = sourceOf(shard, incarnation, () => this.#snapshot?.mapVersion ?? 1);
+    this.#refill = new Arrivals(options, this.#source, {
+      onLeft: (vshard) => this.#leave(vshard),
+      onFilled: (vshard, lsn, exact) => this.#filled(vshard, lsn, exact),
+    });
+    this.#refresh();
+  }
+
+  /** Vshards that this shard has not got yet, see refill.ts: they can be neither read nor written here. */
+  get refilling(): ReadonlySet<number> {
+    this.#refresh();
+    return this.#refill.left;
+  }
+
+  mapChanged(): void {
     this.#refresh();
   }
 
@@ -70,7 +100,16 @@ export class Primary implements EffectLog, ReplicatedWrites {
     return new PendingWrite(this, acks, deadlineAtMs);
   }
 
+  get isWhole(): boolean {
+    return this.#refill.left.size === 0;
+  }
+
+  assertHere(hash: number): void {
+    this.#refill.assertHere(vshardOfHash(this.#options.topology.current(), hash));
+  }
+
   assertWritable(vshard: number, acks: number): void {
+    this.assertHere(vshard);
     const owned = this.#owned.get(vshard);
     if (owned === undefined) {
       const rule = `one whose primary shard ${this.#options.shard} is`;
@@ -80,18 +119,49 @@ export class Primary implements EffectLog, ReplicatedWrites {
     if (acks > copies) throw invalidArgument("write", "acks", `at most the ${copies} copies of vshard ${vshard}`, acks);
   }
 
-  append({ vshard, type, collection, body }: PendingEffect): number {
+  append(
+    effects: readonly PendingEffect[],
+    onPublished?: () => void,
+  ): { readonly lsns: readonly number[]; readonly position: number } {
+    const { log } = this.#options;
+    log?.assertRoom(effects.reduce((sum, { body }) => sum + body.length + ENTRY_BYTES, 0));
+    const lsns = effects.map((effect) => this.#append(effect));
+    onPublished?.();
+    if (log === undefined) return { lsns, position: 0 };
+    const entries = effects.map((effect, at) => effectEntry(effect, lsns[at] as number, this.#termOf(effect.vshard)));
+    const position = log.append(entries);
+    for (const { vshard } of effects) this.#unsettled.written(this.#owned.get(vshard) as OwnedVshard, position);
+    return { lsns, position };
+  }
+
+  #append({ vshard, type, collection, body }: PendingEffect): number {
     const { table, nowMs } = this.#options;
     const { log, copies } = this.#owned.get(vshard) as OwnedVshard;
     const atMs = nowMs();
     const lsn = log.head + 1;
     for (const [peer, copy] of copies)
       if (copy.acked === lsn - 1 || lsn === 1) table.publishMissing(vshard, peer, lsn, atMs);
-    table.publishHead(vshard, lsn, atMs);
+    this.#publishHead(vshard, lsn, atMs);
     log.append({ type, collection, body }, atMs);
+    if (copies.size === 0) log.truncateBelow(lsn + 1);
     this.#unmeasuredBytes += body.length + ENTRY_BYTES;
     this.#boundLogs();
     return lsn;
+  }
+
+  stateOf(vshard: number): { readonly lsn: number; readonly position: number } {
+    const owned = this.#owned.get(vshard) as OwnedVshard;
+    return { lsn: owned.log.head, position: owned.undurable };
+  }
+
+  mustWait({ written, acks, position }: PendingWrite): boolean {
+    return written !== undefined && (acks > 1 || position > (this.#options.log?.durable ?? 0));
+  }
+
+  /** The shard's log has come further, or has failed. */
+  logChanged(): void {
+    this.#unsettled.logChanged();
+    this.#waiting.logChanged();
   }
 
   /** Bytes of all logs. Cost: O(vshards). */
@@ -115,39 +185,43 @@ export class Primary implements EffectLog, ReplicatedWrites {
     const { written } = write;
     if (written === undefined) return;
     const { table, shard } = this.#options;
-    const waiting = held === undefined ? undefined : this.#wait(write, held, body ?? new Uint8Array(0));
+    const { acks, deadlineAtMs } = write;
+    const waiting =
+      held === undefined ? undefined : this.#waiting.add("write", acks, held, body ?? new Uint8Array(0), deadlineAtMs);
     for (const [at, vshard] of written.vshards.entries()) {
       const owned = this.#owned.get(vshard) as OwnedVshard;
       const lsn = written.lsns[at] as number;
       table.publishApplied(vshard, shard, lsn, owned.log.at(lsn)?.atMs ?? 0);
       for (const peer of owned.copies.keys()) this.#links.get(peer)?.wake(owned);
-      if (waiting !== undefined) owned.wait(lsn, waiting);
+      if (acks > 1) this.#expect(owned, lsn, acks);
+      if (waiting !== undefined) owned.wait(lsn, acks, waiting);
     }
-    if (waiting?.open === 0) answer(waiting);
+    if (waiting !== undefined && this.#waiting.untilDurable(waiting, write.position) && waiting.open === 0)
+      answer(waiting);
     for (const link of this.#links.values()) link.pump();
   }
 
   /** A peer has another worker: brings its copies level. */
   peerAttached(shard: number): void {
     this.#refresh();
+    this.#refill.peerAttached(shard);
     const link = this.#links.get(shard);
     if (link === undefined) return;
     link.attached();
-    if (this.#anyWritten()) link.pump();
+    link.pump(); // also if nothing was written: a copy in a new life has to be told so
   }
 
-  /** Brings all copies level with what this shard's predecessor left. */
+  /** Brings all copies level with what this shard's predecessor left; it may have died while it told one that there is nothing. */
   start(): void {
-    if (this.#anyWritten()) for (const link of this.#links.values()) link.pump();
+    for (const owned of this.#owned.values()) this.#unsettled.found(owned);
+    this.#refill.start();
+    if (this.#options.incarnation > 1 || this.#anyWritten()) for (const link of this.#links.values()) link.pump();
   }
 
   close(): void {
-    this.#timer?.cancel();
+    this.#refill.close();
     for (const link of this.#links.values()) link.close();
-    for (const write of this.#waiting)
-      if (write.open > 0)
-        write.held.fail(new ShardloomError("ERR_CLOSED", "Cannot wait for copies as the shard is closed"));
-    this.#waiting.clear();
+    this.#waiting.close();
   }
 
   #anyWritten(): boolean {
@@ -155,55 +229,28 @@ export class Primary implements EffectLog, ReplicatedWrites {
     return false;
   }
 
-  #wait(write: PendingWrite, held: HeldReply, body: Uint8Array): WaitingWrite {
-    const { nowMs } = this.#options;
-    const left = write.deadlineAtMs - nowMs();
-    const answerByMs =
-      write.deadlineAtMs === 0
-        ? Number.POSITIVE_INFINITY
-        : write.deadlineAtMs - Math.min(ANSWER_MS, Math.max(0, left) * ANSWER_SHARE);
-    // biome-ignore format: one line
-    const waiting: WaitingWrite = { acks: write.acks, held: this.#noting(held, () => waiting), body, answerByMs, open: 0 };
-    this.#waiting.add(waiting);
-    this.#alarm(answerByMs);
-    return waiting;
+  get hasUnsettled(): boolean {
+    return !this.#unsettled.isEmpty;
   }
 
-  /** Takes an answered write off the list. */
-  #noting(held: HeldReply, write: () => WaitingWrite): HeldReply {
-    return {
-      get cancelled() {
-        return held.cancelled;
-      },
-      send: (lengthBytes, fill) => {
-        this.#waiting.delete(write());
-        held.send(lengthBytes, fill);
-      },
-      fail: (error) => {
-        this.#waiting.delete(write());
-        held.fail(error);
-      },
-    };
+  isSettled(vshards: Uint8Array | undefined): boolean {
+    return this.#unsettled.isSettled(vshards);
   }
 
-  #alarm(atMs: number): void {
-    if (atMs >= this.#timerAtMs) return;
-    const { scheduler, nowMs } = this.#options;
-    this.#timer?.cancel();
-    this.#timerAtMs = atMs;
-    this.#timer = scheduler.timer(Math.max(0, atMs - nowMs()), () => this.#expire());
-  }
-
-  #expire(): void {
-    const nowMs = this.#options.nowMs();
-    this.#timerAtMs = Number.POSITIVE_INFINITY;
-    let next = Number.POSITIVE_INFINITY;
-    for (const write of [...this.#waiting]) {
-      if (write.answerByMs <= nowMs) expire(write);
-      else next = Math.min(next, write.answerByMs);
+  settle(vshards: Uint8Array | undefined, held: HeldReply, body: Uint8Array, deadlineAtMs: number): void {
+    const waiting = this.#waiting.add("read", this.#options.acks, held, body, deadlineAtMs);
+    const position = this.#unsettled.wait(vshards, waiting);
+    if (position === Number.POSITIVE_INFINITY) {
+      this.#waiting.fail(waiting, notLogged(this.#options.shard));
+      return;
     }
-    for (const owned of this.#owned.values()) owned.dropAnswered();
-    if (next !== Number.POSITIVE_INFINITY) this.#alarm(next);
+    if (this.#waiting.untilDurable(waiting, position) && waiting.open === 0) answer(waiting);
+  }
+
+  /** Strong reads wait until an LSN has its copies. */
+  #expect(owned: OwnedVshard, lsn: number, acks: number): void {
+    owned.expect(lsn, acks);
+    this.#unsettled.look(owned);
   }
 
   #onAcked(owned: OwnedVshard, peer: number): void {
@@ -211,6 +258,7 @@ export class Primary implements EffectLog, ReplicatedWrites {
     const missing = owned.log.at(acked + 1);
     if (missing !== undefined) this.#options.table.publishMissing(owned.vshard, peer, missing.lsn, missing.atMs);
     owned.onAcked();
+    this.#unsettled.look(owned);
   }
 
   /** Takes a new topology in: which vshards are this shard's, and who holds their copies. */
@@ -218,13 +266,18 @@ export class Primary implements EffectLog, ReplicatedWrites {
     const { topology, shard } = this.#options;
     const snapshot = topology.current();
     if (snapshot === this.#snapshot) return;
-    const changed = this.#snapshot === undefined || !sameCopies(this.#snapshot, snapshot);
+    const changed = this.#snapshot === undefined || !sameMap(this.#snapshot, snapshot);
     this.#snapshot = snapshot;
-    if (!changed || snapshot.replicationFactor === 1) return;
+    if (!changed || (snapshot.replicationFactor === 1 && this.#options.log === undefined)) return;
+    this.#refill.want(snapshot);
     const held = new Map<number, OwnedVshard[]>();
     for (let vshard = 0; vshard < snapshot.vshards; vshard++) {
       if (snapshot.owners[vshard] !== shard) {
-        this.#owned.delete(vshard);
+        this.#leave(vshard);
+        continue;
+      }
+      if (this.#refill.left.has(vshard)) {
+        for (const peer of peersOf(snapshot, vshard)) held.set(peer, held.get(peer) ?? []); // links are there when it is back
         continue;
       }
       const owned = this.#own(vshard);
@@ -238,67 +291,98 @@ export class Primary implements EffectLog, ReplicatedWrites {
     }
     for (const peer of new Set([...held.keys(), ...this.#links.keys()]))
       this.#linkTo(peer).assign(held.get(peer) ?? []);
+    this.#refill.ask();
+    for (const link of this.#links.values()) link.pump();
   }
 
-  #own(vshard: number): OwnedVshard {
+  /** Another shard is the primary of a vshard, or this one is in another term: what waits for its copies is in doubt. */
+  #leave(vshard: number): void {
+    const gone = this.#owned.get(vshard);
+    if (gone === undefined) return;
+    this.#unsettled.delete(gone);
+    this.#owned.delete(vshard);
+    gone.giveUp();
+  }
+
+  /** A vshard is back: its copies are to have what this one has, whatever they have had. */
+  #filled(vshard: number, lsn: number, exact: boolean): void {
+    const { nowMs, topology } = this.#options;
+    // What was written and not found is gone; its LSNs may still be known somewhere, and are not used again.
+    const head = Math.max(baseLsn(this.#termOf(vshard)), lsn + 1);
+    this.#publishHead(vshard, head, nowMs());
+    this.#options.onLevel?.(vshard);
+    const owned = this.#own(vshard, { from: exact ? lsn : head, to: head });
+    // What was here is in the log already, under the LSN that it had.
+    const isLogged = exact && this.#options.isLogged?.(vshard) !== false && this.#logsHead(vshard, head);
+    if (!isLogged) this.#options.onRefilled?.(vshard, head);
+    this.#unsettled.found(owned);
+    for (const peer of peersOf(topology.current(), vshard)) {
+      const link = this.#linkTo(peer);
+      link.add(owned);
+      link.pump();
+    }
+  }
+
+  /** Logs that what a vshard has stands for another LSN. @returns whether the log takes it now */
+  #logsHead(vshard: number, head: number): boolean {
+    try {
+      this.#options.log?.append([effectEntry({ ...NOTHING, vshard }, head, this.#termOf(vshard))]);
+      return true;
+    } catch (error) {
+      if (!ShardloomError.is(error)) throw error;
+      return false;
+    }
+  }
+
+  #publishHead(vshard: number, lsn: number, atMs: number): void {
+    const { table, shard } = this.#options;
+    table.publishHead(vshard, lsn, atMs, shard, this.#snapshot?.terms[vshard]);
+  }
+
+  /** Where nobody counts terms the life of the node is one. */
+  #termOf(vshard: number): number {
+    return Math.max(this.#snapshot?.terms[vshard] ?? 1, nodeIncarnationOf(this.#options.incarnation));
+  }
+
+  /** @param filled Which LSN it was found at, and goes on from, when it has just come here. @default what a predecessor has left */
+  #own(vshard: number, filled?: { readonly from: number; readonly to: number }): OwnedVshard {
     const known = this.#owned.get(vshard);
     if (known !== undefined) return known;
-    const { table, shard, topology, nowMs, logBytes = LOG_BYTES, logEntries: maxEntries } = this.#options;
+    const { table, shard, topology, nowMs, acks, logBytes = LOG_BYTES, logEntries: maxEntries } = this.#options;
     const { vshards, shards } = topology.current();
-    const head = Math.max(table.recoverHead(vshard), table.appliedLsn(vshard, shard), 0);
+    const left = table.hasOwnHead(vshard) ? table.recoverHead(vshard) : 0;
+    const found = filled?.from ?? Math.max(left, table.appliedLsn(vshard, shard), 0);
+    const base = filled?.to ?? baseLsn(this.#termOf(vshard));
+    // What a life before had under way may have LSNs above the last one that is known: they are not used again.
+    const head = Math.max(found, base);
     const maxBytes = Math.max(MIN_LOG_BYTES, Math.floor(logBytes / Math.ceil(vshards / shards)));
     const owned = new OwnedVshard(
       vshard,
       new MemoryLog({ head, maxBytes, ...(maxEntries === undefined ? {} : { maxEntries }) }),
+      head > found ? { from: found, to: head } : undefined,
     );
     // What a predecessor left is the state at its head, see above.
-    table.publishHead(vshard, head, nowMs());
+    this.#publishHead(vshard, head, nowMs());
     table.publishApplied(vshard, shard, head, nowMs());
     this.#owned.set(vshard, owned);
+    // Whether its copies have all of that is known when they have said so.
+    if (head > 0) this.#expect(owned, head, Math.min(acks, peersOf(topology.current(), vshard).length + 1));
     return owned;
   }
 
   #linkTo(peer: number): ReplicaLink {
     const known = this.#links.get(peer);
     if (known !== undefined) return known;
-    const { shard, incarnation, engines } = this.#options;
+    const { engines } = this.#options;
     const link = new ReplicaLink({
       ...this.#options,
       peer,
-      source: { shard, incarnation },
+      source: this.#source,
       snapshot: (vshard) => partsOf(engines, vshard, this.maxBodyBytes),
+      isOpen: ({ type, collection }) => engines.some((engine) => engine.types.includes(type) && engine.has(collection)),
       onAcked: (owned, from) => this.#onAcked(owned, from),
     });
     this.#links.set(peer, link);
     return link;
   }
-}
-
-/** The parts of all engines, one after the other. */
-function partsOf(
-  engines: readonly ReplicatedEngine[],
-  vshard: number,
-  maxBodyBytes: number,
-): () => SnapshotPart | undefined {
-  const sources = engines.map((engine) => engine.snapshot(vshard, maxBodyBytes));
-  return () => {
-    for (let source = sources[0]; source !== undefined; source = sources[0]) {
-      const part = source();
-      if (part !== undefined) return part;
-      sources.shift();
-    }
-    return undefined;
-  };
-}
-
-function peersOf({ copies, replicationFactor }: TopologySnapshot, vshard: number): number[] {
-  const list = copies.subarray(vshard * replicationFactor + 1, (vshard + 1) * replicationFactor);
-  return [...list].filter((peer) => peer !== NO_SHARD);
-}
-
-function sameCopies(a: TopologySnapshot, b: TopologySnapshot): boolean {
-  return (
-    a.copies === b.copies ||
-    (a.copies.length === b.copies.length && a.copies.every((peer, at) => peer === b.copies[at]))
-  );
 }

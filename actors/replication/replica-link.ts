@@ -7,21 +7,21 @@
  * the peer unknown: it is asked again, after a pause.
  */
 import { ShardloomError } from "../../src/errors.ts";
-import type { Payload, ReplyFrame, Requester } from "../../src/routing/requester.ts";
-import type { Clock } from "../../src/runtime/clock.ts";
-import type { Scheduler, Timer } from "../../src/runtime/scheduler.ts";
+import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
+import type { Timer } from "../../src/runtime/scheduler.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { REPLICA_APPEND, REPLICA_SNAPSHOT, REPLICA_STATUS } from "../../src/wire/message-types.ts";
 import type { SnapshotPart } from "../engine.ts";
-import type { KnownCopy, OwnedVshard } from "./owned-vshard.ts";
+import type { KnownCopy, OwnedVshard, Transfer } from "./owned-vshard.ts";
+import type { PeerRequester, ReplicaLinkOptions } from "./replica-link-options.ts";
 import {
+  type AskedCopy,
   appendMessage,
   COPY,
   type CopyStatus,
   entryBytes,
   MESSAGE_OVERHEAD_BYTES,
   PART,
-  type ReplicaSource,
   readCopies,
   snapshotMessage,
   statusesIn,
@@ -37,30 +37,8 @@ const MESSAGE_BYTES: number = 64 * 1024;
 const RETRY_MS = 20;
 const MAX_RETRY_MS = 1_000;
 
-/** The way to a peer. */
-export type PeerRequester = Pick<Requester, "request" | "maxPayloadBytes">;
-
-/** What a link works with. */
-export interface ReplicaLinkOptions {
-  readonly peer: number;
-  readonly source: ReplicaSource;
-  readonly clock: Clock;
-  readonly scheduler: Scheduler;
-  readonly requestTimeoutMs: number;
-  readonly requester: (shard: number) => PeerRequester | undefined;
-  /** What a vshard holds, part by part. */
-  readonly snapshot: (vshard: number) => () => SnapshotPart | undefined;
-  readonly onAcked: (owned: OwnedVshard, peer: number) => void;
-}
-
-/** A snapshot on its way. */
-interface Transfer {
-  readonly owned: OwnedVshard;
-  readonly number: number;
-  readonly startLsn: number;
-  readonly next: () => SnapshotPart | undefined;
-  sequence: number;
-}
+/** Stands for an effect on a collection that was dropped since: the copy only counts its LSN. */
+const NOTHING: Uint8Array = new Uint8Array(0);
 
 export class ReplicaLink {
   readonly #options: ReplicaLinkOptions;
@@ -69,6 +47,13 @@ export class ReplicaLink {
   /** Those with entries that were not sent yet. */
   readonly #dirty: Set<OwnedVshard> = new Set();
   readonly #wanted: Set<OwnedVshard> = new Set();
+  /** Those that the peer cannot take yet, as a collection is not open there: tried again after a pause, which keeps no other waiting. */
+  readonly #postponed: Set<OwnedVshard> = new Set();
+  /** Those that were added since the peer was asked. */
+  readonly #unasked: Set<OwnedVshard> = new Set();
+  #resume: Timer | undefined;
+  #resumedAtMs: number = Number.NEGATIVE_INFINITY;
+  #postponeMs: number = RETRY_MS;
   #state: "unknown" | "asked" | "known" = "unknown";
   #inFlight = 0;
   #transfer: Transfer | undefined;
@@ -93,6 +78,15 @@ export class ReplicaLink {
     this.reset();
   }
 
+  /** The peer holds a copy of one more, which has to be filled, unless it has just what this shard began with. */
+  add(owned: OwnedVshard): void {
+    const copy: KnownCopy = { acked: -1, sent: 0, mode: "unknown" };
+    this.#vshards.set(owned.vshard, owned);
+    owned.copies.set(this.#options.peer, copy);
+    if (owned.rebase.to > 0) this.#unasked.add(owned);
+    else this.#want(owned, copy);
+  }
+
   /** The peer has another worker: it is asked at once. */
   attached(): void {
     this.#retry?.cancel();
@@ -109,12 +103,14 @@ export class ReplicaLink {
     this.#transfer = undefined;
     this.#wanted.clear();
     this.#dirty.clear();
+    this.#postponed.clear();
+    this.#unasked.clear();
     for (const owned of this.#vshards.values()) this.#copy(owned).mode = "unknown";
   }
 
   /** A vshard has a new entry. */
   wake(owned: OwnedVshard): void {
-    if (this.#copy(owned).mode === "follow") this.#dirty.add(owned);
+    if (this.#copy(owned).mode === "follow" && !this.#postponed.has(owned)) this.#dirty.add(owned);
   }
 
   /** Sends what may be sent now. */
@@ -124,6 +120,7 @@ export class ReplicaLink {
     try {
       if (this.#state === "unknown") this.#ask(requester);
       if (this.#state !== "known") return;
+      if (this.#unasked.size > 0) this.#askAdded(requester);
       while (this.#inFlight < WINDOW && this.#dirty.size > 0 && this.#append(requester));
       if (this.#transfer === undefined && this.#wanted.size > 0) this.#begin(requester);
     } catch (error) {
@@ -133,7 +130,7 @@ export class ReplicaLink {
 
   /** Asks what the copies have, as many at a time as an answer has room for: replies have as much as requests. */
   #ask(requester: PeerRequester, from = 0): void {
-    const vshards = [...this.#vshards.keys()];
+    const vshards = Array.from(this.#vshards.values(), askedOf);
     const end = from + statusesIn(requester.maxPayloadBytes);
     this.#state = "asked";
     this.#request(
@@ -151,6 +148,16 @@ export class ReplicaLink {
         this.pump();
       },
     );
+  }
+
+  /** Asks about those that were added, beside what goes on. */
+  #askAdded(requester: PeerRequester): void {
+    const added = [...this.#unasked].slice(0, statusesIn(requester.maxPayloadBytes));
+    for (const owned of added) this.#unasked.delete(owned);
+    this.#request(requester, REPLICA_STATUS, statusMessage(this.#options.source, added.map(askedOf)), (copies) => {
+      for (const status of copies) this.#learn(status);
+      this.pump();
+    });
   }
 
   /** The first look at a copy: follow it, or fill it. */
@@ -184,7 +191,7 @@ export class ReplicaLink {
       }
       for (let entry = log.at(copy.sent + 1); entry !== undefined; entry = log.at(copy.sent + 1)) {
         if (entries.length > 0 && bytes + entryBytes(entry) > limit) break;
-        entries.push({ vshard, entry });
+        entries.push({ vshard, entry: this.#options.isOpen(entry) ? entry : { ...entry, body: NOTHING } });
         bytes += entryBytes(entry);
         copy.sent = entry.lsn;
         last.set(owned, entry.lsn);
@@ -215,8 +222,25 @@ export class ReplicaLink {
     }
     if (state === COPY.VALID) this.#acked(owned, copy, lsn);
     if (lsn >= (last.get(owned) ?? 0)) return;
-    copy.sent = lsn; // it lacks an entry before those
-    this.#dirty.add(owned);
+    copy.sent = lsn; // it lacks an entry before those, or cannot apply one of them yet
+    this.#postpone(owned);
+  }
+
+  #postpone(owned: OwnedVshard): void {
+    this.#dirty.delete(owned);
+    this.#wanted.delete(owned);
+    this.#postponed.add(owned);
+    if (this.#resume !== undefined) return;
+    const { clock, scheduler } = this.#options;
+    const again = clock.nowMs() - this.#resumedAtMs < MAX_RETRY_MS;
+    this.#postponeMs = again ? Math.min(MAX_RETRY_MS, 2 * this.#postponeMs) : RETRY_MS;
+    this.#resume = scheduler.timer(this.#postponeMs, () => {
+      this.#resume = undefined;
+      this.#resumedAtMs = clock.nowMs();
+      for (const each of this.#postponed) (this.#copy(each).mode === "follow" ? this.#dirty : this.#wanted).add(each);
+      this.#postponed.clear();
+      this.pump();
+    });
   }
 
   #acked(owned: OwnedVshard, copy: KnownCopy, lsn: number): void {
@@ -297,6 +321,7 @@ export class ReplicaLink {
   #again({ owned }: Transfer): void {
     this.#transfer = undefined;
     this.#want(owned, this.#copy(owned));
+    this.#postpone(owned);
   }
 
   #request(
@@ -348,6 +373,11 @@ export class ReplicaLink {
   close(): void {
     this.#generation++;
     this.#retry?.cancel();
+    this.#resume?.cancel();
     this.#vshards.clear();
   }
+}
+
+function askedOf({ vshard, rebase, log }: OwnedVshard): AskedCopy {
+  return { vshard, ...rebase, head: log.head };
 }

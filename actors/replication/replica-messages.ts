@@ -4,13 +4,17 @@
  * Little-endian, at an 8-aligned offset; bodies are padded to 8. Writers trust their arguments, readers check every length.
  *
  * ```
- *  append    i32 source | i32 incarnation | i32 entries | i32 0, then entries: f64 lsn | f64 atMs | i32 vshard | i32 type |
+ *  append    i32 source | i32 incarnation | i32 entries | i32 map, then entries: f64 lsn | f64 atMs | i32 vshard | i32 type |
  *            i32 collection | i32 bodyBytes, body
- *  status    i32 source | i32 incarnation | i32 vshards | i32 0, i32 vshard[vshards]
+ *  status    i32 source | i32 incarnation | i32 vshards | i32 map, then (f64 from | f64 to | f64 head | i32 vshard | i32 0)[vshards]
  *  snapshot  i32 source | i32 incarnation | i32 vshard | i32 transfer | i32 sequence | i32 part | f64 startLsn | f64 endLsn |
- *            i32 type | i32 collection | i32 bodyBytes | i32 0, body
- *  answer    i32 copies | i32 0, then (i32 vshard | i32 state | f64 lsn)[copies]
+ *            i32 type | i32 collection | i32 bodyBytes | i32 map, body
+ *  fetch     i32 source | i32 incarnation | i32 vshard | i32 transfer | i32 sequence | i32 map
+ *  answer    i32 copies | i32 0, then (i32 vshard | i32 state, and 16 when it is unsure | f64 lsn)[copies]
+ *  fetched   i32 vshard | i32 transfer | i32 sequence | i32 part | f64 lsn | i32 type | i32 collection | i32 bodyBytes | i32 0, body
  * ```
+ *
+ * `map` is the version of the map in which the source is the primary.
  */
 import { ShardloomError } from "../../src/errors.ts";
 import type { Payload } from "../../src/routing/requester.ts";
@@ -25,17 +29,47 @@ export type CopyState = (typeof COPY)[keyof typeof COPY];
 export const PART = { BEGIN: 0, BODY: 1, END: 2 } as const;
 export type SnapshotPartKind = (typeof PART)[keyof typeof PART];
 
-/** What a shard tells of one of its copies. `lsn`: the last entry it has applied, for VALID and REPLAYING. */
+/**
+ * What a shard tells of one of its copies. `lsn`: the last entry it has applied, for VALID and REPLAYING; otherwise the LSN that none of
+ * its rows is behind, -1 when it may have nothing.
+ */
 export interface CopyStatus {
   readonly vshard: number;
   readonly state: CopyState;
   readonly lsn: number;
+  /** It may have acknowledged more in an earlier life, which it has forgotten. @default false */
+  readonly isUnsure?: boolean;
+}
+
+/**
+ * A copy that its primary asks about. Where `to` is above 0, what the primary had at LSN `from` has LSN `to` from now on: a copy that is valid
+ * at exactly `from` takes that over.
+ */
+export interface AskedCopy {
+  readonly vshard: number;
+  readonly from: number;
+  readonly to: number;
+  /** The primary's head: who has that has everything; -1 while that is not known. */
+  readonly head: number;
 }
 
 /** Who sends: a primary's shard, and which worker of it. */
 export interface ReplicaSource {
   readonly shard: number;
   readonly incarnation: number;
+  /** Version of the map by which it is the primary. @default 1 */
+  readonly mapVersion?: number;
+}
+
+/** Who sends, by the map that he knows when he does. */
+export function sourceOf(shard: number, incarnation: number, mapVersion: () => number): ReplicaSource {
+  return {
+    shard,
+    incarnation,
+    get mapVersion() {
+      return mapVersion();
+    },
+  };
 }
 
 export interface VshardEntry {
@@ -60,10 +94,32 @@ export interface SnapshotChunk {
   readonly body: Uint8Array;
 }
 
+/** Asks a copy for the next part of a vshard. */
+export interface FetchRequest {
+  readonly vshard: number;
+  /** Number of the transfer; sequence 0 begins it. */
+  readonly transfer: number;
+  readonly sequence: number;
+}
+
+/** A part of what a copy holds. */
+export interface FetchedPart extends FetchRequest {
+  readonly part: SnapshotPartKind;
+  /** LSN that the copy's rows are not behind. */
+  readonly lsn: number;
+  readonly type: number;
+  readonly collection: number;
+}
+
 const HEADER = 16;
+const FETCH_BYTES = 24;
+const FETCHED_HEADER = 40;
 const ENTRY_HEADER = 32;
 const SNAPSHOT_HEADER = 56;
 const STATUS_BYTES = 16;
+const ASKED_BYTES = 32;
+/** In the state of an answer. */
+const UNSURE = 16;
 /** What a message may have around one body. */
 export const MESSAGE_OVERHEAD_BYTES = 64;
 
@@ -77,7 +133,7 @@ export function appendMessage(source: ReplicaSource, entries: readonly VshardEnt
   return {
     byteLength,
     write({ bytes, i32, f64 }, offset) {
-      i32.set([source.shard, source.incarnation, entries.length, 0], offset >>> 2);
+      i32.set([source.shard, source.incarnation, entries.length, source.mapVersion ?? 1], offset >>> 2);
       let at = offset + HEADER;
       for (const { vshard, entry } of entries) {
         const { lsn, atMs, type, collection, body } = entry;
@@ -91,11 +147,19 @@ export function appendMessage(source: ReplicaSource, entries: readonly VshardEnt
   };
 }
 
-export function statusMessage(source: ReplicaSource, vshards: readonly number[]): Payload {
+export function statusMessage(source: ReplicaSource, vshards: readonly AskedCopy[]): Payload {
   return {
-    byteLength: HEADER + pad(4 * vshards.length),
-    write({ i32 }, offset) {
-      i32.set([source.shard, source.incarnation, vshards.length, 0, ...vshards], offset >>> 2);
+    byteLength: HEADER + ASKED_BYTES * vshards.length,
+    write({ i32, f64 }, offset) {
+      i32.set([source.shard, source.incarnation, vshards.length, source.mapVersion ?? 1], offset >>> 2);
+      let at = offset + HEADER;
+      for (const { vshard, from, to, head } of vshards) {
+        f64[at >>> 3] = from;
+        f64[(at >>> 3) + 1] = to;
+        f64[(at >>> 3) + 2] = head;
+        i32.set([vshard, 0], (at >>> 2) + 6);
+        at += ASKED_BYTES;
+      }
     },
   };
 }
@@ -108,9 +172,61 @@ export function snapshotMessage(source: ReplicaSource, chunk: SnapshotChunk): Pa
       i32.set([source.shard, source.incarnation, vshard, transfer, sequence, part], offset >>> 2);
       f64[(offset >>> 3) + 3] = startLsn;
       f64[(offset >>> 3) + 4] = endLsn;
-      i32.set([type, collection, body.length, 0], (offset >>> 2) + 10);
+      i32.set([type, collection, body.length, source.mapVersion ?? 1], (offset >>> 2) + 10);
       bytes.set(body, offset + SNAPSHOT_HEADER);
     },
+  };
+}
+
+export function fetchMessage(source: ReplicaSource, { vshard, transfer, sequence }: FetchRequest): Payload {
+  return {
+    byteLength: FETCH_BYTES,
+    write({ i32 }, offset) {
+      i32.set([source.shard, source.incarnation, vshard, transfer, sequence, source.mapVersion ?? 1], offset >>> 2);
+    },
+  };
+}
+
+export function readFetch(m: EngineRequest): FetchRequest {
+  if (m.length < FETCH_BYTES) throw corrupt("byte length", m.length);
+  const word = (at: number): number => m.i32[(m.offset >>> 2) + at] as number;
+  return { vshard: word(2), transfer: word(3), sequence: word(4) };
+}
+
+export function answerFetched(reply: EngineReply, fetched: FetchedPart, body: Uint8Array): void {
+  const { vshard, transfer, sequence, part, lsn, type, collection } = fetched;
+  reply.claim(FETCHED_HEADER + pad(body.length));
+  const { i32, f64, bytes, offset } = reply;
+  i32.set([vshard, transfer, sequence, part], offset >>> 2);
+  f64[(offset >>> 3) + 2] = lsn;
+  i32.set([type, collection, body.length, 0], (offset >>> 2) + 6);
+  bytes.set(body, offset + FETCHED_HEADER);
+}
+
+export function readFetched(m: WireMemory, offset: number, length: number): FetchedPart & ReceivedEffect {
+  if (length < FETCHED_HEADER) throw corrupt("byte length", length);
+  const { bytes, i32, f32, f64 } = m;
+  const w = offset >>> 2;
+  const body = i32[w + 8] as number;
+  const part = i32[w + 3] as number;
+  const lsn = f64[(offset >>> 3) + 2] as number;
+  if (body < 0 || FETCHED_HEADER + body > length) throw corrupt("body length", body);
+  if (part !== PART.BODY && part !== PART.END) throw corrupt("part", part);
+  if (!Number.isSafeInteger(lsn)) throw corrupt("LSN", lsn);
+  return {
+    bytes,
+    i32,
+    f32,
+    f64,
+    vshard: i32[w] as number,
+    transfer: i32[w + 1] as number,
+    sequence: i32[w + 2] as number,
+    part,
+    lsn,
+    type: i32[w + 6] as number,
+    collection: i32[w + 7] as number,
+    offset: offset + FETCHED_HEADER,
+    length: body,
   };
 }
 
@@ -159,10 +275,14 @@ export function readAppend(m: EngineRequest, take: (entry: ReceivedEntry) => voi
   }
 }
 
-export function readStatusVshards(m: EngineRequest): number[] {
+export function readAskedCopies(m: EngineRequest): AskedCopy[] {
   const count = countOf(m);
-  if (HEADER + 4 * count > m.length) throw corrupt("number of vshards", count);
-  return Array.from(m.i32.subarray((m.offset + HEADER) >>> 2, ((m.offset + HEADER) >>> 2) + count));
+  if (HEADER + ASKED_BYTES * count > m.length) throw corrupt("number of vshards", count);
+  return Array.from({ length: count }, (_, i) => {
+    const at = m.offset + HEADER + ASKED_BYTES * i;
+    const [from = 0, to = 0, head = -1] = m.f64.subarray(at >>> 3, (at >>> 3) + 3);
+    return { vshard: m.i32[(at >>> 2) + 6] as number, from, to, head };
+  });
 }
 
 /** A part of a snapshot as it arrives. */
@@ -195,20 +315,32 @@ export function readSnapshot(m: EngineRequest): ReceivedChunk {
 }
 
 export function answerCopies(reply: EngineReply, copies: readonly CopyStatus[]): void {
-  reply.claim(8 + STATUS_BYTES * copies.length);
-  const { i32, f64 } = reply;
-  i32.set([copies.length, 0], reply.offset >>> 2);
-  let at = reply.offset + 8;
-  for (const { vshard, state, lsn } of copies) {
-    i32.set([vshard, state], at >>> 2);
+  reply.claim(copiesBytes(copies));
+  writeCopies(reply, reply.offset, copies);
+}
+
+/** Bytes that {@link writeCopies} writes. */
+export function copiesBytes(copies: readonly CopyStatus[]): number {
+  return 8 + STATUS_BYTES * copies.length;
+}
+
+export function writeCopies(
+  { i32, f64 }: Pick<WireMemory, "i32" | "f64">,
+  offset: number,
+  copies: readonly CopyStatus[],
+): void {
+  i32.set([copies.length, 0], offset >>> 2);
+  let at = offset + 8;
+  for (const { vshard, state, lsn, isUnsure = false } of copies) {
+    i32.set([vshard, isUnsure ? state | UNSURE : state], at >>> 2);
     f64[(at >>> 3) + 1] = lsn;
     at += STATUS_BYTES;
   }
 }
 
-/** Copies that an answer of at most `byteLength` bytes can tell of, at least one. */
+/** Copies that messages of at most `byteLength` bytes can ask about and tell of, at least one. */
 export function statusesIn(byteLength: number): number {
-  return Math.max(1, Math.floor((byteLength - 8) / STATUS_BYTES));
+  return Math.max(1, Math.floor((byteLength - HEADER) / Math.max(STATUS_BYTES, ASKED_BYTES)));
 }
 
 export function readCopies(m: Pick<WireMemory, "i32" | "f64">, offset: number, length: number): CopyStatus[] {
@@ -216,9 +348,15 @@ export function readCopies(m: Pick<WireMemory, "i32" | "f64">, offset: number, l
   if (count < 0 || 8 + STATUS_BYTES * count > length) throw corrupt("number of copies", count);
   return Array.from({ length: count }, (_, i) => {
     const at = offset + 8 + STATUS_BYTES * i;
-    const state = m.i32[(at >>> 2) + 1] as number;
-    if (state < COPY.UNKNOWN || state > COPY.RESTORING) throw corrupt("state", state);
-    return { vshard: m.i32[at >>> 2] as number, state: state as CopyState, lsn: m.f64[(at >>> 3) + 1] as number };
+    const word = m.i32[(at >>> 2) + 1] as number;
+    const state = word & ~UNSURE;
+    if (state < COPY.UNKNOWN || state > COPY.RESTORING) throw corrupt("state", word);
+    const status = {
+      vshard: m.i32[at >>> 2] as number,
+      state: state as CopyState,
+      lsn: m.f64[(at >>> 3) + 1] as number,
+    };
+    return word === state ? status : { ...status, isUnsure: true };
   });
 }
 

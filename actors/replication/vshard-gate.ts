@@ -1,12 +1,16 @@
 /**
  * Decides which of the vshards that a planned request names this shard may answer for, and why not the others.
  *
- * Reads: the shard holds a copy, and the copy is as fresh as the request demands. Strong reads and writes: it is the primary. Where
- * nothing is replicated every vshard of the shard is its own, and whole requests pass without a look at any of them.
+ * Reads: the shard holds a copy, and the copy is as fresh as the request demands. Strong reads and writes: it is the primary. A primary
+ * that has to get a vshard first answers for it when it has it. While
+ * the node's lease is over it may not be primary any more: then it answers neither strong reads nor writes, and other reads as a copy that
+ * may be as stale as the lease is old. Where nothing is replicated every vshard of the shard is its own, and whole requests pass without a look at any of them.
  *
  * Invariant: a set of vshards that is given out never changes, and the same set is the same object while it is asked for often:
  * engines may remember what they know of it by identity.
  */
+import { ShardloomError } from "../../src/errors.ts";
+import type { LeaseWords } from "../../src/topology/lease-words.ts";
 import type { ReplicaTable } from "../../src/topology/replica-table.ts";
 import { holdsCopy, type TopologySnapshot } from "../../src/topology/snapshot.ts";
 import type { TopologySource } from "../../src/topology/topology-source.ts";
@@ -22,6 +26,11 @@ import {
 /** Sets that are kept for the next request with the same one. */
 const MAX_SETS = 32;
 const NOTHING: readonly RefusedVshard[] = [];
+const ALWAYS: Pick<LeaseWords, "isValid" | "lapsedMs" | "isGranted"> = {
+  isValid: true,
+  lapsedMs: 0,
+  isGranted: false,
+};
 
 /** What one topology makes of this shard. */
 interface Roles {
@@ -36,6 +45,8 @@ export class VshardGate {
   readonly #shard: number;
   readonly #topology: TopologySource;
   readonly #table: ReplicaTable;
+  readonly #primary: { readonly refilling: ReadonlySet<number> };
+  readonly #lease: Pick<LeaseWords, "isValid" | "lapsedMs" | "isGranted">;
   #known: Roles | undefined;
   /** By hash of their bytes, in order of use, the least recent first. */
   readonly #sets: Map<number, Uint8Array> = new Map();
@@ -44,8 +55,21 @@ export class VshardGate {
   #accepted = 0;
   #scope: "whole" | "primary" | "some" = "whole";
   #refused: RefusedVshard[] = [];
+  #stalenessMs = 0;
 
-  constructor(shard: number, topology: TopologySource, table: ReplicaTable) {
+  /**
+   * @param refilling Vshards whose primary this shard is and that it has not got yet; read at every request. @default none
+   * @param lease Of the node. @default it never ends
+   */
+  constructor(
+    shard: number,
+    topology: TopologySource,
+    table: ReplicaTable,
+    refilling: { readonly refilling: ReadonlySet<number> } = { refilling: new Set() },
+    lease: Pick<LeaseWords, "isValid" | "lapsedMs" | "isGranted"> = ALWAYS,
+  ) {
+    this.#lease = lease;
+    this.#primary = refilling;
     this.#shard = shard;
     this.#topology = topology;
     this.#table = table;
@@ -62,27 +86,81 @@ export class VshardGate {
     return this.#scope === "primary" ? this.#known?.primary : this.#canonical(this.#asked);
   }
 
+  /**
+   * How far what the request at hand is answered with may be behind the primaries, in ms, as of its admission: what is read later is no
+   * staler than that. 0: this shard is the primary of all of it, or its copies lack nothing; infinity: unknown. Within the bound of a
+   * request that has one.
+   */
+  get stalenessMs(): number {
+    return this.#stalenessMs;
+  }
+
   /** Looks at a request. After it, `refused` and `accepted` speak of this request. */
   admit(routed: RoutedReader): void {
+    const { refilling } = this.#primary; // before the roles: what is newly a primary's is in it
+    if (routed.consistency === CONSISTENCY.WRITE) this.assertServing();
     const roles = this.#roles();
+    this.#stalenessMs = 0;
     if (this.#refused.length > 0) this.#refused = []; // a held reply may still have the last one
     if (routed.scope !== SCOPE.LISTED && roles.snapshot.replicationFactor === 1) {
       this.#scope = "whole";
       return;
     }
-    if (routed.scope === SCOPE.PRIMARY) {
-      this.#scope = "primary"; // the primary is as fresh as can be: nothing is refused
+    // The primary is as fresh as can be: nothing is refused. A write is, whole, where it begins, while something is missing.
+    const whole = (refilling.size === 0 && this.#lease.isValid) || routed.consistency === CONSISTENCY.WRITE;
+    if (routed.scope === SCOPE.PRIMARY && whole) {
+      this.#scope = "primary";
       return;
     }
     this.#asked.fill(0);
     this.#accepted = 0;
     if (routed.scope === SCOPE.LISTED) {
       for (let i = 0; i < routed.count; i++) this.#ask(roles.snapshot, routed, routed.vshard(i));
+    } else if (routed.scope === SCOPE.PRIMARY) {
+      for (const [vshard, primary] of roles.primary.entries())
+        if (primary === 1) this.#ask(roles.snapshot, routed, vshard);
     } else {
       for (let i = 0; i < roles.held.length; i++) this.#ask(roles.snapshot, routed, roles.held[i] as number);
     }
     if (routed.minCount > 0) this.#askBehind(routed, roles.snapshot);
+    const { consistency } = routed;
+    if (consistency === CONSISTENCY.SESSION || consistency === CONSISTENCY.EVENTUAL) this.#measure(roles);
     this.#scope = this.#refused.length === 0 && this.#accepted === roles.held.length ? "whole" : "some";
+  }
+
+  /** Whether leases are granted, so that a strong read must look again when it is done, however late that is. */
+  get isLeased(): boolean {
+    return this.#lease.isGranted;
+  }
+
+  /**
+   * A strong read is done: until now it was the primary that read.
+   *
+   * @throws {ShardloomError} `ERR_STALE_EPOCH` when there is another map than the request was admitted under; as `assertServing`.
+   */
+  assertStill(): void {
+    this.assertServing();
+    const { mapVersion } = this.#topology.current();
+    if (mapVersion === this.#known?.snapshot.mapVersion) return;
+    throw new ShardloomError(
+      "ERR_STALE_EPOCH",
+      `Cannot answer strong read as the map must be what it was when it began: current value is version ${mapVersion}`,
+    );
+  }
+
+  /** Whether it is the primary of what the map says. What has one copy is nobody else's, and leases are only granted where its log may be. */
+  get #isServing(): boolean {
+    return this.#lease.isValid;
+  }
+
+  /** @throws {ShardloomError} `ERR_UNAVAILABLE` when the node's lease is over: another one may be the primary by now. */
+  assertServing(): void {
+    if (this.#isServing) return;
+    throw new ShardloomError(
+      "ERR_UNAVAILABLE",
+      `Cannot serve strong reads and writes as the lease of shard ${this.#shard}'s node must be good: it is over`,
+      { details: { shard: this.#shard, written: false } },
+    );
   }
 
   #ask(snapshot: TopologySnapshot, routed: RoutedReader, vshard: number): void {
@@ -96,21 +174,38 @@ export class VshardGate {
   }
 
   #refusal(snapshot: TopologySnapshot, routed: RoutedReader, vshard: number): RefusalCode | undefined {
-    if (snapshot.owners[vshard] === this.#shard) return undefined; // the primary is as fresh as can be
     const { consistency } = routed;
+    // The primary is as fresh as can be, once it has everything and while it is the primary.
+    if (snapshot.owners[vshard] === this.#shard) {
+      if (consistency !== CONSISTENCY.WRITE && this.#primary.refilling.has(vshard)) return REFUSAL.SYNCING;
+      if (consistency === CONSISTENCY.STRONG && !this.#isServing) return REFUSAL.SYNCING; // its caller waits, or looks elsewhere
+      const stale = consistency === CONSISTENCY.BOUNDED_STALENESS && this.#lease.lapsedMs > routed.maxStalenessMs;
+      return stale ? REFUSAL.STALE : undefined;
+    }
     if (consistency === CONSISTENCY.STRONG || consistency === CONSISTENCY.WRITE) return REFUSAL.NOT_OWNER;
     if (!holdsCopy(snapshot, this.#shard, vshard)) return REFUSAL.NOT_OWNER;
     if (this.#table.appliedLsn(vshard, this.#shard) < 0) return REFUSAL.SYNCING;
     if (consistency !== CONSISTENCY.BOUNDED_STALENESS) return undefined;
-    const lag = this.#table.lag(vshard, this.#shard);
-    return lag !== undefined && lag.lagMs <= routed.maxStalenessMs ? undefined : REFUSAL.STALE;
+    const staleness = this.#table.stalenessMs(vshard, this.#shard);
+    if (staleness > routed.maxStalenessMs) return REFUSAL.STALE;
+    this.#stalenessMs = Math.max(this.#stalenessMs, staleness);
+    return undefined;
+  }
+
+  /** The most that a copy of the set may be behind, for requests that are answered however much that is. */
+  #measure({ snapshot, held }: Roles): void {
+    for (const vshard of held) {
+      if (this.#asked[vshard] !== 1 || snapshot.owners[vshard] === this.#shard) continue;
+      this.#stalenessMs = Math.max(this.#stalenessMs, this.#table.stalenessMs(vshard, this.#shard));
+    }
   }
 
   /** Takes back vshards whose copy here has not applied what the session has seen. */
   #askBehind(routed: RoutedReader, snapshot: TopologySnapshot): void {
     for (let i = 0; i < routed.minCount; i++) {
       const vshard = routed.minVshard(i);
-      if (this.#asked[vshard] !== 1 || snapshot.owners[vshard] === this.#shard) continue;
+      if (this.#asked[vshard] !== 1) continue;
+      if (snapshot.owners[vshard] === this.#shard && this.#lease.isValid) continue;
       if (this.#table.appliedLsn(vshard, this.#shard) >= routed.minLsn(i)) continue;
       this.#asked[vshard] = 0;
       this.#accepted--;

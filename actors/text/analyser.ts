@@ -11,6 +11,15 @@ import { foldTerm, tokenise, type WordSink } from "./tokeniser.ts";
 /** Words whose stems are remembered; the table is emptied when it is full. */
 const MAX_STEMS = 65_536;
 
+/** Counts the ways of analysing that there have been: raise it whenever any text could give other terms or positions than before. */
+const ANALYSIS = 1;
+
+/** What the terms of a collection's texts depend on: indexes that were made by another analysis are of no use. */
+export function analysisOf({ fields, language, stopWords, positions }: ResolvedTextOptions): string {
+  // What letters are, and how they are folded, is a matter of the platform's version of Unicode.
+  return JSON.stringify([ANALYSIS, process.versions["unicode"], fields, language, stopWords, positions]);
+}
+
 /** A term of a query. */
 export interface QueryToken {
   readonly term: string;

@@ -6,7 +6,7 @@
  */
 import type { Completeness } from "../../src/routing/gather.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
-import { type LoadOptions, type LoadProgress, loadItems } from "../../src/store/bulk-load.ts";
+import { assertBatch, type LoadOptions, type LoadProgress, loadItems } from "../../src/store/bulk-load.ts";
 import type { DocumentId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
@@ -16,6 +16,7 @@ import {
   checkPlainRead,
   type PlainReadOptions,
   type ReadOptions,
+  refuseKey,
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
@@ -31,13 +32,13 @@ import { COLLECTION_REQUEST_BYTES, upsertItemBytes, writeCollectionRequest } fro
 
 /** A document to store: an id with texts by field, or one text for the field "text". */
 export interface TextDocument {
-  /** A string of at most 4096 UTF-8 bytes, or a finite number. `1` and `"1"` are different ids. */
+  /** A string of at most 512 UTF-8 bytes, or a finite number. `1` and `"1"` are different ids. */
   readonly id: DocumentId;
   /** Texts by field of the collection; fields may be missing. */
   readonly fields?: Readonly<Record<string, string>>;
   /** Short for `fields: { text }`. */
   readonly text?: string;
-  /** Plain data to get back. */
+  /** Plain data to get back, at most 64 KiB as msgpack. */
   readonly payload?: Metadata;
 }
 
@@ -47,6 +48,11 @@ export interface StoredText {
   readonly version: number;
   readonly fields?: Readonly<Record<string, string>>;
   readonly payload?: Metadata;
+  /**
+   * Of a get: how far this may be behind its primary, in ms, at the most, as the copy that answered knew it; infinity: it cannot tell. Absent
+   * when nothing is missing, as in every strong read.
+   */
+  readonly stalenessMs?: number;
 }
 
 /** One answer of a search. */
@@ -101,6 +107,11 @@ export interface TextSearchResult {
   readonly hits: readonly TextHit[];
   /** Over both phases: a vshard is answered when it gave statistics and hits. */
   readonly completeness: Completeness;
+  /**
+   * How far the answer may be behind the primaries, in ms, at the most, over both phases: as the copies that answered knew it when they began. 0: nothing is missing;
+   * infinity: a copy cannot tell.
+   */
+  readonly stalenessMs: number;
   /** For `after`, when there may be more. */
   readonly cursor?: string;
   /** The plan and what became of it, when `explain` was asked for. */
@@ -136,7 +147,7 @@ export class TextCollection {
   }
 
   /**
-   * Stores documents; an id that exists is replaced. An array is one batch, checked whole before anything is written; any
+   * Stores documents; an id that exists is replaced. An array of at most 65,536 is one batch, checked whole before anything is written; any
    * other iterable is written batch by batch. After an error `details.written` tells how many documents were acknowledged: 0
    * for bad input, perhaps more when a shard of several failed or when an iterable had come that far.
    *
@@ -150,6 +161,7 @@ export class TextCollection {
     const parts = this.#parts;
     parts.assertOpen();
     if (!Array.isArray(documents) && isIterable(documents)) {
+      refuseKey(options);
       // Not the signal: a batch that was sent is waited for. A load keeps itself in bounds, at its own priority.
       const { signal: _, priority: __, batchSize: ___, onProgress: ____, ...call } = options;
       const loader = {
@@ -160,6 +172,7 @@ export class TextCollection {
       return loadItems(loader, documents, options);
     }
     const list: readonly TextDocument[] = Array.isArray(documents) ? documents : [documents];
+    assertBatch("upsert", "documents", list);
     const items = Array.from(list, (document) => prepareItem(parts, document));
     refuseDuplicates(items);
     return upsertItems(parts, items, options, undefined);
@@ -176,8 +189,9 @@ export class TextCollection {
     checkPlainRead(options);
     const found: (StoredText | undefined)[] = [];
     const { includeFields = true, includePayload = true } = options;
-    await getIds(this.#parts, ids, options, (place, stored) => {
-      found[place] = toStored(this.options, ids[place] as DocumentId, stored, includeFields, includePayload);
+    await getIds(this.#parts, ids, options, (place, stored, stalenessMs) => {
+      const document = toStored(this.options, ids[place] as DocumentId, stored, includeFields, includePayload);
+      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
     });
     return Array.from({ length: ids.length }, (_, place) => found[place]);
   }

@@ -6,15 +6,28 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { PlanTarget } from "../../src/routing/plan.ts";
 import type { Payload } from "../../src/routing/requester.ts";
+import { assertBatch } from "../../src/store/bulk-load.ts";
 import { type DocumentId, idWordOf } from "../../src/store/id-codec.ts";
 import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { TEXT_DELETE, TEXT_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
+import {
+  groupByPrimary,
+  packVshards,
+  partsOfWrite,
+  settleAll,
+  type WriteGroup,
+  type WritePart,
+  withinCall,
+  writeOnce,
+} from "../write-groups.ts";
 import type { TextCollectionParts } from "./client-collection.ts";
 import { readCountReply, readGetReply, type StoredBody } from "./text-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./text-requests.ts";
+
+/** Bytes of ids in one request with a key: its answer must fit, as it is not halved. */
+const MAX_KEYED_BYTES: number = 16 * 1024;
 
 /** An id of the caller's list. */
 interface Wanted {
@@ -31,16 +44,19 @@ interface Found {
   readonly documents: readonly (StoredBody | undefined)[];
 }
 
-/** Calls `take` for each document that exists, with the place of its id. */
+/** Calls `take` for each document that exists, with the place of its id, and how far it may be behind. */
 export async function getIds(
   parts: TextCollectionParts,
   ids: readonly DocumentId[],
   options: ReadOptions,
-  take: (place: number, stored: StoredBody) => void,
+  take: (place: number, stored: StoredBody, stalenessMs: number) => void,
 ): Promise<void> {
   const wanted = toWanted(parts, ids, "get");
   await Promise.all(fitRequests(parts, wanted).map((list) => getList(parts, list, options, take)));
 }
+
+/** Ids for one shard, of one part of a delete. */
+type Group = WriteGroup<Wanted> & WritePart<Wanted>;
 
 /** Removes documents. @returns how many were there */
 export async function deleteIds(
@@ -50,13 +66,17 @@ export async function deleteIds(
 ): Promise<number> {
   const { coordinator } = parts;
   const call = withinCall(coordinator, options);
-  const send = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
-    coordinator.write(snapshot, shard, TEXT_DELETE, idsPayload(parts, items), readCountReply, call());
-  const regroup = ({ items }: { readonly items: readonly Wanted[] }): WriteGroup<Wanted>[] =>
-    groupByPrimary(coordinator, items);
-  const requests = regroup({ items: toWanted(parts, ids, "delete") }).flatMap((group) =>
-    fitRequests(parts, group.items).map((items) => writeOnce({ ...group, items }, send, regroup)),
-  );
+  const send = ({ snapshot, shard, items, part }: Group): Promise<number> => {
+    const body = idsPayload(parts, items);
+    return coordinator.write(snapshot, shard, TEXT_DELETE, body, readCountReply, call(), undefined, part);
+  };
+  const regroup = ({ items, part }: WritePart<Wanted>): Group[] =>
+    groupByPrimary(coordinator, items).flatMap((group) =>
+      fitWrites(parts, group.items, options).map((fitting) => ({ ...group, items: fitting, part })),
+    );
+  const requests = partsOfWrite(toDelete(parts, ids, options), bytesOf, options)
+    .flatMap(regroup)
+    .map((group) => writeOnce(group, send, regroup));
   return (await settleAll(requests)).flat().reduce((sum, count) => sum + count, 0);
 }
 
@@ -64,11 +84,11 @@ async function getList(
   parts: TextCollectionParts,
   list: readonly Wanted[],
   options: ReadOptions,
-  take: (place: number, stored: StoredBody) => void,
+  take: (place: number, stored: StoredBody, stalenessMs: number) => void,
 ): Promise<void> {
   const { coordinator } = parts;
   try {
-    const { answers } = await coordinator.read<Found>(
+    const { answers, stalenessMs } = await coordinator.read<Found>(
       { kind: "batch", vshards: list.map(({ vshard }) => vshard) },
       {
         type: TEXT_GET,
@@ -83,7 +103,7 @@ async function getList(
     );
     for (const { wanted, documents } of answers) {
       for (const [at, stored] of documents.entries())
-        if (stored !== undefined) take((wanted[at] as Wanted).place, stored);
+        if (stored !== undefined) take((wanted[at] as Wanted).place, stored, stalenessMs);
     }
   } catch (error) {
     if (!ShardloomError.is(error) || error.code !== "ERR_RECORD_TOO_LARGE" || list.length === 1) throw error;
@@ -117,6 +137,7 @@ function idsPayload(parts: TextCollectionParts, wanted: readonly Wanted[]): Payl
 
 function toWanted({ coordinator }: TextCollectionParts, ids: readonly DocumentId[], action: string): Wanted[] {
   if (!Array.isArray(ids)) throw invalidArgument(action, "ids", "an array of ids", ids);
+  assertBatch(action, "ids", ids);
   const { snapshot } = coordinator;
   return (ids as readonly DocumentId[]).map((id, place) => {
     idWordOf(id);
@@ -131,4 +152,25 @@ function fitRequests(parts: TextCollectionParts, list: readonly Wanted[]): (read
   if (list.length === 1 || idsRequestBytes(list.map(({ id }) => id)) <= parts.coordinator.maxBodyBytes) return [list];
   const middle = list.length >> 1;
   return [...fitRequests(parts, list.slice(0, middle)), ...fitRequests(parts, list.slice(middle))];
+}
+
+/** What a delete is of. One with a key counts each id once, whichever of its requests is repeated. */
+function toDelete(parts: TextCollectionParts, ids: readonly DocumentId[], { idempotencyKey }: WriteOptions): Wanted[] {
+  const wanted = toWanted(parts, ids, "delete");
+  if (idempotencyKey === undefined) return wanted;
+  return [...new Map(wanted.map((each) => [each.id, each])).values()];
+}
+
+function bytesOf({ id }: Wanted): number {
+  return idsRequestBytes([id]);
+}
+
+/** Lists that fit one request each; with a key the ids of a vshard stay together. */
+function fitWrites(
+  parts: TextCollectionParts,
+  list: readonly Wanted[],
+  { idempotencyKey }: WriteOptions,
+): readonly (readonly Wanted[])[] {
+  if (idempotencyKey === undefined) return fitRequests(parts, list);
+  return packVshards(list, bytesOf, Math.min(MAX_KEYED_BYTES, parts.coordinator.maxWriteBytes));
 }

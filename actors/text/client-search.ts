@@ -211,13 +211,14 @@ function both(first: Completeness, second: Completeness): Completeness {
 
 function withStatistics(found: ReadResult<ShardAnswer>, first: ReadResult<ShardStatistics>): Answered {
   const { answers, explain } = found;
+  const stalenessMs = Math.max(first.stalenessMs, found.stalenessMs);
   const completeness = first.completeness.complete ? found.completeness : both(first.completeness, found.completeness);
-  if (explain === undefined || first.explain === undefined) return { answers, completeness };
-  return { answers, completeness, explain: { ...explain, statistics: first.explain } };
+  if (explain === undefined || first.explain === undefined) return { answers, completeness, stalenessMs };
+  return { answers, completeness, stalenessMs, explain: { ...explain, statistics: first.explain } };
 }
 
 /** What the shards gave, and the account of both phases. */
-interface Answered extends Pick<TextSearchResult, "completeness" | "explain"> {
+interface Answered extends Pick<TextSearchResult, "completeness" | "stalenessMs" | "explain"> {
   readonly answers: readonly ShardAnswer[];
 }
 
@@ -226,7 +227,7 @@ async function answer(
   search: TextSearch,
   options: TextSearchOptions,
   deadlineAtMs: number,
-  { answers, completeness, explain }: Answered,
+  { answers, completeness, stalenessMs, explain }: Answered,
 ): Promise<TextSearchResult> {
   const lists: (readonly ShardHit[])[] = [];
   for (const { target, page } of answers)
@@ -241,6 +242,7 @@ async function answer(
   return {
     hits,
     completeness,
+    stalenessMs,
     ...(last === undefined ? {} : { cursor: pageCursor(parts, search, last) }),
     ...(explain === undefined ? {} : { explain }),
   };

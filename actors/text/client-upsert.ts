@@ -13,7 +13,16 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { TEXT_UPSERT } from "../../src/wire/message-types.ts";
 import type { WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
+import {
+  groupByPrimary,
+  packVshards,
+  partsOfWrite,
+  settleAll,
+  type WriteGroup,
+  type WritePart,
+  withinCall,
+  writeOnce,
+} from "../write-groups.ts";
 import type { TextCollectionParts, TextDocument } from "./client-collection.ts";
 import { encodeBody } from "./document-body.ts";
 import { readUpsertReply, type UpsertReply } from "./text-replies.ts";
@@ -21,6 +30,9 @@ import { UPSERT_HEADER, type UpsertItem, upsertItemBytes, writeUpsertRequest } f
 
 /** Bytes after which a request is full: a shard indexes some 10 MB a second, and must not hold its thread for long. */
 const REQUEST_BYTES = 64 * 1024;
+
+/** Documents for one shard, of one part of a write. */
+type Group = WriteGroup<UpsertItem> & WritePart<UpsertItem>;
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: TextCollectionParts, document: TextDocument): UpsertItem {
@@ -66,15 +78,18 @@ export async function upsertItems(
   let written = 0;
   let inserted = 0;
   const call = withinCall(parts.coordinator, options);
-  const sendGroup = (group: WriteGroup<UpsertItem>): Promise<UpsertReply> => send(parts, group, call(), priority);
-  const regroup = (group: { readonly items: readonly UpsertItem[] }): WriteGroup<UpsertItem>[] =>
-    groupByPrimary(parts.coordinator, group.items).flatMap((next) => split(parts, next));
-  const calls = regroup({ items }).map(async (group) => {
-    for (const reply of await writeOnce(group, sendGroup, regroup)) {
-      written += reply.count;
-      inserted += reply.inserted;
-    }
-  });
+  const keyed = options.idempotencyKey !== undefined;
+  const sendGroup = (group: Group): Promise<UpsertReply> => send(parts, group, call(), priority);
+  const regroup = (part: WritePart<UpsertItem>): Group[] =>
+    groupByPrimary(parts.coordinator, part.items).flatMap((next) => split(parts, { ...next, part: part.part }, keyed));
+  const calls = partsOfWrite(items, upsertItemBytes, options)
+    .flatMap(regroup)
+    .map(async (group) => {
+      for (const reply of await writeOnce(group, sendGroup, regroup)) {
+        written += reply.count;
+        inserted += reply.inserted;
+      }
+    });
   try {
     await settleAll(calls);
   } catch (error) {
@@ -102,13 +117,17 @@ function textsOf({ options }: TextCollectionParts, { id, fields, text }: TextDoc
 }
 
 /** Cuts a group into what fits one request. */
-function split({ coordinator }: TextCollectionParts, group: WriteGroup<UpsertItem>): WriteGroup<UpsertItem>[] {
-  const limit = Math.min(coordinator.maxWriteBytes, REQUEST_BYTES);
+function split({ coordinator }: TextCollectionParts, group: Group, keyed: boolean): Group[] {
+  const limit = Math.min(coordinator.maxWriteBytes, REQUEST_BYTES) - UPSERT_HEADER;
   const { items } = group;
-  const requests: WriteGroup<UpsertItem>[] = [];
+  if (keyed) {
+    const largest = items.reduce((most, item) => Math.max(most, upsertItemBytes(item)), limit); // alone it may be larger
+    return packVshards(items, upsertItemBytes, largest).map((packed) => ({ ...group, items: packed }));
+  }
+  const requests: Group[] = [];
   for (let from = 0; from < items.length; ) {
     let to = from;
-    let byteLength = UPSERT_HEADER;
+    let byteLength = 0;
     do byteLength += upsertItemBytes(items[to++] as UpsertItem);
     while (to < items.length && byteLength + upsertItemBytes(items[to] as UpsertItem) <= limit);
     requests.push({ ...group, items: items.slice(from, to) });
@@ -119,7 +138,7 @@ function split({ coordinator }: TextCollectionParts, group: WriteGroup<UpsertIte
 
 function send(
   { coordinator, collectionId }: TextCollectionParts,
-  { snapshot, shard, items }: WriteGroup<UpsertItem>,
+  { snapshot, shard, items, part }: Group,
   options: WriteOptions,
   priority: number | undefined,
 ): Promise<UpsertReply> {
@@ -127,5 +146,5 @@ function send(
     byteLength: items.reduce((sum, item) => sum + upsertItemBytes(item), UPSERT_HEADER),
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, items),
   };
-  return coordinator.write(snapshot, shard, TEXT_UPSERT, body, readUpsertReply, options, priority);
+  return coordinator.write(snapshot, shard, TEXT_UPSERT, body, readUpsertReply, options, priority, part);
 }

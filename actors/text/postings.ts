@@ -21,6 +21,17 @@ export const FIELD_BITS = 4;
 /** New terms after which the sorted list of terms is made again for the next prefix. */
 const MAX_UNSORTED = 512;
 
+/** All lists of a dictionary, the terms' lists one after the other. */
+export interface PostingLists {
+  readonly texts: readonly string[];
+  /** Words of each term's entries, and the entries. */
+  readonly entryWords: Uint32Array;
+  readonly entries: Int32Array;
+  /** As above, of positions; empty without them. */
+  readonly positionWords: Uint32Array;
+  readonly positions: Int32Array;
+}
+
 export class Postings {
   /** Live documents that have the term, in whatever field. */
   frequencies: Uint32Array = new Uint32Array(256);
@@ -138,6 +149,44 @@ export class Postings {
     this.#freeIds.push(term);
   }
 
+  /** A copy of everything. */
+  dump(): PostingLists {
+    const terms = [...this.#ids.values()];
+    const entries = dumpLists(this.entries, terms);
+    const positions = this.positions && dumpLists(this.positions, terms);
+    return {
+      texts: [...this.#ids.keys()],
+      entryWords: entries.words,
+      entries: entries.lists,
+      positionWords: positions?.words ?? new Uint32Array(),
+      positions: positions?.lists ?? new Int32Array(),
+    };
+  }
+
+  /** Takes over what {@link dump} gave, into a dictionary that is empty. */
+  adopt(lists: PostingLists, isLive: (document: number) => boolean): void {
+    let from = 0;
+    let fromPosition = 0;
+    for (const [at, text] of lists.texts.entries()) {
+      const term = this.intern(text);
+      const end = from + (lists.entryWords[at] as number);
+      const list = lists.entries.subarray(from, end);
+      appendList(this.entries, term, list);
+      let frequency = 0;
+      for (let word = 0, previous = -1; word < list.length; word += ENTRY_WORDS) {
+        const document = list[word] as number;
+        if (document !== previous && isLive(document)) frequency++;
+        previous = document;
+      }
+      this.frequencies[term] = frequency;
+      from = end;
+      if (this.positions === undefined) continue;
+      const endPosition = fromPosition + (lists.positionWords[at] as number);
+      appendList(this.positions, term, lists.positions.subarray(fromPosition, endPosition));
+      fromPosition = endPosition;
+    }
+  }
+
   #frequency(term: number): number {
     return this.frequencies[term] as number;
   }
@@ -155,6 +204,25 @@ export class Postings {
     this.#sorted = [...this.#ids.keys()].sort((a, b) => (a < b ? -1 : 1));
     this.#unsorted = [];
   }
+}
+
+function dumpLists(from: WordLists, terms: readonly number[]): { words: Uint32Array; lists: Int32Array } {
+  const words = Uint32Array.from(terms, (term) => from.counts[term] as number);
+  const lists = new Int32Array(words.reduce((sum, count) => sum + count, 0));
+  let at = 0;
+  for (const term of terms) {
+    const start = from.offsetOf(term);
+    const count = from.counts[term] as number;
+    lists.set(from.pageOf(term).subarray(start, start + count), at);
+    at += count;
+  }
+  return { words, lists };
+}
+
+function appendList(to: WordLists, term: number, list: Int32Array): void {
+  if (list.length === 0) return;
+  const at = to.extend(term, list.length);
+  to.pageOf(term).set(list, at);
 }
 
 function lowerBound(sorted: readonly string[], wanted: string): number {

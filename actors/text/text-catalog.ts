@@ -1,12 +1,13 @@
 /**
  * The text collections of one cluster: opens, describes, drops and recovers them (see collection-catalog.ts).
  *
- * Invariant: a handle is given out only for a collection that every shard has open, and its language is loaded on this thread.
+ * Invariant: a handle is given out only for a collection that every shard of this node has open, and its language is loaded on this thread.
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { TEXT_DROP, TEXT_OPEN } from "../../src/wire/message-types.ts";
-import { type CatalogParts, CollectionCatalog } from "../collection-catalog.ts";
+import type { CatalogParts } from "../catalog-types.ts";
+import { CollectionCatalog } from "../collection-catalog.ts";
 import { Analyser } from "./analyser.ts";
 import { TextCollection } from "./client-collection.ts";
 import { loadStemmer } from "./stemmers.ts";
@@ -22,7 +23,7 @@ import {
   COLLECTION_REQUEST_BYTES,
   encodeOptions,
   openRequestBytes,
-  writeCollectionRequest,
+  writeDropRequest,
   writeOpenRequest,
 } from "./text-requests.ts";
 
@@ -30,7 +31,8 @@ import {
 export interface TextDescription {
   readonly collectionId: number;
   readonly options: TextCollectionOptions;
-  readonly roots: readonly RegionRef[];
+  /** By shard; undefined for those of other nodes. */
+  readonly roots: readonly (RegionRef | undefined)[];
 }
 
 /** A handle of a connected thread's own on a collection that the main thread has described. */
@@ -56,20 +58,27 @@ export class TextCatalog {
       name: "text",
       assertSame: assertSameTextOptions,
       openType: TEXT_OPEN,
-      openPayload: (collectionId, options) => {
+      openPayload: (collectionId, options, checkOnly) => {
         const encoded = encodeOptions(options);
         return {
           byteLength: openRequestBytes(encoded),
-          write: (target, offset) => writeOpenRequest(target, offset, collectionId, encoded),
+          write: (target, offset) => writeOpenRequest(target, offset, collectionId, encoded, checkOnly),
         };
       },
       readRoot: (frame) => readOpenReply(frame, frame.offset),
       dropType: TEXT_DROP,
-      dropPayload: (collectionId) => ({
+      dropPayload: (collectionId, undo) => ({
         byteLength: COLLECTION_REQUEST_BYTES,
-        write: (target, offset) => writeCollectionRequest(target, offset, collectionId),
+        write: (target, offset) => writeDropRequest(target, offset, collectionId, undo),
       }),
+      toKept: toTextOptions,
+      fromKept: (options) => resolveTextOptions(options as TextCollectionOptions),
     });
+  }
+
+  /** As {@link CollectionCatalog.reopen}. */
+  reopen(): Promise<void> {
+    return this.#catalog.reopen();
   }
 
   /** Names of the open collections. */
@@ -99,7 +108,7 @@ export class TextCatalog {
     return { collectionId: entry.collectionId, options: toTextOptions(entry.options), roots: [...entry.roots] };
   }
 
-  /** Drops a collection on every shard. @returns whether it existed, or was still being dropped */
+  /** Drops a collection on every shard of this node. @returns whether it existed, or was still being dropped */
   drop(name: string): Promise<boolean> {
     return this.#catalog.drop(name);
   }

@@ -4,13 +4,16 @@
  * Invariant: effects are checked and memory is taken before the first document changes, as for requests. A document that an
  * effect writes has the version that it has on its primary; this shard's own versions stay above all that it has seen.
  */
+import type { Kernels } from "../../native-bridge/kernels.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { RECORD_HASH, recordBytes } from "../../src/store/collection-layout.ts";
 import type { DocumentStore } from "../../src/store/document-store.ts";
 import { idLengthOf } from "../../src/store/id-codec.ts";
 import { TEXT_DELETE, TEXT_UPSERT } from "../../src/wire/message-types.ts";
+import type { DroppedCollections } from "../dropped-collections.ts";
 import type { ReceivedEffect, ReplicatedEngine, SnapshotPart } from "../engine.ts";
 import { isBody } from "./document-body.ts";
+import { hashVshard } from "./row-hash.ts";
 import { align, IdsCursor, UPSERT_HEADER, UPSERT_ITEM_HEADER, UpsertCursor } from "./text-requests.ts";
 import type { TextShard } from "./text-shard.ts";
 
@@ -28,15 +31,32 @@ export class TextCopies implements ReplicatedEngine {
   /** By vshard that is being restored: rows of each collection that no effect has written yet. */
   readonly #unwritten: Map<number, Map<TextShard, Set<number>>> = new Map();
 
+  readonly #dropped: DroppedCollections;
+  readonly #kernels: Kernels;
+
   /** @param find An open collection. @param all All of them. */
-  constructor(find: (collectionId: number) => TextShard | undefined, all: () => readonly TextShard[]) {
+  constructor(
+    find: (collectionId: number) => TextShard | undefined,
+    all: () => readonly TextShard[],
+    dropped: DroppedCollections,
+    kernels: Kernels,
+  ) {
     this.#find = find;
     this.#all = all;
+    this.#dropped = dropped;
+    this.#kernels = kernels;
+  }
+
+  has(collectionId: number): boolean {
+    return this.#find(collectionId) !== undefined;
   }
 
   apply(effect: ReceivedEffect): void {
     const shard = this.#find(effect.collection);
-    if (shard === undefined) return; // it was dropped
+    if (shard === undefined) {
+      if (this.#dropped.has(effect.collection)) return;
+      throw this.#dropped.unknown(effect.collection); // it is not open yet
+    }
     if (effect.type === TEXT_UPSERT) this.#upsert(shard, effect);
     else this.#delete(shard, effect);
   }
@@ -77,6 +97,12 @@ export class TextCopies implements ReplicatedEngine {
     for (const [shard, rows] of this.#unwritten.get(vshard) ?? [])
       if (this.#isOpen(shard)) for (const row of rows) shard.remove(row);
     this.#unwritten.delete(vshard);
+  }
+
+  contentHash(vshard: number): bigint {
+    let sum = 0n;
+    for (const { id, store } of this.#all()) sum += hashVshard(this.#kernels, id, store, vshard);
+    return BigInt.asUintN(64, sum);
   }
 
   #isOpen(shard: TextShard): boolean {

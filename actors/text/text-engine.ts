@@ -8,6 +8,7 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { Adopted } from "../../src/store/collection-root.ts";
 import { DocumentStore } from "../../src/store/document-store.ts";
+import { removeStrayFiles } from "../../src/store/index-file.ts";
 import {
   TEXT_COUNT,
   TEXT_DELETE,
@@ -19,16 +20,19 @@ import {
   TEXT_STATUS,
   TEXT_UPSERT,
 } from "../../src/wire/message-types.ts";
+import { DroppedCollections } from "../dropped-collections.ts";
 import type {
   Engine,
   EngineContext,
   EngineHandler,
   EngineReply,
   EngineRequest,
+  LoadedIndex,
   ReplicatedEngine,
   WriteEffects,
 } from "../engine.ts";
 import { EffectBodies } from "./effect-bodies.ts";
+import { loadIndex, saveIndex } from "./index-files.ts";
 import { writeGetReply, writeSearchReply } from "./reply-writer.ts";
 import { readSearchRequest, type TextSearch } from "./search-request.ts";
 import { isStemmerLoaded, loadStemmer } from "./stemmers.ts";
@@ -36,6 +40,7 @@ import { TextCopies } from "./text-copies.ts";
 import {
   assertSameTextOptions,
   type ResolvedTextOptions,
+  resolveStoredOptions,
   resolveTextOptions,
   type TextCollectionOptions,
 } from "./text-options.ts";
@@ -50,7 +55,7 @@ import {
   writeStatusReply,
   writeUpsertReply,
 } from "./text-replies.ts";
-import { IDS_HEADER, IdsCursor, readCollection, readOpenRequest } from "./text-requests.ts";
+import { IDS_HEADER, IdsCursor, readCollection, readDropRequest, readOpenRequest } from "./text-requests.ts";
 import { SCORING } from "./text-scorer.ts";
 import { TextShard } from "./text-shard.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
@@ -87,15 +92,16 @@ interface Entry {
 interface ShardState {
   readonly context: EngineContext;
   readonly collections: Map<number, Entry>;
+  readonly dropped: DroppedCollections;
   readonly ids: IdsCursor;
   readonly batch: UpsertBatch;
 }
 
 type StateHandler = (state: ShardState, request: EngineRequest, reply: EngineReply) => void;
 
-/** Loads the languages of the collections that {@link createTextEngine} is to take over. */
-export async function loadLanguages(recover: TextRecovery): Promise<void> {
-  for (const { options } of recover.collections) await loadStemmer(resolveTextOptions(options).language);
+/** Loads the languages of collections that an engine is to take over or to open. */
+export async function loadLanguages(collections: readonly { readonly options: unknown }[]): Promise<void> {
+  for (const { options } of collections) await loadStemmer(resolveStoredOptions(options).language);
 }
 
 /**
@@ -107,13 +113,27 @@ export async function loadLanguages(recover: TextRecovery): Promise<void> {
 export function createTextEngine(context: EngineContext, recover?: TextRecovery): TextEngine {
   const collections = new Map<number, Entry>();
   if (recover !== undefined) recoverCollections(context, recover, collections);
-  const state: ShardState = { context, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
+  const dropped = new DroppedCollections();
+  const state: ShardState = { context, collections, dropped, ids: new IdsCursor(), batch: new UpsertBatch() };
   const handlers = Object.entries(HANDLERS).map(([type, handle]): [number, EngineHandler] => [
     Number(type),
     (request, reply) => handle(state, request, reply),
   ]);
   return {
     handlers: new Map(handlers),
+    open: (collectionId, options) => void open(state, collectionId, resolveStoredOptions(options), true),
+    async saveIndexes(storage) {
+      await removeStrayFiles(storage.disk, storage.directory, "text", (id) => collections.has(id));
+      for (const { shard } of [...collections.values()]) await saveIndex(shard, context, storage);
+    },
+    async loadIndexes(storage) {
+      const loaded: LoadedIndex[] = [];
+      for (const { shard } of [...collections.values()]) {
+        loaded.push(await loadIndex(shard, context, storage, () => collections.get(shard.id)?.shard === shard));
+        shard.endLoading();
+      }
+      return loaded;
+    },
     background(budgetMs) {
       let more = false;
       const share = budgetMs / Math.max(1, collections.size);
@@ -123,6 +143,8 @@ export function createTextEngine(context: EngineContext, recover?: TextRecovery)
     replicated: new TextCopies(
       (id) => collections.get(id)?.shard,
       () => Array.from(collections.values(), ({ shard }) => shard),
+      dropped,
+      context.kernels,
     ),
     roots: () => new Map([...collections].map(([id, { shard }]) => [id, shard.store.root.ref])),
     close() {
@@ -148,16 +170,13 @@ const HANDLERS: Readonly<Record<number, StateHandler>> = {
 function find(state: ShardState, collectionId: number): Entry {
   const found = state.collections.get(collectionId);
   if (found !== undefined) return found;
-  throw new ShardloomError(
-    "ERR_UNKNOWN_COLLECTION",
-    `Cannot find collection as it must be open on this shard: current value is ${collectionId}`,
-    { details: { collectionId } },
-  );
+  throw state.dropped.unknown(collectionId);
 }
 
 /** A language that is not loaded yet is loaded first, and the reply held until then. */
 function openCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
-  const { collectionId, options } = readOpenRequest(request);
+  const { collectionId, options, checkOnly } = readOpenRequest(request);
+  if (checkOnly) find(state, collectionId); // throws: it is not to be created
   if (isStemmerLoaded(options.language)) {
     const { store } = open(state, collectionId, options);
     reply.claim(OPEN_REPLY_BYTES);
@@ -178,23 +197,26 @@ function openCollection(state: ShardState, request: EngineRequest, reply: Engine
   );
 }
 
-function open(state: ShardState, collectionId: number, options: ResolvedTextOptions): TextShard {
+/** @param loading Its documents are about to be loaded, and may come with an index. */
+function open(state: ShardState, collectionId: number, options: ResolvedTextOptions, loading = false): TextShard {
   const { context, collections } = state;
+  state.dropped.assertMayOpen(collectionId);
   const known = collections.get(collectionId);
   if (known !== undefined) {
     assertSameTextOptions(known.shard.options, options);
     return known.shard;
   }
   const store = DocumentStore.create(context, collectionId, options.fields.length);
-  const shard = new TextShard(context, collectionId, options, store);
+  const shard = new TextShard(context, collectionId, options, store, loading);
   collections.set(collectionId, { shard, waiting: new WaitingSearches() });
   return shard;
 }
 
 function dropCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
-  const collectionId = readCollection(request);
+  const { collectionId, undo } = readDropRequest(request);
   const entry = state.collections.get(collectionId);
   state.collections.delete(collectionId);
+  if (!undo) state.dropped.add(collectionId);
   entry?.waiting.fail(
     new ShardloomError("ERR_UNKNOWN_COLLECTION", "Cannot search as the collection was dropped", {
       details: { collectionId },
@@ -211,7 +233,8 @@ function upsert(state: ShardState, request: EngineRequest, reply: EngineReply): 
   if (request.effects !== undefined) batch.tell(request.effects);
   batch.write();
   reply.claim(UPSERT_REPLY_BYTES);
-  writeUpsertReply(reply, reply.offset, batch.count, batch.newRows);
+  const before = request.effects?.keyed?.changedBefore ?? 0;
+  writeUpsertReply(reply, reply.offset, batch.count, before + batch.newRows);
 }
 
 function getIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
@@ -236,8 +259,10 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
     while (ids.next()); // checks every id before the first is removed
   else tellDeletes(shard, ids, request.effects, request);
   ids.open(request);
-  let deleted = 0;
+  const keyed = request.effects?.keyed;
+  let deleted = keyed?.changedBefore ?? 0;
   while (ids.next()) {
+    if (keyed?.hasSeen(keyed.vshardOf(ids.hash)) === true) continue;
     const row = shard.store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
     if (row < 0) continue;
     shard.remove(row);
@@ -251,8 +276,13 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
 function tellDeletes({ id, store }: TextShard, ids: IdsCursor, effects: WriteEffects, request: EngineRequest): void {
   const bodies = new EffectBodies(id, IDS_HEADER, effects.maxBodyBytes);
   let version = store.lastVersion;
+  const { keyed } = effects;
   while (ids.next()) {
+    effects.touch(ids.hash);
+    const vshard = keyed?.vshardOf(ids.hash) ?? 0;
+    if (keyed?.repeats(vshard) === true) continue;
     const row = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+    keyed?.note(vshard, row >= 0);
     if (row >= 0) bodies.add(store.vshardOf(row), ids.entryOffset, ids.entryEnd, ++version);
   }
   bodies.tell(TEXT_DELETE, request, effects);

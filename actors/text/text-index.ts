@@ -7,7 +7,7 @@
  * lists, skipped, until a pass of `purge` has seen every list; only then is its number given out again.
  */
 import type { Analyser } from "./analyser.ts";
-import { Postings } from "./postings.ts";
+import { type PostingLists, Postings } from "./postings.ts";
 
 /** Dead documents before a purge is worth its pass, at least; and as a share of the live ones. */
 const PURGE_LEAST = 256;
@@ -35,6 +35,8 @@ export class TextIndex {
   /** By vshard, as `totals`. */
   readonly #totalsIn: (Float64Array | undefined)[] = [];
   #documentOf: Int32Array = new Int32Array(256).fill(-1);
+  /** Grows with every document that comes or goes. */
+  changes = 0;
   #limit = 0;
   #live = 0;
   #free: number[] = [];
@@ -89,6 +91,7 @@ export class TextIndex {
     this.#documentOf[row] = document;
     this.rowOf[document] = row;
     this.vshardOf[document] = vshard;
+    this.changes++;
     this.#live++;
     for (let field = 0; field < this.fields; field++) {
       const text = texts[field];
@@ -107,6 +110,7 @@ export class TextIndex {
     const vshard = this.vshardOf[document] as number;
     this.#documentOf[row] = -1;
     this.vshardOf[document] = DEAD;
+    this.changes++;
     this.#live--;
     const seen = new Set<number>();
     for (let field = 0; field < this.fields; field++) {
@@ -119,6 +123,44 @@ export class TextIndex {
     }
     for (const term of seen) this.postings.forget(term);
     this.#dead.push(document);
+  }
+
+  /** The row of each document number, −1 = dead or free. */
+  rows(): Int32Array {
+    return this.rowOf
+      .slice(0, this.#limit)
+      .map((row, document) => ((this.vshardOf[document] as number) < 0 ? -1 : row));
+  }
+
+  /**
+   * Takes over an index that was saved, into one that is empty.
+   *
+   * @param rows The row of each document number now, −1 = its document is gone: then its entries wait for `purge`.
+   * @param vshards Of these rows.
+   * @param lengths As {@link lengths}.
+   */
+  adopt(rows: Int32Array, vshards: Int32Array, lengths: Uint32Array, lists: PostingLists): void {
+    this.#limit = rows.length;
+    this.rowOf = Int32Array.from(rows);
+    this.vshardOf = vshards.map((vshard, document) => ((rows[document] as number) < 0 ? DEAD : vshard));
+    this.lengths = Uint32Array.from(lengths);
+    const last = rows.reduce((most, row) => Math.max(most, row), 0);
+    this.#documentOf = new Int32Array(last + 1).fill(-1);
+    for (let document = 0; document < rows.length; document++) {
+      const row = rows[document] as number;
+      if (row < 0) {
+        this.#dead.push(document);
+        continue;
+      }
+      this.#documentOf[row] = document;
+      this.#live++;
+      for (let field = 0; field < this.fields; field++) {
+        const length = lengths[document * this.fields + field] as number;
+        if (length > 0) this.#addLength(vshards[document] as number, field, length, 1);
+      }
+    }
+    this.postings.adopt(lists, (document) => (this.vshardOf[document] as number) >= 0);
+    if (this.postings.limit > this.#counts.length) this.#counts = new Int32Array(this.postings.limit);
   }
 
   /** One slice of the removal of dead entries; true when more is left. */

@@ -76,6 +76,14 @@ export function toTextOptions(resolved: ResolvedTextOptions): TextCollectionOpti
   return { fields: Object.fromEntries(entries), language, stopWords, positions, k1, b };
 }
 
+/** Options that were stored, as they were resolved or as a user gave them; checked again. */
+export function resolveStoredOptions(stored: unknown): ResolvedTextOptions {
+  const resolved = typeof stored === "object" && stored !== null && "boosts" in stored;
+  return resolveTextOptions(
+    resolved ? toTextOptions(stored as ResolvedTextOptions) : (stored as TextCollectionOptions),
+  );
+}
+
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless it is a number within the limits. */
 export function checkBoost(action: string, field: string, boost: unknown): number {
   if (typeof boost === "number" && boost >= 1 / MAX_BOOST && boost <= MAX_BOOST) return boost;

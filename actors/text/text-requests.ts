@@ -39,20 +39,36 @@ export function encodeOptions(options: ResolvedTextOptions): Uint8Array {
   return encodeMetadata(toTextOptions(options) as Record<string, unknown>, "options");
 }
 
-export function writeOpenRequest(m: WireMemory, offset: number, collectionId: number, options: Uint8Array): void {
+/** Set in the length of the options: the collection is not to be created. */
+const CHECK_ONLY = 0x4000_0000;
+
+export function writeOpenRequest(
+  m: WireMemory,
+  offset: number,
+  collectionId: number,
+  options: Uint8Array,
+  checkOnly = false,
+): void {
   m.i32[offset >>> 2] = collectionId;
-  m.i32[(offset >>> 2) + 1] = options.length;
+  m.i32[(offset >>> 2) + 1] = options.length | (checkOnly ? CHECK_ONLY : 0);
   m.bytes.set(options, offset + HEADER);
 }
 
-export function readOpenRequest(m: EngineRequest): { collectionId: number; options: ResolvedTextOptions } {
+/** `checkOnly`: the collection is not to be created. */
+export function readOpenRequest(m: EngineRequest): {
+  collectionId: number;
+  options: ResolvedTextOptions;
+  checkOnly: boolean;
+} {
   need(m, HEADER, "open");
-  const length = m.i32[(m.offset >>> 2) + 1] as number;
+  const word = m.i32[(m.offset >>> 2) + 1] as number;
+  const length = word & ~CHECK_ONLY;
   if (length < 0 || HEADER + length > m.length) throw corrupt("open", "options bytes", length);
   const options = decodeMetadata(m.bytes.slice(m.offset + HEADER, m.offset + HEADER + length));
   return {
     collectionId: m.i32[m.offset >>> 2] as number,
     options: resolveTextOptions(options),
+    checkOnly: (word & CHECK_ONLY) !== 0,
   };
 }
 
@@ -61,6 +77,17 @@ export const COLLECTION_REQUEST_BYTES: number = HEADER;
 export function writeCollectionRequest(m: WireMemory, offset: number, collectionId: number): void {
   m.i32[offset >>> 2] = collectionId;
   m.i32[(offset >>> 2) + 1] = 0;
+}
+
+/** @param undo Takes a creation back: the id may be used again. */
+export function writeDropRequest(m: WireMemory, offset: number, collectionId: number, undo: boolean): void {
+  m.i32[offset >>> 2] = collectionId;
+  m.i32[(offset >>> 2) + 1] = undo ? 1 : 0;
+}
+
+export function readDropRequest(m: EngineRequest): { collectionId: number; undo: boolean } {
+  need(m, HEADER, "drop");
+  return { collectionId: m.i32[m.offset >>> 2] as number, undo: m.i32[(m.offset >>> 2) + 1] === 1 };
 }
 
 /** The collection that any request names: its first word. */

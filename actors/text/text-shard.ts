@@ -8,6 +8,7 @@ import type { DocumentStore } from "../../src/store/document-store.ts";
 import type { EngineContext } from "../engine.ts";
 import { Analyser } from "./analyser.ts";
 import { readTexts } from "./document-body.ts";
+import type { PostingLists } from "./postings.ts";
 import type { FoundDocuments } from "./reply-writer.ts";
 import { INCLUDE, type TextSearch } from "./search-request.ts";
 import { TextIndex } from "./text-index.ts";
@@ -24,6 +25,8 @@ export class TextShard {
   readonly options: ResolvedTextOptions;
   readonly store: DocumentStore;
   readonly index: TextIndex;
+  /** `index.changes` when the index was last saved; −1 = never. Set by who saves. */
+  savedChanges = -1;
   readonly #context: EngineContext;
   readonly #scorer: TextScorer;
   readonly #top: TopDocuments;
@@ -32,10 +35,23 @@ export class TextShard {
   readonly #texts: (string | undefined)[] = [];
   /** Rows from here on may have to be indexed again. */
   #rebuildRow: number;
-  readonly #rebuildEnd: number;
+  #rebuildEnd: number;
+  /** Until the first slice of `background`: documents are only stored, as a saved index may have them. */
+  #loading: boolean;
 
-  /** A store that is not empty is indexed in `background`. The language's stemmer must be loaded. */
-  constructor(context: EngineContext, id: number, options: ResolvedTextOptions, store: DocumentStore) {
+  /**
+   * A store that is not empty is indexed in `background`. The language's stemmer must be loaded.
+   *
+   * @param loading The documents are being loaded: none is indexed before `background` or {@link adoptIndex}.
+   */
+  constructor(
+    context: EngineContext,
+    id: number,
+    options: ResolvedTextOptions,
+    store: DocumentStore,
+    loading: boolean = false,
+  ) {
+    this.#loading = loading;
     this.#context = context;
     this.id = id;
     this.options = options;
@@ -82,8 +98,27 @@ export class TextShard {
     if (row >= 0) this.#unindex(row);
     const written = this.store.put(row, bytes, idOffset, idWord, bodyOffset, bodyBytes, hash, vshard, version);
     this.#countIn(vshard, 1);
-    this.#index(written);
+    if (this.#loading) this.#rebuildEnd = Math.max(this.#rebuildEnd, written + 1);
+    else this.#index(written);
     return written;
+  }
+
+  /** Whether no document has been indexed yet, so that {@link adoptIndex} may be called. */
+  get awaitsIndex(): boolean {
+    return this.index.limit === 0 && this.index.postings.limit === 0;
+  }
+
+  /** The documents are loaded, and no index comes: they are indexed in `background`, and others as they come. */
+  endLoading(): void {
+    this.#loading = false;
+  }
+
+  /** Takes a saved index: what it lacks is indexed in `background`. Parameters as those of `TextIndex.adopt`. */
+  adoptIndex(rows: Int32Array, lengths: Uint32Array, lists: PostingLists): void {
+    const vshards = rows.map((row) => (row < 0 ? 0 : this.store.vshardOf(row)));
+    this.index.adopt(rows, vshards, lengths, lists);
+    this.endLoading();
+    if (this.index.count === this.store.count) this.#rebuildRow = this.#rebuildEnd;
   }
 
   /** @param version As for {@link put}. */
@@ -96,6 +131,7 @@ export class TextShard {
   background(budgetMs: number): boolean {
     const { nowMs } = this.#context;
     const deadlineMs = nowMs() + budgetMs;
+    this.endLoading();
     while (!this.ready) {
       const end = Math.min(this.#rebuildEnd, this.#rebuildRow + REBUILD_STEP);
       for (; this.#rebuildRow < end; this.#rebuildRow++) {

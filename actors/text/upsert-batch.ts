@@ -13,13 +13,15 @@ import { EffectBodies } from "./effect-bodies.ts";
 import { corrupt, UPSERT_HEADER, UpsertCursor } from "./text-requests.ts";
 import type { TextShard } from "./text-shard.ts";
 
+const LEFT_OUT = -2;
+
 export class UpsertBatch {
   /** New ids of what was read. */
   newRows = 0;
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
   #shard!: TextShard;
-  /** Row of each item, −1 = new. */
+  /** Row of each item, −1 = new, −2 = left out as its vshard has seen the write. */
   readonly #rows: number[] = [];
   readonly #idOffsets: number[] = [];
   readonly #idWords: number[] = [];
@@ -41,11 +43,17 @@ export class UpsertBatch {
     this.#byHash.clear();
     this.newRows = 0;
     let heapBytes = 0;
+    const keyed = request.effects?.keyed;
     for (let item = 0; cursor.next(); item++) {
       if (!isBody(request.bytes, cursor.bodyOffset, cursor.bodyBytes, shard.options.fields.length))
         throw corrupt("upsert", "body of item", item);
       this.#checkDuplicate(item);
+      if (keyed?.repeats(cursor.vshard) === true) {
+        this.#rows.push(LEFT_OUT);
+        continue;
+      }
       const row = shard.store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
+      keyed?.note(cursor.vshard, row < 0);
       if (row < 0) this.newRows++;
       this.#rows.push(row);
       heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.bodyBytes);
@@ -56,10 +64,10 @@ export class UpsertBatch {
   /** Tells what the batch will write, before `write`: every document with the version that it will get. */
   tell(effects: WriteEffects): void {
     const cursor = this.#cursor.rewind();
-    const { lastVersion } = this.#shard.store;
+    let version = this.#shard.store.lastVersion;
     const bodies = new EffectBodies(cursor.collectionId, UPSERT_HEADER, effects.maxBodyBytes);
     for (let item = 0; cursor.next(); item++)
-      bodies.add(cursor.vshard, cursor.itemOffset, cursor.itemEnd, lastVersion + 1 + item);
+      if (this.#rows[item] !== LEFT_OUT) bodies.add(cursor.vshard, cursor.itemOffset, cursor.itemEnd, ++version);
     bodies.tell(TEXT_UPSERT, this.#request, effects);
     effects.publish();
   }
@@ -67,6 +75,7 @@ export class UpsertBatch {
   write(): void {
     const cursor = this.#cursor.rewind();
     for (let item = 0; cursor.next(); item++) {
+      if (this.#rows[item] === LEFT_OUT) continue;
       this.#shard.put(
         this.#rows[item] as number,
         this.#request.bytes,

@@ -12,8 +12,9 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
+import type { Strategy } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
-import type { LoadProgress } from "../../src/store/bulk-load.ts";
+import { assertBatch, type LoadProgress } from "../../src/store/bulk-load.ts";
 import type { VectorId } from "../../src/store/id-codec.ts";
 import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
@@ -23,17 +24,18 @@ import {
   checkPlainRead,
   type PlainReadOptions,
   type ReadOptions,
+  refuseKey,
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
-import { searchVectors } from "./client-search.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { encodeFilter } from "./filter.ts";
+import { searchBy } from "./strategy/client-strategy.ts";
 import { assertTarget } from "./vector-checks.ts";
-import type { ResolvedVectorOptions } from "./vector-options.ts";
+import type { ResolvedVectorOptions, StrategyName } from "./vector-options.ts";
 import { NOT_FOUND, type VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
 import { filterRequestBytes, INCLUDE, writeFilterRequest } from "./vector-requests.ts";
@@ -42,11 +44,11 @@ export type { LoadProgress } from "../../src/store/bulk-load.ts";
 
 /** A document to store. */
 export interface VectorDocument {
-  /** A string of at most 4096 UTF-8 bytes, or a finite number. `1` and `"1"` are different ids. */
+  /** A string of at most 512 UTF-8 bytes, or a finite number. `1` and `"1"` are different ids. */
   readonly id: VectorId;
   /** Finite components, as many as the collection has dimensions. */
   readonly vector: ArrayLike<number>;
-  /** Plain data to filter by and to get back. */
+  /** Plain data to filter by and to get back, at most 64 KiB as msgpack. */
   readonly payload?: Metadata;
 }
 
@@ -56,6 +58,11 @@ export interface StoredDocument {
   readonly version: number;
   readonly vector?: Float32Array;
   readonly payload?: Metadata;
+  /**
+   * Of a get: how far this may be behind its primary, in ms, at the most, as the copy that answered knew it; infinity: it cannot tell. Absent
+   * when nothing is missing, as in every strong read.
+   */
+  readonly stalenessMs?: number;
 }
 
 /** How {@link VectorCollection.read} got a vector. */
@@ -92,7 +99,7 @@ export interface GetOptions extends PlainReadOptions {
 }
 
 /** Options of {@link VectorCollection.search}. */
-export interface SearchOptions extends ReadOptions {
+export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   /** Answers wanted, `1..65536`. @default 10 */
   readonly k?: number;
   /** Conditions on the payload; see `filter.ts`. Exact: k answers come back when k documents match. */
@@ -101,6 +108,15 @@ export interface SearchOptions extends ReadOptions {
   readonly exact?: boolean;
   /** Candidates of the index search; raises the collection's `expansionSearch`. @default 0, the collection's */
   readonly ef?: number;
+  /**
+   * How documents are found. All but `scatter` need a collection with a graph, which is one that was opened with any other strategy; where what is
+   * asked for is not possible (see {@link SearchResult.fallback}) a plainer one answers. @default the collection's
+   */
+  readonly by?: StrategyName;
+  /** The same as {@link by}; or, as in every read, which of the copies that may answer is asked. @default the collection's; the cluster's */
+  readonly strategy?: Strategy | StrategyName;
+  /** Mean share of the true nearest to be found, where the strategy chooses how far to look, in (0, 1]. @default the collection's */
+  readonly recall?: number;
   /** @default true */
   readonly includePayload?: boolean;
   /** @default false */
@@ -111,9 +127,43 @@ export interface SearchOptions extends ReadOptions {
 export interface SearchResult {
   readonly hits: readonly VectorHit[];
   readonly completeness: Completeness;
+  /**
+   * How far the answer may be behind the primaries, in ms, at the most: as the copies that answered knew it when they began. 0: nothing is missing;
+   * infinity: a copy cannot tell.
+   */
+  readonly stalenessMs: number;
+  /** How the documents were found. */
+  readonly by: StrategyName;
+  /** Why it was not the strategy that was asked for. */
+  readonly fallback?: SearchFallback;
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }
+
+/**
+ * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or to be explained (`explain`); it must not miss
+ * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
+ * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
+ * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
+ * (`code`); a shard that was asked did not answer (`shard`). And of searches that shards do together: one was `lost`
+ * meanwhile, had no time (`late`) or too much to do (`overloaded`), or messages would be too long (`size`: more than 4096 candidates).
+ */
+export type SearchFallback =
+  | "filter"
+  | "exact"
+  | "explain"
+  | "consistency"
+  | "query"
+  | "memory"
+  | "reach"
+  | "training"
+  | "metric"
+  | "code"
+  | "shard"
+  | "lost"
+  | "late"
+  | "overloaded"
+  | "size";
 
 /** What a collection is made of. */
 export interface VectorCollectionParts {
@@ -145,7 +195,7 @@ export class VectorCollection {
   }
 
   /**
-   * Stores documents; an id that exists is replaced. An array is one batch, checked whole before anything is written; any
+   * Stores documents; an id that exists is replaced. An array of at most 65,536 is one batch, checked whole before anything is written; any
    * other iterable is written batch by batch. After an error `details.written` tells how many documents were acknowledged: 0
    * for bad input and a full arena, perhaps more when a shard of several failed or when an iterable had come that far.
    *
@@ -157,8 +207,12 @@ export class VectorCollection {
     options: UpsertOptions = {},
   ): Promise<LoadProgress> {
     this.#parts.assertOpen();
-    if (!Array.isArray(documents) && isIterable(documents)) return loadDocuments(this.#parts, documents, options);
+    if (!Array.isArray(documents) && isIterable(documents)) {
+      refuseKey(options);
+      return loadDocuments(this.#parts, documents, options);
+    }
     const list: readonly VectorDocument[] = Array.isArray(documents) ? documents : [documents];
+    assertBatch("upsert", "documents", list);
     const items = Array.from(list, (document) => prepareItem(this.#parts, document));
     refuseDuplicates(items);
     return upsertItems(this.#parts, items, options, undefined);
@@ -176,8 +230,9 @@ export class VectorCollection {
     const flags =
       (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
     const found: (StoredDocument | undefined)[] = [];
-    await getIds(this.#parts, ids, flags, options, (place, stored) => {
-      found[place] = toDocument(ids[place] as VectorId, stored);
+    await getIds(this.#parts, ids, flags, options, (place, stored, stalenessMs) => {
+      const document = toDocument(ids[place] as VectorId, stored);
+      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
     });
     return Array.from({ length: ids.length }, (_, place) => found[place]);
   }
@@ -214,8 +269,8 @@ export class VectorCollection {
   }
 
   /**
-   * Resolves when every stored document is in its shard's index, or its shard is small enough to be scanned. Searches are
-   * exact for documents that wait for the index, only slower.
+   * Resolves when every stored document is in its shard's index, or its shard is small enough to be scanned, and with a graph near those that are
+   * near it. Searches are exact for documents that wait for the index, only slower.
    */
   async indexed(options: IndexedOptions = {}): Promise<void> {
     const { coordinator } = this.#parts;
@@ -229,13 +284,14 @@ export class VectorCollection {
       const rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
       const unindexed = shards.reduce((sum, shard) => sum + shard.unindexed, 0);
       options.onProgress?.({ rows, indexed: rows - unindexed });
-      if (unindexed === 0) return;
+      const unplaced = shards.reduce((sum, shard) => sum + shard.unplaced, 0);
+      if (unindexed === 0 && unplaced === 0) return;
       if (coordinator.nowMs() + INDEX_POLL_MS > deadlineAtMs) {
         throw new ShardloomError(
           "ERR_TIMEOUT",
-          `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it`,
+          `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it, and ${unplaced} not in their place`,
           {
-            details: { rows, unindexed },
+            details: { rows, unindexed, unplaced },
           },
         );
       }
@@ -246,7 +302,7 @@ export class VectorCollection {
   /** The nearest documents to a vector, in the total order (score, id). */
   async search(vector: ArrayLike<number>, options: SearchOptions = {}): Promise<SearchResult> {
     this.#parts.assertOpen();
-    return searchVectors(this.#parts, vector, options);
+    return searchBy(this.#parts, vector, options);
   }
 
   /**

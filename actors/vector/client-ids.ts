@@ -7,15 +7,28 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { PlanTarget } from "../../src/routing/plan.ts";
 import type { Payload } from "../../src/routing/requester.ts";
+import { assertBatch } from "../../src/store/bulk-load.ts";
 import { idWordOf, type VectorId } from "../../src/store/id-codec.ts";
 import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, type WriteGroup, withinCall, writeOnce } from "../write-groups.ts";
+import {
+  groupByPrimary,
+  packVshards,
+  partsOfWrite,
+  settleAll,
+  type WriteGroup,
+  type WritePart,
+  withinCall,
+  writeOnce,
+} from "../write-groups.ts";
 import type { VectorCollectionParts } from "./client-collection.ts";
 import { readDeleteReply, readGetReply, type StoredVector } from "./vector-replies.ts";
 import { idsRequestBytes, writeIdsRequest } from "./vector-requests.ts";
+
+/** Bytes of ids in one request with a key: its answer must fit, as it is not halved. */
+const MAX_KEYED_BYTES: number = 16 * 1024;
 
 /** An id of the caller's list. */
 interface Wanted {
@@ -32,17 +45,20 @@ interface Found {
   readonly documents: readonly (StoredVector | undefined)[];
 }
 
-/** Calls `take` for each document that exists, with the place of its id. */
+/** Calls `take` for each document that exists, with the place of its id, and how far it may be behind. */
 export async function getIds(
   parts: VectorCollectionParts,
   ids: readonly VectorId[],
   flags: number,
   options: ReadOptions,
-  take: (place: number, stored: StoredVector) => void,
+  take: (place: number, stored: StoredVector, stalenessMs: number) => void,
 ): Promise<void> {
   const wanted = toWanted(parts, ids, "get");
   await Promise.all(fitRequests(parts, wanted).map((list) => getList(parts, list, flags, options, take)));
 }
+
+/** Ids for one shard, of one part of a delete. */
+type Group = WriteGroup<Wanted> & WritePart<Wanted>;
 
 /** Removes documents. @returns how many were there */
 export async function deleteIds(
@@ -52,7 +68,7 @@ export async function deleteIds(
 ): Promise<number> {
   const { coordinator } = parts;
   const call = withinCall(coordinator, options);
-  const write = ({ snapshot, shard, items }: WriteGroup<Wanted>): Promise<number> =>
+  const write = ({ snapshot, shard, items, part }: Group): Promise<number> =>
     coordinator.write(
       snapshot,
       shard,
@@ -60,22 +76,26 @@ export async function deleteIds(
       idsPayload(parts, items, 0),
       (frame, offset) => readDeleteReply(frame, offset).deleted,
       call(),
+      undefined,
+      part,
     );
-  const send = async (group: WriteGroup<Wanted>): Promise<number> => {
+  const send = async (group: Group): Promise<number> => {
     try {
       return await write(group);
     } catch (error) {
       const { items } = group;
-      if (!isTooLarge(error) || items.length === 1) throw error;
+      if (!isTooLarge(error) || items.length === 1 || options.idempotencyKey !== undefined) throw error;
       const halves = halve(items).map((half) => writeOnce({ ...group, items: half }, send, regroup));
       return sum(await settleAll(halves));
     }
   };
-  const regroup = ({ items }: { readonly items: readonly Wanted[] }): WriteGroup<Wanted>[] =>
-    groupByPrimary(coordinator, items);
-  const requests = regroup({ items: toWanted(parts, ids, "delete") }).flatMap((group) =>
-    fitRequests(parts, group.items).map((items) => writeOnce({ ...group, items }, send, regroup)),
-  );
+  const regroup = ({ items, part }: WritePart<Wanted>): Group[] =>
+    groupByPrimary(coordinator, items).flatMap((group) =>
+      fitWrites(parts, group.items, options).map((fitting) => ({ ...group, items: fitting, part })),
+    );
+  const requests = partsOfWrite(toDelete(parts, ids, options), bytesOf, options)
+    .flatMap(regroup)
+    .map((group) => writeOnce(group, send, regroup));
   return sum(await settleAll(requests));
 }
 
@@ -97,11 +117,11 @@ async function getList(
   list: readonly Wanted[],
   flags: number,
   options: ReadOptions,
-  take: (place: number, stored: StoredVector) => void,
+  take: (place: number, stored: StoredVector, stalenessMs: number) => void,
 ): Promise<void> {
   const { coordinator } = parts;
   try {
-    const { answers } = await coordinator.read<Found>(
+    const { answers, stalenessMs } = await coordinator.read<Found>(
       { kind: "batch", vshards: list.map(({ vshard }) => vshard) },
       {
         type: VECTOR_GET,
@@ -116,7 +136,7 @@ async function getList(
     );
     for (const { wanted, documents } of answers) {
       for (const [at, stored] of documents.entries())
-        if (stored !== undefined) take((wanted[at] as Wanted).place, stored);
+        if (stored !== undefined) take((wanted[at] as Wanted).place, stored, stalenessMs);
     }
   } catch (error) {
     if (!isTooLarge(error) || list.length === 1) throw error;
@@ -149,6 +169,7 @@ function idsPayload(parts: VectorCollectionParts, wanted: readonly Wanted[], fla
 
 function toWanted({ coordinator }: VectorCollectionParts, ids: readonly VectorId[], action: string): Wanted[] {
   if (!Array.isArray(ids)) throw invalidArgument(action, "ids", "an array of ids", ids);
+  assertBatch(action, "ids", ids);
   const { snapshot } = coordinator;
   return (ids as readonly VectorId[]).map((id, place) => {
     idWordOf(id);
@@ -162,4 +183,25 @@ function fitRequests(parts: VectorCollectionParts, list: readonly Wanted[]): (re
   if (list.length === 0) return [];
   if (list.length === 1 || idsRequestBytes(list.map(({ id }) => id)) <= parts.coordinator.maxBodyBytes) return [list];
   return halve(list).flatMap((half) => fitRequests(parts, half));
+}
+
+/** What a delete is of. One with a key counts each id once, whichever of its requests is repeated. */
+function toDelete(parts: VectorCollectionParts, ids: readonly VectorId[], { idempotencyKey }: WriteOptions): Wanted[] {
+  const wanted = toWanted(parts, ids, "delete");
+  if (idempotencyKey === undefined) return wanted;
+  return [...new Map(wanted.map((each) => [each.id, each])).values()];
+}
+
+function bytesOf({ id }: Wanted): number {
+  return idsRequestBytes([id]);
+}
+
+/** Lists that fit one request each; with a key the ids of a vshard stay together. */
+function fitWrites(
+  parts: VectorCollectionParts,
+  list: readonly Wanted[],
+  { idempotencyKey }: WriteOptions,
+): readonly (readonly Wanted[])[] {
+  if (idempotencyKey === undefined) return fitRequests(parts, list);
+  return packVshards(list, bytesOf, Math.min(MAX_KEYED_BYTES, parts.coordinator.maxWriteBytes));
 }

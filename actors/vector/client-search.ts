@@ -27,7 +27,7 @@ import {
 
 /** How often an answer in pages is begun again because its shard was written to meanwhile. */
 const PAGING_ATTEMPTS = 8;
-const DEFAULT_K = 10;
+export const DEFAULT_K = 10;
 /** Failures after which another copy may have the rest of an answer. */
 const LOST: ReadonlySet<string> = new Set([
   "ERR_WORKER_LOST",
@@ -36,6 +36,9 @@ const LOST: ReadonlySet<string> = new Set([
   "ERR_STALE_EPOCH",
   "ERR_STALE_REPLICA",
 ]);
+
+/** Options of a search whose strategy is chosen: what is left is for the shards. */
+export type ShardSearchOptions = Omit<SearchOptions, "by" | "strategy" | "recall"> & ReadOptions;
 
 /** One shard's first reply, and what it was asked for. */
 interface ShardAnswer {
@@ -46,15 +49,15 @@ interface ShardAnswer {
 export async function searchVectors(
   parts: VectorCollectionParts,
   vector: ArrayLike<number>,
-  options: SearchOptions,
+  options: ShardSearchOptions,
 ): Promise<SearchResult> {
   const request = toRequest(parts, vector, options);
   const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
   const result = await readFirst(parts, { kind: "scatter" }, request, options);
   const lists = await readWhole(parts, result.answers, request, deadlineAtMs, options, 0);
-  const { completeness, explain } = result;
+  const { completeness, stalenessMs, explain } = result;
   const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
-  return { hits, completeness, ...(explain === undefined ? {} : { explain }) };
+  return { hits, completeness, stalenessMs, by: "scatter", ...(explain === undefined ? {} : { explain }) };
 }
 
 /** The first reply of every shard that a plan asks. */
@@ -107,7 +110,11 @@ function waitOrFail({ unavailable }: ReadOptions): "wait" | "fail" {
   return unavailable === undefined || unavailable === "wait" ? "wait" : "fail";
 }
 
-function toRequest(parts: VectorCollectionParts, vector: ArrayLike<number>, options: SearchOptions): SearchRequest {
+function toRequest(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+): SearchRequest {
   const { collectionId } = parts;
   const { dimensions } = parts.options;
   const k = options.k ?? DEFAULT_K;
@@ -176,7 +183,7 @@ async function readPages(
   );
 }
 
-function toHit(hit: SearchHit): VectorHit {
+export function toHit(hit: SearchHit): VectorHit {
   const { id, score, version, vector, payload } = hit;
   if (vector === undefined && payload === undefined) return { id, score, version };
   return {

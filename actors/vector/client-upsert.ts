@@ -16,7 +16,7 @@ import { type TopologySnapshot, vshardOfHash } from "../../src/topology/snapshot
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { WriteOptions } from "../call-options.ts";
-import { groupByPrimary, settleAll, withinCall, writeOnce } from "../write-groups.ts";
+import { groupByPrimary, packVshards, partsOfWrite, settleAll, withinCall, writeOnce } from "../write-groups.ts";
 import type { VectorCollectionParts, VectorDocument } from "./client-collection.ts";
 import { copyVector } from "./vector-checks.ts";
 import { readUpsertReply, type UpsertReply } from "./vector-replies.ts";
@@ -39,7 +39,12 @@ interface Part {
   readonly from: number;
   readonly to: number;
   readonly byteLength: number;
+  /** Which part of a write with a key; 0 without one. */
+  readonly part: number;
 }
+
+/** Bytes after which a request is full: its shard may have to index as much first (some 200 ms), and must not hold its thread for longer. */
+const REQUEST_BYTES: number = 256 * 1024;
 
 /** Checks one document and takes copies of what it holds. @throws {ShardloomError} naming what is wrong with it. */
 export function prepareItem(parts: VectorCollectionParts, document: VectorDocument): UpsertItem {
@@ -92,9 +97,13 @@ export async function upsertItems(
   options: WriteOptions,
   priority: number | undefined,
 ): Promise<LoadProgress> {
-  const requests = split(parts, items);
+  const keyed = options.idempotencyKey !== undefined;
+  const bytesOf = (item: UpsertItem): number => itemBytes(parts, item);
+  const requests = partsOfWrite(items, bytesOf, options).flatMap((each) =>
+    keyed ? splitKeyed(parts, each.items, each.part) : split(parts, each.items),
+  );
   const call = withinCall(parts.coordinator, options);
-  if (!isTight(parts, items)) return write(parts, requests, call, priority);
+  if (!isTight(parts, items)) return write(parts, requests, call, priority, keyed);
   const turn = parts.reservations.tail.then(async () => {
     const shards = new Set(requests.map((part) => part.shard));
     await settleAll(
@@ -107,7 +116,7 @@ export async function upsertItems(
         ),
       ),
     );
-    return write(parts, requests, call, priority);
+    return write(parts, requests, call, priority, keyed);
   });
   parts.reservations.tail = turn.catch(() => undefined); // its caller has the error
   return turn;
@@ -118,7 +127,7 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
   const { coordinator, options } = parts;
   const { dimensions } = options;
   const header = upsertRequestBytes(dimensions, [], 0, 0);
-  const limit = coordinator.maxWriteBytes;
+  const limit = Math.min(coordinator.maxWriteBytes, REQUEST_BYTES);
   return groupByPrimary(coordinator, items).flatMap(({ snapshot, shard, items: group }) => {
     const requests: Part[] = [];
     for (let from = 0; from < group.length; ) {
@@ -129,11 +138,25 @@ function split(parts: VectorCollectionParts, items: readonly UpsertItem[]): Part
         if (to > from && byteLength + bytes > limit) break;
         byteLength += bytes;
       }
-      requests.push({ snapshot, shard, items: group, from, to, byteLength });
+      requests.push({ snapshot, shard, items: group, from, to, byteLength, part: 0 });
       from = to;
     }
     return requests;
   });
+}
+
+/** The same for a part of a write with a key: the items of a vshard stay together. */
+function splitKeyed(parts: VectorCollectionParts, items: readonly UpsertItem[], part: number): Part[] {
+  const { coordinator, options } = parts;
+  const { dimensions } = options;
+  const limit = coordinator.maxWriteBytes - upsertRequestBytes(dimensions, [], 0, 0);
+  return groupByPrimary(coordinator, items).flatMap(({ snapshot, shard, items: group }) =>
+    packVshards(group, (item) => itemBytes(parts, item), limit).map((packed): Part => {
+      const to = packed.length;
+      const byteLength = upsertRequestBytes(dimensions, packed, 0, to);
+      return { snapshot, shard, items: packed, from: 0, to, byteLength, part };
+    }),
+  );
 }
 
 /** Whether this batch could meet the end of the arena. Memory that blocks gave back is not counted: it may not fit. */
@@ -167,11 +190,15 @@ async function write(
   requests: readonly Part[],
   call: () => WriteOptions,
   priority: number | undefined,
+  keyed: boolean,
 ): Promise<LoadProgress> {
   let written = 0;
   let inserted = 0;
   const sendPart = (part: Part): Promise<UpsertReply> => send(parts, part, call, priority);
-  const regroup = ({ items, from, to }: Part): Part[] => split(parts, items.slice(from, to));
+  const regroup = ({ items, from, to, part }: Part): Part[] => {
+    const again = items.slice(from, to);
+    return keyed ? splitKeyed(parts, again, part) : split(parts, again);
+  };
   const calls = requests.map(async (part) => {
     for (const reply of await writeOnce(part, sendPart, regroup)) {
       written += reply.count;
@@ -196,9 +223,12 @@ function send(
   const { coordinator, collectionId } = parts;
   const { dimensions } = parts.options;
   const { snapshot, shard, items, from, to, byteLength } = part;
+  const { idempotencyKey, ...options } = call();
+  // What only reserves memory is no write.
+  const keyed = reserved === undefined && idempotencyKey !== undefined ? { ...options, idempotencyKey } : options;
   const body: Payload = {
     byteLength,
     write: (target, offset) => writeUpsertRequest(target, offset, collectionId, dimensions, items, from, to, reserved),
   };
-  return coordinator.write(snapshot, shard, VECTOR_UPSERT, body, readUpsertReply, call(), priority);
+  return coordinator.write(snapshot, shard, VECTOR_UPSERT, body, readUpsertReply, keyed, priority, part.part);
 }

@@ -26,7 +26,7 @@ export interface ConnectedVectorsOptions {
 }
 
 interface Known {
-  readonly roots: RegionRef[];
+  readonly roots: (RegionRef | undefined)[];
   readonly reader: VectorReader;
   dropped: boolean;
 }
@@ -81,11 +81,12 @@ export class ConnectedVectors {
     this.#known.delete(collectionId);
   }
 
-  #learn({ roots: told }: CollectionDescription): Known {
+  #learn({ roots: told, graph, options }: CollectionDescription): Known {
     const { coordinator, arena, kernels } = this.#options;
     const roots = [...told];
     const reader = new VectorReader(arena, new Verbs(arena), kernels, {
       roots: () => roots,
+      graph: { options, root: () => graph },
       shardOf: (hash) => {
         const { snapshot } = coordinator;
         return ownerOf(snapshot, vshardOfHash(snapshot, hash));

@@ -32,6 +32,11 @@ export class RowBitmap {
     return this.#block.address;
   }
 
+  /** Bytes of the bitmap. */
+  get byteLength(): number {
+    return this.#block.byteLength;
+  }
+
   /** Rows in the set. */
   get count(): number {
     return this.#count;

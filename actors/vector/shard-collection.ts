@@ -10,12 +10,15 @@
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../native-bridge/kernels.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import { ROOT_PENDING } from "../../src/store/collection-layout.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
+import type { GraphIndex } from "./graph/graph-index.ts";
 import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
+import type { SearchResult } from "./search-result.ts";
 import { INDEX_BATCH_ROWS, VectorIndex } from "./vector-index.ts";
-import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
+import { componentLimit, firstBeyond, type ResolvedVectorOptions, usesGraph } from "./vector-options.ts";
 import { PLAN } from "./vector-replies.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -23,31 +26,18 @@ import type { VectorStore } from "./vector-store.ts";
 const SCAN_PER_CANDIDATE = 20;
 /** Pending rows up to which a filtered search through the index looks at them one by one. */
 const MAX_PENDING_PROBES = 4096;
+/** Bytes of vectors that may wait for the index: every search scans them, which takes about a millisecond. */
+const TAIL_BYTES: number = 8 * 1024 * 1024;
+const MIN_TAIL_ROWS = 1_024;
+const MAX_TAIL_ROWS = 16_384;
+/** Longest that one write indexes: with an index so slow that this is not enough, what waits is bounded by the pace of writes alone. */
+const MAX_PAY_MS = 250;
+/** Weight of the last batch in what a row is taken to cost the index. */
+const ROW_MS_SHARE = 0.25;
 /** Candidates beyond what the selectivity asks for. */
 const OVER_FETCH = 1.2;
 /** A filter that matches less than this is not worth trying on index candidates. */
 const LOOSE_SELECTIVITY = 0.05;
-
-/** Hits of the queries of one request, back to back. */
-export class SearchResult {
-  rows: Int32Array = new Int32Array(256);
-  scores: Float64Array = new Float64Array(256);
-  /** Hits in `rows`. */
-  count = 0;
-
-  push(row: number, score: number): void {
-    if (this.count === this.rows.length) {
-      const rows = new Int32Array(this.count * 2);
-      const scores = new Float64Array(this.count * 2);
-      rows.set(this.rows);
-      scores.set(this.scores);
-      this.rows = rows;
-      this.scores = scores;
-    }
-    this.rows[this.count] = row;
-    this.scores[this.count++] = score;
-  }
-}
 
 export class ShardCollection {
   readonly id: number;
@@ -62,8 +52,12 @@ export class ShardCollection {
   readonly #componentLimit: number;
   readonly #pending: RowBitmap;
   #index: VectorIndex | undefined;
+  /** In place of an index of its own, where the strategy needs the graph. */
+  #graph: GraphIndex | undefined;
   #cursor = 0;
   readonly #batch: Int32Array = new Int32Array(INDEX_BATCH_ROWS);
+  /** What adding one row to the index took of late. */
+  #rowMs = 0;
 
   constructor(context: EngineContext, id: number, options: ResolvedVectorOptions, store: VectorStore) {
     this.#context = context;
@@ -77,7 +71,7 @@ export class ShardCollection {
   }
 
   get indexed(): number {
-    return this.#index?.size ?? 0;
+    return this.#graph?.size ?? this.#index?.size ?? 0;
   }
 
   /** Rows that wait for the index; 0 while the shard is small enough to go without. */
@@ -85,35 +79,103 @@ export class ShardCollection {
     return this.#wantsIndex() ? this.#pending.count : 0;
   }
 
+  /** Documents of the graph that are not where they are to be, see {@link GraphIndex.unplaced}. */
+  get unplaced(): number {
+    return this.#graph?.unplaced(this.#pending.count === 0) ?? 0;
+  }
+
+  /** The index, while there is one. */
+  get index(): VectorIndex | undefined {
+    return this.#index;
+  }
+
+  /** The shard's part of the node's graph, once it has it. */
+  get graph(): GraphIndex | undefined {
+    return this.#graph;
+  }
+
+  /**
+   * Takes the shard's part of the node's graph. From here on others may read which rows wait to be linked.
+   *
+   * @param rows Those that are in it.
+   */
+  takeGraph(graph: GraphIndex, rows: readonly number[]): void {
+    this.#graph = graph;
+    for (const row of rows) this.#pending.delete(row);
+    this.#tellPending();
+  }
+
+  /** Frees the shard's part of the graph: the collection is gone. */
+  dropGraph(): void {
+    this.#graph?.drop();
+    this.#graph = undefined;
+  }
+
+  /** Takes an index of these rows in place of its own. What it lacks waits to be indexed. */
+  adoptIndex(index: VectorIndex): void {
+    this.#buildAnew();
+    this.#index = index;
+    for (const row of index.entries().rows) this.#pending.delete(row);
+  }
+
+  /** Rows that may wait for the index before writes are slowed. */
+  get tailRows(): number {
+    const rows = Math.floor(TAIL_BYTES / (4 * this.options.dimensions));
+    return Math.min(MAX_TAIL_ROWS, Math.max(MIN_TAIL_ROWS, rows));
+  }
+
+  /**
+   * Before a write of so many rows: while too many wait, its writer indexes as many as it adds. So writes go at the pace of the index, and a
+   * tail that had grown for other reasons (the index is built anew) grows no further.
+   */
+  payFor(rows: number): void {
+    if (this.unindexed + rows <= this.tailRows) return;
+    const deadline = this.#context.nowMs() + MAX_PAY_MS;
+    for (let left = rows; left > 0 && this.#pending.count > 0; left -= INDEX_BATCH_ROWS) {
+      this.#indexBatch(left);
+      if (this.#context.nowMs() >= deadline) return;
+    }
+  }
+
   /** Takes the memory that a batch with `newRows` new rows needs besides the store's. */
   reserve(newRows: number): void {
+    const { address } = this.#pending;
     this.#pending.ensure(this.store.rowsUsed + newRows);
+    if (this.#graph !== undefined && this.#pending.address !== address) this.#tellPending();
     this.filters.reserve(this.store.rowsUsed + newRows);
   }
 
   /** After `store.put`: the row's vector is new. */
   onPut(row: number, replaced: boolean): void {
-    if (replaced && !this.#pending.has(row)) this.#unindex(row);
+    if (replaced && !this.#pending.has(row)) this.#index?.remove(row);
     this.#pending.add(row);
     this.filters.onWrite(row);
   }
 
   /** @param version Version of a write that was made elsewhere. @default the next one of this shard */
   remove(row: number, version?: number): void {
-    if (!this.#pending.has(row)) this.#unindex(row);
+    if (!this.#pending.has(row)) this.#index?.remove(row);
     this.#pending.delete(row);
+    this.#graph?.remove(row);
     this.store.remove(row, version);
     this.filters.onWrite(row);
   }
 
-  /** One slice of indexing, then of compaction; true when more is left. */
+  /** One slice of indexing, then of compaction; true when more is left. A batch has no more rows than the budget is good for, or one. */
   background(budgetMs: number): boolean {
-    const deadline = this.#context.nowMs() + budgetMs;
+    let nowMs = this.#context.nowMs();
+    const deadline = nowMs + budgetMs;
+    if (this.#graph?.arrange(deadline, this.#pending.count === 0) === true) return true;
     while (this.#wantsIndex() && this.#pending.count > 0) {
-      this.#indexBatch();
-      if (this.#context.nowMs() >= deadline) return true;
+      const beganMs = nowMs;
+      const rows = this.#indexBatch((deadline - nowMs) / this.#rowMs);
+      nowMs = this.#context.nowMs();
+      this.#rowMs += ((nowMs - beganMs) / Math.max(1, rows) - this.#rowMs) * ROW_MS_SHARE;
+      if (nowMs >= deadline) return true;
+      if (rows === 0 && this.#graph !== undefined) break; // it waits for another shard's part: next time
     }
-    return this.store.compact(deadline);
+    const repairs = this.#graph?.background(deadline) ?? false;
+    return this.store.compact(deadline) || repairs;
   }
 
   /** Rows that match a filter, of a set of vshards. */
@@ -142,12 +204,15 @@ export class ShardCollection {
   }
 
   free(): void {
+    this.#graph?.close();
+    this.#graph = undefined;
     this.filters.free();
     this.#pending.free();
     this.#index = undefined;
   }
 
   #wantsIndex(): boolean {
+    if (usesGraph(this.options)) return this.#graph !== undefined;
     return this.#index !== undefined || this.store.count > this.options.scanRows;
   }
 
@@ -264,14 +329,6 @@ export class ShardCollection {
     this.#context.kernels.offerCell(this.store.cellOf(row), row);
   }
 
-  #unindex(row: number): void {
-    try {
-      this.#index?.remove(row);
-    } catch (error) {
-      this.#giveUpIndex(error);
-    }
-  }
-
   /**
    * Should usearch fail, the index is given up and built again: writes must not fail by it, and the worker must not die.
    * That the thread was quarantined meanwhile is another matter: the memory behind `pending` is its successor's by then.
@@ -287,15 +344,18 @@ export class ShardCollection {
     for (let row = 0; row < this.store.rowsUsed; row++) if (this.store.recordOf(row) !== 0) this.#pending.add(row);
   }
 
-  #indexBatch(): void {
+  /** @param most Rows, if not more than a whole batch; one at least. @returns how many it took */
+  #indexBatch(most: number = INDEX_BATCH_ROWS): number {
+    if (this.#graph !== undefined) return this.#linkBatch(this.#graph, most);
     if (this.#index?.worn === true) this.#buildAnew();
     this.#index ??= new VectorIndex(this.options, this.#context.native);
     const { dimensions } = this.options;
     const { f32 } = this.store.root.arena;
+    const limit = Math.min(INDEX_BATCH_ROWS, Math.max(1, Math.floor(most)));
     let count = 0;
     let row = this.#pending.next(this.#cursor);
     if (row < 0) row = this.#pending.next(0);
-    while (row >= 0 && count < INDEX_BATCH_ROWS) {
+    while (row >= 0 && count < limit) {
       const start = (this.store.cellOf(row) + CELL_HEADER_BYTES) >>> 2;
       this.#index.staging.set(f32.subarray(start, start + dimensions), count * dimensions);
       this.#batch[count++] = row;
@@ -306,8 +366,34 @@ export class ShardCollection {
       this.#index.add(this.#batch, count);
     } catch (error) {
       this.#giveUpIndex(error); // it may have taken a part of the batch
-      return;
+      return 0;
     }
     for (let i = 0; i < count; i++) this.#pending.delete(this.#batch[i] as number);
+    return count;
+  }
+
+  /** As {@link #indexBatch}, into the node's graph. A row is linked before it counts as such, so that searches never miss it. */
+  #linkBatch(graph: GraphIndex, most: number): number {
+    const limit = Math.min(INDEX_BATCH_ROWS, Math.max(1, Math.floor(most)));
+    let count = 0;
+    let row = this.#pending.next(this.#cursor);
+    if (row < 0) row = this.#pending.next(0);
+    for (; row >= 0 && count < limit; row = this.#pending.next(row + 1)) {
+      if (!graph.add(row)) break;
+      this.#pending.delete(row);
+      count++;
+    }
+    this.#cursor = Math.max(0, row);
+    return count;
+  }
+
+  /** Writes into the root where the bitmap of waiting rows is. */
+  #tellPending(): void {
+    const { root } = this.store;
+    const word = root.word(ROOT_PENDING);
+    root.change((u32) => {
+      u32[word] = this.#pending.address;
+      u32[word + 1] = this.#pending.byteLength;
+    });
   }
 }

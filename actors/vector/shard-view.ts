@@ -18,15 +18,18 @@ import {
   ROOT_DIRECTORY,
   ROOT_DOUBLINGS,
   ROOT_DROPPED,
+  ROOT_LIVE,
   ROOT_MAGIC,
   ROOT_MAGIC_WORD,
   ROOT_METRIC,
+  ROOT_PENDING,
   ROOT_ROW_CHUNKS,
   ROOT_ROW_TABLE,
   ROOT_ROWS_USED,
   ROOT_STRIDE,
   ROOT_STRUCTURE,
   type RowGeometry,
+  rowsInChunk,
 } from "../../src/store/collection-layout.ts";
 
 /** Reference that is filled again and again. */
@@ -43,6 +46,9 @@ export class ShardView {
   geometry: RowGeometry = { stride: 64, baseShift: 2, doublings: 0 };
   directory = 0;
   directorySlots = 0;
+  /** Byte offset of the bitmap of rows that no index has yet, and its length; 0 = the shard tells nobody. */
+  pending = 0;
+  pendingBytes = 0;
   readonly chunkAddresses: number[] = [];
   readonly chunkRkeys: number[] = [];
   #structure = 0;
@@ -73,6 +79,8 @@ export class ShardView {
     this.geometry = { stride: word(ROOT_STRIDE), baseShift: word(ROOT_BASE_SHIFT), doublings: word(ROOT_DOUBLINGS) };
     this.directory = word(ROOT_DIRECTORY);
     this.directorySlots = this.directory === 0 ? 0 : word(ROOT_DIRECTORY + 1) / (DIRECTORY_SLOT_WORDS * 4);
+    this.pending = word(ROOT_PENDING);
+    this.pendingBytes = this.pending === 0 ? 0 : word(ROOT_PENDING + 1);
     const chunks = word(ROOT_ROW_CHUNKS);
     this.chunkAddresses.length = this.chunkRkeys.length = chunks;
     for (let chunk = 0; chunk < chunks; chunk++) {
@@ -93,6 +101,11 @@ export class ShardView {
     return this.#rootWord(ROOT_STRUCTURE);
   }
 
+  /** Documents of the shard, those that are copies included; −1 when the root cannot be read. */
+  liveNow(): number {
+    return this.#rootWord(ROOT_LIVE);
+  }
+
   /** Rows at or above this were never used; −1 when the root cannot be read. */
   rowsUsedNow(): number {
     return this.#rootWord(ROOT_ROWS_USED);
@@ -108,6 +121,17 @@ export class ShardView {
     ref.rkey = this.chunkRkeys[chunk] as number;
     ref.length = this.geometry.stride;
     return true;
+  }
+
+  /** The row whose cell begins at an address, or −1. */
+  rowAt(address: number): number {
+    const { stride } = this.geometry;
+    for (let chunk = 0; chunk < this.chunkAddresses.length; chunk++) {
+      const within = address - (this.chunkAddresses[chunk] as number);
+      if (within < 0 || within >= rowsInChunk(this.geometry, chunk) * stride) continue;
+      return within % stride === 0 ? firstRowOf(this.geometry, chunk) + within / stride : -1;
+    }
+    return -1;
   }
 
   /** Whether all keys still open their chunks: what was read from them in between was not freed or repaired meanwhile. */

@@ -11,11 +11,13 @@ import { VECTOR_UPSERT } from "../../src/wire/message-types.ts";
 import type { EngineRequest, WriteEffects } from "../engine.ts";
 import { UpsertBodies } from "./effect-bodies.ts";
 import type { ShardCollection } from "./shard-collection.ts";
-import { componentLimit, firstBeyond } from "./vector-options.ts";
+import { componentLimit, firstBeyond, firstUncoded } from "./vector-options.ts";
 import { UpsertCursor } from "./vector-requests.ts";
 
+const LEFT_OUT = -2;
+
 export class UpsertBatch {
-  /** Version of the first item; item i has this plus i. */
+  /** Version of the first item that is written; the i-th of them has this plus i. */
   firstVersion = 0;
   /** New ids, and bytes of records, of what was read. */
   newRows = 0;
@@ -23,7 +25,7 @@ export class UpsertBatch {
   readonly #cursor: UpsertCursor = new UpsertCursor();
   #request!: EngineRequest;
   #collection!: ShardCollection;
-  /** Row of each item, −1 = new. */
+  /** Row of each item, −1 = new, −2 = left out as its vshard has seen the write. */
   readonly #rows: number[] = [];
   readonly #idOffsets: number[] = [];
   readonly #idWords: number[] = [];
@@ -61,11 +63,18 @@ export class UpsertBatch {
     this.newRows = 0;
     this.heapBytes = 0;
     const limit = componentLimit(collection.options);
+    const keyed = this.reserveOnly ? undefined : request.effects?.keyed;
     for (let item = 0; cursor.next(); item++) {
       this.#checkFinite(item);
       this.#checkRange(item, limit);
+      this.#checkCode(item);
       this.#checkDuplicate(item);
+      if (keyed?.repeats(cursor.vshard) === true) {
+        this.#rows.push(LEFT_OUT);
+        continue;
+      }
       const row = store.find(cursor.hash, request.bytes, cursor.idOffset, cursor.idWord);
+      keyed?.note(cursor.vshard, row < 0);
       if (row < 0) this.newRows++;
       this.#rows.push(row);
       this.heapBytes += recordBytes(idLengthOf(cursor.idWord), cursor.payloadBytes);
@@ -77,13 +86,20 @@ export class UpsertBatch {
     store.reserve(rows, this.heapBytes + (before?.bytes ?? 0));
   }
 
+  /** Has the writer index rows that wait, while they are too many. Before `tell`: from there on nothing may fail. */
+  pay(): void {
+    this.#collection.payFor(this.count);
+  }
+
   /** Tells what the batch will write, before `write`: every item with the version that it will get. */
   tell(effects: WriteEffects): void {
     const cursor = this.#cursor.rewind();
     const { store } = this.#collection;
     const bodies = new UpsertBodies(cursor.collectionId, cursor.dimensions, effects.maxBodyBytes);
+    let version = store.lastVersion;
     for (let item = 0; cursor.next(); item++)
-      bodies.add(cursor.vshard, this.#request, cursor.itemOffset, cursor.itemEnd, store.lastVersion + 1 + item);
+      if (this.#rows[item] !== LEFT_OUT)
+        bodies.add(cursor.vshard, this.#request, cursor.itemOffset, cursor.itemEnd, ++version);
     bodies.tell(VECTOR_UPSERT, effects);
   }
 
@@ -94,6 +110,7 @@ export class UpsertBatch {
     let inserted = 0;
     this.firstVersion = store.lastVersion + 1;
     for (let item = 0; cursor.next(); item++) {
+      if (this.#rows[item] === LEFT_OUT) continue;
       const row = store.put(
         this.#rows[item] as number,
         this.#request,
@@ -141,6 +158,20 @@ export class UpsertBatch {
       "ERR_INVALID_ARGUMENT",
       `Cannot upsert as component ${at - first} of item ${item} must be within ±${limit} with f16: current value is ${value}`,
       { details: { item, component: at - first, value, limit, id: this.#id() } },
+    );
+  }
+
+  #checkCode(item: number): void {
+    const first = this.#cursor.vectorOffset >>> 2;
+    const vector = this.#request.f32.subarray(first, first + this.#cursor.dimensions);
+    const uncoded = firstUncoded(this.#collection.options, vector);
+    if (uncoded === undefined) return;
+    const component = uncoded.at;
+    const value = vector[component] as number;
+    throw new ShardloomError(
+      "ERR_INVALID_ARGUMENT",
+      `Cannot upsert as component ${component} of item ${item} must be ${uncoded.rule}: current value is ${value}`,
+      { details: { item, component, value, id: this.#id() } },
     );
   }
 

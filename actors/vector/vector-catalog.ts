@@ -1,39 +1,51 @@
 /**
  * The vector collections of one cluster: opens, describes, drops and recovers them (see collection-catalog.ts).
  *
- * Invariant: all handles on a collection share one reader, whose roots are those of the shards' current workers: a one-sided
- * reader never follows a dead worker's keys for longer than a recovery takes.
+ * Invariant: all handles on a collection share one reader, whose roots are those of the current workers of this node's shards: a one-sided
+ * reader has no access to other nodes, and never follows a dead worker's keys for longer than a recovery takes.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { Kernels } from "../../native-bridge/kernels.ts";
-import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import type { RegionRef, RegionTable } from "../../native-bridge/region-table.ts";
 import { Verbs } from "../../native-bridge/verbs.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
-import { type CatalogEntry, type CatalogParts, CollectionCatalog } from "../collection-catalog.ts";
+import type { CatalogEntry, CatalogParts } from "../catalog-types.ts";
+import { CollectionCatalog } from "../collection-catalog.ts";
 import { VectorCollection } from "./client-collection.ts";
+import { DROP_REQUEST_BYTES, OPEN_REQUEST_BYTES, writeDropRequest, writeOpenRequest } from "./collection-requests.ts";
+import { graphShapeOf } from "./graph/graph-code.ts";
+import { GraphRoot } from "./graph/graph-root.ts";
 import {
   assertSameOptions,
   type ResolvedVectorOptions,
   resolveVectorOptions,
+  usesGraph,
   type VectorCollectionOptions,
 } from "./vector-options.ts";
 import { VectorReader } from "./vector-reader.ts";
 import { readOpenReply } from "./vector-replies.ts";
-import { filterRequestBytes, OPEN_REQUEST_BYTES, writeFilterRequest, writeOpenRequest } from "./vector-requests.ts";
 
 /** What a catalog needs from its thread. */
 export interface VectorCatalogOptions extends CatalogParts {
-  readonly arena: Arena;
-  readonly kernels: Kernels;
+  /** The node's memory, and what the main thread uses it with. */
+  readonly memory: { readonly arena: Arena; readonly kernels: Kernels; readonly regions: RegionTable };
+  /**
+   * Whether a shard has the rows of all vshards whose primary it is. After its node has lost its memory it gets them from copies first,
+   * and must not be read one-sidedly meanwhile; once true it stays so. @default always
+   */
+  readonly hasRows?: (shard: number) => boolean;
 }
 
 /** A collection as another thread needs to know it. */
 export interface CollectionDescription {
   readonly collectionId: number;
   readonly options: ResolvedVectorOptions;
-  readonly roots: readonly RegionRef[];
+  /** By shard; undefined for those of other nodes. */
+  readonly roots: readonly (RegionRef | undefined)[];
+  /** Root of the graph over all shards of the node, where the strategy needs one. */
+  readonly graph: RegionRef | undefined;
 }
 
 type Entry = CatalogEntry<ResolvedVectorOptions>;
@@ -42,26 +54,43 @@ type Entry = CatalogEntry<ResolvedVectorOptions>;
 export class VectorCatalog {
   readonly #parts: VectorCatalogOptions;
   readonly #catalog: CollectionCatalog<ResolvedVectorOptions>;
+  /** The graphs of collections whose strategy needs one, by collection. They belong to the main thread, so they outlive every worker. */
+  readonly #graphs: Map<number, GraphRoot> = new Map();
+  /** Names of collections that are being dropped and have a graph. */
+  readonly #leaving: Map<number, string> = new Map();
   readonly #readers: WeakMap<Entry, VectorReader> = new WeakMap();
+  /** Shards that did not have their rows when they were looked at last. */
+  readonly #away: Set<number> = new Set();
   readonly #reservations: { tail: Promise<unknown> } = { tail: Promise.resolve() };
 
   constructor(parts: VectorCatalogOptions) {
     this.#parts = parts;
+    for (const shard of parts.ownShards ?? parts.coordinator.shards) this.#away.add(shard);
     this.#catalog = new CollectionCatalog(parts, {
       name: "vector",
       assertSame: assertSameOptions,
       openType: VECTOR_OPEN,
-      openPayload: (collectionId, options) => ({
+      openPayload: (collectionId, options, checkOnly) => ({
         byteLength: OPEN_REQUEST_BYTES,
-        write: (target, offset) => writeOpenRequest(target, offset, collectionId, options),
+        write: (target, offset) => {
+          const graph = checkOnly ? undefined : this.#graphOf(collectionId, options)?.ref;
+          writeOpenRequest(target, offset, collectionId, options, checkOnly, graph);
+        },
       }),
       readRoot: (frame) => readOpenReply(frame, frame.offset).root,
       dropType: VECTOR_DROP,
-      dropPayload: (collectionId) => ({
-        byteLength: filterRequestBytes(),
-        write: (target, offset) => writeFilterRequest(target, offset, collectionId),
+      dropPayload: (collectionId, undo) => ({
+        byteLength: DROP_REQUEST_BYTES,
+        write: (target, offset) => writeDropRequest(target, offset, collectionId, undo),
       }),
+      toKept: (options) => options,
+      fromKept: (options) => resolveVectorOptions(options as VectorCollectionOptions),
     });
+  }
+
+  /** As {@link CollectionCatalog.reopen}. */
+  reopen(): Promise<void> {
+    return this.#catalog.reopen(usesGraph);
   }
 
   /** Names of the open collections. */
@@ -71,8 +100,10 @@ export class VectorCatalog {
 
   /** What another thread needs for a handle of its own; creates the collection as {@link open} does. */
   async describe(name: string, options: VectorCollectionOptions | undefined): Promise<CollectionDescription> {
-    const { collectionId, options: resolved, roots } = await this.#entry(name, options);
-    return { collectionId, options: resolved, roots: [...roots] };
+    const entry = await this.#entry(name, options);
+    const { collectionId, options: resolved } = entry;
+    const graph = this.#graphOf(collectionId, resolved)?.ref;
+    return { collectionId, options: resolved, roots: [...this.#roots(entry)], graph };
   }
 
   /** Opens a collection, creating it when it is new and options are given. Concurrent calls share one creation. */
@@ -83,21 +114,35 @@ export class VectorCatalog {
       collectionId: entry.collectionId,
       options: entry.options,
       coordinator: this.#parts.coordinator,
-      arena: this.#parts.arena,
+      arena: this.#parts.memory.arena,
       reservations: this.#reservations,
       reader: () => this.#reader(entry),
       assertOpen: () => this.#catalog.assertEntry(name, entry),
     });
   }
 
-  /** Drops a collection on every shard. @returns whether it existed, or was still being dropped */
-  drop(name: string): Promise<boolean> {
-    return this.#catalog.drop(name);
+  /** Drops a collection on every shard of this node. @returns whether it existed, or was still being dropped */
+  async drop(name: string): Promise<boolean> {
+    const entry = this.#catalog.known(name);
+    if (entry !== undefined && this.#graphs.has(entry.collectionId)) this.#leaving.set(entry.collectionId, name);
+    const existed = await this.#catalog.drop(name); // when it fails it is tried again: the graph goes then
+    if (entry !== undefined) this.#readers.get(entry)?.close();
+    for (const [collectionId, of] of this.#leaving) {
+      if (of !== name) continue;
+      this.#leaving.delete(collectionId);
+      this.#graphs.get(collectionId)?.drop(); // every shard has freed its part
+      this.#graphs.delete(collectionId);
+    }
+    return existed;
   }
 
   /** What the next worker of a shard must take over. */
   recoverTasks(shard: number): RecoverTask[] {
-    return this.#catalog.recoverTasks(shard);
+    return this.#catalog.recoverTasks(shard).map((task) => {
+      const state = task.state as { readonly options: ResolvedVectorOptions };
+      const graph = this.#graphOf(task.collection, state.options)?.ref;
+      return graph === undefined ? task : { ...task, state: { ...state, graph } };
+    });
   }
 
   /** Takes the new roots of a shard whose worker was replaced. */
@@ -110,12 +155,31 @@ export class VectorCatalog {
     return this.#catalog.entry(name, options === undefined ? undefined : resolveVectorOptions(options));
   }
 
+  /** The graph over a collection, made when it is first asked for; undefined: its strategy needs none. */
+  #graphOf(collectionId: number, options: ResolvedVectorOptions): GraphRoot | undefined {
+    if (!usesGraph(options)) return undefined;
+    const { arena, regions } = this.#parts.memory;
+    const graph =
+      this.#graphs.get(collectionId) ?? GraphRoot.create(arena, regions, collectionId, graphShapeOf(options));
+    this.#graphs.set(collectionId, graph);
+    return graph;
+  }
+
+  /** Roots of the shards that may be read one-sidedly. */
+  #roots({ roots }: Entry): Entry["roots"] {
+    if (this.#away.size === 0) return roots;
+    const { hasRows } = this.#parts;
+    for (const shard of this.#away) if (hasRows?.(shard) !== false) this.#away.delete(shard);
+    return roots.map((root, shard) => (this.#away.has(shard) ? undefined : root));
+  }
+
   #reader(entry: Entry): VectorReader {
-    const { coordinator, arena, kernels } = this.#parts;
+    const { coordinator, memory } = this.#parts;
     const known = this.#readers.get(entry);
     if (known !== undefined) return known;
-    const reader = new VectorReader(arena, new Verbs(arena), kernels, {
-      roots: () => entry.roots,
+    const reader = new VectorReader(memory.arena, new Verbs(memory.arena), memory.kernels, {
+      roots: () => this.#roots(entry),
+      graph: { options: entry.options, root: () => this.#graphs.get(entry.collectionId)?.ref },
       shardOf: (hash) => {
         const { snapshot } = coordinator;
         return ownerOf(snapshot, vshardOfHash(snapshot, hash));

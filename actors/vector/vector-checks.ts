@@ -3,10 +3,13 @@
  */
 import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { VectorId } from "../../src/store/id-codec.ts";
-import { componentLimit, firstBeyond, type ResolvedVectorOptions } from "./vector-options.ts";
+import { componentLimit, firstBeyond, firstUncoded, type ResolvedVectorOptions } from "./vector-options.ts";
+import type { ReceivedSearch } from "./vector-requests.ts";
 
 /** Most answers that one search may ask for, and most candidates. */
 const MAX_K = 65_536;
+/** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
+const MAX_HITS = 1_048_576;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless k is an integer in `[1, MAX_K]`. */
 export function assertK(k: number): void {
@@ -35,6 +38,14 @@ export function copyVector(
   const owner = (): string => `vector of ${describeValue(id)}`;
   assertLength(action, options.dimensions, vector, owner, { id });
   const copy = checkedCopy(action, vector, owner, { id });
+  const odd = firstUncoded(options, copy);
+  if (odd !== undefined) {
+    throw new ShardloomError(
+      "ERR_INVALID_ARGUMENT",
+      `Cannot ${action} as component ${odd.at} of the ${owner()} must be ${odd.rule}: current value is ${copy[odd.at]}`,
+      { details: { component: odd.at, value: copy[odd.at], id } },
+    );
+  }
   const limit = componentLimit(options);
   const at = firstBeyond(copy, 0, copy.length, limit);
   if (at < 0) return copy;
@@ -107,4 +118,36 @@ function firstBad(vector: ArrayLike<number>): number {
     if (typeof component !== "number" || !Number.isFinite(Math.fround(component))) return at;
   }
   return -1;
+}
+
+/** Checks a search as a shard has received it. */
+export function checkReceivedSearch(search: ReceivedSearch, dimensions: number, rows: number): void {
+  const { k, ef, queryCount, skip } = search;
+  if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
+  if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
+  if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
+  const most = Math.floor(MAX_HITS / Math.max(1, Math.min(k, rows)));
+  if (queryCount > most) throw invalidArgument("search", "queries", `at most ${most} for ${k} hits each`, queryCount);
+  if (skip < 0 || skip > k || (skip > 0 && queryCount > 1))
+    throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
+  if (search.dimensions !== dimensions) {
+    throw new ShardloomError(
+      "ERR_DIMENSION_MISMATCH",
+      `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`,
+      {
+        details: { expected: dimensions, value: search.dimensions },
+      },
+    );
+  }
+  for (let i = 0; i < search.queries.length; i++) {
+    const value = search.queries[i] as number;
+    if (Number.isFinite(value)) continue;
+    throw new ShardloomError(
+      "ERR_NOT_FINITE",
+      `Cannot search as component ${i % dimensions} of the query must be finite: current value is ${describeValue(value)}`,
+      {
+        details: { query: Math.floor(i / dimensions), component: i % dimensions, value: String(value) },
+      },
+    );
+  }
 }

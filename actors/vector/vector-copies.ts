@@ -5,6 +5,7 @@
  * version that it has on its primary; this shard's own versions stay above all that it has seen.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
+import type { Kernels } from "../../native-bridge/kernels.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import {
   RECORD_HASH,
@@ -15,8 +16,10 @@ import {
 } from "../../src/store/collection-layout.ts";
 import { idLengthOf } from "../../src/store/id-codec.ts";
 import { VECTOR_DELETE, VECTOR_UPSERT } from "../../src/wire/message-types.ts";
+import type { DroppedCollections } from "../dropped-collections.ts";
 import type { EngineRequest, ReceivedEffect, ReplicatedEngine, SnapshotPart, WriteEffects } from "../engine.ts";
 import { DeleteBodies } from "./effect-bodies.ts";
+import { hashVshard } from "./row-hash.ts";
 import type { ShardCollection } from "./shard-collection.ts";
 import { IdsCursor, UPSERT_HEADER, UPSERT_ITEM_HEADER, UpsertCursor } from "./vector-requests.ts";
 import type { VectorStore } from "./vector-store.ts";
@@ -33,8 +36,13 @@ export function tellDeletes(
 ): void {
   const { store } = collection;
   const bodies = new DeleteBodies(collection.id, effects.maxBodyBytes);
+  const { keyed } = effects;
   while (ids.next()) {
+    effects.touch(ids.hash);
+    const vshard = keyed?.vshardOf(ids.hash) ?? 0;
+    if (keyed?.repeats(vshard) === true) continue;
     const row = store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
+    keyed?.note(vshard, row >= 0);
     if (row >= 0) bodies.add(store.vshardOf(row), request, ids.entryOffset, ids.entryEnd, store.lastVersion + 1);
   }
   bodies.tell(VECTOR_DELETE, effects);
@@ -50,13 +58,25 @@ export class VectorCopies implements ReplicatedEngine {
   /** By vshard that is being restored: rows of each collection that no effect has written yet. */
   readonly #unwritten: Map<number, Map<ShardCollection, Set<number>>> = new Map();
 
-  constructor(collections: ReadonlyMap<number, ShardCollection>) {
+  readonly #dropped: DroppedCollections;
+  readonly #kernels: Kernels;
+
+  constructor(collections: ReadonlyMap<number, ShardCollection>, dropped: DroppedCollections, kernels: Kernels) {
     this.#collections = collections;
+    this.#dropped = dropped;
+    this.#kernels = kernels;
+  }
+
+  has(collectionId: number): boolean {
+    return this.#collections.has(collectionId);
   }
 
   apply(effect: ReceivedEffect): void {
     const collection = this.#collections.get(effect.collection);
-    if (collection === undefined) return; // it was dropped
+    if (collection === undefined) {
+      if (this.#dropped.has(effect.collection)) return;
+      throw this.#dropped.unknown(effect.collection); // it is not open yet
+    }
     if (effect.type === VECTOR_UPSERT) this.#upsert(collection, effect);
     else this.#delete(collection, effect);
   }
@@ -102,6 +122,12 @@ export class VectorCopies implements ReplicatedEngine {
     this.#unwritten.delete(vshard);
   }
 
+  contentHash(vshard: number): bigint {
+    let sum = 0n;
+    for (const { id, store } of this.#collections.values()) sum += hashVshard(this.#kernels, id, store, vshard);
+    return BigInt.asUintN(64, sum);
+  }
+
   #upsert(collection: ShardCollection, effect: ReceivedEffect): void {
     const cursor = this.#upserts.open(effect);
     const { store } = collection;
@@ -121,6 +147,8 @@ export class VectorCopies implements ReplicatedEngine {
     collection.reserve(newRows);
     store.reserve(newRows, heapBytes);
     const unwritten = this.#unwritten.get(effect.vshard)?.get(collection);
+    // What restores a vshard, or the shard itself before it serves, is to be there soon; the primary waits for other effects.
+    if (collection.index !== undefined && !this.#unwritten.has(effect.vshard)) collection.payFor(rows.length);
     cursor.rewind();
     for (let item = 0; cursor.next(); item++) {
       const row = store.put(

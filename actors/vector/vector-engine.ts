@@ -5,22 +5,46 @@
  * changes, and nothing can fail after that, so no bad request leaves anything partly written. An upsert is acknowledged when
  * its rows are in registered regions; the index follows in `background`.
  */
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import type { AdoptedRegion } from "../../native-bridge/region-table.ts";
-import { describeValue, invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import { type Adopted, CollectionRoot } from "../../src/store/collection-root.ts";
+import { removeStrayFiles } from "../../src/store/index-file.ts";
 import {
   VECTOR_COUNT,
   VECTOR_DELETE,
   VECTOR_DROP,
+  VECTOR_EXCHANGE,
   VECTOR_GET,
+  VECTOR_NEAR,
   VECTOR_OPEN,
   VECTOR_SEARCH,
+  VECTOR_SPIRE,
   VECTOR_STATUS,
   VECTOR_UPSERT,
 } from "../../src/wire/message-types.ts";
-import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest, ReplicatedEngine } from "../engine.ts";
-import { SearchResult, ShardCollection } from "./shard-collection.ts";
+import { DroppedCollections } from "../dropped-collections.ts";
+import type {
+  Engine,
+  EngineContext,
+  EngineHandler,
+  EngineReply,
+  EngineRequest,
+  LoadedIndex,
+  ReplicatedEngine,
+} from "../engine.ts";
+import { readDropRequest, readOpenRequest } from "./collection-requests.ts";
+import { GraphIndex } from "./graph/graph-index.ts";
+import { loadIndex, saveIndex } from "./index-files.ts";
+import { Leave } from "./leave.ts";
+import { SearchResult } from "./search-result.ts";
+import { ShardCollection } from "./shard-collection.ts";
+import { readExchange, writeExchangeReply } from "./strategy/exchange-messages.ts";
+import { readNearRequest } from "./strategy/near-messages.ts";
+import { answerNear, checkedGraph } from "./strategy/near-search.ts";
+import { answerSpire } from "./strategy/spire-search.ts";
 import { UpsertBatch } from "./upsert-batch.ts";
+import { checkReceivedSearch } from "./vector-checks.ts";
 import { tellDeletes, VectorCopies } from "./vector-copies.ts";
 import {
   assertSameOptions,
@@ -44,16 +68,10 @@ import {
   IdsCursor,
   type ReceivedSearch,
   readFilterRequest,
-  readOpenRequest,
   readSearchRequest,
   SEARCH_EXACT,
 } from "./vector-requests.ts";
 import { VectorStore } from "./vector-store.ts";
-
-/** Most hits of one query. */
-export const MAX_K = 65_536;
-/** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
-export const MAX_HITS = 1_048_576;
 
 /** What a dead worker's collections were; with it a successor takes them over. */
 export interface VectorRecovery {
@@ -61,6 +79,8 @@ export interface VectorRecovery {
     readonly collectionId: number;
     readonly options: VectorCollectionOptions;
     readonly rootAddress: number;
+    /** Root of the node's graph over it, where its strategy needs one. */
+    readonly graph?: RegionRef;
   }[];
   /** What `RegionTable.adopt` returned for the dead owner. @default the engine adopts the regions of its own `workerIndex` */
   readonly adopted?: readonly AdoptedRegion[];
@@ -71,6 +91,8 @@ export interface VectorEngine extends Engine {
   readonly replicated: ReplicatedEngine;
   /** Root reference of every open collection, by collection id. */
   roots(): ReadonlyMap<number, { readonly address: number; readonly rkey: number; readonly length: number }>;
+  /** Root of the node's graph over a collection; undefined while this shard has no part in one. */
+  graphOf(collectionId: number): RegionRef | undefined;
 }
 
 /**
@@ -85,7 +107,8 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
   const leave = new Leave();
   const guarded: EngineContext = { ...context, native: (call) => leave.note(() => context.native(call)) };
   if (recover !== undefined) recoverCollections(guarded, recover, collections);
-  const state: ShardState = { context: guarded, collections, ids: new IdsCursor(), batch: new UpsertBatch() };
+  const dropped = new DroppedCollections();
+  const state: ShardState = { context: guarded, collections, dropped, ids: new IdsCursor(), batch: new UpsertBatch() };
   const handlers = Object.entries(HANDLERS).map(([type, handle]): [number, EngineHandler] => [
     Number(type),
     (request, reply) => {
@@ -95,6 +118,8 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
   ]);
   return {
     handlers: new Map(handlers),
+    open: (collectionId, options) =>
+      void open(state, collectionId, resolveVectorOptions(options as VectorCollectionOptions)),
     background(budgetMs) {
       leave.assertServing();
       let more = false;
@@ -102,7 +127,20 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
       for (const collection of collections.values()) more = runBackground(collection, share) || more;
       return more;
     },
-    replicated: new VectorCopies(collections),
+    async saveIndexes(storage) {
+      if (guarded.indexDirectory === undefined) return;
+      await removeStrayFiles(storage.disk, storage.directory, "vector", (id) => collections.has(id));
+      for (const collection of [...collections.values()]) await saveIndex(collection, guarded, storage);
+    },
+    async loadIndexes(storage) {
+      const loaded: LoadedIndex[] = [];
+      if (guarded.indexDirectory === undefined) return loaded;
+      for (const collection of [...collections.values()])
+        loaded.push(await loadIndex(collection, guarded, storage, () => collections.get(collection.id) === collection));
+      return loaded;
+    },
+    replicated: new VectorCopies(collections, dropped, context.kernels),
+    graphOf: (collectionId) => collections.get(collectionId)?.graph?.root,
     roots: () => new Map([...collections].map(([id, collection]) => [id, collection.store.root.ref])),
     close() {
       if (leave.taken) return; // everything is the successor's
@@ -112,32 +150,11 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
   };
 }
 
-/** Remembers that a native call returned on a quarantined thread: from there nothing of the shard may be touched. */
-class Leave {
-  #reason: ShardloomError | undefined;
-
-  get taken(): boolean {
-    return this.#reason !== undefined;
-  }
-
-  note<T>(call: () => T): T {
-    try {
-      return call();
-    } catch (error) {
-      if (ShardloomError.is(error) && error.code === "ERR_NATIVE_QUARANTINED") this.#reason = error;
-      throw error;
-    }
-  }
-
-  assertServing(): void {
-    if (this.#reason !== undefined) throw this.#reason;
-  }
-}
-
 /** What the handlers of one shard share; the cursors are reused. */
 interface ShardState {
   readonly context: EngineContext;
   readonly collections: Map<number, ShardCollection>;
+  readonly dropped: DroppedCollections;
   readonly ids: IdsCursor;
   readonly batch: UpsertBatch;
 }
@@ -153,33 +170,47 @@ const HANDLERS: Readonly<Record<number, StateHandler>> = {
   [VECTOR_COUNT]: countRows,
   [VECTOR_SEARCH]: search,
   [VECTOR_STATUS]: status,
+  [VECTOR_NEAR]: near,
+  [VECTOR_EXCHANGE]: exchange,
+  [VECTOR_SPIRE]: spire,
 };
 
 function find(state: ShardState, collectionId: number): ShardCollection {
   const found = state.collections.get(collectionId);
   if (found !== undefined) return found;
-  throw new ShardloomError(
-    "ERR_UNKNOWN_COLLECTION",
-    `Cannot find collection as it must be open on this shard: current value is ${collectionId}`,
-    { details: { collectionId } },
-  );
+  throw state.dropped.unknown(collectionId);
 }
 
 function openCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
-  const { collectionId, options } = readOpenRequest(request);
+  const { collectionId, options, checkOnly, graph } = readOpenRequest(request);
+  if (checkOnly) find(state, collectionId); // throws: it is not to be created
+  const collection = open(state, collectionId, options);
+  const { store } = collection;
+  if (graph !== undefined && collection.graph === undefined)
+    collection.takeGraph(GraphIndex.create(state.context, options, store, graph), []);
+  reply.claim(OPEN_REPLY_BYTES);
+  writeOpenReply(reply, reply.offset, { root: store.root.ref, rows: store.count });
+}
+
+function open(state: ShardState, collectionId: number, options: ResolvedVectorOptions): ShardCollection {
+  state.dropped.assertMayOpen(collectionId);
   const collection = state.collections.get(collectionId) ?? create(state.context, collectionId, options);
   assertSameOptions(collection.options, options);
   state.collections.set(collectionId, collection);
-  reply.claim(OPEN_REPLY_BYTES);
-  writeOpenReply(reply, reply.offset, { root: collection.store.root.ref, rows: collection.store.count });
+  return collection;
 }
 
 function dropCollection(state: ShardState, request: EngineRequest, reply: EngineReply): void {
-  const { collectionId } = readFilterRequest(request);
+  const { collectionId, undo } = readDropRequest(request);
   const collection = state.collections.get(collectionId);
   state.collections.delete(collectionId);
-  collection?.free();
-  collection?.store.drop();
+  if (!undo) state.dropped.add(collectionId);
+  try {
+    collection?.dropGraph();
+  } finally {
+    collection?.free();
+    collection?.store.drop();
+  }
   reply.claim(COUNT_REPLY_BYTES);
   reply.f64[reply.offset >>> 3] = collection === undefined ? 0 : 1;
 }
@@ -188,11 +219,13 @@ function upsert(state: ShardState, request: EngineRequest, reply: EngineReply): 
   const { batch } = state;
   batch.read(request, (collectionId) => find(state, collectionId));
   const { reserveOnly } = batch;
+  if (!reserveOnly) batch.pay();
   if (request.effects !== undefined && !reserveOnly) {
     batch.tell(request.effects);
     request.effects.publish();
   }
-  const inserted = reserveOnly ? batch.newRows : batch.write();
+  const before = reserveOnly ? 0 : (request.effects?.keyed?.changedBefore ?? 0);
+  const inserted = before + (reserveOnly ? batch.newRows : batch.write());
   reply.claim(UPSERT_REPLY_BYTES);
   writeUpsertReply(reply, reply.offset, batch.count, inserted, reserveOnly ? batch.heapBytes : batch.firstVersion);
 }
@@ -222,8 +255,25 @@ function countRows(state: ShardState, request: EngineRequest, reply: EngineReply
 function search(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const wanted = readSearchRequest(request);
   const collection = find(state, wanted.collectionId);
-  checkSearch(wanted, collection.options.dimensions, collection.store.count);
+  checkReceivedSearch(wanted, collection.options.dimensions, collection.store.count);
   runSearch(collection, wanted, request.vshards, reply);
+}
+
+function near(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const wanted = readNearRequest(request);
+  answerNear(find(state, wanted.collectionId).graph, state.context.workerIndex, wanted, reply);
+}
+
+function spire(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const wanted = readNearRequest(request);
+  const { context } = state;
+  const graph = checkedGraph(find(state, wanted.collectionId).graph, context.workerIndex, wanted);
+  answerSpire(context, graph, wanted, reply);
+}
+
+function exchange(state: ShardState, request: EngineRequest, reply: EngineReply): void {
+  const { collection, message } = readExchange(request);
+  writeExchangeReply(reply, find(state, collection).graph?.exchange?.receive(message) ?? []);
 }
 
 function status(state: ShardState, request: EngineRequest, reply: EngineReply): void {
@@ -234,6 +284,8 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
     rows: store.count,
     indexed: collection.indexed,
     unindexed: collection.unindexed,
+    unplaced: collection.unplaced,
+    knownShards: collection.graph?.exchange?.tables()?.stamps.length ?? 0,
     lastVersion: store.lastVersion,
     vectorBytes: store.vectorBytes,
     heapBytes: store.heap.totalBytes,
@@ -261,10 +313,15 @@ function recoverCollections(
   const adopted: Adopted = new Map(
     (recover.adopted ?? regions.adopt(workerIndex, workerIndex)).map((region) => [region.address, region]),
   );
-  for (const { collectionId, options, rootAddress } of recover.collections) {
+  for (const { collectionId, options, rootAddress, graph } of recover.collections) {
     const resolved = resolveVectorOptions(options);
     const store = VectorStore.recover(context, collectionId, resolved, rootAddress, adopted);
-    if (store !== undefined) collections.set(collectionId, new ShardCollection(context, collectionId, resolved, store));
+    if (store === undefined) continue;
+    const collection = new ShardCollection(context, collectionId, resolved, store);
+    collections.set(collectionId, collection);
+    if (graph === undefined) continue;
+    const { index, rows } = GraphIndex.adopt(context, resolved, store, graph, adopted);
+    collection.takeGraph(index, rows);
   }
   CollectionRoot.dropUnclaimed(arena, regions, adopted);
 }
@@ -288,8 +345,10 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
     while (ids.next()); // checks every id before the first is removed
   else tellDeletes(collection, ids, request, request.effects);
   const found = new Uint8Array(ids.open(request).count);
-  let deleted = 0;
+  const keyed = request.effects?.keyed;
+  let deleted = keyed?.changedBefore ?? 0;
   for (let i = 0; ids.next(); i++) {
+    if (keyed?.hasSeen(keyed.vshardOf(ids.hash)) === true) continue;
     const row = collection.store.find(ids.hash, request.bytes, ids.idOffset, ids.idWord);
     if (row < 0) continue;
     collection.remove(row);
@@ -308,37 +367,6 @@ function assertReplyFits(byteLength: number, { limitBytes }: EngineReply): void 
     `Cannot reply as a reply must take at most ${limitBytes} bytes: current value is ${byteLength}`,
     { details: { byteLength, limitBytes } },
   );
-}
-
-function checkSearch(search: ReceivedSearch, dimensions: number, rows: number): void {
-  const { k, ef, queryCount, skip } = search;
-  if (k < 1 || k > MAX_K) throw invalidArgument("search", "k", `an integer in [1, ${MAX_K}]`, k);
-  if (ef < 0 || ef > MAX_K) throw invalidArgument("search", "ef", `an integer in [0, ${MAX_K}]`, ef);
-  if (queryCount < 1) throw invalidArgument("search", "queries", "at least one", queryCount);
-  const most = Math.floor(MAX_HITS / Math.max(1, Math.min(k, rows)));
-  if (queryCount > most) throw invalidArgument("search", "queries", `at most ${most} for ${k} hits each`, queryCount);
-  if (skip < 0 || skip > k || (skip > 0 && queryCount > 1))
-    throw invalidArgument("search", "skip", `in [0, ${k}], and 0 for several queries`, skip);
-  if (search.dimensions !== dimensions) {
-    throw new ShardloomError(
-      "ERR_DIMENSION_MISMATCH",
-      `Cannot search as the query must have ${dimensions} components: current value is ${search.dimensions}`,
-      {
-        details: { expected: dimensions, value: search.dimensions },
-      },
-    );
-  }
-  for (let i = 0; i < search.queries.length; i++) {
-    const value = search.queries[i] as number;
-    if (Number.isFinite(value)) continue;
-    throw new ShardloomError(
-      "ERR_NOT_FINITE",
-      `Cannot search as component ${i % dimensions} of the query must be finite: current value is ${describeValue(value)}`,
-      {
-        details: { query: Math.floor(i / dimensions), component: i % dimensions, value: String(value) },
-      },
-    );
-  }
 }
 
 function runSearch(

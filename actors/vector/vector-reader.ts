@@ -30,11 +30,21 @@ import {
 } from "../../src/store/id-codec.ts";
 import { hashBytes } from "../../src/topology/stable-hash.ts";
 import { ExactScan, type ScanOptions, type ScanResult } from "./exact-scan.ts";
+import type { Candidate } from "./graph/label-search.ts";
+import type { OneSidedResult } from "./one-sided-result.ts";
+import { type OneSidedOptions, OneSidedSearch, type OneSidedSource, type WaitingRows } from "./one-sided-search.ts";
+import type { Accepts } from "./payload-filter.ts";
 import { ATTEMPTS, NOT_FOUND, RowReader } from "./row-reader.ts";
 import { ShardView } from "./shard-view.ts";
+import type { LeafView } from "./strategy/leaf-view.ts";
+import { estimateSelectivity } from "./strategy/selectivity.ts";
+import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
+import type { ResolvedVectorOptions } from "./vector-options.ts";
 import type { StoredVector } from "./vector-replies.ts";
 
 export type { ScanOptions, ScanResult } from "./exact-scan.ts";
+export type { OneSidedResult } from "./one-sided-result.ts";
+export type { OneSidedOptions } from "./one-sided-search.ts";
 export { NOT_FOUND } from "./row-reader.ts";
 
 /** Where the reader finds the shards. */
@@ -43,6 +53,21 @@ export interface VectorReaderSource {
   readonly roots: () => readonly (RegionRef | undefined)[];
   /** Shard of an id, by its hashId. */
   readonly shardOf: (hash: number) => number;
+  /** For `search`: the collection's options, and the root of the graph over all shards, undefined while there is none. */
+  readonly graph?: { readonly options: ResolvedVectorOptions; readonly root: () => RegionRef | undefined };
+}
+
+/** What a search that the shards take part in needs of its own thread. */
+export interface SearchHalves {
+  readonly graph: RegionRef | undefined;
+  readonly leaves: LeafView;
+  /** To be done before the shards are asked. */
+  scanWaiting(): WaitingRows;
+  /** Share of the documents that pass, about; after `scanWaiting`. */
+  selectivity(accepts: Accepts): number;
+  finish(waiting: WaitingRows, candidates: readonly Candidate[], partial: boolean): OneSidedResult;
+  /** The same of vertices, nearest first. */
+  rank(waiting: WaitingRows, vertices: Int32Array): OneSidedResult;
 }
 
 export class VectorReader {
@@ -55,6 +80,8 @@ export class VectorReader {
   readonly #views: ShardView[] = [];
   readonly #id: Uint8Array = new Uint8Array(MAX_ID_BYTES);
   #scan: ExactScan | undefined;
+  #search: OneSidedSearch | undefined;
+  #lastShard = -1;
 
   /** @param kernels This thread's kernels, for `scanExact`; a thread that only gets can do without. */
   constructor(arena: Arena, verbs: Verbs, kernels: Kernels | undefined, source: VectorReaderSource) {
@@ -121,6 +148,69 @@ export class VectorReader {
     const views = this.#source.roots().map((_, shard) => this.#view(shard));
     const rootOf = (shard: number): RegionRef | undefined => this.#source.roots()[shard];
     return this.#scan.run(query, k, options, views, rootOf, (hash) => this.#source.shardOf(hash));
+  }
+
+  /**
+   * The nearest documents of all shards, found on this thread in their memory through the collection's graph: with its strategy `one-sided`.
+   *
+   * Cost: about as much as in an index of one thread; the caller does all of it.
+   *
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`.
+   */
+  search(query: Float32Array, k: number, options: OneSidedOptions = {}): OneSidedResult {
+    const { search, options: resolved } = this.#graphSearch();
+    assertK(k);
+    assertEf(options.ef ?? 0);
+    return search.run(checkedQuery(resolved.dimensions, query), k, options, this.#searchSource());
+  }
+
+  /** Gives back the memory that searches work in. */
+  close(): void {
+    this.#search?.close();
+    this.#search = undefined;
+  }
+
+  /** The halves of a search that the shards take part in, for one query that was checked. */
+  halves(query: Float32Array, k: number, options: OneSidedOptions): SearchHalves {
+    const { search } = this.#graphSearch();
+    const source = this.#searchSource();
+    return {
+      graph: source.graph,
+      leaves: search.leaves,
+      scanWaiting: () => search.scanWaiting(query, k, options, source),
+      selectivity: (accepts) => estimateSelectivity(this.#rows, source.views, accepts),
+      rank: (waiting, vertices) => search.rank(query, k, options, this.#searchSource(), waiting, vertices),
+      finish: (waiting, candidates, partial) =>
+        search.finish(query, k, options, this.#searchSource(), waiting, candidates, partial),
+    };
+  }
+
+  /** A shard that can be read from here and fulfils a condition, another one each time; undefined when there is none. */
+  nextShard(condition: (shard: number) => boolean): number | undefined {
+    const roots = this.#source.roots();
+    for (let step = 0; step < roots.length; step++) {
+      this.#lastShard = (this.#lastShard + 1) % roots.length;
+      if (roots[this.#lastShard] !== undefined && condition(this.#lastShard)) return this.#lastShard;
+    }
+    return undefined;
+  }
+
+  #graphSearch(): { readonly search: OneSidedSearch; readonly options: ResolvedVectorOptions } {
+    const { graph } = this.#source;
+    if (this.#kernels === undefined) throw invalidArgument("search", "kernels", "given to the reader", undefined);
+    if (graph === undefined) throw invalidArgument("search", "graph", "given to the reader", undefined);
+    this.#search ??= new OneSidedSearch(this.#rows, this.#kernels, graph.options);
+    return { search: this.#search, options: graph.options };
+  }
+
+  #searchSource(): OneSidedSource {
+    const { roots, graph, shardOf } = this.#source;
+    return {
+      views: roots().map((_, shard) => this.#view(shard)),
+      rootOf: (shard) => roots()[shard],
+      graph: graph?.root(),
+      shardOf: (hash) => shardOf(hash),
+    };
   }
 
   /** Finds an id in its shard's directory and visits its row, validated. `visit` may run several times. */

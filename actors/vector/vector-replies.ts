@@ -7,7 +7,7 @@
  *          i32 count | new ids, f64 bytes of their records
  *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
  *  count   f64 matching rows
- *  status  f64[8], see VectorShardStatus
+ *  status  f64[10], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
  *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
@@ -25,7 +25,7 @@ import { INCLUDE } from "./vector-requests.ts";
 export const OPEN_REPLY_BYTES = 32;
 export const UPSERT_REPLY_BYTES = 16;
 export const COUNT_REPLY_BYTES = 8;
-export const STATUS_REPLY_BYTES = 64;
+export const STATUS_REPLY_BYTES = 80;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
 export const SEARCH_REPLY_HEADER = 24;
@@ -57,6 +57,10 @@ export interface VectorShardStatus {
   readonly indexed: number;
   /** Rows waiting for the index; 0 also while the shard is small enough to be scanned. */
   readonly unindexed: number;
+  /** Rows of the graph that are still to be brought to where those near them are, about; searches find them meanwhile. 0 without a graph. */
+  readonly unplaced: number;
+  /** Shards of the node, this one included, whose leaves this one knows. 0 without a graph, or while it is small. */
+  readonly knownShards: number;
   readonly lastVersion: number;
   readonly vectorBytes: number;
   readonly heapBytes: number;
@@ -148,7 +152,18 @@ export function readCountReply(m: WireMemory, offset: number): number {
 
 export function writeStatusReply(m: WireMemory, offset: number, s: VectorShardStatus): void {
   m.f64.set(
-    [s.rows, s.indexed, s.unindexed, s.lastVersion, s.vectorBytes, s.heapBytes, s.heapLiveBytes, s.directorySlots],
+    [
+      s.rows,
+      s.indexed,
+      s.unindexed,
+      s.lastVersion,
+      s.vectorBytes,
+      s.heapBytes,
+      s.heapLiveBytes,
+      s.directorySlots,
+      s.unplaced,
+      s.knownShards,
+    ],
     offset >>> 3,
   );
 }
@@ -164,6 +179,8 @@ export function readStatusReply(m: WireMemory, offset: number): VectorShardStatu
     heapBytes: value(5),
     heapLiveBytes: value(6),
     directorySlots: value(7),
+    unplaced: value(8),
+    knownShards: value(9),
   };
 }
 

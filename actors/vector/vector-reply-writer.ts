@@ -7,7 +7,7 @@ import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import { RECORD_HEADER_BYTES, RECORD_ID_WORD, RECORD_PAYLOAD_BYTES } from "../../src/store/collection-layout.ts";
 import { idLengthOf } from "../../src/store/id-codec.ts";
 import type { EngineReply } from "../engine.ts";
-import type { SearchResult } from "./shard-collection.ts";
+import type { SearchResult } from "./search-result.ts";
 import {
   GET_ENTRY_HEADER,
   GET_HEADER,

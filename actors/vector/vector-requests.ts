@@ -1,16 +1,16 @@
 /**
- * Fixed binary layouts of the requests to a vector shard, both directions: the coordinator writes, the shard reads.
+ * Fixed binary layouts of the requests to a vector shard, both directions: the coordinator writes, the shard reads. Those that open and
+ * drop collections are in `collection-requests.ts`.
  *
  * All little-endian, in place in ring memory at an 8-aligned offset; every part starts at a multiple of 8 and padding is
  * not read. Writers trust their arguments; readers check every length against the record before using it, so that no
  * mutated request reads outside its record (`ERR_CORRUPT`).
  *
  * ```
- *  open    i32 collection | dimensions | metric | quantization | connectivity | expansionAdd | expansionSearch | scanRows
  *  upsert  i32 collection | count | dimensions | flags, f64 rowsBefore | bytesBefore, then items: i32 idWord | payloadBytes | hash | vshard,
  *          f32[dimensions], id, payload, padding to 8
  *  ids     i32 collection | count | flags | 0, then ids: i32 idWord | hash, id, padding to 8           (get, delete)
- *  filter  i32 collection | filterBytes, filter (msgpack)                                              (count; drop, status: empty)
+ *  filter  i32 collection | filterBytes, filter (msgpack)                                              (count; status: empty)
  *  search  i32 collection | k | ef | flags | queries | dimensions | filterBytes | skip, f32[queries * dimensions],
  *          padding to 8, filter (msgpack)
  * ```
@@ -18,12 +18,6 @@
 import { ShardloomError } from "../../src/errors.ts";
 import { idLengthOf, idWordOf, isIdWord, type VectorId, writeId } from "../../src/store/id-codec.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
-import {
-  METRIC_NAMES,
-  QUANTIZATION_NAMES,
-  type ResolvedVectorOptions,
-  resolveVectorOptions,
-} from "./vector-options.ts";
 
 /** Flags of get and search, to be combined with `|`. */
 export const INCLUDE = { PAYLOAD: 1, VECTOR: 2 } as const;
@@ -32,7 +26,6 @@ export const SEARCH_EXACT = 4;
 /** Flag of an upsert: check the items and take the memory they need, but write nothing. */
 const UPSERT_RESERVE = 1;
 
-export const OPEN_REQUEST_BYTES = 32;
 export const UPSERT_HEADER = 32;
 export const UPSERT_ITEM_HEADER = 16;
 export const IDS_HEADER = 16;
@@ -79,41 +72,6 @@ export interface SearchRequest {
 export interface ReceivedSearch extends SearchRequest {
   readonly queryCount: number;
   readonly skip: number;
-}
-
-export function writeOpenRequest(
-  m: WireMemory,
-  offset: number,
-  collectionId: number,
-  options: ResolvedVectorOptions,
-): void {
-  const w = offset >>> 2;
-  m.i32[w] = collectionId;
-  m.i32[w + 1] = options.dimensions;
-  m.i32[w + 2] = METRIC_NAMES.indexOf(options.metric);
-  m.i32[w + 3] = QUANTIZATION_NAMES.indexOf(options.quantization);
-  m.i32[w + 4] = options.connectivity;
-  m.i32[w + 5] = options.expansionAdd;
-  m.i32[w + 6] = options.expansionSearch;
-  m.i32[w + 7] = options.scanRows;
-}
-
-export function readOpenRequest(m: EngineRequest): { collectionId: number; options: ResolvedVectorOptions } {
-  need(m, OPEN_REQUEST_BYTES, "open");
-  const word = (index: number): number => m.i32[(m.offset >>> 2) + index] as number;
-  const metric = METRIC_NAMES[word(2)];
-  const quantization = QUANTIZATION_NAMES[word(3)];
-  if (metric === undefined || quantization === undefined) throw corrupt("open", "metric or quantization", word(2));
-  const options = resolveVectorOptions({
-    dimensions: word(1),
-    metric,
-    quantization,
-    connectivity: word(4),
-    expansionAdd: word(5),
-    expansionSearch: word(6),
-    scanRows: word(7),
-  });
-  return { collectionId: word(0), options };
 }
 
 /** Bytes of one item in an upsert request, for splitting batches. Checks the id. */
@@ -384,11 +342,13 @@ function copyBytes(m: EngineRequest, start: number, length: number): Uint8Array 
   return length === 0 ? undefined : m.bytes.slice(start, start + length);
 }
 
-function need(m: EngineRequest, bytes: number, kind: string): void {
+/** @throws {ShardloomError} `ERR_CORRUPT` when the request is shorter. */
+export function need(m: EngineRequest, bytes: number, kind: string): void {
   if (m.length < bytes) throw corrupt(kind, "byte length", m.length);
 }
 
-function corrupt(kind: string, name: string, value: number): ShardloomError {
+/** What a request is refused with whose numbers do not fit its record. */
+export function corrupt(kind: string, name: string, value: number): ShardloomError {
   return new ShardloomError(
     "ERR_CORRUPT",
     `Cannot decode ${kind} request as ${name} must fit its record: current value is ${value}`,

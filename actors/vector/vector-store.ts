@@ -147,6 +147,12 @@ export class VectorStore {
     return this.root.arena.u32[(this.cellOf(row) >>> 2) + USER0] as number;
   }
 
+  /** The vector of a row: a view that ends with the next write to it. */
+  vectorOf(row: number): Float32Array {
+    const first = (this.cellOf(row) + CELL_HEADER_BYTES) >>> 2;
+    return this.root.arena.f32.subarray(first, first + this.dimensions);
+  }
+
   /** The id of a used row. */
   idOf(row: number): VectorId {
     const { bytes, i32 } = this.root.arena;
@@ -203,8 +209,7 @@ export class VectorStore {
     version: number = this.#sequence + 1,
   ): number {
     const record = this.heap.append(source.bytes, idOffset, idWord, payloadOffset, payloadBytes, hash);
-    const first = vectorOffset >>> 2;
-    const vector = source.f32.subarray(first, first + this.dimensions);
+    const vector = source.f32.subarray(vectorOffset >>> 2, (vectorOffset >>> 2) + this.dimensions);
     this.#takeVersion(version);
     this.replaced = row >= 0;
     if (row >= 0) {

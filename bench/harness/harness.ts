@@ -41,10 +41,23 @@ export interface BenchReport {
   readonly notes: readonly string[];
 }
 
+/** What the command line gives to benches that take it. */
+export interface BenchInputs {
+  /** Vectors to index (bench `graph`: a graph, as the command line takes it), queries, and the true nearest of each query. */
+  readonly data?: string | undefined;
+  readonly queries?: string | undefined;
+  readonly truth?: string | undefined;
+  /** Vectors to index at most. */
+  readonly rows?: number | undefined;
+  /** Where a report with plots is written. */
+  readonly html?: string | undefined;
+}
+
 export interface BenchContext {
   readonly mode: BenchMode;
   readonly seed: number;
   readonly goals: readonly Goal[];
+  readonly inputs: BenchInputs;
   log(line: string): void;
 }
 

@@ -1,5 +1,5 @@
 /**
- * The machine's own limit: compiles `bench/compare/native.cpp` into a temporary folder when a C++ compiler is present,
+ * The machine's own limit: compiles a program of `bench/compare/` into a temporary folder when a C++ compiler is present,
  * and talks to it line by line, so that its samples interleave with ours.
  *
  * Invariant: the child sleeps on its standard input between samples; it burns no core while another side runs.
@@ -19,18 +19,27 @@ export interface NativeProgram {
   dispose(): void;
 }
 
-/** Compiles the baselines with `-O2`; undefined, with the reason logged, when there is no compiler. */
-export function compileNative(log: (line: string) => void): NativeProgram | undefined {
+/** Tried in this order. */
+const COMPILERS: readonly string[] = ["g++", "clang++"];
+
+/** Compiles a baseline with `-O2`; undefined, with the reason logged, when there is no compiler. */
+export function compileNative(log: (line: string) => void, source: string = SOURCE): NativeProgram | undefined {
   const folder = mkdtempSync(join(tmpdir(), "shardloom-bench-"));
   const path = join(folder, "native");
-  try {
-    execFileSync("g++", ["-O2", "-std=c++17", "-pthread", "-o", path, SOURCE], { stdio: ["ignore", "ignore", "pipe"] });
-  } catch (error) {
-    rmSync(folder, { recursive: true, force: true });
-    log(`C++ baselines skipped: ${error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error)}`);
-    return undefined;
+  let reason = "";
+  for (const compiler of COMPILERS) {
+    try {
+      execFileSync(compiler, ["-O2", "-std=c++17", "-pthread", "-o", path, source], {
+        stdio: ["ignore", "ignore", "pipe"],
+      });
+      return { path, dispose: () => rmSync(folder, { recursive: true, force: true }) };
+    } catch (error) {
+      reason ||= error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    }
   }
-  return { path, dispose: () => rmSync(folder, { recursive: true, force: true }) };
+  rmSync(folder, { recursive: true, force: true });
+  log(`C++ baselines skipped: ${reason}`);
+  return undefined;
 }
 
 /** One running mode of the program: each run() is one sample. */

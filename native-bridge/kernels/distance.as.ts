@@ -1,23 +1,21 @@
 /**
- * Distance kernels and the exact top-k scan, in AssemblyScript for WASM SIMD128 + threads.
+ * The module of the distance kernels (metric.as.ts, batch.as.ts) and the exact top-k scan, for WASM SIMD128 + threads.
  *
  * The module imports the node's shared memory as `env.memory` and has no data segment, no heap and no global state: every
  * instance works in the scratch range that its thread owns, so instances of all threads can run at once over one memory.
- * Sums are kept in 16 f32 lanes and folded in f64; integer data below 2^24 per lane (MNIST, SIFT) gives exact sums. Where f32
- * overflows or vanishes the row is computed again in f64 (exact.as.ts), so scores are right for every finite vector.
  *
  * Seqlock: a row is read between two loads of its version word. Rows go in blocks: versions and distances of the whole block
  * first, then one fence, then all versions again, which costs one fence for BLOCK_ROWS rows.
  * Source: Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012 (fence before the second load).
- * Divergence: a zero vector has cosine distance 1 from everything, itself included (usearch says 0 for two zero vectors).
  */
 
-import { dotU8, l2U8 } from "./bytes.as";
-import { cosineExact, dotExact, l2Exact } from "./exact.as";
+import { distanceWithNorms } from "./metric.as";
 
-const METRIC_L2: i32 = 0;
-const METRIC_COSINE: i32 = 1;
-const ELEMENT_F32: i32 = 0;
+export { distances, distancesAt } from "./batch.as";
+export { graphCheckChunks, graphInsert, graphMove, graphRepair, graphSearch } from "./graph.as";
+export { pullSum } from "./edges.as";
+export { addDocument, hashDocument } from "./hash.as";
+export { distance, inverseNorm } from "./metric.as";
 
 // Cell header, see cell.ts.
 const CELL_HEADER: usize = 32;
@@ -52,150 +50,6 @@ const STATE_READ: i32 = 1;
 const STATE_BUSY: i32 = 2;
 
 const HIT_BYTES: usize = 16; // f64 distance | i32 row | i32 unused
-
-// @ts-ignore: decorator
-@inline
-function foldF32(v: v128): f64 {
-  const low = f64x2.promote_low_f32x4(v);
-  const high = f64x2.promote_low_f32x4(i8x16.shuffle(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
-  const sum = f64x2.add(low, high);
-  return f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1);
-}
-
-// @ts-ignore: decorator
-@inline
-function stepL2(acc: v128, a: usize, b: usize): v128 {
-  const d = f32x4.sub(v128.load(a), v128.load(b));
-  return f32x4.add(acc, f32x4.mul(d, d));
-}
-
-function l2F32(left: usize, right: usize, dimensions: i32): f64 {
-  let a = left;
-  let b = right;
-  let s0 = f32x4.splat(0);
-  let s1 = f32x4.splat(0);
-  let s2 = f32x4.splat(0);
-  let s3 = f32x4.splat(0);
-  let end = a + ((<usize>dimensions) >> 4 << 6);
-  while (a < end) {
-    s0 = stepL2(s0, a, b);
-    s1 = stepL2(s1, a + 16, b + 16);
-    s2 = stepL2(s2, a + 32, b + 32);
-    s3 = stepL2(s3, a + 48, b + 48);
-    a += 64;
-    b += 64;
-  }
-  end = left + ((<usize>dimensions) >> 2 << 4);
-  while (a < end) {
-    s0 = stepL2(s0, a, b);
-    a += 16;
-    b += 16;
-  }
-  let sum = foldF32(f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
-  end = left + ((<usize>dimensions) << 2);
-  while (a < end) {
-    const d = load<f32>(a) - load<f32>(b);
-    sum += <f64>(d * d);
-    a += 4;
-    b += 4;
-  }
-  return sum;
-}
-
-// @ts-ignore: decorator
-@inline
-function stepDot(acc: v128, a: usize, b: usize): v128 {
-  return f32x4.add(acc, f32x4.mul(v128.load(a), v128.load(b)));
-}
-
-function dotF32(left: usize, right: usize, dimensions: i32): f64 {
-  let a = left;
-  let b = right;
-  let s0 = f32x4.splat(0);
-  let s1 = f32x4.splat(0);
-  let s2 = f32x4.splat(0);
-  let s3 = f32x4.splat(0);
-  let end = a + ((<usize>dimensions) >> 4 << 6);
-  while (a < end) {
-    s0 = stepDot(s0, a, b);
-    s1 = stepDot(s1, a + 16, b + 16);
-    s2 = stepDot(s2, a + 32, b + 32);
-    s3 = stepDot(s3, a + 48, b + 48);
-    a += 64;
-    b += 64;
-  }
-  end = left + ((<usize>dimensions) >> 2 << 4);
-  while (a < end) {
-    s0 = stepDot(s0, a, b);
-    a += 16;
-    b += 16;
-  }
-  let sum = foldF32(f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
-  end = left + ((<usize>dimensions) << 2);
-  while (a < end) {
-    sum += <f64>(load<f32>(a) * load<f32>(b));
-    a += 4;
-    b += 4;
-  }
-  return sum;
-}
-
-/** 1 / |a|, or 0 for the zero vector. Squares are summed in f64, so that no finite vector overflows. */
-export function inverseNorm(element: i32, a: usize, dimensions: i32): f32 {
-  let sum: f64 = 0;
-  if (element != ELEMENT_F32) {
-    sum = dotU8(a, a, dimensions);
-  } else {
-    for (let i: usize = 0, end = <usize>dimensions << 2; i < end; i += 4) {
-      const x = <f64>load<f32>(a + i);
-      sum += x * x;
-    }
-  }
-  return sum > 0 ? <f32>(1 / sqrt(sum)) : 0;
-}
-
-/** Sums between these lost nothing to overflow, and next to nothing to numbers too small for f32. False for NaN. */
-const SMALLEST: f64 = 1e-30;
-const LARGEST: f64 = 1e30;
-/** Smallest inverse norm that f32 holds with all its digits. */
-const SMALLEST_NORM: f32 = 1.1754944e-38;
-
-// @ts-ignore: decorator
-@inline
-function fromCosine(cosine: f64): f64 {
-  return min<f64>(2, max<f64>(0, 1 - cosine));
-}
-
-// @ts-ignore: decorator
-@inline
-function distanceWithNorms(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32): f64 {
-  if (element != ELEMENT_F32) {
-    if (metric == METRIC_L2) return l2U8(a, b, dimensions);
-    const dot = dotU8(a, b, dimensions);
-    return metric == METRIC_COSINE ? fromCosine(dot * <f64>normA * <f64>normB) : 1 - dot;
-  }
-  if (metric == METRIC_L2) {
-    const d = l2F32(a, b, dimensions);
-    return d > SMALLEST && d < LARGEST ? d : l2Exact(a, b, dimensions);
-  }
-  if (metric == METRIC_COSINE) {
-    const norms = <f64>normA * <f64>normB;
-    if (norms == 0) return 1;
-    // |a| |b| bounds the sum and its terms.
-    const plain = norms > SMALLEST && norms < LARGEST && normA > SMALLEST_NORM && normB > SMALLEST_NORM;
-    return fromCosine(plain ? dotF32(a, b, dimensions) * norms : cosineExact(a, b, dimensions));
-  }
-  const dot = dotF32(a, b, dimensions);
-  return 1 - (abs(dot) < LARGEST ? dot : dotExact(a, b, dimensions));
-}
-
-/** Distance of two vectors at byte offsets of the memory. Smaller is closer for every metric. */
-export function distance(metric: i32, element: i32, a: usize, b: usize, dimensions: i32): f64 {
-  let normA: f32 = 0, normB: f32 = 0;
-  if (metric == METRIC_COSINE) normA = inverseNorm(element, a, dimensions);
-  if (metric == METRIC_COSINE) normB = inverseNorm(element, b, dimensions);
-  return distanceWithNorms(metric, element, a, b, dimensions, normA, normB);
-}
 
 /**
  * Load-load fence: a sequentially consistent read-modify-write of a word that only this thread uses. The loads before it stay

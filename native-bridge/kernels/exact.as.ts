@@ -5,25 +5,27 @@
  * they run for extreme rows only. No data segment, no heap, no global state, as in distance.as.ts.
  */
 
-export function l2Exact(a: usize, b: usize, dimensions: i32): f64 {
+import { loadOne } from "./lanes.as";
+
+export function l2Exact<A, B>(a: usize, b: usize, dimensions: i32): f64 {
   let sum: f64 = 0;
-  for (let i: usize = 0, end = <usize>dimensions << 2; i < end; i += 4) {
-    const d = <f64>load<f32>(a + i) - <f64>load<f32>(b + i);
+  for (let i: usize = 0, end = <usize>dimensions; i < end; i++) {
+    const d = <f64>loadOne<A>(a + i * sizeof<A>()) - <f64>loadOne<B>(b + i * sizeof<B>());
     sum += d * d;
   }
   return sum;
 }
 
-export function dotExact(a: usize, b: usize, dimensions: i32): f64 {
+export function dotExact<A, B>(a: usize, b: usize, dimensions: i32): f64 {
   let sum: f64 = 0;
-  for (let i: usize = 0, end = <usize>dimensions << 2; i < end; i += 4) {
-    sum += <f64>load<f32>(a + i) * <f64>load<f32>(b + i);
+  for (let i: usize = 0, end = <usize>dimensions; i < end; i++) {
+    sum += <f64>loadOne<A>(a + i * sizeof<A>()) * <f64>loadOne<B>(b + i * sizeof<B>());
   }
   return sum;
 }
 
 /** Cosine of the angle; 0 when a vector is zero. */
-export function cosineExact(a: usize, b: usize, dimensions: i32): f64 {
-  const norms = sqrt(dotExact(a, a, dimensions)) * sqrt(dotExact(b, b, dimensions));
-  return norms > 0 ? dotExact(a, b, dimensions) / norms : 0;
+export function cosineExact<A, B>(a: usize, b: usize, dimensions: i32): f64 {
+  const norms = sqrt(dotExact<A, A>(a, a, dimensions)) * sqrt(dotExact<B, B>(b, b, dimensions));
+  return norms > 0 ? dotExact<A, B>(a, b, dimensions) / norms : 0;
 }

@@ -1,6 +1,6 @@
 /**
- * `shardloom demo`: indexes the Markdown documentation under node_modules, answers queries, and shows what a blocked
- * thread does to messages and to one-sided reads.
+ * `shardloom demo`: indexes the Markdown documentation under node_modules, answers queries, shows what a blocked
+ * thread does to messages and to one-sided reads, and ranks the installed packages by their dependencies.
  *
  * Invariant: everything shown was computed in this run by the public API; a step that fails ends the demo with its error.
  */
@@ -10,6 +10,7 @@ import { ShardloomError } from "../errors.ts";
 import { type Command, type CommandContext, EXIT } from "./command.ts";
 import { type Passage, passageText, readCorpus } from "./corpus.ts";
 import { blocker } from "./demo-actors.ts";
+import { showDependencies } from "./demo-graph.ts";
 import { EMBEDDING_DIMENSIONS, embed } from "./embedding.ts";
 import { measureLatencies } from "./latency.ts";
 import { createProgress } from "./progress.ts";
@@ -27,7 +28,7 @@ const ASK_TIMEOUT_MS = 150;
 
 export const demo: Command = {
   name: "demo",
-  summary: "Index the documentation under node_modules, search it, block a shard, measure",
+  summary: "Index the documentation under node_modules, search it, block a shard, measure, rank packages",
   usage: "[options] [QUERY ...]",
   operands: { min: 0, max: 20 },
   options: {
@@ -42,6 +43,7 @@ export const demo: Command = {
     await using cluster = await Cluster.start({
       ...(workers === undefined ? {} : { workers }),
       actors: [new URL("./demo-actors.js", import.meta.url)],
+      maxHandlerMs: 5 * BLOCK_MS, // the thread that is blocked on purpose is not to be replaced
     });
     output.line(
       `Shardloom: ${cluster.topology.shards} shards on worker threads, ${cluster.topology.vshards} vshards.\n`,
@@ -54,6 +56,7 @@ export const demo: Command = {
     }
     await showBlockedShard(cluster, docs, passages, context);
     await showLatencies(cluster, docs, passages, context);
+    await showDependencies(cluster, context);
     return EXIT.OK;
   },
 };
@@ -229,5 +232,6 @@ async function showLatencies(
       { columns: output.columns },
     ),
   );
+  output.line();
   output.object({ event: "latencies", rows });
 }

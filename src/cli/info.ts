@@ -4,6 +4,7 @@
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { Cluster } from "../cluster.ts";
 import { resolveClusterOptions } from "../cluster-options.ts";
+import { webTransportSupport } from "../transport/webtransport.ts";
 import { type Command, EXIT } from "./command.ts";
 import { formatTable } from "./table.ts";
 import { formatBytes, formatSeconds } from "./units.ts";
@@ -26,8 +27,10 @@ export const info: Command = {
       cores: availableParallelism(),
       memoryBytes: totalmem(),
     };
+    const webTransport = await webTransportSupport();
     output.object({
       machine,
+      transports: { tls: "TLS 1.3", webTransport },
       defaults: { ...defaults, actors: [] },
       topology,
       memory,
@@ -46,6 +49,7 @@ export const info: Command = {
         "rings",
         `${formatBytes(defaults.requestRingBytes)} requests, ${formatBytes(defaults.replyRingBytes)} replies, ${formatBytes(defaults.meshRingBytes)} between workers`,
       ],
+      ["between nodes", `TLS 1.3; WebTransport over ${webTransport.used} (HTTP/3: ${webTransport.http3})`],
       ["start of a cluster", formatSeconds(startMs / 1000)],
     ];
     output.line(formatTable([{ title: "what" }, { title: "value" }], rows, { columns: output.columns }));

@@ -6,15 +6,39 @@
  * A reader that goes away (`shardloom … | head`) is no failure.
  */
 import { readFileSync } from "node:fs";
+import { backup } from "./backup.ts";
 import { bench } from "./bench.ts";
+import { certs } from "./certs.ts";
+import { cluster } from "./cluster.ts";
 import type { Command } from "./command.ts";
 import { demo } from "./demo.ts";
+import { graph } from "./graph.ts";
 import { info } from "./info.ts";
 import { load } from "./load.ts";
+import { log } from "./log.ts";
+import { node } from "./node.ts";
 import { placement } from "./placement.ts";
 import { runProgram } from "./program.ts";
+import { restore } from "./restore.ts";
+import { sim } from "./sim.ts";
+import { verify } from "./verify.ts";
 
-const COMMANDS: readonly Command[] = [demo, load, bench, info, placement];
+const COMMANDS: readonly Command[] = [
+  demo,
+  load,
+  graph,
+  bench,
+  info,
+  placement,
+  node,
+  cluster,
+  certs,
+  backup,
+  restore,
+  verify,
+  log,
+  sim,
+];
 
 const controller = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());

@@ -5,6 +5,7 @@
  * told, and always a last line that says how it ended. Everything goes to the stream of notes (standard error).
  */
 import type { Output } from "./command.ts";
+import { truncate } from "./table.ts";
 import { formatCount, formatSeconds } from "./units.ts";
 
 export interface ProgressOptions {
@@ -20,8 +21,8 @@ export interface ProgressOptions {
 }
 
 export interface Progress {
-  /** Says how many steps are done. Never goes back. */
-  update(done: number): void;
+  /** Says how many steps are done. Never goes back. @param note what else there is to say of this moment: shown by a bar only */
+  update(done: number, note?: string): void;
   /** Ends it with a last line. Later calls do nothing. */
   finish(): void;
   /** Ends it, saying that it was not completed. */
@@ -30,6 +31,7 @@ export interface Progress {
 
 const BAR_CHARACTERS = 24;
 const REDRAW_MS = 50;
+const DEFAULT_COLUMNS = 100;
 /** Without a total, a line is written whenever the count has doubled since this many. */
 const FIRST_COUNT = 1000;
 const CLEAR_LINE = "\r\u001b[2K";
@@ -40,6 +42,7 @@ export function createProgress(options: ProgressOptions): Progress {
   const isBar = output.notes.isTTY === true && process.env["TERM"] !== "dumb";
   const startMs = nowMs();
   let done = 0;
+  let noted = "";
   let drawnMs = Number.NEGATIVE_INFINITY;
   let nextLine = total === undefined ? FIRST_COUNT : total / 10;
   let ended = output.json;
@@ -49,7 +52,8 @@ export function createProgress(options: ProgressOptions): Progress {
     const now = nowMs();
     if (now - drawnMs < REDRAW_MS) return;
     drawnMs = now;
-    output.notes.write(`${CLEAR_LINE}${label} ${total === undefined ? "" : `${bar(done / total)} `}${count()}`);
+    const line = `${label} ${total === undefined ? "" : `${bar(done / total)} `}${count()}${noted}`;
+    output.notes.write(`${CLEAR_LINE}${truncate(line, (output.notes.columns || DEFAULT_COLUMNS) - 1)}`);
   };
   const writeLine = (): void => {
     const percent = total === undefined ? "" : `${Math.floor((10 * done) / total) * 10} % `;
@@ -65,9 +69,11 @@ export function createProgress(options: ProgressOptions): Progress {
   };
 
   return {
-    update(value) {
-      if (ended || !(value > done)) return;
-      done = total === undefined ? value : Math.min(value, total);
+    update(value, note) {
+      noted = note === undefined ? "" : `, ${note}`;
+      const isFurther = value > done;
+      if (ended || (!isFurther && note === undefined)) return;
+      if (isFurther) done = total === undefined ? value : Math.min(value, total);
       if (isBar) draw();
       else if (done >= nextLine && done !== total) writeLine();
     },

@@ -38,11 +38,13 @@ export class ClientPlane {
   readonly block: SharedArrayBuffer;
   readonly #options: ClientPlaneOptions;
   readonly #pump: ReplyPump;
-  readonly #requesters: Requester[] = [];
+  /** By shard; another node's client has none for the shards of others. */
+  readonly #requesters: (Requester | undefined)[] = [];
   /** Sums of requesters that are gone. */
   readonly #past: RequesterStats = createRequesterStats();
   readonly #origin: EnvelopeOrigin;
   #closed: ShardloomError | undefined;
+  #onDamaged: (shard: number) => void = () => undefined;
 
   constructor(options: ClientPlaneOptions) {
     const { clock, scheduler, spinLimitUs } = options;
@@ -70,13 +72,14 @@ export class ClientPlane {
       );
     const { clock, topology } = this.#options;
     const client = new BridgeClient(bridge, new Doorbell(block), { nowUs: () => clock.nowUs() });
-    const requester = new Requester(client, {
+    const requester: Requester = new Requester(client, {
       clock,
       origin: this.#origin,
       targetShard: shard,
       topology,
       decodeError: decodeErrorAt,
       onDirty: this.#pump.kick,
+      onDamaged: () => this.#damaged(shard, requester),
     });
     this.#requesters[shard] = requester;
     this.#pump.add(requester);
@@ -91,10 +94,26 @@ export class ClientPlane {
     addStats(this.#past, requester.stats);
   }
 
+  /** Who gives this thread another bridge to a shard when a record of its bridge is damaged. */
+  watch(onDamaged: (shard: number) => void): void {
+    this.#onDamaged = onDamaged;
+  }
+
+  #damaged(shard: number, requester: Requester): void {
+    if (this.#requesters[shard] !== requester || requester.lost) return;
+    this.lose(
+      shard,
+      new ShardloomError("ERR_WORKER_LOST", `Cannot finish request as the answers of shard ${shard} are damaged`, {
+        details: { shard, reason: "ERR_CORRUPT" },
+      }),
+    );
+    this.#options.scheduler.defer(() => this.#onDamaged(shard));
+  }
+
   /** Sums of all requesters that this thread has had. */
   stats(): RequesterStats {
     const sum = { ...this.#past };
-    for (const requester of this.#requesters) if (!requester.lost) addStats(sum, requester.stats);
+    for (const requester of this.#requesters) if (requester?.lost === false) addStats(sum, requester.stats);
     return sum;
   }
 
@@ -102,7 +121,7 @@ export class ClientPlane {
   close(): void {
     if (this.#closed !== undefined) return;
     this.#closed = new ShardloomError("ERR_CLOSED", "Cannot send request as the cluster is closed");
-    for (const requester of this.#requesters) requester.fail(this.#closed);
+    for (const requester of this.#requesters) requester?.fail(this.#closed);
     this.#pump.close();
   }
 }

@@ -9,25 +9,27 @@
  * terminated, which could abort the process.
  */
 import { EventEmitter } from "node:events";
-import { MessageChannel } from "node:worker_threads";
 import { createBridge } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import { ShardloomError } from "../errors.ts";
 import { type Timer, withinMs } from "../runtime/scheduler.ts";
 import type { ShardProbe } from "../topology/failure-detector.ts";
 import { encodeError } from "../wire/error-codec.ts";
-import { type ControlConnection, connectControl } from "./control-rpc.ts";
+import type { ControlConnection } from "./control-rpc.ts";
 import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
 import { Mesh } from "./mesh.ts";
+import type { NodeLinks } from "./node-links.ts";
 import { Pauses } from "./pauses.ts";
+import type { RunningWorker, WorkerHost } from "./platform.ts";
+import { type PeeredWorker, RemotePeers } from "./remote-peers.ts";
 import { RestartBudget } from "./restart-budget.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
+import { type StopOptions, stopWorkers } from "./stop-workers.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
-import { describeDeath, type RunningWorker, unlessLost, WorkerHost } from "./worker-host.ts";
+import { describeDeath, unlessLost } from "./worker-death.ts";
 import { lookIntervalMs, type Verdict, verdictError, WorkerMonitor } from "./worker-monitor.ts";
+import { heartbeatOf, probeOf, type WorkerHeartbeat } from "./worker-view.ts";
 
-/** Share of the closing time that handlers get to end by themselves. */
-const STOP_SHARE = 0.5;
 interface Worker {
   readonly shard: number;
   readonly incarnation: number;
@@ -43,11 +45,13 @@ interface Worker {
 export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #options: ControlPlaneOptions;
   readonly #host: WorkerHost;
-  readonly #workers: Worker[] = [];
+  /** The present worker of each shard, in their order. */
+  readonly #workers: Map<number, Worker> = new Map();
   readonly #quarantined: Set<Worker> = new Set();
   readonly #clients: Map<string, ControlClient> = new Map();
   readonly #mesh: Mesh;
-  readonly #budgets: RestartBudget[];
+  readonly #budgets: Map<number, RestartBudget>;
+  readonly #remote: RemotePeers | undefined;
   readonly #pauses: Pauses;
   /** Shards that were given up, and why. */
   readonly #down: Map<number, ShardloomError> = new Map();
@@ -59,88 +63,116 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   constructor(options: ControlPlaneOptions) {
     super();
     this.#options = options;
-    this.#budgets = Array.from({ length: options.shards }, () => new RestartBudget());
-    this.#pauses = new Pauses(options.scheduler);
+    this.#budgets = new Map(options.shards.map((shard) => [shard, new RestartBudget()]));
+    this.#pauses = new Pauses(options.platform.runtime.scheduler);
     this.#mesh = new Mesh(options.shards, options.mesh);
-    this.#host = new WorkerHost({
-      workerUrl: options.workerUrl,
-      workers: options.shards,
+    this.#host = options.platform.createWorkerHost({
+      workers: options.shards.length,
       workerNice: options.workerNice,
       ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
     });
+    if (options.links !== undefined) this.#remote = this.#connect(options.links);
   }
 
   /** Starts every worker. @returns what each told when it was ready */
   async start(client: ControlClient): Promise<readonly ShardReady[]> {
-    const { shards } = this.#options;
-    this.#clients.set(client.name, client);
-    const blocks = Array.from({ length: shards }, () => new WorkerBlock(createWorkerBlock()));
-    for (let shard = 0; shard < shards; shard++) {
-      this.#workers.push(this.#spawn(shard, 1, blocks[shard] as WorkerBlock, blocks, 0));
-    }
-    const ready = await Promise.all(this.#workers.map((worker) => this.#whenReady(worker, 0)));
+    const { shards, firstIncarnation } = this.#options;
+    for (const each of [client, ...(this.#remote?.nodes ?? [])]) this.#register(each);
+    const blocks = new Map(shards.map((shard) => [shard, new WorkerBlock(createWorkerBlock())]));
+    for (const [shard, block] of blocks)
+      this.#workers.set(shard, this.#spawn(shard, firstIncarnation, block, blocks, 0));
+    const ready = await Promise.all(this.#all.map((worker) => this.#whenReady(worker, 0)));
     this.#watch();
     return ready;
   }
 
   /** Adds a client thread: every worker serves it from now on. */
   async addClient(client: ControlClient): Promise<void> {
+    this.#register(client);
+    await Promise.all(this.#all.map((worker) => this.#bridge(client, worker)));
+  }
+
+  #register(client: ControlClient): void {
     this.#clients.set(client.name, client);
-    await Promise.all(
-      this.#workers.map(async (worker) => {
-        const bridge = createBridge(this.#options.bridge);
-        client.attach(worker.shard, bridge, worker.block.memory);
-        const down = this.#down.get(worker.shard);
-        const { remote } = worker.control;
-        if (down !== undefined) client.lose(worker.shard, down);
-        else await remote.attachClient({ client: client.name, bridge, block: client.block }).catch(unlessLost(worker));
-      }),
-    );
+    this.#remote?.attach(client);
+    client.watch((shard) => {
+      const worker = this.#workers.get(shard);
+      if (this.#ending || this.#clients.get(client.name) !== client) return;
+      if (worker === undefined) this.#remote?.attachTo(client, shard);
+      else void this.#bridge(client, worker).catch((error: unknown) => client.lose(shard, ShardloomError.from(error)));
+    });
+  }
+
+  /** Gives a client thread a bridge to a worker, instead of the one that it had. */
+  async #bridge(client: ControlClient, worker: Worker): Promise<void> {
+    const { shard, block, incarnation, control } = worker;
+    const bridge = createBridge(this.#remote?.bridgeFor(client) ?? this.#options.bridge);
+    client.attach(shard, bridge, block.memory, incarnation);
+    const down = this.#down.get(shard);
+    const task = { client: client.name, bridge, block: client.block };
+    if (down !== undefined) client.lose(shard, down);
+    else await control.remote.attachClient(task).catch(unlessLost(worker));
   }
 
   /** Forgets a client thread. */
   async removeClient(name: string): Promise<void> {
     this.#clients.delete(name);
-    const told = this.#workers.map((worker) => worker.control.remote.detachClient(name).catch(unlessLost(worker)));
-    await Promise.all(told);
+    this.#remote?.detach(name);
+    await this.#forget(name);
   }
 
-  /** Counters of every worker, in shard order; undefined for one that does not answer in time. */
+  /** The topology has another map: every worker looks at it. */
+  mapChanged(): void {
+    for (const { control } of this.#all) control.remote.mapChanged().catch(() => undefined); // a later one reads it when it starts
+  }
+
+  /** Whoever joined barriers of this node's shards from threads whose names begin so is lost. */
+  loseOrigins(prefixes: readonly string[]): void {
+    for (const { control } of this.#all) control.remote.loseOrigins(prefixes).catch(() => undefined); // a worker that is lost has no members
+  }
+
+  async #forget(thread: string): Promise<void> {
+    await Promise.all(this.#all.map((worker) => worker.control.remote.detachClient(thread).catch(unlessLost(worker))));
+  }
+
+  #connect(links: NodeLinks): RemotePeers {
+    const { bridge, mesh } = this.#options;
+    links.onThreadGone((_, thread) => void this.#forget(thread).catch(() => undefined)); // nobody waits for it: only rings of a thread that is gone stay
+    const workers = (): PeeredWorker[] =>
+      this.#all
+        .filter(({ state }) => state === "up" || state === "starting")
+        .map(({ shard, block, control }) => ({
+          shard,
+          block: block.memory,
+          tell: (peer) => void control.remote.attachPeer(peer).catch(() => undefined), // its successor is told anew
+        }));
+    return new RemotePeers({ links, bridge, mesh }, { clients: () => this.#clients.values(), workers });
+  }
+
+  get #all(): Worker[] {
+    return [...this.#workers.values()];
+  }
+
+  /** Counters of every worker, in the order of {@link heartbeats}; undefined for one that does not answer in time. */
   async stats(timeoutMs: number): Promise<(ShardStats | undefined)[]> {
-    const answers = this.#workers.map((worker) =>
-      withinMs(
-        this.#options.scheduler,
-        timeoutMs,
-        worker.control.remote.stats().catch(() => undefined),
-      ),
-    );
-    return Promise.all(answers);
+    const { scheduler } = this.#options.platform.runtime;
+    const answers = this.ask((worker) => worker.stats().catch(() => undefined));
+    return Promise.all(answers.map((answer) => withinMs(scheduler, timeoutMs, answer)));
+  }
+
+  /** Calls a method of every worker, in the order of their shards. */
+  ask<T>(call: (worker: ControlConnection<ShardControl>["remote"], shard: number) => Promise<T>): Promise<T>[] {
+    return this.#all.map(({ control, shard }) => call(control.remote, shard));
   }
 
   /** What every worker does, read from shared memory without a message. */
-  heartbeats(): {
-    shard: number;
-    incarnation: number;
-    state: string;
-    activity: "idle" | "js" | "native";
-    sinceMs: number;
-    parks: number;
-    wakes: number;
-  }[] {
-    return this.#workers.map(({ shard, incarnation, state, block }) => {
-      const beat = block.heartbeat.read();
-      const activity = beat.state === HEARTBEAT.JS ? "js" : beat.state === HEARTBEAT.NATIVE ? "native" : "idle";
-      return { shard, incarnation, state, activity, sinceMs: beat.sinceMs, ...block.bell.counters() };
-    });
+  heartbeats(): WorkerHeartbeat[] {
+    return this.#all.map(heartbeatOf);
   }
 
   /** The shared words of a shard's present worker, for failure detectors. */
   probe(shard: number): ShardProbe {
-    const { block, state } = this.#workers[shard] as Worker;
-    const { state: doing, beats } = block.heartbeat.read();
-    const activity = doing === HEARTBEAT.JS ? "js" : doing === HEARTBEAT.NATIVE ? "native" : "idle";
-    const { progress } = block;
-    return { progress, beats, activity, dead: state === "lost" || doing === HEARTBEAT.DEAD };
+    return probeOf(this.#workers.get(shard) as Worker);
   }
 
   /**
@@ -149,36 +181,18 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
    *
    * @throws {ShardloomError} `ERR_TIMEOUT` naming the shards that would not stop.
    */
-  async close(options: { timeoutMs: number; force: boolean }): Promise<void> {
+  async close(options: StopOptions): Promise<void> {
     if (this.#closing) return;
     this.#closing = true;
     this.#ending = true;
     this.#watcher?.cancel();
     this.#pauses.giveUp();
-    const open = [...this.#workers, ...this.#quarantined].filter((worker) => worker.state !== "lost");
-    await this.#quiesce(open, options.timeoutMs * STOP_SHARE);
-    for (const worker of open) worker.control.remote.stop().catch(() => undefined);
-    const late = await this.#settle(open, options.timeoutMs);
-    const stuck = late.filter((worker) => worker.block.heartbeat.read().state === HEARTBEAT.NATIVE);
-    for (const worker of late) if (options.force && !stuck.includes(worker)) worker.running.terminate();
-    const remaining = options.force ? stuck : late;
-    if (options.force)
-      await this.#settle(
-        late.filter((worker) => !stuck.includes(worker)),
-        options.timeoutMs,
-      );
-    for (const worker of open)
-      worker.control.end(new ShardloomError("ERR_CLOSED", "Cannot call worker as the cluster is closed"));
-    if (remaining.length > 0) {
+    const open = [...this.#all, ...this.#quarantined].filter((worker) => worker.state !== "lost");
+    try {
+      await stopWorkers(open, this.#options.platform.runtime.scheduler, options);
+    } catch (error) {
       this.#closing = false;
-      const shards = remaining.map((worker) => worker.shard);
-      throw new ShardloomError(
-        "ERR_TIMEOUT",
-        `Cannot close cluster as shards ${shards.join(", ")} did not stop within ${options.timeoutMs} ms`,
-        {
-          details: { shards, native: stuck.map((worker) => worker.shard) },
-        },
-      );
+      throw error;
     }
     await this.#host.close();
   }
@@ -187,17 +201,17 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     shard: number,
     incarnation: number,
     block: WorkerBlock,
-    blocks: readonly WorkerBlock[],
+    blocks: ReadonlyMap<number, WorkerBlock>,
     delayMs: number,
   ): Worker {
     const options = this.#options;
-    const channel = new MessageChannel();
+    const channel = options.platform.createControlChannel();
     const clients = [...this.#clients.values()].map((client) => {
-      const bridge = createBridge(options.bridge);
-      client.attach(shard, bridge, block.memory);
+      const bridge = createBridge(this.#remote?.bridgeFor(client) ?? options.bridge);
+      client.attach(shard, bridge, block.memory, incarnation);
       return { client: client.name, bridge, block: client.block };
     });
-    const peers = blocks.flatMap((peer, index) => (index === shard ? [] : [this.#peerTask(shard, index, peer)]));
+    const peers = [...blocks].flatMap(([peer, other]) => (peer === shard ? [] : [this.#peerTask(shard, peer, other)]));
     const task: ShardTask = {
       shard,
       incarnation,
@@ -207,16 +221,17 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       kernels: options.kernels,
       block: block.memory,
       clients,
-      peers,
-      control: channel.port2,
+      peers: [...peers, ...(this.#remote?.tasks(shard, block.memory) ?? [])],
+      control: channel.port,
       actorUrls: options.actorUrls,
       defaults: options.defaults,
       spinLimitUs: options.spinLimitUs,
-      recover: options.recover(shard),
+      ...(options.storage === undefined ? {} : { storage: options.storage() }),
+      ...(incarnation === options.firstIncarnation ? {} : { recover: options.recover(shard) }),
     };
     const pause = delayMs === 0 ? undefined : this.#pauses.wait(delayMs);
-    const running = this.#host.run(task, [channel.port2], pause);
-    const control = connectControl<ShardControl>(channel.port1, () => block.bell.ring());
+    const running = this.#host.run(task, [channel.port], pause);
+    const control = channel.connect<ShardControl>(() => block.bell.ring());
     const worker: Worker = {
       shard,
       incarnation,
@@ -238,7 +253,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   #peerTask(shard: number, peer: number, block: WorkerBlock): ShardTask["peers"][number] {
     return {
       shard: peer,
-      incarnation: this.#workers[peer]?.incarnation ?? 1,
+      incarnation: this.#workers.get(peer)?.incarnation ?? this.#options.firstIncarnation,
       inbound: this.#mesh.bridge(peer, shard),
       outbound: this.#mesh.bridge(shard, peer),
       block: block.memory,
@@ -247,8 +262,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** @param delayMs Pause before the worker starts; it does not count against `startTimeoutMs`. */
   async #whenReady(worker: Worker, delayMs: number): Promise<ShardReady> {
-    const { scheduler, startTimeoutMs } = this.#options;
-    const ready = await withinMs(scheduler, startTimeoutMs + delayMs, worker.ready);
+    const { platform, startTimeoutMs } = this.#options;
+    const ready = await withinMs(platform.runtime.scheduler, startTimeoutMs + delayMs, worker.ready);
     if (ready === undefined) {
       throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, {
         details: { shard: worker.shard },
@@ -278,7 +293,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const replaced = worker.state === "quarantined";
     worker.state = "lost";
     worker.control.end(error);
-    if (replaced || this.#ending || this.#workers[worker.shard] !== worker) return;
+    if (replaced || this.#ending || this.#workers.get(worker.shard) !== worker) return;
     this.#replace(worker, error);
   }
 
@@ -287,12 +302,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
    * keeps dying. Requests that follow wait in the new worker's rings until it serves or their deadline passes.
    */
   #replace(worker: Worker, error: ShardloomError): void {
-    const { clock } = this.#options;
+    const { clock } = this.#options.platform.runtime;
     const { shard, incarnation } = worker;
     const lostAtMs = clock.nowMs();
     for (const client of this.#clients.values()) client.lose(shard, error);
     this.#tell("worker-lost", { shard, incarnation, error });
-    const delayMs = (this.#budgets[shard] as RestartBudget).lost(lostAtMs);
+    const delayMs = (this.#budgets.get(shard) as RestartBudget).lost(lostAtMs, error);
     if (delayMs === undefined) this.#giveUp(shard, error);
     else this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
@@ -300,7 +315,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   /** The shard stays without a worker: peers fail what they have for it. */
   #giveUp(shard: number, error: ShardloomError): void {
     this.#down.set(shard, error);
-    for (const peer of this.#workers) {
+    for (const peer of this.#all) {
       // A peer that has died itself has nothing open.
       if (peer.shard !== shard && peer.state === "up")
         peer.control.remote.losePeer(shard, encodeError(error)).catch(() => undefined);
@@ -310,17 +325,17 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** Emits once this stack has unwound: no listener that throws, or closes the cluster, disturbs supervision. */
   #tell<K extends keyof ControlPlaneEvents>(event: K, ...payload: ControlPlaneEvents[K]): void {
-    this.#options.scheduler.defer(() => (this as EventEmitter).emit(event, ...payload));
+    this.#options.platform.runtime.scheduler.defer(() => (this as EventEmitter).emit(event, ...payload));
   }
 
   #respawn(shard: number, incarnation: number, lostAtMs: number, delayMs: number): void {
     const block = new WorkerBlock(createWorkerBlock());
     this.#mesh.renew(shard);
-    const blocks = this.#workers.map((worker, index) => (index === shard ? block : worker.block));
+    const blocks = new Map(this.#all.map((worker) => [worker.shard, worker.shard === shard ? block : worker.block]));
     const worker = this.#spawn(shard, incarnation, block, blocks, delayMs);
-    this.#workers[shard] = worker;
+    this.#workers.set(shard, worker);
     this.#tell("worker-starting", { shard, incarnation });
-    for (const peer of this.#workers) {
+    for (const peer of this.#all) {
       if (peer === worker || (peer.state !== "up" && peer.state !== "starting")) continue;
       // A peer that dies meanwhile learns of this worker when its own replacement starts.
       peer.control.remote
@@ -329,13 +344,13 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     }
     this.#whenReady(worker, delayMs).then(
       (ready) => {
-        (this.#budgets[shard] as RestartBudget).started();
+        (this.#budgets.get(shard) as RestartBudget).started();
         if (!this.#ending)
           this.#tell("worker-restarted", {
             shard,
             incarnation,
             ready,
-            recoveryMs: this.#options.clock.nowMs() - lostAtMs,
+            recoveryMs: this.#options.platform.runtime.clock.nowMs() - lostAtMs,
           });
       },
       (error: unknown) => {
@@ -346,10 +361,10 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   }
 
   #watch(): void {
-    this.#watcher = this.#options.scheduler.timer(lookIntervalMs(this.#options.maxHandlerMs), () => {
+    this.#watcher = this.#options.platform.runtime.scheduler.timer(lookIntervalMs(this.#options), () => {
       if (this.#ending) return;
       this.#watch();
-      for (const worker of [...this.#workers, ...this.#quarantined]) this.#check(worker);
+      for (const worker of [...this.#all, ...this.#quarantined]) this.#check(worker);
     });
     this.#watcher.unref();
   }
@@ -381,19 +396,5 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     worker.state = "quarantined";
     this.#quarantined.add(worker);
     this.#replace(worker, error);
-  }
-
-  /** Ends the actors of all workers before any loop ends, so that what they ask of each other settles. */
-  async #quiesce(workers: readonly Worker[], timeoutMs: number): Promise<void> {
-    const quiet = workers.map((worker) => worker.control.remote.quiesce(timeoutMs).catch(() => undefined));
-    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(quiet));
-  }
-
-  /** Waits for workers to end. @returns those that did not in time */
-  async #settle(workers: readonly Worker[], timeoutMs: number): Promise<Worker[]> {
-    const open = new Set(workers);
-    const ended = workers.map((worker) => worker.running.done.catch(() => undefined).then(() => open.delete(worker)));
-    await withinMs(this.#options.scheduler, timeoutMs, Promise.all(ended));
-    return [...open];
   }
 }

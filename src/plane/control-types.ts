@@ -1,37 +1,42 @@
 /**
  * What the control plane is made of and what it tells: its options, its clients, its events.
  *
- * Invariant: every member of the options is resolved; nothing here has a default.
+ * Invariant: options are resolved; only what a cluster may do without is absent.
  */
 import type { BridgeOptions } from "../../native-bridge/bridge.ts";
 import type { ShardloomError } from "../errors.ts";
 import type { CallDefaults } from "../routing/call-defaults.ts";
-import type { Clock } from "../runtime/clock.ts";
-import type { Scheduler } from "../runtime/scheduler.ts";
-import type { RecoverTask, ShardReady } from "./shard-task.ts";
+import type { NodeLinks } from "./node-links.ts";
+import type { Platform } from "./platform.ts";
+import type { RecoverTask, ShardReady, ShardStorage } from "./shard-task.ts";
 
 /** A client thread, seen from the control plane. */
 export interface ControlClient {
   readonly name: string;
   readonly block: SharedArrayBuffer;
   /** A worker serves (or will serve) the shard on this bridge from now on. */
-  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer): void;
+  attach(shard: number, bridge: SharedArrayBuffer, block: SharedArrayBuffer, incarnation: number): void;
   /** What the shard's worker held is lost. Called before the replacement's `attach`. */
   lose(shard: number, error: ShardloomError): void;
+  /** Whom to tell that the bridge to a shard is damaged, so that another one is attached. Called when the thread is added. */
+  watch(onDamaged: (shard: number) => void): void;
 }
 
-/** Options of the control plane, all resolved. */
+/** Options of the control plane. */
 export interface ControlPlaneOptions {
-  readonly clock: Clock;
-  readonly scheduler: Scheduler;
-  readonly shards: number;
+  readonly platform: Platform;
+  /** Numbers of the shards that this node hosts. */
+  readonly shards: readonly number[];
+  /** Incarnation of the first worker of each shard. */
+  readonly firstIncarnation: number;
+  /** The other nodes of the cluster. @default none */
+  readonly links?: NodeLinks;
   /** The block that every worker reads the topology from. */
   readonly topology: SharedArrayBuffer;
   /** Where every worker tells how far its copies have come. */
   readonly replicas: SharedArrayBuffer;
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
-  readonly workerUrl: URL;
   readonly actorUrls: readonly string[];
   readonly bridge: BridgeOptions;
   readonly mesh: BridgeOptions;
@@ -44,6 +49,8 @@ export interface ControlPlaneOptions {
   readonly workerNice: number;
   /** What the next worker of a shard must take over. */
   readonly recover: (shard: number) => readonly RecoverTask[];
+  /** Where the next worker of any shard keeps its log and snapshots. @default nowhere */
+  readonly storage?: () => ShardStorage;
 }
 
 /** A worker was lost; `error` is what its open requests failed with. */

@@ -12,6 +12,7 @@
 import type { BridgeServer } from "../../native-bridge/bridge.ts";
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import type { AdaptiveSpin } from "../../native-bridge/idle-strategy.ts";
+import { RING_POISONED } from "../../native-bridge/spsc-ring.ts";
 import type { Requester } from "../routing/requester.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { nextTurn, type Scheduler, type Timer } from "../runtime/scheduler.ts";
@@ -33,6 +34,8 @@ const PARK_SLICE_MS = 20;
 const PARK_SLICES = 5;
 /** Background work (indexing) done between two looks at the rings. */
 const BACKGROUND_BUDGET_MS = 4;
+/** And while answers wait for what the event loop brings. */
+const BACKGROUND_ASYNC_MS = 1;
 
 /** Receives one request from a ring; the memory is valid only during the call. */
 export type RequestHandler = (
@@ -59,6 +62,10 @@ export interface DataPlaneOptions {
   readonly sweep: (nowMs: number) => void;
   /** One slice of background work; true when more is left. */
   readonly background: (budgetMs: number) => boolean;
+  /** A turn of work that goes on by messages between shards, after each round of them; true when anything was done. */
+  readonly turn: (nowMs: number) => boolean;
+  /** When `turn` is due at the latest; infinity: when a message comes. Called only before parking. */
+  readonly dueAtMs: () => number;
 }
 
 /** Both directions between this worker and one peer. */
@@ -78,6 +85,7 @@ export class DataPlane {
   #requesters: Requester[] = [];
   #quiescing = false;
   #stopping = false;
+  #damaged = false;
   #inLoop = false;
   #flushScheduled = false;
   #idleSlices = 0;
@@ -129,8 +137,13 @@ export class DataPlane {
     this.#options.block.bell.ring();
   }
 
-  /** Runs until stopped or retired. @returns which of the two */
-  async run(): Promise<"stopped" | "retired"> {
+  /** A ring that this worker reads is damaged: the loop ends, as only new rings help, which a successor gets. */
+  readonly damaged: () => void = () => {
+    this.#damaged = true;
+  };
+
+  /** Runs until stopped, retired or damaged. @returns which of them */
+  async run(): Promise<"stopped" | "retired" | "damaged"> {
     const { clock, block, scheduler, background, pendingAsync, spin } = this.#options;
     let lastTurnMs = clock.nowMs();
     let waiting = false;
@@ -140,6 +153,7 @@ export class DataPlane {
       const nowMs = clock.nowMs();
       const open = pendingAsync() > 0;
       const work = this.#duty(nowMs);
+      if (this.#damaged) return "damaged";
       block.advance();
       if (work > 0) {
         this.#idleSlices = 0;
@@ -158,7 +172,7 @@ export class DataPlane {
           continue;
         }
       }
-      if (work > 0 || (!this.#quiescing && background(BACKGROUND_BUDGET_MS))) continue;
+      if (work > 0 || (!this.#quiescing && background(open ? BACKGROUND_ASYNC_MS : BACKGROUND_BUDGET_MS))) continue;
       if (this.#stopping && !this.#pollable()) return "stopped";
       if (block.retired) return "retired";
       if (!waiting && spin.spin(this.#hasWork)) continue;
@@ -178,8 +192,10 @@ export class DataPlane {
       for (let at = 0; at < servers.length; at++) {
         const handled = (servers[at] as BridgeServer).drainRequests(this.#drainers[at] as never, DRAIN_LIMIT);
         if (handled > 0) work += handled;
+        else if (handled === RING_POISONED) this.#damaged = true;
       }
       for (const requester of this.#requesters) work += requester.drain(DRAIN_LIMIT);
+      if (this.#options.turn(nowMs)) work++;
     } finally {
       this.#inLoop = false;
       this.#flush();
@@ -191,6 +207,7 @@ export class DataPlane {
 
   #sweep(nowMs: number): void {
     this.#beatAtMs = nowMs;
+    this.#lookForDamage();
     for (const requester of this.#requesters) requester.sweep(nowMs);
     this.#options.sweep(nowMs);
   }
@@ -199,7 +216,7 @@ export class DataPlane {
   async #park(): Promise<boolean> {
     const { block, clock, scheduler, pendingAsync, openResources } = this.#options;
     const ticket = block.bell.prepareWait();
-    if (this.#pollable() || this.#madeRoom() || this.#stopping || block.retired) {
+    if (this.#pollable() || this.#madeRoom() || this.#lookForDamage() || this.#stopping || block.retired) {
       block.bell.cancelWait();
       await nextTurn(scheduler);
       return true;
@@ -234,9 +251,16 @@ export class DataPlane {
     return sent > 0;
   }
 
+  /** Before each sleep and now and then: a damaged ring is silent, so nobody hears of it otherwise. */
+  #lookForDamage(): boolean {
+    for (const requester of this.#requesters) requester.lookForDamage();
+    for (const { requests } of this.#servers) if (requests.isDamaged()) this.#damaged = true;
+    return this.#damaged;
+  }
+
   /** While asleep in `waitAsync` nobody sweeps: a timer rings the bell at the earliest deadline. */
   #watchDeadlines(): void {
-    let earliest = Number.POSITIVE_INFINITY;
+    let earliest = this.#options.dueAtMs();
     for (const requester of this.#requesters) {
       if (requester.pending > 0 && requester.earliestDeadlineMs < earliest) earliest = requester.earliestDeadlineMs;
     }

@@ -8,28 +8,29 @@ import { type BridgeOptions, createBridge } from "../../native-bridge/bridge.ts"
 /** Stands where a shard would talk to itself. */
 const NO_BRIDGE: SharedArrayBuffer = new SharedArrayBuffer(0);
 
-/** Bridges of all ordered pairs of shards. */
+/** Bridges of all ordered pairs of a node's shards. */
 export class Mesh {
   readonly #options: BridgeOptions;
-  readonly #bridges: SharedArrayBuffer[][];
+  readonly #shards: readonly number[];
+  /** By the asking and then by the answering shard. */
+  readonly #bridges: Map<number, Map<number, SharedArrayBuffer>>;
 
-  constructor(shards: number, options: BridgeOptions) {
+  constructor(shards: readonly number[], options: BridgeOptions) {
     this.#options = options;
-    this.#bridges = Array.from({ length: shards }, (_, from) =>
-      Array.from({ length: shards }, (_unused, to) => this.#create(from, to)),
-    );
+    this.#shards = shards;
+    this.#bridges = new Map(shards.map((from) => [from, new Map(shards.map((to) => [to, this.#create(from, to)]))]));
   }
 
   /** The bridge on which `from` asks `to`. */
   bridge(from: number, to: number): SharedArrayBuffer {
-    return (this.#bridges[from] as SharedArrayBuffer[])[to] as SharedArrayBuffer;
+    return this.#bridges.get(from)?.get(to) as SharedArrayBuffer;
   }
 
   /** Makes new bridges between a shard and all others. */
   renew(shard: number): void {
-    for (let peer = 0; peer < this.#bridges.length; peer++) {
-      (this.#bridges[shard] as SharedArrayBuffer[])[peer] = this.#create(shard, peer);
-      (this.#bridges[peer] as SharedArrayBuffer[])[shard] = this.#create(peer, shard);
+    for (const peer of this.#shards) {
+      this.#bridges.get(shard)?.set(peer, this.#create(shard, peer));
+      this.#bridges.get(peer)?.set(shard, this.#create(peer, shard));
     }
   }
 

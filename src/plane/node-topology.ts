@@ -3,37 +3,45 @@
  *
  * Fed by the control plane's events (a worker starts, serves, is lost) and by the failure detector, which reads the workers' shared
  * words: a worker in a long native call, or one with nothing to do, stays up; one that is silent in JavaScript is suspect and
- * then down, and returns by itself when it moves again.
+ * then down, and returns by itself when it moves again. In a cluster of several nodes the others are judged by what is heard from them,
+ * and their shards by what they tell.
  *
- * Invariant: an epoch is published once and never changes; changes of one turn share an epoch. Only this object publishes.
+ * Invariant: an epoch is published once and never changes; changes of one turn share an epoch. Only this object publishes. States,
+ * `topologyEpoch` and `mapEpoch` are this node's view; a `mapVersion` names the same map on every node, as all compute it from the same list
+ * and the same record (cluster-map.ts).
  */
 import { EventEmitter } from "node:events";
 import { invalidArgument } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";
-import { FailureDetector } from "../topology/failure-detector.ts";
-import { shardId } from "../topology/member.ts";
+import { type ClusterMap, resolveMap } from "../topology/cluster-map.ts";
+import { FailureDetector, type LivenessChange, type Receipt } from "../topology/failure-detector.ts";
+import { firstShardIncarnation, isHealthy, type ShardMember, shardId } from "../topology/member.ts";
 import { type MemberChange, Membership } from "../topology/membership.ts";
 import { type PlacementMember, type PlacementPlan, planPlacement } from "../topology/placement.ts";
-import { MEMBER_STATE, type TopologySnapshot } from "../topology/snapshot.ts";
+import { MEMBER_STATE, type MemberStateName, type TopologySnapshot } from "../topology/snapshot.ts";
 import { createTopologyBlock, SharedTopology } from "../topology/topology-source.ts";
 import type { ControlPlane } from "./control-plane.ts";
+import { type ClusterNodes, checkNodes, registerNodes } from "./node-members.ts";
 
-/** Name of the one node that a process is. */
+/** Name of the one node of a cluster that is one process. */
 const NODE = "local";
 
 /** What a node's topology is made from. */
 export interface NodeTopologyOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
+  /** Of all nodes. */
   readonly shards: number;
   readonly vshards: number;
   readonly replicationFactor: number;
-  /** Zone of each shard, by name. */
+  /** Zone of each shard, by name; with `nodes` those are of the nodes. */
   readonly zones: readonly string[];
-  /** A shard silent for so long is suspect, and down; in ms. */
+  /** A shard or node silent for so long is suspect, and down; in ms. */
   readonly suspectMs: number;
   readonly downMs: number;
+  /** The nodes that the cluster consists of. @default one, which hosts all shards */
+  readonly nodes?: ClusterNodes;
 }
 
 /** A change of the cluster that placement is asked about; nothing is done. */
@@ -52,6 +60,8 @@ export interface PlacementChange {
 export interface NodeTopologyEvents {
   /** A member entered a state. */
   change: [MemberChange];
+  /** Vshards have other primaries; the snapshot is published. */
+  map: [ClusterMap];
 }
 
 /** Membership, failure detection and the published snapshot of one node. */
@@ -61,38 +71,47 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
   readonly shared: SharedTopology;
   readonly #options: NodeTopologyOptions;
   readonly #detector: FailureDetector;
+  /** Name of this node. */
+  readonly self: string;
+  /** By remote shard, the worker whose loss its node has told of: whatever is told of it later is older. */
+  readonly #lost: Map<number, number> = new Map();
+  /** Copies by the placement. */
+  readonly #placed: Uint16Array;
   #timer: Timer | undefined;
   #dirty = false;
 
+  /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when the nodes do not host each shard once. */
   constructor(options: NodeTopologyOptions) {
     super();
-    const { clock, shards, vshards, replicationFactor, zones } = options;
+    const { clock, shards, vshards, replicationFactor, nodes } = options;
     this.#options = options;
+    this.self = nodes?.self ?? NODE;
     this.membership = new Membership({ clock });
-    const zoneNames = [...new Set(zones)];
-    this.membership.registerNode({ name: NODE, roles: ["coordinator", "data"] });
-    this.membership.ready(NODE);
-    for (let shard = 0; shard < shards; shard++)
-      this.membership.registerShard({ shard, node: NODE, zone: zoneNames.indexOf(zones[shard] as string) });
+    this.#register();
     const { copies } = planPlacement(undefined, this.membership.placementMembers(), replicationFactor, vshards);
-    const first = this.membership.snapshotOf({
-      shards,
-      vshards,
-      replicationFactor,
-      topologyEpoch: 1,
-      mapEpoch: 1,
-      copies,
-    });
+    this.#placed = copies;
+    const epochs = { topologyEpoch: 1, mapEpoch: 1, mapVersion: 1 };
+    const terms = new Uint32Array(vshards).fill(1);
+    const first = this.membership.snapshotOf({ shards, vshards, replicationFactor, ...epochs, copies, terms });
     this.block = createTopologyBlock(first);
     this.shared = new SharedTopology(this.block, first);
     this.#detector = new FailureDetector({
-      self: NODE,
+      self: this.self,
       suspectMs: options.suspectMs,
       downMs: options.downMs,
       lookIntervalMs: lookInterval(options.suspectMs),
-      onChange: (change) => this.membership.observe(change),
+      onChange: (change) => this.#judged(change),
     });
     this.membership.subscribe((change) => this.#changed(change));
+    this.membership.ready(this.self);
+    // Whoever is not heard in time is down, also when it never was.
+    for (const { name } of nodes?.members ?? [])
+      if (name !== this.self) this.#detector.watchNode(name, 0, clock.nowMs());
+  }
+
+  /** A node that is silent for so long is suspect, in ms: a few heartbeats. */
+  get suspectMs(): number {
+    return this.#options.suspectMs;
   }
 
   /** The snapshot that was published last. */
@@ -115,21 +134,108 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     this.#look();
   }
 
+  /** The member that a shard is. */
+  memberOf(shard: number): ShardMember | undefined {
+    return this.membership.get(shardId(shard)) as ShardMember | undefined;
+  }
+
+  /** Numbers of the shards that this node hosts. */
+  get ownShards(): number[] {
+    return this.shardsOf(this.self);
+  }
+
+  /**
+   * Another node was heard: it is up. In a new life its shards are what its first life's were, joining.
+   *
+   * @param incarnation Counts its starts.
+   * @param sequence Counts what it has sent to this node in this life.
+   * @returns `old` or `unknown` when what was heard says nothing, and is to be dropped.
+   */
+  nodeHeard(node: string, incarnation: number, sequence: number): Receipt {
+    const known = this.membership.get(node)?.incarnation ?? 0;
+    const receipt = this.#detector.heard(node, incarnation, sequence, this.#options.clock.nowMs());
+    if (receipt !== "taken") return receipt;
+    if (incarnation < known) return "old"; // its new life has introduced itself by other means
+    this.membership.restarted(node, incarnation);
+    if (incarnation > known) this.#restartedShards(node, incarnation);
+    this.membership.ready(node, incarnation);
+    return receipt;
+  }
+
+  /** A node tells that it has started: what its life before had told is void. Says nothing of whether it is up now. */
+  nodeRestarted(node: string, incarnation: number): void {
+    const member = this.membership.get(node);
+    if (member?.kind !== "node" || node === this.self || !this.membership.restarted(node, incarnation)) return;
+    this.#restartedShards(node, incarnation);
+  }
+
+  /** A node tells the state of one of its shards. Whatever is told of older workers changes nothing. */
+  shardTold(shard: number, incarnation: number, state: MemberStateName): void {
+    const id = shardId(shard);
+    const member = this.membership.get(id);
+    if (member?.kind !== "shard" || member.node === this.self || incarnation <= (this.#lost.get(shard) ?? -1)) return;
+    if (incarnation < member.incarnation) return;
+    this.membership.restarted(id, incarnation);
+    switch (state) {
+      case "up":
+      case "draining":
+        this.#serves(id, state === "draining");
+        break;
+      case "suspect":
+        if (this.membership.get(id)?.state !== "suspect") this.#serves(id, member.drains);
+        this.membership.move(id, "suspect", "told by its node");
+        break;
+      case "down":
+        this.membership.lost(id, "told by its node", incarnation);
+        break;
+      case "joining": // as it is since its worker was first heard of
+      case "removed":
+        break;
+    }
+  }
+
+  /** A node tells that a worker of one of its shards is gone for good. */
+  shardLost(shard: number, incarnation: number): void {
+    this.shardTold(shard, incarnation, "down");
+    if (incarnation > (this.#lost.get(shard) ?? -1)) this.#lost.set(shard, incarnation);
+  }
+
   /** Publishes what has changed at once; otherwise it is published when the present stack has unwound. */
   publish(): void {
     if (!this.#dirty) return;
     this.#dirty = false;
-    const { shards, vshards, replicationFactor, topologyEpoch, mapEpoch, copies } = this.current;
-    this.shared.publish(
-      this.membership.snapshotOf({
-        shards,
-        vshards,
-        replicationFactor,
-        topologyEpoch: topologyEpoch + 1,
-        mapEpoch,
-        copies,
-      }),
-    );
+    const { topologyEpoch } = this.current;
+    this.shared.publish(this.membership.snapshotOf({ ...this.current, topologyEpoch: topologyEpoch + 1 }));
+  }
+
+  /** Publishes a map that is newer than the one that there is, at once. */
+  setMap(map: ClusterMap): void {
+    const { current } = this;
+    if (map.version <= current.mapVersion) return;
+    const nodeOf = (shard: number): string => this.memberOf(shard)?.node ?? "";
+    const resolved = resolveMap(map, this.#placed, current.replicationFactor, nodeOf);
+    const topologyEpoch = current.topologyEpoch + 1;
+    const epochs = { topologyEpoch, mapEpoch: topologyEpoch, mapVersion: map.version };
+    this.#dirty = false;
+    this.shared.publish(this.membership.snapshotOf({ ...current, ...epochs, ...resolved }));
+    this.emit("map", map);
+  }
+
+  /** The shard that the placement wants as the primary of a vshard. */
+  placedOwner(vshard: number): number {
+    return this.#placed[vshard * this.current.replicationFactor] as number;
+  }
+
+  /** How fit a shard is to take vshards over: 0 not at all, 1 for want of a better one, 2 it serves, shall go on, and is not accused of anything. */
+  rankOf(shard: number): number {
+    const state = this.membership.stateOf(shard);
+    if (state === "up") return 2;
+    return state === "suspect" || state === "draining" ? 1 : 0;
+  }
+
+  /** Numbers of the shards that a node hosts. */
+  shardsOf(node: string): number[] {
+    return this.#shardsOf(node).map(({ shard }) => shard);
   }
 
   /** Moves that a change of members would bring: where each copy would come from, where it would go, and why. Changes nothing. */
@@ -153,6 +259,43 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     this.#timer?.cancel();
   }
 
+  /** All nodes and shards, joining. */
+  #register(): void {
+    const { shards, zones, nodes } = this.#options;
+    if (nodes !== undefined) {
+      checkNodes(nodes, shards);
+      registerNodes(this.membership, nodes);
+      return;
+    }
+    const zoneNames = [...new Set(zones)];
+    this.membership.registerNode({ name: NODE, roles: ["coordinator", "data"] });
+    for (let shard = 0; shard < shards; shard++)
+      this.membership.registerShard({ shard, node: NODE, zone: zoneNames.indexOf(zones[shard] as string) });
+  }
+
+  #judged(change: LivenessChange): void {
+    const member = this.membership.get(change.member);
+    if (member?.kind === "node" && member.state === "joining" && change.to === "down")
+      this.membership.lost(member.id, change.reason);
+    else this.membership.observe(change);
+  }
+
+  #shardsOf(node: string): ShardMember[] {
+    return this.membership.members.filter((member) => member.kind === "shard" && member.node === node) as ShardMember[];
+  }
+
+  #restartedShards(node: string, incarnation: number): void {
+    for (const { id } of this.#shardsOf(node))
+      this.membership.restarted(id, firstShardIncarnation(incarnation), "its node has restarted");
+  }
+
+  #serves(id: string, drains: boolean): void {
+    if (drains) this.membership.drain(id);
+    else this.membership.resume(id);
+    const state = this.membership.get(id)?.state;
+    if (state !== undefined && !isHealthy(state)) this.membership.ready(id);
+  }
+
   #changed(change: MemberChange): void {
     if (!this.#dirty) {
       this.#dirty = true;
@@ -172,7 +315,7 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
   }
 }
 
-/** Looks often enough that the limits hold, and no oftener than ten times a second. */
+/** Looks often enough that the limits hold, and no oftener than needed where these are long. */
 function lookInterval(suspectMs: number): number {
-  return Math.min(100, suspectMs / 5);
+  return Math.max(Math.min(100, suspectMs / 5), suspectMs / 6);
 }

@@ -21,9 +21,10 @@ export interface MonitorLimits {
 /** Looks without progress before any verdict: one to ring, one for the answer, one for a late thread. */
 const LEAST_LOOKS = 3;
 
-/** Time between two looks that suits a limit. */
-export function lookIntervalMs(maxHandlerMs: number): number {
-  return Math.max(10, Math.min(100, Math.floor(maxHandlerMs / 5)));
+/** Time between two looks that suits the limits: a tenth of a second, unless they are short or long. */
+export function lookIntervalMs({ maxHandlerMs, maxNativeMs }: MonitorLimits): number {
+  const limitMs = Math.min(maxHandlerMs, maxNativeMs);
+  return Math.max(10, Math.floor(Math.min(limitMs / 5, Math.max(100, limitMs / 15))));
 }
 
 /** Watches one worker incarnation. */
@@ -42,7 +43,7 @@ export class WorkerMonitor {
   constructor(block: WorkerBlock, limits: MonitorLimits) {
     this.#block = block;
     this.#limits = limits;
-    this.#intervalMs = lookIntervalMs(limits.maxHandlerMs);
+    this.#intervalMs = lookIntervalMs(limits);
   }
 
   /** Whether the worker's loop has begun. */

@@ -243,15 +243,15 @@ export class Execution<T> implements AttemptOwner<T> {
     if (!excused && this.#gather.failsFast) this.#gather.abort(error);
   }
 
-  /** Deals with vshards that no copy may answer for, as the call says. */
-  giveUp(part: Part<T>, group: UnavailableVshards, nowMs: number): void {
+  /** Deals with vshards that no copy may answer for, as the call says. @param firstLookMs When to look again, if it waits. @default soon */
+  giveUp(part: Part<T>, group: UnavailableVshards, nowMs: number, firstLookMs?: number): void {
     const { unavailable: policy = "fail", replan } = this.call;
     if (policy === "fail") this.#gather.abort(unavailable(group));
     else if (policy === "partial") this.lose(part, unavailable(group), true);
     else if (replan === undefined) this.lose(part, unavailable(group));
     else {
       part.open++;
-      const wait = new VshardWait(this, part, group, nowMs);
+      const wait = new VshardWait(this, part, group, nowMs, firstLookMs);
       this.#waits.push(wait);
       wait.begin(nowMs);
     }

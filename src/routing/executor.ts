@@ -90,6 +90,11 @@ export class Executor {
     return this.#state.breakers;
   }
 
+  /** What extra requests are paid from, also those that others make. */
+  get retries(): RetryBudget {
+    return this.#state.retries;
+  }
+
   /** A snapshot of the counters. */
   get stats(): ExecutorStats {
     return { ...this.#state.stats, breakersOpened: this.#state.breakers.opened };

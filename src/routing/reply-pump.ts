@@ -177,6 +177,7 @@ export class ReplyPump {
       this.#schedule(0);
       return;
     }
+    for (const requester of this.#requesters) requester.lookForDamage();
     const woken = bell.waitAsync(ticket);
     if (woken === undefined) {
       this.#schedule(0);

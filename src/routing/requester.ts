@@ -40,6 +40,8 @@ export interface RequesterOptions extends ReplyReaderOptions {
    * just read it, else 0.
    */
   readonly onDirty: (nowMs: number) => void;
+  /** Called when a reply's record is damaged: none after it will come, so the owner must `fail` this requester. */
+  readonly onDamaged: () => void;
   /** Messages that may wait for credit or room before new ones are refused. @default 4096 */
   readonly maxQueued?: number;
 }
@@ -47,6 +49,8 @@ export interface RequesterOptions extends ReplyReaderOptions {
 /** Records after which a burst is published and the peer woken, so that it works while the burst goes on. */
 const FLUSH_EVERY = 64;
 const MAX_QUEUED = 4096;
+/** For messages that nobody is there to take an error for. */
+const MAY_WAIT = true;
 
 /** Sends requests over one bridge and settles each exactly once. */
 export class Requester {
@@ -169,6 +173,11 @@ export class Requester {
     return waiting;
   }
 
+  /** Before a sleep, as a damaged ring is silent: looks whether a reply was lost in it. The peer looks after what it reads itself. */
+  lookForDamage(): void {
+    if (this.#bridge.replies.isDamaged()) this.#options.onDamaged();
+  }
+
   /** Publishes what was sent since the last flush and rings the peer at most once. */
   flush(): void {
     this.#unflushed = 0;
@@ -178,6 +187,7 @@ export class Requester {
   /** Settles replies that have arrived and sends queued messages that now have room. @returns replies handled */
   drain(limit: number): number {
     const handled = this.#bridge.drainReplies(this.#onReply, limit);
+    if (handled < limit && this.#bridge.replies.poisoned) this.#options.onDamaged();
     if (this.#queue.length > 0) this.sendQueued();
     return Math.max(handled, 0);
   }
@@ -188,7 +198,7 @@ export class Requester {
     let left = 0;
     try {
       const nowMs = queue.length === 0 ? 0 : this.#options.clock.nowMs();
-      while (left < queue.length && this.#trySend(queue[left] as PendingRequest, nowMs)) left++;
+      while (left < queue.length && this.#trySend(queue[left] as PendingRequest, nowMs, MAY_WAIT)) left++;
     } finally {
       queue.splice(0, left);
     }
@@ -203,8 +213,11 @@ export class Requester {
     if (pending.state === "queued") this.#queue.splice(this.#queue.indexOf(pending), 1);
     this.#release(pending);
     this.#stats.cancelled++;
-    // Tells a handler that runs already. Without room it is not told, and runs to its end.
-    if (mayRun && this.#trySendTell(RUNTIME_CANCEL, pending.vshard, PRIORITY.CONTROL, cancelNotice(pending))) {
+    // Tells a handler that runs already. Without room, or a ring, it is not told, and runs to its end.
+    if (
+      mayRun &&
+      this.#trySendTell(RUNTIME_CANCEL, pending.vshard, PRIORITY.CONTROL, cancelNotice(pending), MAY_WAIT)
+    ) {
       this.#stats.accepted++;
       this.#options.onDirty(0);
     }
@@ -266,10 +279,10 @@ export class Requester {
     this.#queue.push(pending);
   }
 
-  #trySend(pending: PendingRequest, nowMs: number): boolean {
+  #trySend(pending: PendingRequest, nowMs: number, mayWait = false): boolean {
     const { payload, sink } = pending;
     if (sink === undefined) {
-      if (!this.#trySendTell(pending.type, pending.vshard, pending.priority, payload)) return false;
+      if (!this.#trySendTell(pending.type, pending.vshard, pending.priority, payload, mayWait)) return false;
       pending.state = "settled";
       this.#pending--;
       pending.onSent?.();
@@ -277,7 +290,7 @@ export class Requester {
     }
     const bridge = this.#bridge;
     const offset = bridge.tryRequest(pending.type, ENVELOPE_BYTES + payload.byteLength, pending.priority);
-    if (offset < 0) return this.#refused(offset);
+    if (offset < 0) return this.#refused(offset, mayWait);
     const remainingMs = Math.ceil(pending.deadlineAtMs - nowMs);
     this.#writeHeader(
       pending.type,
@@ -299,10 +312,10 @@ export class Requester {
     return true;
   }
 
-  #trySendTell(type: number, vshard: number, priority: number, payload: Payload): boolean {
+  #trySendTell(type: number, vshard: number, priority: number, payload: Payload, mayWait = false): boolean {
     const bridge = this.#bridge;
     const offset = bridge.tryTell(type, ENVELOPE_BYTES + payload.byteLength, priority);
-    if (offset < 0) return this.#refused(offset);
+    if (offset < 0) return this.#refused(offset, mayWait);
     this.#writeHeader(type, vshard, priority, offset, 0, NO_DEADLINE_MS, 0, payload.byteLength);
     payload.write(bridge.requests, offset + ENVELOPE_BYTES);
     this.#committed(offset);
@@ -310,8 +323,9 @@ export class Requester {
     return true;
   }
 
-  /** A refusal that may pass, or an error. */
-  #refused(code: number): false {
+  /** A refusal that may pass, or an error. What waits meanwhile ends by its deadline, or when the peer is declared lost. */
+  #refused(code: number, mayWait: boolean): false {
+    if (mayWait) return false;
     if (code === NO_CREDIT || code === SUSPENDED || code === THROTTLED || code === INSUFFICIENT_CAPACITY) return false;
     throw new ShardloomError("ERR_WORKER_LOST", `Cannot send to shard ${this.targetShard} as its ring is closed`, {
       details: { shard: this.targetShard, code },

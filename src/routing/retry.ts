@@ -9,7 +9,7 @@ import { Attempt } from "./attempt.ts";
 import type { Execution } from "./execution.ts";
 import { breakerOpen, refused } from "./execution-errors.ts";
 import type { RefusedVshard } from "./part.ts";
-import type { Plan, PlanTarget } from "./plan.ts";
+import type { Plan, PlanTarget, UnavailableReason } from "./plan.ts";
 import { byFallback, byPlan } from "./regroup.ts";
 import { fullJitterMs } from "./retry-budget.ts";
 
@@ -18,6 +18,8 @@ const PROBE_WAIT_MS = 5;
 /** Range of the first pause before the same shard is asked again, in ms; it doubles with every retry. */
 const PAUSE_BASE_MS = 20;
 const PAUSE_LIMIT_MS = 500;
+/** Pause before a primary that refused every try is looked at again, in ms. */
+const REFUSED_LOOK_MS = 50;
 /** Newer maps that one piece may meet. */
 const MAX_REPLANS = 16;
 
@@ -146,7 +148,7 @@ function again<T>(
   execution.pause(new Attempt(execution, part, plan, target, others, number + 1, replans, error), atMs, nowMs);
 }
 
-/** No try is left. Copies that are there but too old are waited for, or left out, if the call says so, as when they are planned for. */
+/** No try is left. Who may not answer now, but may soon, is waited for or left out if the call says so, as when it is planned for. */
 function end<T>(
   execution: Execution<T>,
   { part }: Attempt<T>,
@@ -155,9 +157,18 @@ function end<T>(
   nowMs: number,
 ): void {
   const { unavailable: policy = "fail" } = execution.call;
-  if (error.code !== "ERR_STALE_REPLICA" || policy === "fail") return execution.lose(part, error);
-  const reason = error.details["reason"] === "behind" ? "behind" : "stale";
-  execution.giveUp(part, { vshards, reason }, nowMs);
+  const reason = policy === "fail" ? undefined : passingReason(error);
+  if (reason === undefined) return execution.lose(part, error);
+  // Who is too old may be level at once; a primary that is not to serve has to hear so first.
+  if (reason === "down") execution.giveUp(part, { vshards, reason }, nowMs, REFUSED_LOOK_MS);
+  else execution.giveUp(part, { vshards, reason }, nowMs);
+}
+
+/** Why a shard may not answer at present, when it was that what it refused for; undefined for all other errors. */
+function passingReason({ code, details }: ShardloomError): UnavailableReason | undefined {
+  if (code === "ERR_STALE_REPLICA") return details["reason"] === "behind" ? "behind" : "stale";
+  // A primary that does not know whether it is one still, such as while its vshards are given to another shard.
+  return code === "ERR_UNAVAILABLE" && details["written"] === false ? "down" : undefined;
 }
 
 function hasToken<T>({ state }: Execution<T>, nowMs: number): boolean {

@@ -26,12 +26,19 @@ export class VshardWait<T> implements Due {
   readonly #part: Part<T>;
   readonly #sinceMs: number;
   #group: UnavailableVshards;
-  #lookMs = FIRST_LOOK_MS;
+  #lookMs: number;
   #ended = false;
   #unwatch: (() => void) | undefined;
 
   /** The part counts the wait as one of its open pieces. */
-  constructor(execution: Execution<T>, part: Part<T>, group: UnavailableVshards, nowMs: number) {
+  constructor(
+    execution: Execution<T>,
+    part: Part<T>,
+    group: UnavailableVshards,
+    nowMs: number,
+    firstLookMs: number = FIRST_LOOK_MS,
+  ) {
+    this.#lookMs = firstLookMs;
     this.#execution = execution;
     this.#part = part;
     this.#group = group;

@@ -17,11 +17,16 @@ export interface Clock {
 /** Readings from which the narrowest is taken: a thread that loses its core between two of them must not keep the error. */
 const ORIGIN_READINGS = 16;
 
-/** What to add to this thread's `performance.now()`, whose origin is the thread's start, to count from the machine's. */
-const THREAD_ORIGIN_MS: number = threadOriginMs();
+/** What to add to this thread's `performance.now()`, whose origin is the thread's start, to count from the machine's. Found when first used. */
+let originMs: number = Number.NaN;
+
+function systemNowMs(): number {
+  if (Number.isNaN(originMs)) originMs = threadOriginMs();
+  return performance.now() + originMs;
+}
 
 function threadOriginMs(): number {
-  let originMs = 0;
+  let foundMs = 0;
   let narrowestMs = Number.POSITIVE_INFINITY;
   performance.now(); // its first use loads it
   for (let reading = 0; reading < ORIGIN_READINGS; reading++) {
@@ -30,16 +35,21 @@ function threadOriginMs(): number {
     const afterMs = performance.now();
     if (afterMs - beforeMs >= narrowestMs) continue;
     narrowestMs = afterMs - beforeMs;
-    originMs = machineMs - (beforeMs + afterMs) / 2;
+    foundMs = machineMs - (beforeMs + afterMs) / 2;
   }
-  return originMs;
+  return foundMs;
 }
 
 /** The clock of the machine. All threads of one host read the same time, to within a few microseconds. */
 export const systemClock: Clock = {
-  nowMs: () => performance.now() + THREAD_ORIGIN_MS,
-  nowUs: () => (performance.now() + THREAD_ORIGIN_MS) * 1000,
+  nowMs: systemNowMs,
+  nowUs: () => systemNowMs() * 1000,
 };
+
+/** The time of day in milliseconds since 1970, for what outlives this machine, such as certificates. It may jump. */
+export function systemWallMs(): number {
+  return Date.now();
+}
 
 /** A clock that stands still until it is told otherwise. */
 export interface ManualClock extends Clock {

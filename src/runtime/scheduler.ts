@@ -73,6 +73,11 @@ export async function withinMs<T>(scheduler: Scheduler, timeoutMs: number, work:
   }
 }
 
+/** Resolves after a while. */
+export function sleep(scheduler: Scheduler, delayMs: number): Promise<void> {
+  return new Promise((resolve) => scheduler.timer(delayMs, resolve));
+}
+
 /** Resolves after the event loop has turned once. */
 export function nextTurn(scheduler: Scheduler): Promise<void> {
   return new Promise((resolve) => scheduler.turn(resolve));

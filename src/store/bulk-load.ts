@@ -10,6 +10,7 @@ import { invalidArgument, ShardloomError } from "../errors.ts";
 import type { DocumentId } from "./id-codec.ts";
 
 const DEFAULT_BATCH = 512;
+/** Most documents of one batch, and ids of one list. */
 const MAX_BATCH = 65_536;
 /** Bytes after which a batch is sent however few documents it has. */
 const BATCH_BYTES = 4 * 1024 * 1024;
@@ -77,6 +78,18 @@ export async function loadItems<Document, Item extends { readonly id: DocumentId
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined);
   }
   return load.end();
+}
+
+/**
+ * Refuses a list that is too long, before anything of it is looked at.
+ *
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` with the limit.
+ */
+export function assertBatch(action: string, name: string, { length }: { readonly length: number }): void {
+  if (length <= MAX_BATCH) return;
+  const rule = `at most ${MAX_BATCH} in one call`;
+  const { code, message, details } = invalidArgument(action, `number of ${name}`, rule, length);
+  throw new ShardloomError(code, message, { details: { ...details, limit: MAX_BATCH } });
 }
 
 /** The same error with more details. */

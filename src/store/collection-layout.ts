@@ -36,6 +36,7 @@ export const ROOT_DIRECTORY = 12; // u32 address | u32 byte length | f64 rkey: a
 export const ROOT_AUXILIARY = 16; // AUXILIARY_BLOCKS × (u32 address | u32 length): private blocks to free after a crash
 export const AUXILIARY_BLOCKS = 10;
 export const ROOT_DROPPED = 40; // * 1 from the moment a drop has begun
+export const ROOT_PENDING = 41; // u32 address | u32 byte length: bitmap of the rows that no index has yet, where others may read it; 0 = none
 export const ROOT_ROW_TABLE = 64;
 /** Versions are set aside in blocks, so that a successor never gives one out again. */
 export const SEQUENCE_BLOCK = 1024;

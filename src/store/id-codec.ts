@@ -4,7 +4,7 @@
  * Invariant: equal ids have equal (kind, bytes), so that owner and one-sided readers compare bytes and never decode.
  * An id word packs both: byte length in bits 0–23, kind in bits 24–31.
  */
-import { describeValue, invalidArgument } from "../errors.ts";
+import { describeValue, invalidArgument, ShardloomError } from "../errors.ts";
 
 export type DocumentId = string | number;
 export type VectorId = DocumentId;
@@ -12,7 +12,7 @@ export type VectorId = DocumentId;
 export const ID_STRING = 0;
 export const ID_NUMBER = 1;
 /** Longest id in UTF-8 bytes. */
-export const MAX_ID_BYTES = 4096;
+export const MAX_ID_BYTES = 512;
 
 const LENGTH_MASK = 0xffffff;
 const KIND_SHIFT = 24;
@@ -49,8 +49,7 @@ export function idKindOf(idWord: number): number {
 export function idWordOf(id: VectorId): number {
   if (typeof id === "string") {
     const length = isShortAscii(id) ? id.length : Buffer.byteLength(id, "utf8");
-    if (length < 1 || length > MAX_ID_BYTES)
-      throw invalidArgument("use id", "its UTF-8 length", `in [1, ${MAX_ID_BYTES}]`, length);
+    if (length < 1 || length > MAX_ID_BYTES) throw badLength(length);
     // Lone surrogates all have the same UTF-8 bytes, so that two such ids would be one.
     if (length !== id.length && LONE_SURROGATE.test(id))
       throw invalidArgument("use id", "id", "well-formed Unicode", id);
@@ -58,6 +57,16 @@ export function idWordOf(id: VectorId): number {
   }
   if (typeof id === "number" && Number.isFinite(id)) return 8 | (ID_NUMBER << KIND_SHIFT);
   throw invalidArgument("use id", "id", "a string or a finite number", typeof id === "number" ? id : describeValue(id));
+}
+
+function badLength(length: number): ShardloomError {
+  const { code, message, details } = invalidArgument(
+    "use id",
+    "its UTF-8 length",
+    `in [1, ${MAX_ID_BYTES}] bytes`,
+    length,
+  );
+  return new ShardloomError(code, message, { details: { ...details, limit: MAX_ID_BYTES } });
 }
 
 function isShortAscii(text: string): boolean {

@@ -18,9 +18,22 @@ const MAX_DEPTH = 64;
 const INT64_MIN = -(2n ** 63n);
 const UINT64_MAX = 2n ** 64n - 1n;
 
-/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the part that is no plain data. */
+/** Most bytes of a payload, encoded. */
+export const MAX_PAYLOAD_BYTES: number = 64 * 1024;
+
+/**
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the part that is no plain data, `ERR_RECORD_TOO_LARGE` above
+ *   {@link MAX_PAYLOAD_BYTES}.
+ */
 export function encodePayload(payload: Metadata, id: VectorId): Uint8Array {
-  return encodeMetadata(payload, "payload", { id });
+  const encoded = encodeMetadata(payload, "payload", { id });
+  const { length: byteLength } = encoded;
+  if (byteLength <= MAX_PAYLOAD_BYTES) return encoded;
+  throw new ShardloomError(
+    "ERR_RECORD_TOO_LARGE",
+    `Cannot use payload of ${describeValue(id)} as it must take at most ${MAX_PAYLOAD_BYTES} bytes: current value is ${byteLength}`,
+    { details: { id, byteLength, limit: MAX_PAYLOAD_BYTES } },
+  );
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the part that is no plain data. */

@@ -17,10 +17,10 @@ const RECORD = 2;
 const USER_WORDS = 5;
 
 export class Shadow {
-  readonly #root: CollectionRoot;
+  readonly #root: Pick<CollectionRoot, "arena" | "shadow">;
   readonly #dimensions: number;
 
-  constructor(root: CollectionRoot, dimensions: number) {
+  constructor(root: Pick<CollectionRoot, "arena" | "shadow">, dimensions: number) {
     this.#root = root;
     this.#dimensions = dimensions;
   }

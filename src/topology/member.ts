@@ -129,3 +129,43 @@ export function checkIncarnation(action: string, incarnation: number): void {
     throw invalidArgument(action, "incarnation", "an integer of at least 0", incarnation);
   }
 }
+
+/** Workers that one life of a node may have for one shard. */
+const WORKERS_PER_LIFE = 0x1_0000;
+/** Most starts of one node: what is numbered by life keeps within an int32, and LSNs within 2^53. */
+export const MAX_NODE_INCARNATION = 0x7fff;
+
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what does not count a node's starts. */
+export function checkNodeIncarnation(action: string, incarnation: number): void {
+  if (!Number.isInteger(incarnation) || incarnation < 1 || incarnation > MAX_NODE_INCARNATION)
+    throw invalidArgument(action, "incarnation", `an integer between 1 and ${MAX_NODE_INCARNATION}`, incarnation);
+}
+
+/**
+ * Incarnation of the first worker that a node's life has for a shard: 1 in the first life, and above all workers of the lives before
+ * in every later one, so that nobody takes what an earlier life sent for news.
+ */
+export function firstShardIncarnation(nodeIncarnation: number): number {
+  return (nodeIncarnation - 1) * WORKERS_PER_LIFE + 1;
+}
+
+/** The life of a node that a worker belongs to. */
+export function nodeIncarnationOf(shardIncarnation: number): number {
+  return Math.floor((shardIncarnation - 1) / WORKERS_PER_LIFE) + 1;
+}
+
+/** Writes that one term of a vshard may have. */
+const WRITES_PER_TERM: number = 2 ** 33;
+
+/**
+ * LSN above which the writes of a vshard's term are numbered: above all that the terms before can have given out, whoever still knows of
+ * them. Where nobody counts terms, the life of the primary's node is its term.
+ */
+export function baseLsn(term: number): number {
+  return (term - 1) * WRITES_PER_TERM;
+}
+
+/** LSN above which the term's writes are numbered that an LSN belongs to, or is the base of. */
+export function baseLsnOf(lsn: number): number {
+  return Math.floor(lsn / WRITES_PER_TERM) * WRITES_PER_TERM;
+}

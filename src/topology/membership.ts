@@ -293,7 +293,9 @@ export class Membership {
     readonly replicationFactor: number;
     readonly topologyEpoch: number;
     readonly mapEpoch: number;
+    readonly mapVersion: number;
     readonly copies: Uint16Array;
+    readonly terms: Uint32Array;
   }): TopologySnapshot {
     return createSnapshot({ ...map, states: this.states(map.shards), zones: this.zones(map.shards) });
   }

@@ -14,6 +14,8 @@ export const NO_SHARD = 0xffff;
 export const MAX_SHARDS = 256;
 /** Most vshards of one cluster. */
 export const MAX_VSHARDS = 32_768;
+/** Most maps of one cluster: a term is the number of a map, and keeps LSNs within 2^53. */
+export const MAX_MAP_VERSION = 0xf_ffff;
 /** Most copies of one vshard. */
 export const MAX_COPIES = 16;
 
@@ -49,6 +51,8 @@ export interface TopologySnapshot {
    * have changed since; an older one does not.
    */
   readonly mapEpoch: number;
+  /** Number of the map, the same on every node of the cluster that has it; it grows with every change of the map. */
+  readonly mapVersion: number;
   /** Number of shard actors (= data-plane workers on one host). */
   readonly shards: number;
   /** Number of vshards, a power of two. */
@@ -59,6 +63,11 @@ export interface TopologySnapshot {
   readonly owners: Uint16Array;
   /** Shape: `Uint16Array[vshards × replicationFactor]`, primary first, {@link NO_SHARD} where there are fewer copies. */
   readonly copies: Uint16Array;
+  /**
+   * Shape: `Uint32Array[vshards]`. The term of each vshard: a number that is higher with every primary it gets, and with every life of
+   * the primary's node. What was written in a term has LSNs of that term, see `baseLsn`.
+   */
+  readonly terms: Uint32Array;
   /** Shape: `Uint8Array[shards]`, see {@link MEMBER_STATE}. */
   readonly states: Uint8Array;
   /** Shape: `Uint16Array[shards]`, number of the zone that each shard is in. */
@@ -77,9 +86,13 @@ export interface SnapshotOptions {
   /** @default `topologyEpoch` */
   readonly mapEpoch?: number;
   /** @default 1 */
+  readonly mapVersion?: number;
+  /** @default 1 */
   readonly replicationFactor?: number;
   /** Shape as {@link TopologySnapshot.copies}. @default round robin: copy c of vshard v on shard (v + c) mod shards */
   readonly copies?: Uint16Array;
+  /** @default all 1 */
+  readonly terms?: Uint32Array;
   /** @default all up */
   readonly states?: Uint8Array;
   /** @default all zone 0 */
@@ -124,6 +137,11 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
       `an integer between 0 and ${topologyEpoch} (topologyEpoch)`,
       mapEpoch,
     );
+  const mapVersion = options.mapVersion ?? 1;
+  if (!Number.isInteger(mapVersion) || mapVersion < 1 || mapVersion > MAX_MAP_VERSION)
+    throw invalidArgument("create topology", "mapVersion", `an integer between 1 and ${MAX_MAP_VERSION}`, mapVersion);
+  const terms = options.terms ?? new Uint32Array(vshards).fill(1);
+  requireLength("terms", terms, vshards);
   const copies = options.copies ?? roundRobin(shards, vshards, replicationFactor);
   const states = options.states ?? new Uint8Array(shards).fill(MEMBER_STATE.UP);
   const zones = options.zones ?? new Uint16Array(shards);
@@ -140,11 +158,13 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
   return {
     topologyEpoch,
     mapEpoch,
+    mapVersion,
     shards,
     vshards,
     replicationFactor,
     owners,
     copies,
+    terms,
     states,
     zones,
     groups,
@@ -160,20 +180,27 @@ export function withStates(snapshot: TopologySnapshot, states: Uint8Array): Topo
 
 /** Bytes that {@link encodeSnapshot} writes. */
 export function snapshotBytes(shape: { shards: number; vshards: number; replicationFactor: number }): number {
-  return 4 * HEADER_WORDS + 2 * shape.vshards * shape.replicationFactor + 2 * shape.shards + shape.shards;
+  const { shards, vshards, replicationFactor } = shape;
+  return 4 * HEADER_WORDS + 4 * vshards + 2 * vshards * replicationFactor + 2 * shards + shards;
 }
 
-const HEADER_WORDS = 5;
+const HEADER_WORDS = 6;
 
-/** A snapshot as bytes: `i32 epoch | i32 mapEpoch | i32 shards | i32 vshards | i32 replicationFactor | u16 copies | u16 zones | u8 states`, little-endian. */
+/**
+ * A snapshot as bytes, little-endian: `i32 epoch | i32 mapEpoch | i32 mapVersion | i32 shards | i32 vshards | i32 replicationFactor | u32
+ * terms | u16 copies | u16 zones | u8 states`.
+ */
 export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
-  const { topologyEpoch, mapEpoch, shards, vshards, replicationFactor, copies, zones, states } = snapshot;
+  const { topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor } = snapshot;
+  const { terms, copies, zones, states } = snapshot;
   const bytes = new Uint8Array(snapshotBytes(snapshot));
-  new Int32Array(bytes.buffer, 0, HEADER_WORDS).set([topologyEpoch, mapEpoch, shards, vshards, replicationFactor]);
-  const u16 = new Uint16Array(bytes.buffer, 4 * HEADER_WORDS, copies.length + shards);
+  const header = [topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor];
+  new Int32Array(bytes.buffer, 0, HEADER_WORDS).set(header);
+  new Uint32Array(bytes.buffer, 4 * HEADER_WORDS, vshards).set(terms);
+  const u16 = new Uint16Array(bytes.buffer, 4 * (HEADER_WORDS + vshards), copies.length + shards);
   u16.set(copies);
   u16.set(zones, copies.length);
-  bytes.set(states, 4 * HEADER_WORDS + 2 * u16.length);
+  bytes.set(states, 4 * (HEADER_WORDS + vshards) + 2 * u16.length);
   return bytes;
 }
 
@@ -182,20 +209,33 @@ export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
   const own = bytes.slice(); // aligned, and ours
   if (own.length < 4 * HEADER_WORDS) throw corrupt(`it has ${own.length} bytes`);
   const header = new Int32Array(own.buffer, 0, HEADER_WORDS);
-  const [topologyEpoch = 0, mapEpoch = 0, shards = 0, vshards = 0, replicationFactor = 0] = header;
+  const [topologyEpoch = 0, mapEpoch = 0, mapVersion = 0, shards = 0, vshards = 0, replicationFactor = 0] = header;
   const inRange = shards >= 1 && shards <= MAX_SHARDS && vshards >= 1 && vshards <= MAX_VSHARDS;
   if (!inRange || own.length !== snapshotBytes({ shards, vshards, replicationFactor }))
     throw corrupt(`its ${own.length} bytes do not fit its header`);
   const count = vshards * replicationFactor;
-  const copies = new Uint16Array(own.buffer, 4 * HEADER_WORDS, count);
-  const zones = new Uint16Array(own.buffer, 4 * HEADER_WORDS + 2 * count, shards);
-  const states = own.subarray(4 * HEADER_WORDS + 2 * count + 2 * shards);
+  const terms = new Uint32Array(own.buffer, 4 * HEADER_WORDS, vshards);
+  const from = 4 * (HEADER_WORDS + vshards);
+  const copies = new Uint16Array(own.buffer, from, count);
+  const zones = new Uint16Array(own.buffer, from + 2 * count, shards);
+  const states = own.subarray(from + 2 * count + 2 * shards);
   if (states.some((state) => state > MEMBER_STATE.REMOVED)) throw corrupt("a state is unknown");
   try {
-    return createSnapshot({ topologyEpoch, mapEpoch, shards, vshards, replicationFactor, copies, zones, states });
+    const epochs = { topologyEpoch, mapEpoch, mapVersion };
+    return createSnapshot({ ...epochs, shards, vshards, replicationFactor, terms, copies, zones, states });
   } catch (error) {
     throw corrupt(ShardloomError.from(error).message);
   }
+}
+
+/** Whether two snapshots have the same copies, in the same terms. */
+export function sameMap(a: TopologySnapshot, b: TopologySnapshot): boolean {
+  return (
+    a.mapVersion === b.mapVersion &&
+    (a.copies === b.copies ||
+      (a.copies.length === b.copies.length && a.copies.every((peer, at) => peer === b.copies[at]))) &&
+    (a.terms === b.terms || a.terms.every((term, at) => term === b.terms[at]))
+  );
 }
 
 /** The vshard of a document id. */

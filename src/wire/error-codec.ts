@@ -78,9 +78,9 @@ function fromValue(value: unknown, causesLeft: number): ShardloomError {
 
 const codec = createValueCodec();
 
-/** An error as bytes, for the body of an error reply; stacks travel, as the reader is another thread of this process. */
-export function encodeError(error: unknown): Uint8Array {
-  return codec.encode(errorToValue(error, { stack: true }));
+/** An error as bytes, for the body of an error reply; stacks travel unless told otherwise, as readers are threads of this process. */
+export function encodeError(error: unknown, options: ErrorCodecOptions = { stack: true }): Uint8Array {
+  return codec.encode(errorToValue(error, options));
 }
 
 /** The error in a byte range; bytes that hold none give an `ERR_CORRUPT` of their own. */

@@ -5,10 +5,11 @@
  * answer to one cost 8 bytes each.
  *
  * ```
- *  request  u8 consistency | u8 scope | u8 acks | u8 0 | u16 vshards | u16 minima
+ *  request  u8 consistency | u8 scope | u8 acks | u8 keyed | u16 vshards | u16 minima
+ *           i32 part | i32 keyBytes, key (UTF-8), padding to 8                      (keyed writes only)
  *           f64 maxStalenessMs                                                      (bounded staleness only)
  *           u16 vshard[vshards] | u16 vshard[minima], padding to 8 | f64 lsn[minima]
- *  reply    u16 refused | u16 written | i32 0
+ *  reply    u16 refused | u16 written | i32 stalenessMs, 2^31-1 when it is unknown or more
  *           (u16 vshard | u16 reason)[refused] | u16 vshard[written], padding to 8 | f64 lsn[written]
  * ```
  *
@@ -44,6 +45,16 @@ export interface RoutedRequest {
   readonly minima?: LsnList | undefined;
   /** Copies that must have applied a write before it is answered, the primary counted; in [1, 16] for writes. @default 0 */
   readonly acks?: number | undefined;
+  /** What makes a repetition of a write known. @default none */
+  readonly key?: RoutedKey | undefined;
+}
+
+/** The key of an idempotent write. */
+export interface RoutedKey {
+  /** 1 to {@link MAX_KEY_BYTES} bytes of UTF-8. */
+  readonly bytes: Uint8Array;
+  /** Which part of its call the request is: items of one vshard that do not fit one request go in several parts. */
+  readonly part: number;
 }
 
 /** LSNs by vshard. Shape: both arrays have the same length. */
@@ -58,6 +69,8 @@ export interface RoutedReply {
   readonly refused: readonly RefusedVshard[];
   /** The LSN that each written vshard has come to; none for reads, and none where nothing is replicated. */
   readonly written: LsnList;
+  /** How far what was answered may be behind the primaries, in ms; 0: nothing is missing, infinity: unknown. */
+  readonly stalenessMs: number;
   /** Length of the prefix: the body follows it. */
   readonly byteLength: number;
 }
@@ -80,24 +93,41 @@ export const ROUTED_HEADER_BYTES = 8;
 /** Copies that a vshard can have, hence acknowledgements that can be waited for. */
 const MAX_ACKS = 16;
 const MAX_VSHARDS = 32_768;
+/** Longest key of an idempotent write. */
+export const MAX_KEY_BYTES = 256;
+/** What a key can add to a prefix. */
+export const MAX_KEY_PREFIX_BYTES: number = 8 + MAX_KEY_BYTES;
+/** Bit of the fourth byte: a key follows the header. */
+const KEYED = 1;
+/** Staleness that is not known, or too much to be told. */
+const STALENESS_UNKNOWN = 0x7fff_ffff;
 const MAX_LSN = Number.MAX_SAFE_INTEGER;
 const NO_LSNS: LsnList = { vshards: new Uint16Array(0), lsns: new Float64Array(0) };
-const COMPLETE: RoutedReply = { refused: [], written: NO_LSNS, byteLength: ROUTED_HEADER_BYTES };
+const COMPLETE: RoutedReply = { refused: [], written: NO_LSNS, stalenessMs: 0, byteLength: ROUTED_HEADER_BYTES };
 
 /** Bytes of a request's prefix, a multiple of 8. */
 export function routedRequestBytes(request: RoutedRequest): number {
-  return requestBytes(request.consistency, request.vshards?.length ?? 0, request.minima?.vshards.length ?? 0);
+  const { consistency, vshards, minima, key } = request;
+  return (
+    keyBytesOf(key?.bytes.length ?? 0) + requestBytes(consistency, vshards?.length ?? 0, minima?.vshards.length ?? 0)
+  );
 }
 
 /** Writes a request's prefix at a multiple of 8; the body follows after {@link routedRequestBytes}. */
 export function writeRoutedRequest(memory: RoutedMemory, offset: number, request: RoutedRequest): void {
   const { i32, f64 } = memory;
-  const { consistency, scope, vshards, minima, acks = 0 } = request;
+  const { consistency, scope, vshards, minima, acks = 0, key } = request;
   const count = vshards?.length ?? 0;
   const minCount = minima?.vshards.length ?? 0;
-  i32[offset >>> 2] = consistency | (scope << 8) | (acks << 16);
+  i32[offset >>> 2] = consistency | (scope << 8) | (acks << 16) | (key === undefined ? 0 : KEYED << 24);
   i32[(offset >>> 2) + 1] = count | (minCount << 16);
   let at = offset + ROUTED_HEADER_BYTES;
+  if (key !== undefined) {
+    i32[at >>> 2] = key.part;
+    i32[(at >>> 2) + 1] = key.bytes.length;
+    new Uint8Array(i32.buffer, at + 8, key.bytes.length).set(key.bytes);
+    at += keyBytesOf(key.bytes.length);
+  }
   if (consistency === CONSISTENCY.BOUNDED_STALENESS) {
     f64[at >>> 3] = request.maxStalenessMs ?? 0;
     at += 8;
@@ -125,6 +155,10 @@ export class RoutedReader {
   minCount = 0;
   /** Length of the prefix. */
   byteLength = 0;
+  /** Of an idempotent write; "" when it has none. */
+  idempotencyKey = "";
+  /** Which part of its call a write with a key is. */
+  part = 0;
   #i32!: Int32Array;
   #f64!: Float64Array;
   #listAt = 0;
@@ -140,14 +174,19 @@ export class RoutedReader {
     this.#i32 = i32;
     this.#f64 = f64;
     this.scope = ((first >>> 8) & 0xff) as ScopeCode;
-    this.acks = first >>> 16;
+    this.acks = (first >>> 16) & 0xff;
+    const flags = first >>> 24;
     this.count = counts & 0xffff;
     this.minCount = counts >>> 16;
-    this.#checkHeader(consistency);
+    this.#checkHeader(consistency, flags);
     this.consistency = consistency as ConsistencyCode;
-    this.byteLength = requestBytes(consistency, this.count, this.minCount);
-    if (this.byteLength > length) throw corrupt("request", "number of vshards", this.count + this.minCount);
     this.#listAt = offset + ROUTED_HEADER_BYTES;
+    this.idempotencyKey = "";
+    this.part = 0;
+    if (flags === KEYED) this.#readKey(offset, length);
+    const keyBytes = this.#listAt - offset - ROUTED_HEADER_BYTES;
+    this.byteLength = keyBytes + requestBytes(consistency, this.count, this.minCount);
+    if (this.byteLength > length) throw corrupt("request", "number of vshards", this.count + this.minCount);
     this.maxStalenessMs = 0;
     if (consistency === CONSISTENCY.BOUNDED_STALENESS) {
       this.maxStalenessMs = f64[this.#listAt >>> 3] as number;
@@ -174,11 +213,24 @@ export class RoutedReader {
     return this.#f64[(this.#lsnsAt >>> 3) + index] as number;
   }
 
-  #checkHeader(consistency: number): void {
+  #readKey(offset: number, length: number): void {
+    const at = this.#listAt;
+    if (at + 8 > offset + length) throw corrupt("request", "byte length", length);
+    const keyBytes = this.#i32[(at >>> 2) + 1] as number;
+    this.part = this.#i32[at >>> 2] as number;
+    if (keyBytes < 1 || keyBytes > MAX_KEY_BYTES || at + keyBytesOf(keyBytes) > offset + length)
+      throw corrupt("request", "length of idempotency key", keyBytes);
+    if (this.part < 0) throw corrupt("request", "part", this.part);
+    this.idempotencyKey = Buffer.from(this.#i32.buffer as ArrayBuffer, at + 8, keyBytes).toString("utf8");
+    this.#listAt += keyBytesOf(keyBytes);
+  }
+
+  #checkHeader(consistency: number, flags: number): void {
     if (consistency > CONSISTENCY.WRITE) throw corrupt("request", "consistency", consistency);
     if (this.scope > SCOPE.HELD) throw corrupt("request", "scope", this.scope);
     const write = consistency === CONSISTENCY.WRITE;
     if (write ? this.acks < 1 || this.acks > MAX_ACKS : this.acks !== 0) throw corrupt("request", "acks", this.acks);
+    if (flags !== 0 && !(write && flags === KEYED)) throw corrupt("request", "flags", flags);
     if (this.count > MAX_VSHARDS || (this.count > 0 && this.scope !== SCOPE.LISTED))
       throw corrupt("request", "number of vshards", this.count);
     if (this.minCount > MAX_VSHARDS || (this.minCount > 0 && consistency !== CONSISTENCY.SESSION))
@@ -208,11 +260,12 @@ export function writeRoutedReply(
   offset: number,
   refused: readonly RefusedVshard[],
   written: LsnList | undefined,
+  stalenessMs = 0,
 ): void {
   const { i32, f64 } = memory;
   const count = written?.vshards.length ?? 0;
   i32[offset >>> 2] = refused.length | (count << 16);
-  i32[(offset >>> 2) + 1] = 0;
+  i32[(offset >>> 2) + 1] = Math.min(STALENESS_UNKNOWN, Math.ceil(stalenessMs)); // never less than it is
   if (refused.length + count === 0) return;
   const halves = new HalfWriter(i32, offset + ROUTED_HEADER_BYTES);
   for (const { vshard, reason } of refused) {
@@ -233,9 +286,10 @@ export function readRoutedReply(memory: RoutedMemory, offset: number, length: nu
   if (length < ROUTED_HEADER_BYTES) throw corrupt("reply", "byte length", length);
   const { i32, f64 } = memory;
   const counts = i32[offset >>> 2] as number;
-  const reserved = i32[(offset >>> 2) + 1] as number;
-  if (reserved !== 0) throw corrupt("reply", "reserved word", reserved);
-  if (counts === 0) return COMPLETE;
+  const told = i32[(offset >>> 2) + 1] as number;
+  if (told < 0) throw corrupt("reply", "staleness", told);
+  const stalenessMs = told === STALENESS_UNKNOWN ? Number.POSITIVE_INFINITY : told;
+  if (counts === 0) return told === 0 ? COMPLETE : { ...COMPLETE, stalenessMs };
   const refusedCount = counts & 0xffff;
   const writtenCount = counts >>> 16;
   const byteLength = routedReplyBytes(refusedCount, writtenCount);
@@ -259,11 +313,16 @@ export function readRoutedReply(memory: RoutedMemory, offset: number, length: nu
     written.vshards[i] = vshard;
     written.lsns[i] = lsn;
   }
-  return { refused, written, byteLength };
+  return { refused, written, stalenessMs, byteLength };
 }
 
 function emptyLsns(count: number): LsnList {
   return { vshards: new Uint16Array(count), lsns: new Float64Array(count) };
+}
+
+/** What a key of so many bytes adds to a prefix. */
+function keyBytesOf(keyBytes: number): number {
+  return keyBytes === 0 ? 0 : 8 + align8(keyBytes);
 }
 
 function requestBytes(consistency: number, count: number, minCount: number): number {

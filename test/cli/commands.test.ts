@@ -1,38 +1,13 @@
 /** The commands as a user runs them: a process, its streams, its exit code. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { createSeededRandom } from "../../src/runtime/random.ts";
+import { shardloom } from "../support/command.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "shardloom-cli-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-interface Finished {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** Standard output under `--json`. */
-  readonly objects: Record<string, unknown>[];
-}
-
-function shardloom(...args: string[]): Promise<Finished> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, ...args], { timeout: 60_000 }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
-      const objects = args.includes("--json")
-        ? stdout
-            .trim()
-            .split("\n")
-            .map((line) => JSON.parse(line) as Record<string, unknown>)
-        : [];
-      resolve({ code, stdout, stderr, objects });
-    });
-  });
-}
 
 /** JSON lines of random vectors with payloads. */
 function jsonLinesFile(name: string, rows: number, dimensions: number): string {
@@ -70,6 +45,10 @@ describe("shardloom demo", () => {
     expect(blocked.outcomes).toEqual(["ERR_TIMEOUT"]);
     expect(blocked.reads).toBeGreaterThan(1_000);
     expect(blocked.asks).toBeGreaterThan(0);
+    const ranked = byEvent("ranked")[0] as { packages: number; ranks: { package: string; rank: number }[] };
+    expect(ranked.packages).toBeGreaterThan(50);
+    expect(ranked.ranks.map(({ rank }) => rank)).toEqual(ranked.ranks.map(({ rank }) => rank).sort((a, b) => b - a));
+    expect(ranked.ranks[0]?.package).toMatch(/@\d/);
     const rows = byEvent("latencies")[0]?.["rows"] as { what: string; medianNs: number }[];
     expect(rows.map((row) => row.what)).toEqual([
       "one-sided read, 64 B",

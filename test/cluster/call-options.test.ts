@@ -1,7 +1,7 @@
 /** Options that make no sense are refused before anything is sent, with the value and the rule. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Cluster, type ClusterOptions, ShardloomError, type VectorCollection } from "../../src/index.ts";
-import { saboteur } from "../support/actors.ts";
+import { relay, saboteur } from "../support/actors.ts";
 import { startCopies } from "../support/copies.ts";
 
 const untyped = (value: unknown): never => value as never;
@@ -53,6 +53,9 @@ describe("options of calls", () => {
     ["getMany", (options: object) => docs.getMany([1, 2, 3], untyped(options))],
     ["count", (options: object) => docs.count(untyped(options))],
   ] as const;
+  it("a tenant on a worker is refused: its calls are part of admitted ones", () =>
+    refuses(() => cluster.actor(relay, "any").addFor("acme"), "tenant"));
+
   for (const [what, call] of calls)
     it.each(reads)(`${what}: refuses a bad %s`, async (option, name, values) => {
       for (const value of values) await refuses(() => call({ [option]: value }), name);

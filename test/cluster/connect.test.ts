@@ -50,6 +50,29 @@ describe("connect()", () => {
     }
   });
 
+  it("gives another thread graphs, also after workers were replaced", async () => {
+    const cluster = await startTestCluster();
+    const { worker, ask } = await startThread(cluster);
+    try {
+      expect(await ask("reach", 1)).toEqual({ value: { 1: 0, 2: 1 } });
+      const graph = await cluster.graph("roads");
+      await graph.addEdges([{ source: 2, target: 7 }], { createMissing: true });
+      expect(await ask("reach", 7)).toEqual({ value: { 7: 0, 2: 1, 1: 2 } });
+      for (const shard of [0, 1]) {
+        const restarted = once(cluster, "worker-restarted");
+        const exit = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).exit(1);
+        await Promise.allSettled([exit, restarted]);
+      }
+      await graph.addEdges([{ source: 7, target: 8 }], { createMissing: true });
+      expect(await ask("reach", 8)).toEqual({ value: { 8: 0, 7: 1, 2: 2, 1: 3 } });
+      expect(await ask("dropGraph")).toEqual({ value: true });
+      await expect(graph.wcc()).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION" });
+    } finally {
+      await worker.terminate();
+      await cluster.close();
+    }
+  });
+
   it("survives the replacement of a worker: requests, and one-sided reads under the new keys", async () => {
     const cluster = await startTestCluster();
     const { worker, ask } = await startThread(cluster);

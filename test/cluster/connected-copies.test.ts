@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Cluster, VectorCollection } from "../../src/index.ts";
-import { block, codeOf, kill, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+import { codeOf, kill, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+import { block } from "../support/holds.ts";
 
 const FOUR = (value: number): Float32Array => new Float32Array(4).fill(value);
 const OPTIONS = { dimensions: 4, metric: "l2" } as const;

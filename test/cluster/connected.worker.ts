@@ -27,6 +27,15 @@ const commands: Record<string, (argument: never) => unknown> = {
   add: (amount: number) => cluster.actor(counter, "shared").add(amount),
   count: (key: string) => cluster.actor(counter, key).read(),
   drop: () => cluster.dropVectors("docs"),
+  reach: async (source: number) => {
+    const graph = await cluster.graph("roads", { directed: false });
+    await graph.addEdges([{ source: 1, target: 2 }], { createMissing: true });
+    const result = await graph.bfs({ source });
+    const reached = [...(await result.toMap())].filter(([, steps]) => steps < Number.POSITIVE_INFINITY);
+    await result.close();
+    return Object.fromEntries(reached);
+  },
+  dropGraph: () => cluster.dropGraph("roads"),
   leave: () => cluster.close(),
 };
 

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Cluster, VectorCollection } from "../../src/index.ts";
 import { vshardOfId } from "../../src/topology/snapshot.ts";
 import { eventually } from "../support/cluster.ts";
-import { block, codeOf, kill, startCopies, stateOf, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+import { codeOf, kill, startCopies, stateOf, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+import { block } from "../support/holds.ts";
 
 const FOUR = (value: number): Float32Array => new Float32Array(4).fill(value);
 const OPTIONS = { dimensions: 4, metric: "l2" } as const;
@@ -115,6 +116,29 @@ describe("a blocked replica", () => {
     await end;
     const copies = await whenCopiesEqual(cluster, docs);
     expect(copies.has(id), "in doubt means that it may well have been done").toBe(false);
+  });
+
+  it("keeps strong reads waiting that would show what it must have and has not", async () => {
+    const id = idOn(cluster, 0);
+    const replica = cluster.topology.copies[cluster.topology.replicationFactor * vshardOfId(cluster.topology, id) + 1];
+    await docs.upsert({ id, vector: FOUR(1) }, { acks: "all" });
+    const { end } = await block(cluster, replica as number, 500);
+    const order: string[] = [];
+    const written = docs.upsert({ id, vector: FOUR(2) }, { acks: "all" }).then(() => order.push("written"));
+    // Strong reads of what is being acknowledged: none of them may be answered first.
+    const read = docs.get(id, { consistency: "strong" }).then((found) => {
+      order.push("read");
+      return found;
+    });
+    const other = idOn(cluster, 0, "other");
+    const tookMs = await elapsedMs(docs.get(other, { consistency: "strong" }));
+    const impatient = await failure(docs.get(id, { consistency: "strong", timeoutMs: 100, maxAttempts: 1 }));
+    expect(order, "nothing was answered while the copy was missing").toEqual([]);
+    expect(["ERR_UNAVAILABLE", "ERR_TIMEOUT"]).toContain(impatient);
+    if (vshardOfId(cluster.topology, other) !== vshardOfId(cluster.topology, id)) expect(tookMs).toBeLessThan(250);
+    await Promise.all([written, end]);
+    expect((await read)?.vector).toEqual(FOUR(2));
+    expect(order.toSorted()).toEqual(["read", "written"]);
   });
 
   it("is outrun: eventual reads are hedged and answered well before the block ends", async () => {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Acks, Consistency, PlainReadOptions, VectorCollection } from "../../src/index.ts";
 import { eventually, randomVector } from "../support/cluster.ts";
 import { codeOf, kill, SABOTAGES, seeded, startCopies, whenAllUp, whenCopiesEqual } from "../support/copies.ts";
+import { hold } from "../support/holds.ts";
 
 const long = process.env["SHARDLOOM_LONG"] === "1";
 const DIMENSIONS = 4;
@@ -176,10 +177,14 @@ describe("a worker killed in the middle of a scatter", () => {
     try {
       const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
       const fixed = await fill(docs, 13);
+      let moved = 0;
       for (let round = 0; round < (long ? 15 : 3); round++) {
         const query = randomVector(random, DIMENSIONS);
-        const options = { k: 10, exact: true, consistency: "eventual", explain: true } as const;
-        const next = kill(cluster, round % 3, sabotage);
+        const options = { k: 10, exact: true, consistency: "eventual", hedge: false, explain: true } as const;
+        const victim = round % 3;
+        // Held first, so that searches are with it when it dies.
+        await hold(cluster, victim, 200);
+        const next = kill(cluster, victim, sabotage);
         const searches = Array.from({ length: 25 }, () => docs.search(query, options));
         for (const settled of await Promise.allSettled(searches)) {
           const place = `seed ${seed}, ${sabotage}, round ${round}`;
@@ -193,12 +198,16 @@ describe("a worker killed in the middle of a scatter", () => {
             hits.map(({ id }) => id),
             place,
           ).toEqual(nearest(fixed, query, 10));
+          const onVictim = completeness.outcomes.find(({ shard }) => shard === victim);
+          if (onVictim !== undefined && onVictim.attempts > 1 && !onVictim.servedBy.includes(victim)) moved++;
         }
         await next;
         await whenAllUp(cluster);
         // Retries are paid for by other calls, a fifth each.
         for (let paid = 0; paid < 150; paid++) await docs.get(paid, { consistency: "eventual" });
       }
+      // Who throws from a timer has answered before what had come.
+      if (sabotage !== "throw") expect(moved, "searches that were with it, answered by others").toBeGreaterThan(0);
     } finally {
       await cluster.close();
     }

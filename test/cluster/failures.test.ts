@@ -258,8 +258,10 @@ describe("an idle cluster", () => {
   it("uses at most 1 % of a core per worker, its main thread included", async () => {
     const child = fileURLToPath(new URL("./idle.child.js", import.meta.url));
     const { stdout } = await promisify(execFile)(process.execPath, [child], { timeout: 20_000 });
-    const share = Number(stdout);
-    expect(share).toBeGreaterThan(0);
-    expect(share).toBeLessThan(0.01);
+    const shares = JSON.parse(stdout) as number[];
+    // What is left of the start, such as compilation and collections, is over in some of the windows; what idling costs is in all.
+    const idle = Math.min(...shares);
+    expect(idle, stdout).toBeGreaterThan(0);
+    expect(idle, stdout).toBeLessThan(0.01);
   });
 });

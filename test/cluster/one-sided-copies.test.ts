@@ -1,6 +1,7 @@
 /** One-sided reads where documents have copies: what counts is the primary's row, whatever a copy that is behind still holds. */
 import { expect, it } from "vitest";
-import { block, startCopies } from "../support/copies.ts";
+import { startCopies } from "../support/copies.ts";
+import { block } from "../support/holds.ts";
 
 it("scanExact finds what is there behind the rows of a copy that has not heard of their deletion", async () => {
   const cluster = await startCopies({ workers: 2, replicationFactor: 2, maxHandlerMs: 20_000 });

@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import type { Cluster } from "../../src/index.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { SharedTopology } from "../../src/topology/topology-source.ts";
-import { block, startCopies } from "../support/copies.ts";
+import { startCopies } from "../support/copies.ts";
+import { block } from "../support/holds.ts";
 
 /** Makes the second copy of every vshard its primary, as a placement would: the data is there already. */
 function swapPrimaries(cluster: Cluster, topology: SharedArrayBuffer): void {

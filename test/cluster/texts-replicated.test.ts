@@ -223,7 +223,7 @@ describe("texts with copies and workers that die", () => {
         // A write that fails with its worker is in doubt; the next attempt leaves what the model has.
         for (let attempt = 0; ; attempt++) {
           try {
-            await texts.upsert(documents, { acks: "one" });
+            await texts.upsert(documents, { acks: "quorum" });
             return;
           } catch (error) {
             if (attempt === 20) throw error;
@@ -233,7 +233,7 @@ describe("texts with copies and workers that die", () => {
       const remove = async (list: readonly number[]): Promise<void> => {
         for (let attempt = 0; ; attempt++) {
           try {
-            await texts.delete(list, { acks: "one" });
+            await texts.delete(list, { acks: "quorum" });
             return;
           } catch (error) {
             if (attempt === 20) throw error;

@@ -134,6 +134,8 @@ describe("a collection of texts", () => {
     ["no id", { text: "x" }, "ERR_INVALID_ARGUMENT"],
     ["an id that is no number", { id: Number.NaN, text: "x" }, "ERR_INVALID_ARGUMENT"],
     ["a payload that is no plain data", { id: 1, text: "x", payload: { at: new Date(0) } }, "ERR_INVALID_ARGUMENT"],
+    ["an id of 513 bytes", { id: "x".repeat(513), text: "x" }, "ERR_INVALID_ARGUMENT"],
+    ["a payload over 64 KiB", { id: 1, text: "x", payload: { text: "x".repeat(65_536) } }, "ERR_RECORD_TOO_LARGE"],
     ["a text too large for a request", { id: 1, text: "x".repeat(8 * 1024 * 1024) }, "ERR_RECORD_TOO_LARGE"],
   ])("refuses a batch with %s, and writes nothing of it", async (_name, document, code) => {
     const texts = await fresh();
@@ -146,6 +148,26 @@ describe("a collection of texts", () => {
         { id: 1, text: "b" },
       ]),
     ).rejects.toMatchObject({ code: "ERR_DUPLICATE_ID" });
+  });
+
+  it("tells the limits of ids and of batches, in every call that has them", async () => {
+    const texts = await fresh();
+    const long = "x".repeat(513);
+    for (const call of [
+      texts.get(long),
+      texts.getMany([long]),
+      texts.delete(long),
+      texts.upsert({ id: long, text: "x" }),
+    ])
+      await expect(call).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT", details: { value: 513, limit: 512 } });
+    const ids = Array.from({ length: 65_537 }, (_, id) => id);
+    const batch = ids.map((id) => ({ id, text: "x" }));
+    for (const call of [texts.getMany(ids), texts.delete(ids), texts.upsert(batch)])
+      await expect(call).rejects.toMatchObject({
+        code: "ERR_INVALID_ARGUMENT",
+        details: { value: 65_537, limit: 65_536 },
+      });
+    expect(await texts.count()).toBe(0);
   });
 
   it.each<[string, unknown, object]>([

@@ -84,7 +84,7 @@ describe("bad input to a collection", () => {
 
   it.each<[string, unknown, unknown]>([
     ["empty", "", 0],
-    ["too long", "é".repeat(2049), 4098],
+    ["too long", "é".repeat(257), 514],
     ["NaN", Number.NaN, "NaN"],
     ["infinite", Infinity, undefined],
     ["missing", undefined, "undefined"],
@@ -98,6 +98,51 @@ describe("bad input to a collection", () => {
     await refuses(() => docs.get(untyped(id)), expected);
     await refuses(() => docs.delete([1, untyped(id)]), expected);
     await refuses(() => docs.region(untyped(id)), expected);
+  });
+
+  it("takes an id of 512 bytes, and tells the limit for one of 513", async () => {
+    const id = "x".repeat(512);
+    expect(await docs.upsert(good(id))).toEqual({ written: 1, inserted: 1 });
+    expect((await docs.get(id))?.id).toBe(id);
+    expect(await docs.delete(id)).toBe(1);
+    const expected = {
+      code: "ERR_INVALID_ARGUMENT",
+      message: /in \[1, 512\] bytes: current value is 513$/,
+      limit: 512,
+    };
+    for (const call of [
+      () => docs.upsert(good(`${id}y`)),
+      () => docs.get(`${id}y`),
+      () => docs.getMany([1, `${id}y`]),
+      () => docs.delete(`${id}y`),
+    ])
+      await refuses(call, {
+        code: expected.code,
+        message: expect.stringMatching(expected.message) as unknown,
+        details: { limit: expected.limit },
+      });
+  });
+
+  it("takes a payload of 64 KiB if a request has room for it, and tells the limit for a larger one", async () => {
+    const payload = { text: "x".repeat(65_536) };
+    await refuses(() => docs.upsert([good(1), { ...good(), payload }]), {
+      code: "ERR_RECORD_TOO_LARGE",
+      message: expect.stringMatching(/must take at most 65536 bytes: current value is 655\d\d$/) as unknown,
+      details: { id: "new", limit: 65_536 },
+    });
+  });
+
+  it("refuses more than 65,536 documents or ids in one call, with the limit", async () => {
+    const ids = Array.from({ length: 65_537 }, (_, id) => id + 100);
+    const expected = {
+      code: "ERR_INVALID_ARGUMENT",
+      message: expect.stringMatching(/must be at most 65536 in one call: current value is 65537$/) as unknown,
+      details: { value: 65_537, limit: 65_536 },
+    };
+    await refuses(() => docs.upsert(ids.map((id) => good(id))), expected);
+    await refuses(() => docs.getMany(ids), expected);
+    await refuses(() => docs.delete(ids), expected);
+    expect(await docs.delete(ids.slice(1))).toBe(0);
   });
 
   it("refuses an id twice in a batch, also as 0 and -0, with its position", async () => {

@@ -99,7 +99,7 @@ describe("a collection of vectors", () => {
   it('keeps 1 and "1", 0 and -0, and ids of any script apart or together as it says', async () => {
     const docs = await fresh();
     const vector = new Float32Array(DIMENSIONS);
-    const ids = [1, "1", 0, "é", "日本", "😀", "x".repeat(4096), Number.MAX_VALUE, -1.5];
+    const ids = [1, "1", 0, "é", "日本", "😀", "x".repeat(512), Number.MAX_VALUE, -1.5];
     expect(await docs.upsert(ids.map((id) => ({ id, vector })))).toEqual({ written: ids.length, inserted: ids.length });
     expect((await docs.search(vector, { k: 20 })).hits.map((hit) => hit.id)).toEqual([
       -1.5,
@@ -107,7 +107,7 @@ describe("a collection of vectors", () => {
       1,
       Number.MAX_VALUE,
       "1",
-      "x".repeat(4096),
+      "x".repeat(512),
       "é",
       "日本",
       "😀",

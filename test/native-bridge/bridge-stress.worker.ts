@@ -50,6 +50,7 @@ for (;;) {
   for (let waiting = later.pop(); waiting !== undefined; waiting = later.pop())
     reply(waiting.value, waiting.slot, waiting.sequence);
   server.flush();
+  if (server.requests.isDamaged()) throw new Error(`damage after ${requests} requests and ${tells} tells`);
   if (server.hasOverflow()) mostHeld++;
   if (count < 0) break;
   if (count === 0) waitUntil(ready, mine, spin, nowUs, 1000);

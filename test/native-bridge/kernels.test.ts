@@ -3,59 +3,15 @@
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
 import { compileKernels, ELEMENT, Kernels, METRIC } from "../../native-bridge/kernels.ts";
+import { makeArena, plainDistance, random } from "./kernels-support.ts";
 
 const MODULE = compileKernels();
-
-/** A bump allocator is all that the kernels need of an arena. */
-function makeArena(pages = 256): { memory: WebAssembly.Memory; allocate(n: number): number; free(): void } {
-  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  let next = 64;
-  return {
-    memory,
-    allocate(n) {
-      const at = next;
-      next += (n + 63) & ~63;
-      if (next > pages * 65_536) throw new Error("test arena is full");
-      return at;
-    },
-    free() {},
-  };
-}
-
-/** mulberry32 */
-function random(seed: number): () => number {
-  let s = seed >>> 0;
-  return () => {
-    s = (s + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(s ^ (s >>> 15), 1 | s);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-function plain(metric: number, a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let l2 = 0;
-  let dot = 0;
-  let aa = 0;
-  let bb = 0;
-  for (let i = 0; i < a.length; i++) {
-    const x = a[i] as number;
-    const y = b[i] as number;
-    l2 += (x - y) ** 2;
-    dot += x * y;
-    aa += x * x;
-    bb += y * y;
-  }
-  if (metric === METRIC.L2) return l2;
-  if (metric === METRIC.INNER_PRODUCT) return 1 - dot;
-  return aa === 0 || bb === 0 ? 1 : 1 - dot / Math.sqrt(aa * bb);
-}
 
 const METRICS = Object.values(METRIC);
 
 describe("distance", () => {
   test.each([...METRICS])("metric %i equals float64 for f32 and u8, dimensions 1 to 70, any alignment", (metric) => {
-    const arena = makeArena();
+    const arena = makeArena(256);
     const kernels = new Kernels(MODULE, arena);
     const bytes = new Uint8Array(arena.memory.buffer);
     const next = random(7 + metric);
@@ -70,14 +26,17 @@ describe("distance", () => {
         bytes.fill(0xff, area, area + 4096); // what lies behind the vector must not matter
         bytes.set(new Uint8Array(a.buffer), left);
         bytes.set(new Uint8Array(b.buffer), right);
-        expect(kernels.distance(metric, ELEMENT.F32, left, right, dimensions)).toBeCloseTo(plain(metric, a, b), 4);
+        expect(kernels.distance(metric, ELEMENT.F32, left, right, dimensions)).toBeCloseTo(
+          plainDistance(metric, a, b),
+          4,
+        );
         const p = Uint8Array.from({ length: dimensions }, () => next() * 256);
         const q = Uint8Array.from({ length: dimensions }, () => next() * 256);
         bytes.set(p, left);
         bytes.set(q, right);
         const got = kernels.distance(metric, ELEMENT.U8, left, right, dimensions);
-        if (metric === METRIC.COSINE) expect(got).toBeCloseTo(plain(metric, p, q), 5);
-        else expect(got).toBe(plain(metric, p, q));
+        if (metric === METRIC.COSINE) expect(got).toBeCloseTo(plainDistance(metric, p, q), 5);
+        else expect(got).toBe(plainDistance(metric, p, q));
         checked++;
       }
     }
@@ -85,7 +44,7 @@ describe("distance", () => {
   });
 
   test("integer data is exact at 784 dimensions of 0 or 255", () => {
-    const arena = makeArena();
+    const arena = makeArena(256);
     const kernels = new Kernels(MODULE, arena);
     const f32 = new Float32Array(arena.memory.buffer);
     const a = arena.allocate(784 * 4);
@@ -95,12 +54,16 @@ describe("distance", () => {
       f32[(a >> 2) + i] = Math.floor(next() * 256);
       f32[(b >> 2) + i] = Math.floor(next() * 256);
     }
-    const expected = plain(METRIC.L2, f32.subarray(a >> 2, (a >> 2) + 784), f32.subarray(b >> 2, (b >> 2) + 784));
+    const expected = plainDistance(
+      METRIC.L2,
+      f32.subarray(a >> 2, (a >> 2) + 784),
+      f32.subarray(b >> 2, (b >> 2) + 784),
+    );
     expect(kernels.distance(METRIC.L2, ELEMENT.F32, a, b, 784)).toBe(expected);
   });
 
   test("a zero vector is at cosine distance 1 of everything, also of itself, and has inverse norm 0", () => {
-    const arena = makeArena();
+    const arena = makeArena(256);
     const kernels = new Kernels(MODULE, arena);
     const f32 = new Float32Array(arena.memory.buffer);
     const zero = arena.allocate(64);
@@ -114,7 +77,7 @@ describe("distance", () => {
   });
 
   test("huge components neither overflow the norm nor give NaN", () => {
-    const arena = makeArena();
+    const arena = makeArena(256);
     const kernels = new Kernels(MODULE, arena);
     const f32 = new Float32Array(arena.memory.buffer);
     const a = arena.allocate(64);
@@ -132,7 +95,7 @@ describe("extreme magnitudes", () => {
   test.each([...METRICS])(
     "metric %i equals float64 for every pair of them, mixed or alone, in a scan as well",
     (metric) => {
-      const arena = makeArena();
+      const arena = makeArena(256);
       const kernels = new Kernels(MODULE, arena);
       const i32 = new Int32Array(arena.memory.buffer);
       const f32 = new Float32Array(arena.memory.buffer);
@@ -151,7 +114,7 @@ describe("extreme magnitudes", () => {
             ] as const) {
               f32.set(a, (cell + 32) >> 2);
               f32.set(b, query >> 2);
-              const wanted = plain(metric, a, b);
+              const wanted = plainDistance(metric, a, b);
               const scale =
                 metric === METRIC.L2
                   ? wanted
@@ -184,7 +147,7 @@ interface Rows {
 }
 
 function makeRows(count: number, dimensions: number, seed: number, grid = false): Rows {
-  const arena = makeArena();
+  const arena = makeArena(256);
   const kernels = new Kernels(MODULE, arena);
   const stride = (32 + dimensions * 4 + 15) & ~15;
   const cells = arena.allocate(count * stride);
@@ -216,7 +179,7 @@ describe("scanCells", () => {
     const rows = makeRows(333, 5, 11, true);
     const { kernels } = rows;
     const query = Float32Array.of(1, 0, 2, 1, 1);
-    const all = rows.vectors.map((vector, row): [number, number] => [plain(metric, vector, query), row]);
+    const all = rows.vectors.map((vector, row): [number, number] => [plainDistance(metric, vector, query), row]);
     for (const k of [1, 2, 3, 10, 100, 332, 333, 500]) {
       kernels.beginScan(metric, ELEMENT.F32, query, k);
       kernels.scanCells(rows.cells, rows.stride, 0, 100);
@@ -246,7 +209,7 @@ describe("scanCells", () => {
       const word = (bitmap >> 2) + ((row + 37) >> 5);
       if (row % 2 === 0) i32[word] = (i32[word] as number) | (1 << ((row + 37) & 31));
       if (row % 5 !== 0 && row % 7 !== 0 && row % 2 === 0)
-        admitted.push([plain(METRIC.L2, rows.vectors[row] as Float32Array, query), row + 37]);
+        admitted.push([plainDistance(METRIC.L2, rows.vectors[row] as Float32Array, query), row + 37]);
     }
     kernels.beginScan(METRIC.L2, ELEMENT.F32, query, 100, { bitmap, skipMask: 0x40000000 });
     kernels.scanCells(rows.cells, rows.stride, 0, 100, 37);
@@ -280,7 +243,7 @@ describe("scanCells", () => {
     for (let row = 0; row < 64; row++) {
       const vector = Uint8Array.from({ length: 33 }, () => next() * 256);
       bytes.set(vector, rows.cells + row * rows.stride + 32);
-      all.push([plain(METRIC.L2, vector, query), row]);
+      all.push([plainDistance(METRIC.L2, vector, query), row]);
     }
     kernels.beginScan(METRIC.L2, ELEMENT.U8, query, 10);
     kernels.scanCells(rows.cells, rows.stride, 0, 64);

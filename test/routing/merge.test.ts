@@ -230,7 +230,7 @@ describe("mergeRanked() refuses", () => {
 
 describe("the bench of mergeRanked()", () => {
   it("measures valid merges on every side and judges C2", async () => {
-    const report = await measureMerge({ mode: "smoke", seed: 1, goals: readGoals(), log: () => undefined });
+    const report = await measureMerge({ mode: "smoke", seed: 1, goals: readGoals(), inputs: {}, log: () => undefined });
     expect(report.rows).toHaveLength(8);
     expect(report.rows.every((row) => row.median > 0)).toBe(true);
     expect(report.goals.map((goal) => goal.id)).toEqual(["C2"]);

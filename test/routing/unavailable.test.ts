@@ -1,5 +1,6 @@
 /** vshards that no copy may answer for, and gather policies over parts that fail. */
 import { describe, expect, it } from "vitest";
+import { ShardloomError } from "../../src/errors.ts";
 import type { Plan, UnavailableVshards } from "../../src/routing/plan.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { answered, failing, planOf, range, Scripted } from "./scripted.ts";
@@ -149,6 +150,28 @@ describe("Executor, with vshards that nobody may answer for", () => {
     await expect(cluster.run({ plan, unavailable: "wait" })).rejects.toMatchObject({ code: "ERR_UNAVAILABLE" });
     cluster.assertClean();
   });
+
+  it.each(["fail", "partial", "wait"] as const)(
+    "%s: holds for a primary that may not serve for longer than it is tried again",
+    async (policy) => {
+      const cluster = new Scripted(FOUR);
+      const barred = new ShardloomError("ERR_UNAVAILABLE", "not now", { details: { shard: 2, written: false } });
+      cluster.script = ({ shard }) =>
+        shard === 2 && cluster.nowMs < 2_500 ? { afterMs: 1, error: barred } : { afterMs: 1 };
+      const replan = (vshards: Uint16Array): Plan => planOf(cluster.snapshot, { vshards });
+      const result = cluster.run({ replan, unavailable: policy, deadlineAtMs: 6_000 });
+      if (policy === "fail") await expect(result).rejects.toBe(barred);
+      else {
+        const { completeness } = await result;
+        expect(completeness).toMatchObject({ planned: 4, complete: policy === "wait" });
+        expect(completeness.outcomes[2]).toMatchObject({ status: policy === "wait" ? "answered" : "unavailable" });
+      }
+      const asked = cluster.sent.filter(({ shard }) => shard === 2).length;
+      expect(asked).toBeGreaterThan(2);
+      expect(asked).toBeLessThan(policy === "wait" ? 60 : 4); // it is not asked without a pause
+      cluster.assertClean();
+    },
+  );
 
   it.each(["fail", "partial", "wait"] as const)(
     "%s: holds for vshards that a newer map has no copy for",

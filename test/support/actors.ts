@@ -43,6 +43,13 @@ export const saboteur = defineActor({
       while (performance.now() < until);
       return "done";
     },
+    /** Answers, and then holds the worker's thread while it drains no ring. */
+    blockSoon(_, milliseconds: number) {
+      setTimeout(() => {
+        const until = performance.now() + milliseconds;
+        while (performance.now() < until);
+      }, 1);
+    },
     /** Holds the worker's thread for so long without using a core. */
     hold(_, microseconds: number) {
       Atomics.wait(STILL, 0, 0, microseconds / 1000);
@@ -123,6 +130,10 @@ export const relay = defineActor({
   handlers: {
     async addTo(_, message: { key: string; amount: number }, context) {
       return context.actor(counter, message.key).add(message.amount);
+    },
+    /** Asks for a tenant. */
+    async addFor(_, tenant: string, context) {
+      return context.actor(counter, "anybody's").add(1, { tenant });
     },
     /** Asks one after the other for a while, and says how often. */
     async chain(_, message: { key: string; milliseconds: number }, context) {

@@ -23,8 +23,9 @@ export async function eventually(
   }
 }
 
-/** A key of an actor that lives on the given shard. */
+/** A key of an actor that lives on the given shard, which must be the primary of something. */
 export function keyOnShard(cluster: Cluster, definition: AnyActorDefinition, shard: number): string {
+  if (!cluster.topology.owners.includes(shard)) throw new Error(`no actor lives on shard ${shard}`);
   for (let at = 0; ; at++) if (cluster.shardOfActor(definition, `key-${at}`) === shard) return `key-${at}`;
 }
 

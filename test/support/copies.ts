@@ -29,17 +29,6 @@ export function startCopies(options: ClusterOptions = {}): Promise<Cluster> {
   return startTestCluster({ workers: 3, vshards: 16, replicationFactor: 3, admission: PATIENT, ...options });
 }
 
-/** Blocks a shard's thread in JavaScript. @returns when it is really blocked: the end of the block */
-export async function block(cluster: Cluster, shard: number, milliseconds: number): Promise<{ end: Promise<unknown> }> {
-  const end = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).block(milliseconds, { timeoutMs: 20_000 });
-  end.catch(() => undefined);
-  await eventually(`shard ${shard} is busy`, () => {
-    const beat = cluster.heartbeats()[shard];
-    return beat?.activity === "js" && beat.sinceMs < performance.timeOrigin + performance.now();
-  });
-  return { end };
-}
-
 /** How a worker is made to die. */
 export type Sabotage = "exit" | "throw" | "hang";
 export const SABOTAGES: readonly Sabotage[] = ["exit", "throw", "hang"];
@@ -48,14 +37,18 @@ export const SABOTAGES: readonly Sabotage[] = ["exit", "throw", "hang"];
 export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit"): Promise<void> {
   const ref = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard));
   const call = { timeoutMs: 20_000 };
-  const restarted = new Promise<void>((resolve) => {
-    const listener = (event: { shard: number }): void => {
+  const restarted = new Promise<void>((resolve, reject) => {
+    const end = (event: { shard: number; error?: Error }): void => {
       if (event.shard !== shard) return;
-      cluster.off("worker-restarted", listener);
-      resolve();
+      cluster.off("worker-restarted", end);
+      cluster.off("worker-down", end);
+      if (event.error === undefined) resolve();
+      else reject(new Error(`shard ${shard} is given up: it died too often for one test`, { cause: event.error }));
     };
-    cluster.on("worker-restarted", listener);
+    cluster.on("worker-restarted", end);
+    cluster.on("worker-down", end);
   });
+  restarted.catch(() => undefined); // not everybody waits for it
   const death =
     sabotage === "exit"
       ? ref.exit(1, call)

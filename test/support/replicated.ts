@@ -4,6 +4,7 @@
  */
 
 import { ActorRouter } from "../../actors/actor-router.ts";
+import { collectionIdOf } from "../../actors/collection-catalog.ts";
 import { Coordinator } from "../../actors/coordinator.ts";
 import { RoutedPayload } from "../../actors/routed-payload.ts";
 import type { VectorCollection } from "../../actors/vector/client-collection.ts";
@@ -33,10 +34,12 @@ import {
 } from "../../actors/vector/vector-requests.ts";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../../native-bridge/kernels.ts";
+import { RegionTable } from "../../native-bridge/region-table.ts";
 import { createActorRef } from "../../src/actor/actor-ref.ts";
 import { callDefaults, resolveClusterOptions } from "../../src/cluster-options.ts";
 import { ClientPlane } from "../../src/plane/client-plane.ts";
 import { ControlPlane } from "../../src/plane/control-plane.ts";
+import { createSystemPlatform } from "../../src/plane/system-platform.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { systemRandom } from "../../src/runtime/random.ts";
@@ -81,7 +84,9 @@ export interface ReplicatedOptions {
 }
 
 export const DIMENSIONS = 8;
-const WORKER_URL: URL = new URL("../../actors/shard.worker.js", import.meta.url);
+/** Id of the collection that a stage opens by default. */
+const DOCS: number = collectionIdOf("vector", "docs", 0);
+const WORKER_URL: URL = new URL("../../actors/shard.worker.cjs", import.meta.url);
 
 /** Read of every vshard that a shard holds a copy of, however old. */
 export const ANY_COPY: RoutedRequest = { consistency: CONSISTENCY.EVENTUAL, scope: SCOPE.HELD };
@@ -143,19 +148,21 @@ export class ReplicatedStage {
     });
     const catalog = new VectorCatalog({
       coordinator,
-      arena,
-      kernels: new Kernels(module, arena, undefined, 0xffff),
+      memory: {
+        arena,
+        kernels: new Kernels(module, arena, undefined, 0xffff),
+        regions: new RegionTable(arena, 0xffff, () => systemRandom.u32()),
+      },
       assertOpen: () => undefined,
     });
     const control = new ControlPlane({
-      clock,
-      scheduler,
-      shards,
+      platform: createSystemPlatform(WORKER_URL),
+      shards: Array.from({ length: shards }, (_, shard) => shard),
+      firstIncarnation: 1,
       topology: block,
       replicas,
       memory,
       kernels: module,
-      workerUrl: WORKER_URL,
       actorUrls: [ACTORS_URL.href],
       bridge: {
         requestCapacityBytes: options.requestRingBytes,
@@ -233,7 +240,7 @@ export class ReplicatedStage {
       { consistency: CONSISTENCY.WRITE, scope: SCOPE.PRIMARY, acks },
       {
         byteLength: upsertRequestBytes(DIMENSIONS, items),
-        write: (m, offset) => writeUpsertRequest(m, offset, 1, DIMENSIONS, items),
+        write: (m, offset) => writeUpsertRequest(m, offset, DOCS, DIMENSIONS, items),
       },
       (frame, offset) => readUpsertReply(frame, offset),
       timeoutMs,
@@ -248,7 +255,7 @@ export class ReplicatedStage {
       { consistency: CONSISTENCY.WRITE, scope: SCOPE.PRIMARY, acks },
       {
         byteLength: idsRequestBytes(ids),
-        write: (m, offset) => writeIdsRequest(m, offset, 1, ids, ids.map(hashId)),
+        write: (m, offset) => writeIdsRequest(m, offset, DOCS, ids, ids.map(hashId)),
       },
       (frame, offset) => readDeleteReply(frame, offset).deleted,
     );
@@ -265,7 +272,7 @@ export class ReplicatedStage {
       prefix,
       {
         byteLength: idsRequestBytes(ids),
-        write: (m, offset) => writeIdsRequest(m, offset, 1, ids, ids.map(hashId), INCLUDE.PAYLOAD | INCLUDE.VECTOR),
+        write: (m, offset) => writeIdsRequest(m, offset, DOCS, ids, ids.map(hashId), INCLUDE.PAYLOAD | INCLUDE.VECTOR),
       },
       (frame, offset, length) => readGetReply(frame, offset, length),
     );
@@ -276,7 +283,7 @@ export class ReplicatedStage {
       shard,
       VECTOR_COUNT,
       prefix,
-      { byteLength: filterRequestBytes(), write: (m, offset) => writeFilterRequest(m, offset, 1) },
+      { byteLength: filterRequestBytes(), write: (m, offset) => writeFilterRequest(m, offset, DOCS) },
       (frame, offset) => readCountReply(frame, offset),
     );
   }
@@ -290,7 +297,7 @@ export class ReplicatedStage {
     exact = true,
   ): Promise<Answer<(string | number)[]>> {
     const request = {
-      collectionId: 1,
+      collectionId: DOCS,
       k,
       ef: 0,
       flags: exact ? SEARCH_EXACT : 0,

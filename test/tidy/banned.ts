@@ -29,20 +29,24 @@ export const BANNED: readonly Ban[] = [
   { name: "Date.now", instead: CLOCK, except: ["src/runtime/clock.ts"] },
   { name: "new Date()", instead: CLOCK, except: ["src/runtime/clock.ts"] },
   { name: "Date()", instead: CLOCK, except: ["src/runtime/clock.ts"] },
-  { name: "performance", instead: CLOCK, except: ["src/runtime/clock.ts"] },
+  { name: "performance", instead: CLOCK, except: ["src/runtime/clock.ts", "src/sim/real-loop.ts"] },
   { name: "Math.random", instead: RANDOM, except: ["src/runtime/random.ts"] },
   { name: "crypto", instead: RANDOM, except: ["src/runtime/random.ts"] },
   { name: "setTimeout", instead: TIMERS, except: ["src/runtime/scheduler.ts"] },
   { name: "setInterval", instead: TIMERS, except: ["src/runtime/scheduler.ts"] },
-  { name: "setImmediate", instead: TIMERS, except: ["src/runtime/scheduler.ts"] },
-  { name: "Atomics.wait", instead: "a Doorbell", except: ["native-bridge/doorbell.ts"] },
+  { name: "setImmediate", instead: TIMERS, except: ["src/runtime/scheduler.ts", "src/sim/real-loop.ts"] },
+  { name: "Atomics.wait", instead: "a Doorbell", except: ["native-bridge/doorbell.ts", "src/runtime/write-gate.ts"] },
   { name: "Atomics.waitAsync", instead: "a Doorbell", except: ["native-bridge/doorbell.ts"] },
-  { name: "Atomics.notify", instead: "a Doorbell", except: ["native-bridge/doorbell.ts"] },
-  { name: "console", instead: "an event or a diagnostics channel", except: [] },
+  { name: "Atomics.notify", instead: "a Doorbell", except: ["native-bridge/doorbell.ts", "src/runtime/write-gate.ts"] },
+  {
+    name: "console",
+    instead: "an event or a diagnostics channel",
+    except: ["src/transport/webtransport-package.ts"],
+  },
   {
     name: "process",
     instead: "an option that src/cluster.ts fills in",
-    except: ["src/plane/", "src/runtime/clock.ts"],
+    except: ["src/plane/", "src/runtime/clock.ts", "src/runtime/directory-lock.ts", "src/sim/vitest.ts"],
   },
   { name: "fetch", instead: "a transport given as parameter (src/transport/transport.ts)", except: ["src/transport/"] },
   { name: "eval", instead: "a function", except: [] },
@@ -63,20 +67,53 @@ const PURE_MODULES: readonly string[] = [
 
 /** Every other module and package → the only files or folders below layer 10 that may import it. */
 export const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
+  "@fails-components/webtransport": ["src/transport/webtransport-package.ts"],
+  "@nats-io/jetstream": ["src/runtime/nats.ts", "src/runtime/nats-objects.ts"],
+  "@nats-io/kv": ["src/runtime/nats-bucket.ts"],
+  "@nats-io/obj": ["src/runtime/nats-objects.ts"],
+  "@nats-io/transport-node": ["src/runtime/nats.ts"],
   "@orama/stemmers": ["actors/text/stemmers.ts"],
-  "node:crypto": ["src/runtime/random.ts"],
+  "@peculiar/x509": ["src/transport/x509-builder.ts"],
+  "node:child_process": ["src/plane/scrub-process.ts"],
+  "node:crypto": [
+    "src/runtime/random.ts",
+    "src/runtime/digest.ts",
+    "src/transport/x509.ts",
+    "src/transport/x509-builder.ts",
+  ],
   "node:fs": ["native-bridge/kernels.ts", "src/runtime/disk.ts"],
-  "node:fs/promises": ["src/runtime/disk.ts", "src/store/object-store.ts"],
-  "node:http2": ["src/transport/webtransport.ts"],
-  "node:net": ["src/transport/tls.ts"],
+  "node:fs/promises": [
+    "src/runtime/directory-lock.ts",
+    "src/runtime/disk.ts",
+    "src/store/object-store.ts",
+    "src/transport/certificate-files.ts",
+  ],
+  "node:http2": ["src/transport/webtransport.ts", "src/transport/webtransport-package.ts"],
+  "node:module": ["src/sim/traps.ts", "src/transport/webtransport-package.ts"],
+  "node:os": ["src/runtime/directory-lock.ts"],
+  "node:net": [
+    "src/transport/join-tls.ts",
+    "src/transport/tls.ts",
+    "src/transport/webtransport.ts",
+    "src/transport/x509.ts",
+  ],
   "node:perf_hooks": ["src/runtime/clock.ts"],
   "node:timers": ["src/runtime/scheduler.ts"],
   "node:timers/promises": ["src/runtime/scheduler.ts"],
-  "node:tls": ["src/transport/tls.ts"],
-  "node:worker_threads": ["src/plane/"],
+  "node:tls": [
+    "src/runtime/nats.ts",
+    "src/transport/join-tls.ts",
+    "src/transport/tls.ts",
+    "src/transport/webtransport.ts",
+    "src/transport/webtransport-package.ts",
+  ],
+  "node:worker_threads": ["src/plane/", "src/sim/create-world.ts"],
+  "node:zlib": ["src/runtime/checksum.ts"],
   comlink: ["src/plane/"],
+  lmdb: ["src/store/documents.ts"],
   msgpackr: ["src/wire/value-codec.ts", "src/store/metadata-codec.ts"],
   piscina: ["src/plane/"],
+  "reflect-metadata": ["src/transport/x509-builder.ts"],
   usearch: ["actors/vector/"],
 };
 
@@ -112,7 +149,9 @@ function packageOf(specifier: string): string {
 }
 
 function lowSources(files: Files): Source[] {
-  return parseAll(files).filter(({ path }) => (layerOf(path) ?? 0) < ROOT_LAYER && !path.endsWith(".worker.ts"));
+  // Simulated worlds stand above the composition root and are bound by the same rules.
+  const isBound = (path: string): boolean => (layerOf(path) ?? 0) < ROOT_LAYER || path.startsWith("src/sim/");
+  return parseAll(files).filter(({ path }) => isBound(path) && !path.endsWith(".worker.ts"));
 }
 
 function isListed(path: string, list: readonly string[]): boolean {

@@ -8,6 +8,8 @@ export default function chooseSeed() {
   if (given !== undefined && !/^\d+$/.test(given))
     throw new Error(`SEED must be a whole number: current value is ${given}`);
   const seed = given ?? String(Math.floor(Math.random() * 2 ** 31));
+  if (process.env["SEED_CHOSEN"] === seed) return; // for another project of the same run
   process.env["SEED"] = seed;
+  process.env["SEED_CHOSEN"] = seed;
   process.stdout.write(`seed ${seed} (SEED=${seed} npm test repeats this run)\n`);
 }

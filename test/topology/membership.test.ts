@@ -335,7 +335,9 @@ describe("membership: what snapshots show", () => {
       replicationFactor: 2,
       topologyEpoch: membership.version,
       mapEpoch: 1,
+      mapVersion: 1,
       copies: plan.copies,
+      terms: new Uint32Array(64).fill(1),
     };
     const snapshot = membership.snapshotOf(map);
     expect([...snapshot.states].map((state) => MEMBER_STATE_NAMES[state])).toEqual(["up", "up", "up", "draining"]);

@@ -105,7 +105,7 @@ describe("the table", () => {
     const { table, block } = tableAt();
     table.publishHead(1, 41, 5);
     const words = new Int32Array(block);
-    const head = (32 + 32) >> 2;
+    const head = (96 + 32) >> 2;
     Atomics.add(words, head, 1); // odd, as its writer left it
     expect(table.head(1)).toBe(0);
     expect(table.recoverHead(1)).toBe(41);
@@ -161,6 +161,102 @@ describe("the table", () => {
   });
 });
 
+describe("a head on another node", () => {
+  const sampled = (startMs = 1_000) => {
+    const clock = createManualClock(startMs);
+    const block = createReplicaBlock(snapshot, (shard) => shard === snapshot.owners[0]);
+    return { clock, table: new ReplicaTable(block, new LocalTopology(snapshot), () => clock.nowMs()) };
+  };
+
+  test("that was never sampled makes no copy fresh", () => {
+    const { table, clock } = sampled();
+    table.publishApplied(0, 1, 0, 0);
+    expect([table.lag(0, 1), table.stalenessMs(0, 1), table.ownHead(0)]).toEqual([undefined, Infinity, -1]);
+    table.publishApplied(0, 1, 9, clock.nowMs()); // the time is another host's
+    expect(table.stalenessMs(0, 1)).toBe(Infinity);
+    table.publishSampledHead(1, 5, 900); // that one is here, and published nothing
+    expect([table.head(1), table.ownHead(1)]).toEqual([0, -1]);
+  });
+
+  test("makes a copy level as of the sample, and not after", () => {
+    const { table, clock } = sampled();
+    table.publishApplied(0, 1, 5, 0);
+    table.publishSampledHead(0, 5, 990);
+    expect(table.lag(0, 1)).toEqual({ lagMs: 0, sampledAtMs: 990 });
+    clock.setMs(3_000);
+    expect(table.stalenessMs(0, 1)).toBe(2_010);
+    table.publishSampledHead(0, 7, 2_500); // now it lacks something, but nothing that was there at 990
+    expect(table.lag(0, 1)).toEqual({ lagMs: 0, sampledAtMs: 990 });
+    table.publishApplied(0, 1, 6, 0);
+    expect(table.stalenessMs(0, 1)).toBe(2_010);
+    table.publishApplied(0, 1, 7, 0);
+    expect(table.stalenessMs(0, 1)).toBe(500);
+    table.publishSyncing(0, 1);
+    table.publishApplied(0, 1, 4, 0); // filled anew, from before
+    expect(table.lag(0, 1)).toBeUndefined();
+    table.publishUnknown(0, 1);
+    expect([table.appliedLsn(0, 1), table.lag(0, 1)]).toEqual([-1, undefined]);
+  });
+
+  test("is not replaced by an older sample or a lower LSN", () => {
+    const { table } = sampled();
+    table.publishSampledHead(0, 7, 900);
+    table.publishSampledHead(0, 5, 800);
+    table.publishSampledHead(0, 5, 950);
+    table.publishApplied(0, 1, 6, 0);
+    expect([table.head(0), table.lag(0, 1)]).toEqual([7, undefined]);
+    table.publishSampledHead(0, 7, 950);
+    table.publishApplied(0, 1, 7, 0);
+    expect(table.lag(0, 1)?.sampledAtMs).toBe(950);
+  });
+
+  test("never shows a copy fresher than it is, with any delays", () => {
+    const step = fc.oneof(
+      fc.record({ append: fc.integer({ min: 1, max: 4 }) }),
+      fc.record({ apply: fc.integer({ min: 1, max: 5 }) }),
+      fc.record({ sample: fc.nat(3), afterMs: fc.nat(60) }),
+      fc.record({ refill: fc.boolean() }),
+      fc.record({ passMs: fc.nat(40) }),
+    );
+    let known = 0;
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 5, maxLength: 80 }), (steps) => {
+        const { table, clock } = sampled();
+        const appendedAt: number[] = [];
+        const samples: { lsn: number; asOfMs: number; atMs: number }[] = [];
+        let applied = 0;
+        table.publishApplied(0, 1, 0, 0);
+        for (const action of steps) {
+          if ("append" in action) {
+            for (let i = 0; i < action.append; i++) appendedAt.push(clock.nowMs());
+          } else if ("apply" in action) {
+            applied = Math.min(appendedAt.length, applied + action.apply);
+            table.publishApplied(0, 1, applied, clock.nowMs() + 1e6);
+          } else if ("sample" in action) {
+            // The ping left a while ago; the head is read now, and arrives after another while, perhaps after later ones.
+            const asOfMs = clock.nowMs() - action.sample;
+            samples.push({ lsn: appendedAt.length, asOfMs, atMs: clock.nowMs() + action.afterMs });
+          } else if ("refill" in action) {
+            table.publishSyncing(0, 1);
+            expect(table.stalenessMs(0, 1)).toBe(Infinity);
+            table.publishApplied(0, 1, applied, 0);
+          } else {
+            clock.setMs(clock.nowMs() + action.passMs);
+          }
+          for (const { lsn, asOfMs, atMs } of samples)
+            if (atMs <= clock.nowMs()) table.publishSampledHead(0, lsn, asOfMs);
+          const missing = appendedAt[applied];
+          const trueMs = missing === undefined ? 0 : clock.nowMs() - missing;
+          expect(table.stalenessMs(0, 1)).toBeGreaterThanOrEqual(trueMs);
+          if (table.lag(0, 1) !== undefined) known++;
+        }
+      }),
+      { numRuns: 500 },
+    );
+    expect(known).toBeGreaterThan(500);
+  });
+});
+
 test("no reader sees half of what another thread publishes", async () => {
   const pair = createSnapshot({ shards: 2, vshards: 2, replicationFactor: 2 });
   const block = createReplicaBlock(pair);
@@ -173,7 +269,9 @@ test("no reader sees half of what another thread publishes", async () => {
   const table = new ReplicaTable(block, new LocalTopology(pair), () => 1e9);
   let seen = 0;
   let last = -1;
-  for (const until = performance.now() + 1_500; performance.now() < until; ) {
+  const started = performance.now();
+  // Longer where two threads seldom run at one time.
+  for (let ms = 0; ms < 1_500 || (seen <= 100 && ms < 20_000); ms = performance.now() - started) {
     const applied = table.appliedLsn(0, 1);
     const head = table.head(0);
     if (applied !== last) seen++;

@@ -182,7 +182,9 @@ describe("topology snapshot as bytes", () => {
     const bytes = encodeSnapshot(
       createSnapshot({ shards: 2, vshards: 2, topologyEpoch: 0x01020304, zones: Uint16Array.of(5, 6) }),
     );
-    expect(Buffer.from(bytes).toString("hex")).toBe("040302010403020102000000020000000100000000000100050006000101");
+    expect(Buffer.from(bytes).toString("hex")).toBe(
+      "040302010403020101000000020000000200000001000000010000000100000000000100050006000101",
+    );
   });
 
   it("is refused typed wherever it is cut off", () => {

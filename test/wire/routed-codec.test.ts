@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { ShardloomError } from "../../src/errors.ts";
 import {
   CONSISTENCY,
+  MAX_KEY_BYTES,
   REFUSAL,
   type RefusedVshard,
   ROUTED_HEADER_BYTES,
@@ -51,6 +52,13 @@ const place = fc.oneof(
   fc.record({ scope: fc.constant(SCOPE.LISTED), vshards }),
   fc.record({ scope: fc.constantFrom(SCOPE.PRIMARY, SCOPE.HELD), vshards: fc.constant(undefined) }),
 );
+const key = fc.record({
+  bytes: fc
+    .string({ unit: "grapheme", minLength: 1, maxLength: 200 })
+    .map((text) => new TextEncoder().encode(text))
+    .filter(({ length }) => length <= MAX_KEY_BYTES),
+  part: fc.nat(),
+});
 const demand = fc.oneof(
   fc.record({ consistency: fc.constantFrom(CONSISTENCY.STRONG, CONSISTENCY.EVENTUAL) }),
   fc.record({ consistency: fc.constant(CONSISTENCY.SESSION), minima: lsnList }),
@@ -59,6 +67,7 @@ const demand = fc.oneof(
     maxStalenessMs: fc.oneof(fc.double({ min: 0, noNaN: true }), fc.constant(Number.POSITIVE_INFINITY)),
   }),
   fc.record({ consistency: fc.constant(CONSISTENCY.WRITE), acks: fc.integer({ min: 1, max: 16 }) }),
+  fc.record({ consistency: fc.constant(CONSISTENCY.WRITE), acks: fc.integer({ min: 1, max: 16 }), key }),
 );
 const routed: fc.Arbitrary<RoutedRequest> = fc.tuple(place, demand).map(([where, what]) => ({ ...where, ...what }));
 
@@ -75,6 +84,8 @@ describe("a request's prefix", () => {
         expect(read.scope).toBe(request.scope);
         expect(read.acks).toBe(request.acks ?? 0);
         expect(read.maxStalenessMs).toBe(request.maxStalenessMs ?? 0);
+        expect(read.idempotencyKey).toBe(Buffer.from(request.key?.bytes ?? []).toString("utf8"));
+        expect(read.part).toBe(request.key?.part ?? 0);
         expect(Array.from({ length: read.count }, (_, i) => read.vshard(i))).toEqual([...(request.vshards ?? [])]);
         const { minima } = request;
         expect(Array.from({ length: read.minCount }, (_, i) => [read.minVshard(i), read.minLsn(i)])).toEqual(
@@ -107,6 +118,15 @@ describe("a request's prefix", () => {
   test.each<[string, Partial<RoutedRequest>]>([
     ["an unknown consistency", { consistency: 5 as never }],
     ["an unknown scope", { scope: 3 as never }],
+    ["a key before a read", { key: { bytes: Uint8Array.of(65), part: 0 } }],
+    ...[
+      { bytes: new Uint8Array(0), part: 0 },
+      { bytes: new Uint8Array(MAX_KEY_BYTES + 1).fill(65), part: 0 },
+      { bytes: Uint8Array.of(65), part: -1 },
+    ].map((bad): [string, Partial<RoutedRequest>] => [
+      `a key of ${bad.bytes.length} bytes in part ${bad.part}`,
+      { consistency: CONSISTENCY.WRITE, acks: 1, key: bad },
+    ]),
     ["a read that wants acknowledgements", { acks: 1 }],
     ["a write that wants none", { consistency: CONSISTENCY.WRITE, acks: 0 }],
     ["a write that wants more than there can be", { consistency: CONSISTENCY.WRITE, acks: 17 }],
@@ -148,15 +168,22 @@ const refusals: fc.Arbitrary<RefusedVshard[]> = fc.array(
   { maxLength: 40 },
 );
 
+/** In ms; told in whole ones, never as less than it is. */
+const staleness = fc.oneof(
+  fc.constantFrom(0, 0.001, 1, 2 ** 31, Number.POSITIVE_INFINITY),
+  fc.double({ min: 0, max: 1e6, noNaN: true }),
+);
+
 describe("a reply's prefix", () => {
   test("comes back as it was written", () => {
     fc.assert(
-      fc.property(refusals, lsnList, (refused, lsns) => {
+      fc.property(refusals, lsnList, staleness, (refused, lsns, stalenessMs) => {
         const byteLength = routedReplyBytes(refused.length, lsns.vshards.length);
         const m = memory(OFFSET + byteLength + 64);
-        writeRoutedReply(m, OFFSET, refused, lsns);
+        writeRoutedReply(m, OFFSET, refused, lsns, stalenessMs);
         const read = readRoutedReply(m, OFFSET, byteLength + 8);
-        expect(read).toEqual({ refused, written: lsns, byteLength });
+        const told = stalenessMs < 2 ** 31 - 2 ? Math.ceil(stalenessMs) : Number.POSITIVE_INFINITY;
+        expect(read).toEqual({ refused, written: lsns, stalenessMs: told, byteLength });
         expect(m.bytes.subarray(OFFSET + byteLength).every((byte) => byte === 0xff)).toBe(true);
         expect(byteLength % 8).toBe(0);
       }),

@@ -47,12 +47,12 @@ export class ByteSource implements AsyncDisposable {
     try {
       await using handle = await open(path, "r");
       const stats = await handle.stat();
-      if (!stats.isFile()) throw invalidArgument("open vector file", "path", "a regular file", path);
+      if (!stats.isFile()) throw invalidArgument("open file", "path", "a regular file", path);
       const { bytesRead, buffer } = await handle.read(new Uint8Array(2), 0, 2, 0);
       return new ByteSource(path, stats.size, bytesRead === 2 && buffer[0] === 0x1f && buffer[1] === 0x8b);
     } catch (cause) {
       if (ShardloomError.is(cause)) throw cause;
-      const message = `Cannot open vector file as path must be a readable file: current value is ${JSON.stringify(path)}`;
+      const message = `Cannot open file as path must be a readable file: current value is ${JSON.stringify(path)}`;
       throw new ShardloomError("ERR_INVALID_ARGUMENT", message, { details: { file: path }, cause });
     }
   }

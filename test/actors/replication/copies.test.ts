@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { EngineReply, EngineRequest, ReceivedEffect } from "../../../actors/engine.ts";
 import { Copies } from "../../../actors/replication/copies.ts";
 import {
+  type AskedCopy,
   appendMessage,
   COPY,
   type CopyStatus,
@@ -14,11 +15,15 @@ import {
 } from "../../../actors/replication/replica-messages.ts";
 import { ShardloomError } from "../../../src/errors.ts";
 import type { Payload } from "../../../src/routing/pending-request.ts";
+import { firstShardIncarnation } from "../../../src/topology/member.ts";
 import { createReplicaBlock, ReplicaTable } from "../../../src/topology/replica-table.ts";
 import { createSnapshot } from "../../../src/topology/snapshot.ts";
 import { LocalTopology } from "../../../src/topology/topology-source.ts";
 import { REPLICA_APPEND, REPLICA_SNAPSHOT, REPLICA_STATUS } from "../../../src/wire/message-types.ts";
 import { wireMemory } from "../vector/support.ts";
+
+const asked = (...vshards: number[]): AskedCopy[] => vshards.map((vshard) => ({ vshard, from: 0, to: 0, head: -1 }));
+const askedBy = (head: number, from = 0, to = 0): AskedCopy[] => [{ vshard: 0, from, to, head }];
 
 const TYPE = 0x0103;
 const PRIMARY = { shard: 0, incarnation: 2 };
@@ -30,14 +35,17 @@ function bed() {
   const told: string[] = [];
   const engine = {
     types: [TYPE],
+    has: () => true,
     apply: ({ vshard, bytes, offset, length }: ReceivedEffect) => {
       told.push(`${vshard}:${String.fromCharCode(...bytes.subarray(offset, offset + length))}`);
     },
     snapshot: () => () => undefined,
     beginRestore: (vshard: number) => void told.push(`begin ${vshard}`),
     endRestore: (vshard: number) => void told.push(`end ${vshard}`),
+    contentHash: () => 0n,
   };
-  const make = (): Copies => new Copies({ shard: 1, topology, table, nowMs: () => 5, engines: [engine] });
+  const make = (incarnation = 1, forgets = false): Copies =>
+    new Copies({ shard: 1, incarnation, topology, table, nowMs: () => 5, engines: [engine], forgets, isFresh: true });
   return { table, told, copies: make(), make };
 }
 
@@ -106,7 +114,7 @@ describe("entries", () => {
     const { copies, make, told } = bed();
     send(copies, REPLICA_APPEND, append(entry(0, 1), entry(0, 2)));
     const next = make();
-    expect(send(next, REPLICA_STATUS, statusMessage(PRIMARY, [0, 3]))).toEqual([
+    expect(send(next, REPLICA_STATUS, statusMessage(PRIMARY, asked(0, 3)))).toEqual([
       { vshard: 0, state: COPY.VALID, lsn: 2 },
       { vshard: 3, state: COPY.VALID, lsn: 0 },
     ]);
@@ -116,7 +124,7 @@ describe("entries", () => {
 
   test("of who is not the primary, of its dead worker, or for no copy of ours, change nothing", () => {
     const { copies, told } = bed();
-    send(copies, REPLICA_STATUS, statusMessage(PRIMARY, []));
+    send(copies, REPLICA_STATUS, statusMessage(PRIMARY, asked()));
     const stale = appendMessage({ shard: 0, incarnation: 1 }, [entry(0, 1)]);
     const impostor = appendMessage({ shard: 2, incarnation: 9 }, [entry(0, 1)]);
     const elsewhere = appendMessage({ shard: 2, incarnation: 9 }, [entry(2, 1)]); // copies on shards 2 and 0
@@ -158,7 +166,7 @@ describe("a snapshot", () => {
     expect(send(copies, REPLICA_SNAPSHOT, chunk(2, PART.BODY))[0]?.state).toBe(COPY.UNKNOWN);
     expect(send(copies, REPLICA_SNAPSHOT, chunk(1, PART.BODY, 9))[0]?.state).toBe(COPY.UNKNOWN);
     const next = make();
-    expect(send(next, REPLICA_STATUS, statusMessage(PRIMARY, [0]))[0]?.state).toBe(COPY.UNKNOWN);
+    expect(send(next, REPLICA_STATUS, statusMessage(PRIMARY, asked(0)))[0]?.state).toBe(COPY.UNKNOWN);
     expect(send(next, REPLICA_SNAPSHOT, chunk(1, PART.BODY))[0]?.state).toBe(COPY.UNKNOWN);
     send(next, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN, 2));
     expect(send(next, REPLICA_SNAPSHOT, chunk(1, PART.END, 2, 7, 7))[0]).toEqual({
@@ -173,7 +181,7 @@ describe("a snapshot", () => {
 test("messages that are cut short or altered end in a typed error, or are messages", () => {
   const messages: [number, Payload][] = [
     [REPLICA_APPEND, append(entry(0, 1), entry(3, 1))],
-    [REPLICA_STATUS, statusMessage(PRIMARY, [0, 3])],
+    [REPLICA_STATUS, statusMessage(PRIMARY, asked(0, 3))],
     [REPLICA_SNAPSHOT, chunk(0, PART.BEGIN)],
     [REPLICA_SNAPSHOT, chunk(1, PART.BODY)],
   ];
@@ -207,3 +215,76 @@ function codeOf(act: () => unknown): string {
     return ShardloomError.is(error) ? error.code : String(error);
   }
 }
+
+describe("a copy that may have forgotten what it acknowledged", () => {
+  const ask = (copies: Copies, question = asked(0)): CopyStatus[] =>
+    send(copies, REPLICA_STATUS, statusMessage(PRIMARY, question));
+  const unsure = [{ vshard: 0, state: COPY.VALID, lsn: 5, isUnsure: true }];
+  const sure = [{ vshard: 0, state: COPY.VALID, lsn: 5 }];
+  const restarted = (): Copies => {
+    const { make, table } = bed();
+    table.publishApplied(0, 1, 5, 0);
+    return make(firstShardIncarnation(2), true);
+  };
+
+  test("says so until it has what its primary has, however it came to that", () => {
+    const level = restarted();
+    expect(ask(level)).toEqual(unsure);
+    expect(level.own(0).isUnsure).toBe(true);
+    expect(ask(level, askedBy(4))).toEqual(unsure); // it has what its primary has not
+    expect(ask(level, askedBy(5))).toEqual(sure);
+    expect(ask(level)).toEqual(sure);
+    expect(level.own(0).isUnsure).toBe(false);
+    const following = restarted();
+    expect(ask(following, askedBy(7))).toEqual(unsure);
+    expect(send(following, REPLICA_APPEND, append(entry(0, 6)))).toEqual([{ ...unsure[0], lsn: 6 }]);
+    expect(send(following, REPLICA_APPEND, append(entry(0, 7)))).toEqual([{ ...sure[0], lsn: 7 }]);
+    const renumbered = restarted();
+    expect(ask(renumbered, askedBy(9, 5, 9))).toEqual([{ ...sure[0], lsn: 9 }]);
+    const filled = restarted();
+    expect(send(filled, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN))[0]?.isUnsure).toBe(true);
+    expect(send(filled, REPLICA_SNAPSHOT, chunk(1, PART.END))).toEqual([{ vshard: 0, state: COPY.REPLAYING, lsn: 7 }]);
+    const primary = restarted();
+    primary.noteLevel(0);
+    expect(ask(primary)).toEqual(sure);
+  });
+
+  test("forgets nothing where its disk has all, or in its first life", () => {
+    const { make, table } = bed();
+    table.publishApplied(0, 1, 5, 0);
+    expect(ask(make(firstShardIncarnation(2)))).toEqual(sure);
+  });
+
+  test("is not level with a primary that asks anew and does not know yet what there is", () => {
+    const copies = restarted();
+    ask(copies, askedBy(7));
+    ask(copies); // another one, which is not there yet
+    expect(send(copies, REPLICA_APPEND, append(entry(0, 6), entry(0, 7)))).toEqual([{ ...unsure[0], lsn: 7 }]);
+  });
+});
+
+describe("what a copy is not behind", () => {
+  const ask = (copies: Copies): CopyStatus[] => send(copies, REPLICA_STATUS, statusMessage(PRIMARY, asked(0)));
+
+  test("is told while it is filled, also by its successor", () => {
+    const { copies, make } = bed();
+    send(copies, REPLICA_APPEND, append(entry(0, 1), entry(0, 2)));
+    send(copies, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN));
+    expect(ask(copies)).toEqual([{ vshard: 0, state: COPY.RESTORING, lsn: 2 }]);
+    expect(ask(make())).toEqual([{ vshard: 0, state: COPY.UNKNOWN, lsn: 2 }]);
+    send(copies, REPLICA_SNAPSHOT, chunk(1, PART.END));
+    expect(ask(copies)).toEqual([{ vshard: 0, state: COPY.REPLAYING, lsn: 7 }]);
+    const heir = make();
+    expect(ask(heir)).toEqual([{ vshard: 0, state: COPY.UNKNOWN, lsn: 7 }]);
+    send(heir, REPLICA_SNAPSHOT, chunk(0, PART.BEGIN, 2)); // and is not forgotten when it is filled again
+    expect(ask(heir)).toEqual([{ vshard: 0, state: COPY.RESTORING, lsn: 7 }]);
+  });
+
+  test("is nothing in a node's second life: it claims no vshard to be empty", () => {
+    const { make, table } = bed();
+    table.publishUnknown(0, 1);
+    expect(ask(make(firstShardIncarnation(2)))).toEqual([{ vshard: 0, state: COPY.UNKNOWN, lsn: -1 }]);
+    expect(table.appliedLsn(0, 1)).toBe(-1);
+    expect(ask(make())).toEqual([{ vshard: 0, state: COPY.VALID, lsn: 0 }]);
+  });
+});

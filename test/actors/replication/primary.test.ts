@@ -18,6 +18,7 @@ function primaryOf(vshards: number) {
   const primary = new Primary({
     shard: 0,
     incarnation: 1,
+    acks: 2,
     topology,
     table: new ReplicaTable(createReplicaBlock(snapshot), topology, () => 1),
     nowMs: () => 1,

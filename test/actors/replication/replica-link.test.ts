@@ -8,7 +8,7 @@ import {
   COPY,
   type CopyStatus,
   readAppend,
-  readStatusVshards,
+  readAskedCopies,
 } from "../../../actors/replication/replica-messages.ts";
 import { type Payload, PendingRequest, type ReplySink } from "../../../src/routing/pending-request.ts";
 import { createManualClock } from "../../../src/runtime/clock.ts";
@@ -37,7 +37,9 @@ class Peer {
 
   #take(type: number, request: Parameters<typeof readAppend>[0]): CopyStatus[] {
     if (type === REPLICA_STATUS)
-      return readStatusVshards(request).map((vshard) => ({ vshard, state: COPY.VALID, lsn: 0 }));
+      return readAskedCopies(request)
+        .map(({ vshard }) => vshard)
+        .map((vshard) => ({ vshard, state: COPY.VALID, lsn: 0 }));
     const touched = new Set<number>();
     readAppend(request, ({ vshard, lsn }) => {
       touched.add(vshard);
@@ -63,6 +65,7 @@ test("a vshard that always has more to send does not keep the others waiting", (
     requestTimeoutMs: 1_000,
     requester: () => peer,
     snapshot: () => () => undefined,
+    isOpen: () => true,
     onAcked: (owned) => owned.onAcked(),
   });
   const [busy, other] = [0, 1].map((vshard) => new OwnedVshard(vshard, new MemoryLog({ maxBytes: 1 << 30 }))) as [

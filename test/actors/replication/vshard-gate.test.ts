@@ -90,6 +90,8 @@ test("answers and refuses each vshard as its role and its copy's state say", () 
         const accepted = gate.accepted();
         const answered = accepted === undefined ? held : all.filter((vshard) => accepted[vshard] === 1);
         expect(answered).toEqual(asked.filter((_, at) => expected[at] === 0).sort((a, b) => a - b));
+        const copiesOf = answered.filter((vshard) => snapshot.owners[vshard] !== 1);
+        expect(gate.stalenessMs).toBe(Math.max(0, ...copiesOf.map((vshard) => table.stalenessMs(vshard, 1))));
       },
     ),
     { numRuns: 500 },
@@ -129,4 +131,33 @@ test("refusals of one request stay as they are while the next is looked at", () 
   admit({ consistency: CONSISTENCY.STRONG, scope: SCOPE.PRIMARY });
   expect(gate.refused).toEqual([]);
   expect(refused).toHaveLength(2);
+});
+
+test("counts the age of a sample as staleness", () => {
+  const snapshot = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor: 2 });
+  const topology = new LocalTopology(snapshot);
+  const clock = createManualClock(1_000);
+  const block = createReplicaBlock(snapshot, (shard) => shard === 0);
+  const table = new ReplicaTable(block, topology, () => clock.nowMs());
+  const gate = new VshardGate(1, topology, table);
+  const vshard = snapshot.owners.indexOf(0); // its copy is on shard 1
+  const refusedAt = (maxStalenessMs: number): number => {
+    const vshards = Uint16Array.of(vshard);
+    const request = {
+      consistency: CONSISTENCY.BOUNDED_STALENESS,
+      scope: SCOPE.LISTED,
+      vshards,
+      maxStalenessMs,
+    } as const;
+    const memory = wireMemory(routedRequestBytes(request));
+    writeRoutedRequest(memory, 0, request);
+    gate.admit(new RoutedReader().open(memory, 0, routedRequestBytes(request)));
+    return gate.refused.length;
+  };
+  table.publishApplied(vshard, 1, 4, 1_000);
+  expect(refusedAt(1e9)).toBe(1);
+  table.publishSampledHead(vshard, 4, 900);
+  expect([refusedAt(99), refusedAt(100)]).toEqual([1, 0]);
+  clock.setMs(1_400);
+  expect([refusedAt(499), refusedAt(500)]).toEqual([1, 0]);
 });

@@ -1,10 +1,14 @@
 /**
  * Shards that replicate a toy engine among each other, in one thread and in virtual time: links are slow, requests time out while their
  * messages go on, and workers die at any point, also within a write or within an effect, and come back with the rows that they had.
+ * Shards may be nodes of their own: then each has its own table, and one that is wiped comes back with nothing. And then there may be promotions:
+ * a node that is cut off does not renew its lease and hears of no map, an authority gives its vshards to others when the lease is over, and every node
+ * learns of that some time later.
  *
  * Checked after every step: a copy that the table calls valid at an LSN has exactly what its primary had at that LSN; one that was
  * taken over from a dead worker may have parts of the next entry too, until it is applied again.
  */
+import { expect } from "vitest";
 import type {
   EngineReply,
   EngineRequest,
@@ -14,19 +18,24 @@ import type {
 } from "../../../actors/engine.ts";
 import { Copies } from "../../../actors/replication/copies.ts";
 import { Primary } from "../../../actors/replication/primary.ts";
-import type { PeerRequester } from "../../../actors/replication/replica-link.ts";
+import type { PeerRequester } from "../../../actors/replication/replica-link-options.ts";
 import { ShardloomError } from "../../../src/errors.ts";
 import { type Payload, PendingRequest, type ReplySink } from "../../../src/routing/pending-request.ts";
+import { crc32 } from "../../../src/runtime/checksum.ts";
 import { createManualClock } from "../../../src/runtime/clock.ts";
 import type { Random } from "../../../src/runtime/random.ts";
 import type { Scheduler } from "../../../src/runtime/scheduler.ts";
+import { firstShardIncarnation } from "../../../src/topology/member.ts";
 import { createReplicaBlock, ReplicaTable } from "../../../src/topology/replica-table.ts";
 import { createSnapshot, type TopologySnapshot } from "../../../src/topology/snapshot.ts";
 import { LocalTopology } from "../../../src/topology/topology-source.ts";
+import { REPLICA_FETCH, REPLICA_SNAPSHOT } from "../../../src/wire/message-types.ts";
 
-const EFFECT = 1;
+export const EFFECT = 1;
 /** f64 key | value (NaN: delete) | version */
 const ITEM_BYTES = 24;
+/** Largest message. */
+const MESSAGE_BYTES = 4096;
 
 class Crash extends Error {}
 
@@ -38,7 +47,7 @@ interface Row {
 }
 
 /** Rows that outlive their worker. Rows never move; freed places are used again, as in the real store. */
-class Rows {
+export class Rows {
   readonly rows: (Row | undefined)[] = [];
 
   put(row: Row): number {
@@ -64,7 +73,7 @@ class Rows {
   }
 }
 
-class ToyEngine implements ReplicatedEngine {
+export class ToyEngine implements ReplicatedEngine {
   readonly types: readonly number[] = [EFFECT];
   readonly store: Rows;
   readonly #unwritten: Map<number, Set<number>> = new Map();
@@ -88,6 +97,10 @@ class ToyEngine implements ReplicatedEngine {
     }
   }
 
+  has(): boolean {
+    return true;
+  }
+
   snapshot(vshard: number): () => SnapshotPart | undefined {
     let at = 0;
     return () => {
@@ -108,9 +121,14 @@ class ToyEngine implements ReplicatedEngine {
     for (const at of this.#unwritten.get(vshard) ?? []) this.store.rows[at] = undefined;
     this.#unwritten.delete(vshard);
   }
+
+  contentHash(vshard: number): bigint {
+    const texts = this.store.rows.filter((row) => row?.vshard === vshard).map((row) => JSON.stringify(row));
+    return texts.reduce((sum, text) => sum + BigInt(crc32(text)) * 0x1_0000_0001n, 0n);
+  }
 }
 
-function bodyOf(items: readonly Pick<Row, "key" | "value" | "version">[]): Uint8Array {
+export function bodyOf(items: readonly Pick<Row, "key" | "value" | "version">[]): Uint8Array {
   return new Uint8Array(Float64Array.from(items.flatMap(({ key, value, version }) => [key, value, version])).buffer);
 }
 
@@ -119,6 +137,7 @@ export interface IssuedWrite {
   readonly number: number;
   readonly keys: readonly number[];
   readonly deletes: boolean;
+  readonly acks: number;
   state: "open" | "acknowledged" | "failed";
 }
 
@@ -136,22 +155,48 @@ export interface WorldOptions {
   readonly random: Random;
   /** Entries that logs keep. */
   readonly logEntries: number;
+  /** Whether every shard is on a node of its own. */
+  readonly nodes?: boolean;
+  /**
+   * Whether vshards of a node that is cut off are given to others. `forced`: nobody's lease ever ends, so that there are two primaries again and
+   * again, and only what copies refuse keeps them apart. @default no
+   */
+  readonly promotions?: "leased" | "forced";
 }
 
 const TIMEOUT_MS = 200;
+const LEASE_MS = 300;
+/** The longest time that a node needs to hear of a map. */
+const LEARN_MS = 400;
 
 export class World {
-  readonly snapshot: TopologySnapshot;
-  readonly table: ReplicaTable;
+  /** The newest map. */
+  snapshot: TopologySnapshot;
   readonly writes: IssuedWrite[] = [];
   /** Chance per chance-point that a worker dies, and that a message is slow. */
   crashChance = 0;
   slowChance = 0;
   /** How often things happened, to prove that they did. */
-  readonly seen = { crashes: 0, halfWrites: 0, snapshots: 0, timeouts: 0, quorums: 0 };
+  readonly seen = {
+    crashes: 0,
+    halfWrites: 0,
+    snapshots: 0,
+    timeouts: 0,
+    quorums: 0,
+    wipes: 0,
+    fetches: 0,
+    promotions: 0,
+    lapsed: 0,
+    reads: 0,
+  };
+  /** By shard; those of one node share one. */
+  readonly #tables: ReplicaTable[] = [];
+  readonly #lives: number[] = [];
   readonly #random: Random;
   readonly #options: WorldOptions;
-  readonly #topology: LocalTopology;
+  /** By shard; all the same where they are not nodes. */
+  readonly #topologies: LocalTopology[] = [];
+  readonly #leases: { untilMs: number; renewedMs: number; cutUntilMs: number; taken: boolean; missed: boolean }[] = [];
   readonly #clock = createManualClock(1_000);
   readonly #timers: { atMs: number; order: number; run: () => void }[] = [];
   readonly #stores: Rows[] = [];
@@ -159,6 +204,7 @@ export class World {
   readonly #incarnations: number[] = [];
   /** When the last message of a link arrives, by "from>to". */
   readonly #linkAtMs: Map<string, number> = new Map();
+  readonly #cutUntilMs: Map<string, number> = new Map();
   /** Requests that wait for their answers, by the shard that they went to. */
   readonly #open: Set<{ from: number; to: number; fail: (error: ShardloomError) => void }> = new Set();
   /** By vshard and LSN: what the primary had. */
@@ -172,14 +218,164 @@ export class World {
     this.#options = options;
     this.#random = options.random;
     this.snapshot = createSnapshot(options);
-    this.#topology = new LocalTopology(this.snapshot);
-    this.table = new ReplicaTable(createReplicaBlock(this.snapshot), this.#topology, () => this.#clock.nowMs());
+    const one = new LocalTopology(this.snapshot);
+    for (let shard = 0; shard < options.shards; shard++) {
+      this.#topologies.push(options.nodes === true ? new LocalTopology(this.snapshot) : one);
+      this.#leases.push({ untilMs: 1_000 + LEASE_MS, renewedMs: 1_000, cutUntilMs: 0, taken: false, missed: false });
+    }
+    const shared = options.nodes === true ? undefined : this.#createTable();
     for (let vshard = 0; vshard < options.vshards; vshard++) this.#history.push(new Map([[0, ""]]));
     for (let shard = 0; shard < options.shards; shard++) {
       this.#stores.push(new Rows());
       this.#incarnations.push(0);
+      this.#lives.push(1);
+      this.#tables.push(shared ?? this.#createTable(shard));
     }
     for (let shard = 0; shard < options.shards; shard++) this.#start(shard);
+    if (options.promotions !== undefined) this.#tick();
+  }
+
+  /** The table of a shard's node. */
+  tableOf(shard: number): ReplicaTable {
+    return this.#tables[shard] as ReplicaTable;
+  }
+
+  /** @param own The only shard of its node. @default all are */
+  #createTable(own?: number): ReplicaTable {
+    const isRemote = (shard: number): boolean => own !== undefined && shard !== own;
+    const block = createReplicaBlock(this.snapshot, isRemote);
+    return new ReplicaTable(block, this.#topologies[own ?? 0] as LocalTopology, () => this.#clock.nowMs());
+  }
+
+  /** The map as a shard knows it. */
+  mapOf(shard: number): TopologySnapshot {
+    return (this.#topologies[shard] as LocalTopology).current();
+  }
+
+  /** Cuts a node off from all others, and from who grants leases. */
+  isolate(shard: number, durationMs: number): void {
+    for (let peer = 0; peer < this.#options.shards; peer++) {
+      this.cut(shard, peer, durationMs);
+      this.cut(peer, shard, durationMs);
+    }
+    (this.#leases[shard] as { cutUntilMs: number }).cutUntilMs = this.nowMs + durationMs;
+  }
+
+  isLeased(shard: number): boolean {
+    return this.#options.promotions !== "leased" || this.nowMs < (this.#leases[shard]?.untilMs ?? 0);
+  }
+
+  /** Leases are renewed, found to be over, and taken; whose lease was taken takes part again when it hears of it. */
+  #tick(): void {
+    for (const [shard, lease] of this.#leases.entries()) {
+      if (this.nowMs < lease.cutUntilMs) {
+        // Whoever sees that counts longer than the holder.
+        if (!lease.taken && this.nowMs > lease.renewedMs + LEASE_MS * 1.2) lease.taken = this.#takeOver(shard);
+        continue;
+      }
+      if (lease.taken || lease.missed) this.#learn(shard);
+      lease.taken = lease.missed = false;
+      lease.renewedMs = this.nowMs;
+      lease.untilMs = this.nowMs + LEASE_MS;
+    }
+    this.after(40, () => this.#tick());
+  }
+
+  /** Gives what a shard is primary of to other holders of copies. @returns whether there was anything */
+  #takeOver(lost: number): boolean {
+    const { snapshot } = this;
+    const { replicationFactor, vshards } = snapshot;
+    const copies = snapshot.copies.slice();
+    const terms = snapshot.terms.slice();
+    const mapVersion = snapshot.mapVersion + 1;
+    let moved = 0;
+    for (let vshard = 0; vshard < vshards; vshard++) {
+      if (snapshot.owners[vshard] !== lost) continue;
+      const others = this.copiesOf(vshard).filter((shard) => this.nowMs >= (this.#leases[shard]?.cutUntilMs ?? 0));
+      const next = others[this.#below(others.length)];
+      if (next === undefined) continue;
+      const rest = this.copiesOf(vshard).filter((shard) => shard !== next);
+      copies.set([next, ...rest], vshard * replicationFactor);
+      terms[vshard] = mapVersion;
+      moved++;
+    }
+    if (moved === 0) return false;
+    this.seen.promotions += moved;
+    this.#publish(copies, terms);
+    return true;
+  }
+
+  #publish(copies: Uint16Array, terms: Uint32Array): void {
+    const { topologyEpoch, mapVersion } = this.snapshot;
+    const epoch = topologyEpoch + 1;
+    this.snapshot = createSnapshot({
+      ...this.snapshot,
+      topologyEpoch: epoch,
+      mapEpoch: epoch,
+      mapVersion: mapVersion + 1,
+      copies,
+      terms,
+    });
+    for (let shard = 0; shard < this.#options.shards; shard++)
+      this.after(this.#below(LEARN_MS), () => {
+        const lease = this.#leases[shard] as { cutUntilMs: number; missed: boolean };
+        if (this.nowMs >= lease.cutUntilMs) this.#learn(shard);
+        else lease.missed = true;
+      });
+  }
+
+  #learn(shard: number): void {
+    (this.#topologies[shard] as LocalTopology).learn(this.snapshot);
+    const worker = this.#workers[shard];
+    if (worker !== undefined) this.#guard(shard, () => worker.primary.mapChanged());
+  }
+
+  /** A node takes part in a new life: what it is primary of begins another term. */
+  #register(shard: number): void {
+    const terms = this.snapshot.terms.map((term, vshard) =>
+      this.snapshot.owners[vshard] === shard ? this.snapshot.mapVersion + 1 : term,
+    );
+    this.#publish(this.snapshot.copies, terms);
+    this.#learn(shard);
+  }
+
+  /** Reads a key strongly from whoever would answer, and throws when a write that a majority had acknowledged is not there. */
+  read(): void {
+    const { vshards, shards, replicationFactor } = this.#options;
+    const quorum = Math.floor(replicationFactor / 2) + 1;
+    const key = this.#below(vshards * 6);
+    const vshard = key % vshards;
+    const set = Uint8Array.from({ length: vshards }, (_, other) => Number(other === vshard));
+    const last = this.writes.findLast(
+      (write) => write.state === "acknowledged" && write.acks >= quorum && write.keys.includes(key),
+    );
+    for (let shard = 0; shard < shards; shard++) {
+      const worker = this.#workers[shard];
+      if (worker === undefined || !this.isLeased(shard)) continue;
+      const { primary } = worker;
+      if (primary.refilling.has(vshard) || this.mapOf(shard).owners[vshard] !== shard || !primary.isSettled(set))
+        continue;
+      this.seen.reads++;
+      const row = worker.engine.store.rows.find((other) => other?.key === key);
+      const later = this.writes.filter(({ keys, number }) => keys.includes(key) && number > (last?.number ?? 0));
+      const isThere = (row?.version ?? 0) >= (last?.number ?? 0) || (row === undefined && last?.deletes === true);
+      if (!isThere && !(row === undefined && later.some(({ deletes }) => deletes)))
+        throw new Error(
+          `key ${key} read on shard ${shard} has ${row?.version}, and write ${last?.number} was acknowledged`,
+        );
+    }
+  }
+
+  /** Whether all shards serve all that they own, and all copies are valid. */
+  get settled(): boolean {
+    const { vshards } = this.#options;
+    return (
+      this.#workers.every((worker) => worker !== undefined && worker.primary.refilling.size === 0) &&
+      this.#topologies.every((topology) => topology.current().mapVersion === this.snapshot.mapVersion) &&
+      Array.from({ length: vshards }, (_, vshard) => vshard).every((vshard) =>
+        this.copiesOf(vshard).every((shard) => this.tableOf(shard).appliedLsn(vshard, shard) >= 0),
+      )
+    );
   }
 
   get nowMs(): number {
@@ -190,7 +386,7 @@ export class World {
   write(acks: number): void {
     const shard = this.#below(this.#options.shards);
     const worker = this.#workers[shard];
-    const owned = [...this.snapshot.owners].flatMap((owner, vshard) => (owner === shard ? [vshard] : []));
+    const owned = [...this.mapOf(shard).owners].flatMap((owner, vshard) => (owner === shard ? [vshard] : []));
     if (worker === undefined || owned.length === 0) return;
     const number = this.#next++;
     const deletes = this.#random.float() < 0.25;
@@ -198,7 +394,7 @@ export class World {
       const vshard = owned[this.#below(owned.length)] as number;
       return vshard + this.#options.vshards * this.#below(6);
     });
-    const write: IssuedWrite = { number, keys: [...new Set(keys)], deletes, state: "open" };
+    const write: IssuedWrite = { number, keys: [...new Set(keys)], deletes, acks, state: "open" };
     this.writes.push(write);
     this.#guard(shard, () => this.#carryOut(worker, shard, write, acks));
     this.check();
@@ -206,6 +402,13 @@ export class World {
 
   #carryOut({ primary, engine }: Worker, shard: number, write: IssuedWrite, acks: number): void {
     const { vshards } = this.#options;
+    const missing = write.keys.find((key) => primary.refilling.has(key % vshards));
+    if (missing !== undefined) {
+      const add = (): void => primary.begin(acks, 0).add(missing % vshards, EFFECT, 0, bodyOf([]));
+      expect(add).toThrow(expect.objectContaining({ code: "ERR_UNAVAILABLE" }));
+      write.state = "failed";
+      return;
+    }
     const pending = primary.begin(acks, this.nowMs + 150);
     const effects = write.keys.map((key) => {
       const value = write.deletes ? Number.NaN : write.number;
@@ -214,7 +417,7 @@ export class World {
       return { vshard: key % vshards, body };
     });
     this.#mayCrash();
-    const heads = new Map(effects.map(({ vshard }) => [vshard, this.table.head(vshard)]));
+    const heads = new Map(effects.map(({ vshard }) => [vshard, this.tableOf(shard).head(vshard)]));
     pending.publish();
     try {
       this.#mayCrash();
@@ -223,6 +426,8 @@ export class World {
         engine.apply({ ...memory, vshard, type: EFFECT, collection: 0, offset: 0, length: body.length });
         const lsn = (heads.get(vshard) as number) + 1;
         heads.set(vshard, lsn);
+        if (this.#history[vshard]?.has(lsn) === true)
+          throw new Error(`LSN ${lsn} of vshard ${vshard} was given out twice`);
         this.#history[vshard]?.set(lsn, engine.store.of(vshard));
       }
     } catch (error) {
@@ -236,23 +441,28 @@ export class World {
       },
       fail: (error: unknown) => {
         if (ShardloomError.is(error) && error.code === "ERR_QUORUM") this.seen.quorums++;
+        if (ShardloomError.is(error) && error.message.includes("lease")) this.seen.lapsed++;
         write.state = "failed";
       },
     };
     primary.commit(pending, acks === 1 ? undefined : held, new Uint8Array(0));
     if (acks === 1) write.state = "acknowledged";
-    void shard;
+  }
+
+  /** What goes from one shard to another arrives after so long at the earliest, in both directions of their conversation. */
+  cut(from: number, to: number, durationMs: number): void {
+    for (const link of [`${from}>${to}`, `${from}<${to}`]) this.#cutUntilMs.set(link, this.nowMs + durationMs);
   }
 
   /** Kills a worker; the next one starts after a while. */
-  kill(shard: number): void {
+  kill(shard: number, downMs: number = this.#below(60)): void {
     const worker = this.#workers[shard];
     if (worker === undefined) return;
     this.seen.crashes++;
     this.#workers[shard] = undefined;
     // Nothing of it runs any more: its timers and answers find no worker.
     const lost = new ShardloomError("ERR_WORKER_LOST", "Cannot finish as the worker died");
-    this.after(this.#below(60), () => {
+    this.after(downMs, () => {
       for (const request of [...this.#open]) {
         if (request.from === shard) this.#open.delete(request);
         else if (request.to === shard) request.fail(lost);
@@ -261,6 +471,16 @@ export class World {
       for (const [peer, other] of this.#workers.entries())
         if (peer !== shard && other !== undefined) this.#guard(peer, () => other.primary.peerAttached(shard));
     });
+  }
+
+  /** Takes a node's power: its shard dies, and the next one has neither rows nor table. */
+  wipe(shard: number): void {
+    this.seen.wipes++;
+    this.kill(shard);
+    this.#lives[shard] = (this.#lives[shard] as number) + 1;
+    this.#stores[shard] = new Rows();
+    this.#tables[shard] = this.#createTable(shard);
+    if (this.#options.promotions !== undefined) this.#register(shard);
   }
 
   /** Runs what falls due in the next while. */
@@ -292,8 +512,16 @@ export class World {
   /** Throws when a copy that is valid at an LSN has something else than its primary had there. */
   check(): void {
     for (let vshard = 0; vshard < this.#options.vshards; vshard++) {
-      for (const shard of this.copiesOf(vshard).slice(1)) {
-        const lsn = this.table.appliedLsn(vshard, shard);
+      const [, ...replicas] = this.copiesOf(vshard);
+      for (const shard of this.copiesOf(vshard)) {
+        const head = this.tableOf(shard).ownHead(vshard);
+        if (this.#workers[shard] === undefined || this.mapOf(shard).owners[vshard] !== shard) continue;
+        // It has come back, or has come here: what it found is what its first LSN stands for.
+        if (head > 0 && this.#history[vshard]?.has(head) !== true)
+          this.#history[vshard]?.set(head, this.rowsOf(shard, vshard));
+      }
+      for (const shard of replicas) {
+        const lsn = this.tableOf(shard).appliedLsn(vshard, shard);
         if (lsn < 0 || this.#workers[shard] === undefined) continue; // a dead worker may be half way to its next LSN
         if (this.#inherited.get(`${shard}:${vshard}`) === lsn) continue; // and its successor has not gone on yet
         const expected = this.#history[vshard]?.get(lsn);
@@ -305,7 +533,8 @@ export class World {
   }
 
   #start(shard: number): void {
-    const incarnation = (this.#incarnations[shard] as number) + 1;
+    const next = (this.#incarnations[shard] as number) + 1;
+    const incarnation = Math.max(next, firstShardIncarnation(this.#lives[shard] as number));
     this.#incarnations[shard] = incarnation;
     const alive = (): boolean => this.#workers[shard]?.incarnation === incarnation;
     const engine = new ToyEngine(this.#stores[shard] as Rows, () => this.#mayCrash());
@@ -321,29 +550,40 @@ export class World {
         return { cancel, ref: () => undefined, unref: () => undefined };
       },
     } as unknown as Scheduler;
+    const table = this.tableOf(shard);
     const options = {
       shard,
-      topology: this.#topology,
-      table: this.table,
+      incarnation,
+      topology: this.#topologies[shard] as LocalTopology,
+      table,
       nowMs: () => this.nowMs,
       engines: [engine],
     };
-    const copies = new Copies(options);
+    const copies = new Copies({ ...options, isFresh: this.#incarnations[shard] === 1 });
+    const isLeased = (): boolean => this.isLeased(shard);
     const primary = new Primary({
       ...options,
+      acks: 2,
       incarnation,
       clock: this.#clock,
       scheduler,
       requestTimeoutMs: TIMEOUT_MS,
+      own: (vshard) => copies.own(vshard),
+      lease: {
+        get isValid() {
+          return isLeased();
+        },
+      },
       requester: (peer) => (alive() ? this.#requester(shard, peer, incarnation) : undefined),
       logEntries: this.#options.logEntries,
     });
     // What a predecessor left half written is what its head stands for from now on.
-    for (const [vshard, owner] of this.snapshot.owners.entries())
-      if (owner === shard) this.#history[vshard]?.set(this.table.head(vshard), engine.store.of(vshard));
+    for (const [vshard, owner] of this.mapOf(shard).owners.entries())
+      if (owner === shard && table.ownHead(vshard) >= 0)
+        this.#history[vshard]?.set(table.ownHead(vshard), engine.store.of(vshard));
     if (incarnation > 1)
       for (let vshard = 0; vshard < this.#options.vshards; vshard++)
-        this.#inherited.set(`${shard}:${vshard}`, this.table.appliedLsn(vshard, shard));
+        this.#inherited.set(`${shard}:${vshard}`, table.appliedLsn(vshard, shard));
     this.#workers[shard] = { incarnation, engine, copies, primary };
     this.#guard(shard, () => primary.start());
   }
@@ -352,7 +592,7 @@ export class World {
   #requester(from: number, to: number, incarnation: number): PeerRequester {
     const target = this.#incarnations[to] as number;
     return {
-      maxPayloadBytes: 4096,
+      maxPayloadBytes: MESSAGE_BYTES,
       request: (type, vshard, priority, deadlineAtMs, payload, sink) => {
         const bytes = payloadBytes(payload);
         let open = true;
@@ -372,8 +612,9 @@ export class World {
           const worker = this.#workers[to];
           if (worker === undefined || worker.incarnation !== target) return;
           this.#guard(to, () => {
-            const reply = handle(worker.copies, type, bytes);
-            if (type === 0x0503) this.seen.snapshots++;
+            const reply = handle(worker.copies, type, bytes, MESSAGE_BYTES);
+            if (type === REPLICA_SNAPSHOT) this.seen.snapshots++;
+            if (type === REPLICA_FETCH) this.seen.fetches++;
             this.#deliver(`${to}<${from}`, () =>
               end((s) => {
                 if (reply instanceof Error) s.onFailure(ShardloomError.from(reply));
@@ -389,7 +630,8 @@ export class World {
 
   #deliver(link: string, act: () => void): void {
     const slow = this.#random.float() < this.slowChance;
-    const atMs = Math.max(this.#linkAtMs.get(link) ?? 0, this.nowMs + 1 + this.#below(slow ? 2 * TIMEOUT_MS : 5));
+    const soonestMs = Math.max(this.#linkAtMs.get(link) ?? 0, this.#cutUntilMs.get(link) ?? 0);
+    const atMs = Math.max(soonestMs, this.nowMs + 1 + this.#below(slow ? 2 * TIMEOUT_MS : 5));
     this.#linkAtMs.set(link, atMs);
     this.#timer(atMs, act);
   }
@@ -429,7 +671,7 @@ export class World {
   }
 }
 
-function payloadBytes(payload: Payload): ArrayBuffer {
+export function payloadBytes(payload: Payload): ArrayBuffer {
   const buffer = new ArrayBuffer((payload.byteLength + 7) & ~7);
   payload.write(viewsOf(buffer), 0);
   return buffer;
@@ -444,15 +686,18 @@ function viewsOf(buffer: ArrayBuffer) {
   };
 }
 
-/** Calls a handler as a shard does. A worker that dies in it answers nothing. */
-function handle(
-  copies: Copies,
+/** Calls a handler of the copies as a shard does. A worker that dies in it answers nothing. */
+export function handle(
+  copies: Pick<Copies, "handlers">,
   type: number,
   buffer: ArrayBuffer,
-): (ReturnType<typeof viewsOf> & { offset: number; length: number }) | Error {
+  limitBytes: number,
+): (ReturnType<typeof viewsOf> & { offset: number; length: number }) | ShardloomError {
   const request: EngineRequest = { ...viewsOf(buffer), offset: 0, length: buffer.byteLength };
   let answer = { ...viewsOf(new ArrayBuffer(0)), offset: 0, length: 0 };
   const reply = {
+    limitBytes,
+    hold: () => undefined,
     claim(lengthBytes: number) {
       answer = { ...viewsOf(new ArrayBuffer((lengthBytes + 7) & ~7)), offset: 0, length: lengthBytes };
       Object.assign(reply, answer);
@@ -462,7 +707,7 @@ function handle(
     copies.handlers.get(type)?.(request, reply);
     return answer;
   } catch (error) {
-    if (error instanceof Crash || !ShardloomError.is(error)) throw error;
+    if (!ShardloomError.is(error)) throw error;
     return error;
   }
 }

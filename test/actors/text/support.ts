@@ -103,7 +103,13 @@ export class TextBed {
   root = 0;
   replyLimitBytes: number = 2 ** 20;
 
-  constructor(options: TextCollectionOptions, capacityBytes: number = 64 * 1024 * 1024, previous?: TextBed) {
+  /** @param restores The collection is opened as by a shard that will load its documents. */
+  constructor(
+    options: TextCollectionOptions,
+    capacityBytes: number = 64 * 1024 * 1024,
+    previous?: TextBed,
+    restores = false,
+  ) {
     this.options = resolveTextOptions(options);
     this.analyser = new Analyser(this.options);
     this.memory = previous?.memory ?? createArena({ capacityBytes });
@@ -111,7 +117,8 @@ export class TextBed {
     this.memoryUsed = () => context.arena.stats().usedBytes;
     if (previous === undefined) {
       this.engine = createTextEngine(context);
-      this.root = this.open();
+      if (restores) this.engine.open?.(1, this.options);
+      else this.root = this.open();
       return;
     }
     const adopted = new Map(context.regions.adopt(0, 0).map((region) => [region.address, region]));
@@ -281,18 +288,6 @@ class TestReply implements EngineReply {
     this.f32 = memory.f32;
     this.f64 = memory.f64;
   }
-}
-
-/** Sums of several shards' statistics. */
-export function addUp(parts: readonly TextStatistics[]): TextStatistics {
-  const [first] = parts as [TextStatistics, ...TextStatistics[]];
-  return {
-    documents: parts.reduce((sum, part) => sum + part.documents, 0),
-    lengths: first.lengths.map((_, at) => parts.reduce((sum, part) => sum + (part.lengths[at] as number), 0)),
-    frequencies: first.frequencies.map((_, at) =>
-      parts.reduce((sum, part) => sum + (part.frequencies[at] as number), 0),
-    ),
-  };
 }
 
 export interface ModelHit {

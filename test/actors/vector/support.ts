@@ -2,6 +2,12 @@
 
 import { Packr } from "msgpackr";
 import type { Engine, EngineContext, EngineReply, EngineRequest, WireMemory } from "../../../actors/engine.ts";
+import {
+  DROP_REQUEST_BYTES,
+  OPEN_REQUEST_BYTES,
+  writeDropRequest,
+  writeOpenRequest,
+} from "../../../actors/vector/collection-requests.ts";
 import { createVectorEngine, type VectorRecovery } from "../../../actors/vector/vector-engine.ts";
 import { resolveVectorOptions, type VectorCollectionOptions } from "../../../actors/vector/vector-options.ts";
 import {
@@ -23,14 +29,12 @@ import {
   filterRequestBytes,
   INCLUDE,
   idsRequestBytes,
-  OPEN_REQUEST_BYTES,
   SEARCH_EXACT,
   searchRequestBytes,
   type UpsertItem,
   upsertRequestBytes,
   writeFilterRequest,
   writeIdsRequest,
-  writeOpenRequest,
   writeSearchRequest,
   writeUpsertRequest,
 } from "../../../actors/vector/vector-requests.ts";
@@ -133,11 +137,13 @@ export class Bed {
       workerIndex?: number;
       seed?: number;
       native?: EngineContext["native"];
+      indexDirectory?: string;
     } = {},
   ) {
     this.memory = options.memory ?? createArena({ capacityBytes: options.capacityBytes ?? 64 * 1024 * 1024 });
     const context = makeContext(this.memory, options.workerIndex ?? 0, options.seed ?? 1);
-    this.context = options.native === undefined ? context : { ...context, native: options.native };
+    const { native = context.native, indexDirectory } = options;
+    this.context = { ...context, native, ...(indexDirectory === undefined ? {} : { indexDirectory }) };
     this.engine = createVectorEngine(this.context, options.recover);
   }
 
@@ -222,11 +228,11 @@ export class Bed {
     );
   }
 
-  drop(collectionId = 1): number {
+  drop(collectionId = 1, undo = false): number {
     return this.call(
       VECTOR_DROP,
-      filterRequestBytes(),
-      (m, o) => writeFilterRequest(m, o, collectionId),
+      DROP_REQUEST_BYTES,
+      (m, o) => writeDropRequest(m, o, collectionId, undo),
       readCountReply,
     );
   }

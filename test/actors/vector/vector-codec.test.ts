@@ -1,18 +1,16 @@
 /** Requests and replies: what one side writes the other reads, and no mutated request gets past the decoders unharmed. */
 import { describe, expect, test } from "vitest";
+import { OPEN_REQUEST_BYTES, readOpenRequest, writeOpenRequest } from "../../../actors/vector/collection-requests.ts";
 import { resolveVectorOptions } from "../../../actors/vector/vector-options.ts";
 import {
   filterRequestBytes,
   INCLUDE,
   idsRequestBytes,
-  OPEN_REQUEST_BYTES,
-  readOpenRequest,
   SEARCH_EXACT,
   searchRequestBytes,
   upsertRequestBytes,
   writeFilterRequest,
   writeIdsRequest,
-  writeOpenRequest,
   writeSearchRequest,
   writeUpsertRequest,
 } from "../../../actors/vector/vector-requests.ts";
@@ -41,12 +39,18 @@ test("options survive the open request", () => {
   });
   const memory = wireMemory(128);
   writeOpenRequest(memory, 8, 42, options);
-  expect(readOpenRequest({ ...memory, offset: 8, length: OPEN_REQUEST_BYTES })).toEqual({ collectionId: 42, options });
+  expect(readOpenRequest({ ...memory, offset: 8, length: OPEN_REQUEST_BYTES })).toEqual({
+    collectionId: 42,
+    options,
+    checkOnly: false,
+  });
+  writeOpenRequest(memory, 8, 42, options, true);
+  expect(readOpenRequest({ ...memory, offset: 8, length: OPEN_REQUEST_BYTES }).checkOnly).toBe(true);
 });
 
 test("ids survive, in shared memory", () => {
   const { bytes } = wireMemory(8192);
-  const ids: VectorId[] = ["a", "ä𝄞", "x".repeat(4096), "y".repeat(25), 0, -1.5, 2 ** 60];
+  const ids: VectorId[] = ["a", "ä𝄞", "x".repeat(512), "y".repeat(25), 0, -1.5, 2 ** 60];
   for (const id of ids) {
     const word = idWordOf(id);
     writeId(bytes, 5, id, word);
@@ -113,7 +117,7 @@ describe("mutated requests", () => {
       let refused = 0;
       const opened = new Set<number>();
       const dropAll = (): void => {
-        for (const collectionId of opened) bed.drop(collectionId);
+        for (const collectionId of opened) bed.drop(collectionId, true);
         opened.clear();
       };
       for (let round = 0; round < rounds; round++) {
@@ -140,7 +144,7 @@ describe("mutated requests", () => {
       expect(refused).toBeGreaterThan(rounds / 20);
       if (type === VECTOR_OPEN) {
         dropAll();
-        bed.drop(); // it may have been dropped and opened again in another shape
+        bed.drop(1, true); // it may have been dropped and opened again in another shape
         bed.open({ dimensions: 3, metric: "l2" });
       }
       bed.upsert(3, [{ id: "still", vector: [9, 9, 9] }]);

@@ -257,7 +257,7 @@ describe("bad input leaves nothing behind", () => {
     [
       "unknown collection",
       () => bed.upsert(4, [good], 99),
-      { code: "ERR_UNKNOWN_COLLECTION", details: { collectionId: 99 } },
+      { code: "ERR_UNKNOWN_COLLECTION", details: { collectionId: 99, dropped: false }, retryable: true },
     ],
     ["k = 0", () => bed.search([1, 2, 3, 4], 0), { code: "ERR_INVALID_ARGUMENT", details: { name: "k", value: 0 } }],
     ["k < 0", () => bed.search([1, 2, 3, 4], -3), { code: "ERR_INVALID_ARGUMENT", details: { name: "k", value: -3 } }],
@@ -300,7 +300,7 @@ describe("collections", () => {
       "𝄞",
       " ",
       "\0",
-      "z".repeat(4096),
+      "z".repeat(512),
     ];
     bed.upsert(
       1,
@@ -372,7 +372,8 @@ describe("collections", () => {
     const { arena, regions } = bed.context;
     const used = arena.stats().usedBytes;
     for (let round = 0; round < 3; round++) {
-      bed.open({ dimensions: 16, scanRows: 100 });
+      const collection = round + 1;
+      bed.open({ dimensions: 16, scanRows: 100 }, collection);
       for (let i = 0; i < 2000; i += 500)
         bed.upsert(
           16,
@@ -381,12 +382,15 @@ describe("collections", () => {
             vector: new Float32Array(16).fill(j + 1),
             payload: { j },
           })),
+          collection,
         );
-      bed.search(new Float32Array(16).fill(1), 3, { filter: { j: 3 } });
+      bed.searchAll([new Float32Array(16).fill(1)], 3, { filter: { j: 3 } }, collection);
       bed.settle();
-      expect(bed.drop()).toBe(1);
-      expect(bed.drop()).toBe(0);
-      expect(() => bed.count()).toThrow(expect.objectContaining({ code: "ERR_UNKNOWN_COLLECTION" }));
+      expect(bed.drop(collection)).toBe(1);
+      expect(bed.drop(collection)).toBe(0);
+      const gone = expect.objectContaining({ code: "ERR_UNKNOWN_COLLECTION", retryable: false });
+      expect(() => bed.count(undefined, collection)).toThrow(gone);
+      expect(() => bed.open({ dimensions: 16, scanRows: 100 }, collection)).toThrow(gone);
     }
     expect(regions.list(0)).toEqual([]);
     expect(arena.stats().usedBytes).toBe(used);

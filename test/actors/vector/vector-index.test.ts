@@ -7,29 +7,37 @@ import { Bed } from "./support.ts";
 const DIMENSIONS = 4;
 
 describe("an index whose rows are replaced for ever", () => {
-  it("is worn before its table of keys has no empty slot left, where usearch would not come back", () => {
+  it("finds every row by its vector until it is worn, which comes with as many removed rows as live ones", () => {
     const random = createSeededRandom(Number(process.env["SEED"] ?? 7));
     const options = resolveVectorOptions({ dimensions: DIMENSIONS, metric: "l2" });
-    let index = new VectorIndex(options, (call) => call());
-    let live: number[] = [];
-    let built = 1;
-    let next = 0;
-    for (let round = 0; round < 3_000; round++) {
-      if (index.worn) {
-        index = new VectorIndex(options, (call) => call());
-        live = [];
-        built++;
-      }
-      const rows = Array.from({ length: INDEX_BATCH_ROWS }, () => next++ % 1_000_003);
+    const index = new VectorIndex(options, (call) => call());
+    const live = new Map<number, Float32Array>();
+    let removed = 0;
+    for (let round = 0; !index.worn; round++) {
+      const rows = Array.from({ length: INDEX_BATCH_ROWS }, (_, at) => round * INDEX_BATCH_ROWS + at);
       for (let at = 0; at < index.staging.length; at++) index.staging[at] = random.float();
+      for (const [at, row] of rows.entries())
+        live.set(row, index.staging.slice(at * DIMENSIONS, (at + 1) * DIMENSIONS));
       index.add(rows, rows.length);
-      live.push(...rows);
-      while (live.length > 100) index.remove(live.splice(Math.floor(random.float() * live.length), 1)[0] as number);
-      expect(index.size).toBe(live.length);
+      for (; live.size > 400; removed++) {
+        const row = [...live.keys()][Math.floor(random.float() * live.size)] as number;
+        index.remove(row);
+        live.delete(row);
+      }
+      expect(index.size).toBe(live.size);
+      for (const row of [...live.keys()].slice(-50)) {
+        const found = index.search(live.get(row) as Float32Array, 5);
+        expect(found, "removed rows take no places").toBeGreaterThanOrEqual(Math.min(5, live.size));
+        expect([...index.rows.subarray(0, found)].every((one) => live.has(one))).toBe(true);
+        expect(index.rows[0]).toBe(row);
+      }
     }
-    // Every key is another one: with 256 slots an index lasts for some ten batches.
-    expect(built).toBeGreaterThan(100);
-    expect(index.search(new Float32Array(DIMENSIONS), 5)).toBe(Math.min(5, live.length));
+    expect(removed).toBeGreaterThan(400);
+    expect(removed).toBeLessThanOrEqual(400 + INDEX_BATCH_ROWS);
+    for (const [row, vector] of live) {
+      index.search(vector, 5);
+      expect(index.rows[0]).toBe(row);
+    }
   });
 
   it("is built anew behind the collection, which answers exactly meanwhile", () => {

@@ -103,7 +103,7 @@ describe("over three quiet shards", () => {
       STATUS.REGION_REVOKED,
       STATUS.REGION_REVOKED,
     ]);
-    roots = beds.map((each) => each.open({ dimensions: 10, metric: "cosine" }).root);
+    roots = beds.map((each) => each.open({ dimensions: 10, metric: "cosine" }, 2).root);
     expect(reader.get(ids[5] as VectorId, target)).toBe(NOT_FOUND);
     expect(reader.scanExact(new Float32Array(10), 1).hits).toEqual([]);
   });

@@ -1,0 +1,110 @@
+/**
+ * Neighbours of vertices, as a client asks for them: what traversals read a graph through.
+ *
+ * Invariant: what was added or removed before a question is in its answer; a shard that has changed since the client last looked says so, and
+ * the question is put again.
+ */
+import { GRAPH_BUILD, GRAPH_NEIGHBOURS } from "../../src/wire/message-types.ts";
+import type { CallOptions } from "../call-options.ts";
+import { askAgain, askAll, askShard, type GraphHandle } from "./client-calls.ts";
+import { plainRef } from "./graph-messages.ts";
+import type { NeighbourDirection, NeighbourList, NeighboursReply, NeighboursRequest } from "./graph-neighbours.ts";
+import type { BuildReply } from "./run-messages.ts";
+import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
+
+/** The other ends of a vertex's edges, one for each edge. */
+export interface VertexNeighbours {
+  readonly keys: readonly VertexKey[];
+  /** `weights[i]` of the edge to `keys[i]`; undefined: all are 1. */
+  readonly weights: Float64Array | undefined;
+  /** Of the edges, by name; NaN where an edge has none. Undefined in a graph whose edges have no properties. */
+  readonly properties?: Readonly<Record<string, Float64Array>>;
+}
+
+/** Reads neighbours from all shards. */
+export class NeighbourClient {
+  readonly #handle: GraphHandle;
+  #shards: readonly BuildReply[] | undefined;
+
+  constructor(handle: GraphHandle) {
+    this.#handle = handle;
+  }
+
+  /** Neighbours in the order of the question; undefined for what is not in the graph. */
+  async read(
+    vertices: readonly VertexKey[],
+    direction: NeighbourDirection,
+    options: CallOptions,
+  ): Promise<(VertexNeighbours | undefined)[]> {
+    const places = this.#handle.coordinator.shards.map((): number[] => []);
+    for (const [at, key] of vertices.entries()) {
+      checkKey("read neighbours", "vertex", key, at);
+      (places[ownerOfHash(hashOfKey(key), places.length)] as number[]).push(at);
+    }
+    return askAgain(this.#handle, async () => {
+      try {
+        const answers: (NeighbourList | undefined)[] = new Array(vertices.length).fill(undefined);
+        this.#shards ??= await this.#build(options);
+        await Promise.all(
+          places.map((mine, shard) => this.#readShard(shard, mine, vertices, direction, options, answers)),
+        );
+        return answers.map((list) => (list === undefined ? undefined : this.#named(list)));
+      } catch (error) {
+        this.#shards = undefined;
+        throw error;
+      }
+    });
+  }
+
+  #build(options: CallOptions): Promise<BuildReply[]> {
+    const { collection, roots } = this.#handle;
+    const table = roots().map(plainRef);
+    return askAll<BuildReply>(this.#handle, GRAPH_BUILD, () => ({ collection, run: 0, roots: table }), options);
+  }
+
+  #named({ keys, columns }: NeighbourList): VertexNeighbours {
+    const { weighted, edgeProperties } = this.#handle.options;
+    const values = columns.map((column) => Float64Array.from(column));
+    const weights = weighted ? values.shift() : undefined;
+    if (edgeProperties.length === 0) return { keys, weights };
+    return {
+      keys,
+      weights,
+      properties: Object.fromEntries(edgeProperties.map((name, at) => [name, values[at] as Float64Array])),
+    };
+  }
+
+  async #readShard(
+    shard: number,
+    places: readonly number[],
+    vertices: readonly VertexKey[],
+    direction: NeighbourDirection,
+    options: CallOptions,
+    answers: (NeighbourList | undefined)[],
+  ): Promise<void> {
+    const { collection } = this.#handle;
+    const shards = this.#shards as readonly BuildReply[];
+    let next = 0;
+    let skip = 0;
+    while (next < places.length) {
+      const keys = places.slice(next, next + QUESTION).map((at) => vertices[at] as VertexKey);
+      const request: NeighboursRequest = { collection, shards, keys, direction, skip };
+      const { lists, given } = await askShard<NeighboursReply>(this.#handle, shard, GRAPH_NEIGHBOURS, request, options);
+      for (const [at, list] of lists.entries()) {
+        const place = places[next + at] as number;
+        if (list !== null) answers[place] = joined(at === 0 && skip > 0 ? answers[place] : undefined, list);
+      }
+      next += given < 0 ? lists.length : lists.length - 1;
+      skip = Math.max(0, given);
+    }
+  }
+}
+
+/** Vertices of one message. */
+const QUESTION = 256;
+
+function joined(before: NeighbourList | undefined, list: NeighbourList): NeighbourList {
+  if (before === undefined) return list;
+  const columns = list.columns.map((column, at) => [...(before.columns[at] ?? []), ...column]);
+  return { keys: [...before.keys, ...list.keys], columns };
+}

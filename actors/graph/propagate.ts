@@ -1,0 +1,243 @@
+/**
+ * The inner loops of a superstep: pulling what neighbours have sent out of their arrays, and scattering what is sent into an array per receiver.
+ *
+ * Invariant: plain loops over typed arrays in shared memory that allocate nothing and know nothing of shards: one peer's edges, one
+ * array of its values. A value that is the combiner's identity stands for nothing, so no loop asks whether a vertex has sent.
+ */
+import type { PeerEdges } from "./csr.ts";
+import { type Combiner, combined, identityOf } from "./vertex-program.ts";
+
+/** What a value becomes along an edge. */
+export type Way = "value" | "plus-one" | "plus-weight" | "times-weight";
+
+/** Combines into `into[row]` what the row's neighbours have in `values`, for rows in `[from, to)`. */
+export function pull(
+  rule: Combiner,
+  way: Way,
+  into: Float64Array,
+  { offsets, targets, weights }: PeerEdges,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  if (rule === "sum" && way === "value") pullSum(into, offsets, targets, values, from, to);
+  else if (rule === "min" && way === "value") pullMin(into, offsets, targets, values, from, to, 0);
+  else if (rule === "min" && way === "plus-one") pullMin(into, offsets, targets, values, from, to, 1);
+  else pullAny(rule, way, into, offsets, targets, weights, values, from, to);
+}
+
+function pullSum(
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  let at = offsets[from] as number;
+  for (let row = from; row < to; row++) {
+    const end = offsets[row + 1] as number;
+    let sum = into[row] as number;
+    for (; at < end; at++) sum += values[targets[at] as number] as number;
+    into[row] = sum;
+  }
+}
+
+function pullMin(
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  values: Float64Array,
+  from: number,
+  to: number,
+  plus: number,
+): void {
+  let at = offsets[from] as number;
+  for (let row = from; row < to; row++) {
+    const end = offsets[row + 1] as number;
+    let least = into[row] as number;
+    for (; at < end; at++) {
+      const value = (values[targets[at] as number] as number) + plus;
+      if (value < least) least = value;
+    }
+    into[row] = least;
+  }
+}
+
+/** For searches by breadth: rows that have a level are left out, and the first neighbour at the frontier says all. */
+export function pullFirst(
+  into: Float64Array,
+  levels: Float64Array,
+  { offsets, targets }: PeerEdges,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  for (let row = from; row < to; row++) {
+    if (levels[row] !== Number.POSITIVE_INFINITY || into[row] !== Number.POSITIVE_INFINITY) continue;
+    const end = offsets[row + 1] as number;
+    for (let at = offsets[row] as number; at < end; at++) {
+      const value = values[targets[at] as number] as number;
+      if (value === Number.POSITIVE_INFINITY) continue;
+      into[row] = value + 1;
+      break;
+    }
+  }
+}
+
+function pullAny(
+  rule: Combiner,
+  way: Way,
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  weights: Float64Array | undefined,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  const nothing = identityOf(rule);
+  for (let row = from; row < to; row++) {
+    const end = offsets[row + 1] as number;
+    let value = into[row] as number;
+    for (let at = offsets[row] as number; at < end; at++) {
+      const sent = values[targets[at] as number] as number;
+      if (sent !== nothing)
+        value = combined(rule, value, along(way, sent, weights === undefined ? 1 : (weights[at] as number)));
+    }
+    into[row] = value;
+  }
+}
+
+/** Combines into `into[target]` what rows in `[from, to)` have in `values`. */
+export function scatter(
+  rule: Combiner,
+  way: Way,
+  into: Float64Array,
+  { offsets, targets, weights }: PeerEdges,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  if (rule === "sum" && way === "value") scatterSum(into, offsets, targets, values, from, to);
+  else scatterAny(rule, way, into, offsets, targets, weights, values, from, to);
+}
+
+function scatterSum(
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  for (let row = from; row < to; row++) {
+    const value = values[row] as number;
+    if (value === 0) continue;
+    const end = offsets[row + 1] as number;
+    for (let at = offsets[row] as number; at < end; at++) {
+      const target = targets[at] as number;
+      into[target] = (into[target] as number) + value;
+    }
+  }
+}
+
+function scatterAny(
+  rule: Combiner,
+  way: Way,
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  weights: Float64Array | undefined,
+  values: Float64Array,
+  from: number,
+  to: number,
+): void {
+  const nothing = identityOf(rule);
+  for (let row = from; row < to; row++) {
+    const value = values[row] as number;
+    if (value === nothing) continue;
+    const end = offsets[row + 1] as number;
+    for (let at = offsets[row] as number; at < end; at++) {
+      const target = targets[at] as number;
+      const sent = along(way, value, weights === undefined ? 1 : (weights[at] as number));
+      into[target] = combined(rule, into[target] as number, sent);
+    }
+  }
+}
+
+function along(way: Way, value: number, weight: number): number {
+  switch (way) {
+    case "value":
+      return value;
+    case "plus-one":
+      return value + 1;
+    case "plus-weight":
+      return value + weight;
+    case "times-weight":
+      return value * weight;
+  }
+}
+
+/** Combines received values into `into` by vertex. @returns false when a vertex is not one */
+export function accept(
+  rule: Combiner,
+  into: Float64Array,
+  f64: Float64Array,
+  valueAt: number,
+  u32: Uint32Array | Int32Array,
+  vertexAt: number,
+  count: number,
+): boolean {
+  for (let at = 0; at < count; at++) {
+    const vertex = u32[vertexAt + at] as number;
+    if (!(vertex >= 0 && vertex < into.length)) return false;
+    into[vertex] = combined(rule, into[vertex] as number, f64[valueAt + at] as number);
+  }
+  return true;
+}
+
+/** Writes received values into `into` by vertex. @returns false when a vertex is not one */
+export function store(
+  into: Float64Array,
+  f64: Float64Array,
+  valueAt: number,
+  words: Uint32Array | Int32Array,
+  vertexAt: number,
+  count: number,
+): boolean {
+  for (let at = 0; at < count; at++) {
+    const vertex = words[vertexAt + at] as number;
+    if (!(vertex >= 0 && vertex < into.length)) return false;
+    into[vertex] = f64[valueAt + at] as number;
+  }
+  return true;
+}
+
+/**
+ * Moves what is not `nothing` from `dense[from, …)` to the front of `values` and `vertices`, as far as they have room, and clears it.
+ *
+ * @returns where it stopped and how many there are, in `result`
+ */
+export function gather(
+  dense: Float64Array,
+  nothing: number,
+  from: number,
+  values: Float64Array,
+  vertices: Uint32Array,
+  result: { next: number; count: number },
+): void {
+  const room = values.length;
+  let count = 0;
+  let at = from;
+  for (; at < dense.length && count < room; at++) {
+    const value = dense[at] as number;
+    if (value === nothing) continue;
+    values[count] = value;
+    vertices[count] = at;
+    count++;
+    dense[at] = nothing;
+  }
+  result.next = at;
+  result.count = count;
+}

@@ -1,0 +1,132 @@
+/**
+ * What a coordinator and the shards of a run tell each other: the bodies of `graph.build`, `graph.begin`, `graph.superstep`, `graph.complete`
+ * and of their answers.
+ *
+ * Invariant: plain values only. A run's number, its attempt and the superstep stand in every message, so that nobody takes what belongs to
+ * another for its own.
+ */
+
+import type { Decay } from "./edge-changes.ts";
+import type { PlainRef } from "./graph-messages.ts";
+import type { RunLimits } from "./run-times.ts";
+import type { Combiner } from "./vertex-program.ts";
+
+/** How what was sent in a superstep reaches its receivers in the next one. */
+export type Exchange = "push" | "pull" | "none";
+
+export interface BuildRequest {
+  readonly collection: number;
+  /** Roots of all shards. */
+  readonly roots: readonly PlainRef[];
+  /** For a run that goes on after a worker was lost: what of it was saved is told. 0: none. */
+  readonly run: number;
+}
+
+export interface BuildReply {
+  /** Local numbers, also those of removed vertices. */
+  readonly rows: number;
+  readonly vertices: number;
+  readonly edges: number;
+  readonly numeric: boolean;
+  /** Of vertices and edges: changes with every one of them. */
+  readonly structure: number;
+  readonly root: PlainRef;
+  readonly out: PlainRef;
+  /** A number for a run, which nobody else has. */
+  readonly fresh: number;
+  /** Supersteps of the run that are saved. */
+  readonly saved: readonly number[];
+}
+
+export interface BeginRequest {
+  readonly collection: number;
+  readonly run: number;
+  readonly attempt: number;
+  /** A built-in algorithm, or the name of a vertex program. */
+  readonly algorithm: string;
+  readonly program: boolean;
+  readonly params: Readonly<Record<string, unknown>>;
+  /** Whether values may be pulled, which takes the adjacency of the other direction. */
+  readonly pulls: boolean;
+  /** The saved superstep to go on after; -1: from the beginning. */
+  readonly after: number;
+  readonly limits: RunLimits;
+  readonly shards: readonly BuildReply[];
+}
+
+export interface BeginReply {
+  readonly state: PlainRef;
+  /** Adjacency against the edges, where it was built. */
+  readonly in: PlainRef | undefined;
+  readonly aggregates: readonly Combiner[];
+  /** Of the reductions, where a program has named them. */
+  readonly sumNames: readonly string[];
+  /** Of the fields of the result. */
+  readonly names: readonly string[];
+  readonly maxSupersteps: number;
+  readonly kind: "combined" | "labels" | "neighbourhoods";
+}
+
+export interface SuperstepRequest {
+  readonly collection: number;
+  readonly run: number;
+  readonly attempt: number;
+  readonly superstep: number;
+  /** How what was sent in the last superstep comes. */
+  readonly receive: Exchange;
+  /** Reductions of the last superstep. */
+  readonly before: readonly number[];
+  readonly save: boolean;
+  readonly peers: readonly BeginReply[];
+}
+
+/** The answer to a superstep: its acknowledgement. */
+export interface SuperstepAck {
+  readonly superstep: number;
+  readonly active: number;
+  readonly activeEdges: number;
+  readonly sums: readonly number[];
+  /** Values pushed, by destination. */
+  readonly sent: readonly number[];
+  readonly received: number;
+}
+
+/** Tells a shard where its peers' tables are, before edges are looked up in them. */
+export interface MeetRequest {
+  readonly collection: number;
+  readonly roots: readonly PlainRef[];
+}
+
+/** Makes the weights of all edges smaller. */
+export interface DecayRequest extends Decay {
+  readonly collection: number;
+  readonly roots: readonly PlainRef[];
+}
+
+export interface DecayReply {
+  readonly edges: number;
+  readonly pruned: number;
+}
+
+export interface CompleteRequest {
+  readonly collection: number;
+  readonly run: number;
+  /** Whether the result is kept, to be read until the run is completed again without. */
+  readonly keep: boolean;
+}
+
+/** Asks what a shard has; of a run, also whether it is still whole there. */
+export interface StatusRequest {
+  readonly collection: number;
+  readonly run?: number | undefined;
+  readonly attempt?: number | undefined;
+}
+
+export interface ResultsRequest {
+  readonly collection: number;
+  readonly run: number;
+  readonly from: number;
+  readonly count: number;
+  /** One vertex instead. */
+  readonly key?: string | number | undefined;
+}

@@ -1,0 +1,181 @@
+/**
+ * A search that the shards of this node do together, each over its own part of the graph: one of them is asked, and this thread ranks what
+ * they found by the documents' rows.
+ *
+ * Invariant: an answer is whole, or there is none and a reason: then the caller searches another way. The shards get half of the time
+ * that there is, so that there is time for that. Rows that wait to be linked are looked at here, before the shards are asked.
+ */
+import { STATUS } from "../../native-bridge/status.ts";
+import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
+import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
+import { VECTOR_COLLABORATE } from "../../src/wire/message-types.ts";
+import type { CallOptions } from "../call-options.ts";
+import type { Explanation } from "../planned-read.ts";
+import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
+import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
+import { collaboratePayload, readOutcome } from "./cotra/collaborate-codec.ts";
+import type { CotraOutcome } from "./cotra/cotra-origin.ts";
+import { createTally, sumOf } from "./cotra/cotra-tally.ts";
+import { rankedAgain } from "./graph/graph-code.ts";
+import { TOO_FEW } from "./one-sided-result.ts";
+import type { OneSidedOptions } from "./one-sided-search.ts";
+import { payloadFilter } from "./payload-filter.ts";
+import type { SearchHit } from "./vector-replies.ts";
+
+/** Candidates that are kept at most: their number has to fit messages between workers. */
+const MAX_EF = 4096;
+/** Vertices that shards tell, a hit: some stand for documents that have gone. */
+const OVER_FETCH = 2;
+const SPARE = 8;
+/** The same with a filter, over the share that passes; of one that lets less pass this thread looks at what passes. */
+const FILTERED_OVER_FETCH = 1.3;
+const LEAST_SELECTIVITY = 0.02;
+/** Searches of one query, each with twice the candidates, as documents had gone. */
+const ATTEMPTS = 3;
+/** Of the time of a search the share that shards have, and of that the share that their origin tells them. */
+const SHARE = 0.5;
+const TOLD_SHARE = 0.8;
+
+const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
+  ERR_WORKER_LOST: "lost",
+  ERR_HANDLER_HUNG: "lost",
+  ERR_NATIVE_QUARANTINED: "lost",
+  ERR_TIMEOUT: "late",
+  ERR_OVERLOADED: "overloaded",
+  ERR_RECORD_TOO_LARGE: "size",
+};
+
+/** What a search found together, or why another way has to be gone. */
+type CollaborativeAnswer =
+  | { readonly hits: readonly SearchHit[]; readonly explain?: Explanation }
+  | { readonly fallback: SearchFallback };
+
+/** @throws {ShardloomError} As every search. */
+export async function searchCotra(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+): Promise<SearchResult> {
+  const { explain: _, filter, ...unexplained } = options;
+  const query = checkedSearch(parts, vector, options);
+  const reason = obstacle(parts, query, unexplained);
+  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
+  const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
+  const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
+  const found = await searchTogether(parts, query, k, wanted, options);
+  if ("fallback" in found) return searchOneSided(parts, vector, options, found.fallback);
+  const { hits, ...rest } = found;
+  return {
+    ...rest,
+    hits: hits.map(toHit),
+    completeness: whole(parts, hits.length),
+    stalenessMs: staleness(parts),
+    by: "cotra",
+  };
+}
+
+/**
+ * @param query As long as the collection has dimensions, and with a code.
+ * @throws {ShardloomError} `ERR_ABORTED`, `ERR_TIMEOUT` when no time is left.
+ */
+async function searchTogether(
+  parts: VectorCollectionParts,
+  query: Float32Array,
+  k: number,
+  wanted: OneSidedOptions,
+  options: ShardSearchOptions,
+): Promise<CollaborativeAnswer> {
+  const { coordinator, options: collection } = parts;
+  const startedUs = coordinator.nowMs() * 1000;
+  const deadlineAtMs = coordinator.deadlineAtMs(options);
+  const reader = parts.reader();
+  let tally = createTally();
+  let ef = Math.max(rankedAgain(collection, k), wanted.ef || collection.expansionSearch);
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++, ef *= 2) {
+    if (ef > MAX_EF) return { fallback: "size" };
+    const halves = reader.halves(query, k, wanted);
+    const waiting = halves.scanWaiting();
+    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined) return { fallback: "memory" };
+    if (wanted.filter !== undefined && attempt === 0) {
+      const selectivity = halves.selectivity(wanted.filter.accepts);
+      ef = Math.max(ef, Math.ceil((FILTERED_OVER_FETCH * (rankedAgain(collection, k) + SPARE)) / selectivity));
+      if (selectivity < LEAST_SELECTIVITY || ef > MAX_EF) return { fallback: "filter" };
+    }
+    const hasAll = attempt > 0 || wanted.filter !== undefined;
+    const most = Math.min(ef, hasAll ? ef : OVER_FETCH * (rankedAgain(collection, k) + SPARE));
+    const outcome = await ask(parts, { k: most, ef, query: waiting.bytes }, deadlineAtMs, options);
+    if (typeof outcome === "string") return { fallback: outcome };
+    const { vertices } = outcome.hits;
+    tally = sumOf(tally, outcome.tally);
+    tally.computations += waiting.distances;
+    const { hits, status } = halves.rank(waiting, vertices);
+    const total = { ...outcome, tally };
+    if (status === STATUS.SUCCESS) return { hits, ...explained(parts, total, startedUs, options) };
+    // Vertices of documents that have gone took the place of others, unless there were no more.
+    if (status !== TOO_FEW) return { fallback: "memory" };
+    if (vertices.length < most) return { fallback: "reach" };
+  }
+  return { fallback: "reach" };
+}
+
+/** Has a shard search with the others. @returns Why not, when they did not find all */
+async function ask(
+  { coordinator, collectionId, reader }: VectorCollectionParts,
+  search: { readonly k: number; readonly ef: number; readonly query: Uint8Array },
+  deadlineAtMs: number,
+  { signal, priority, tenant }: CallOptions,
+): Promise<CotraOutcome | SearchFallback> {
+  const leftMs = deadlineAtMs - coordinator.nowMs();
+  const shard = reader().nextShard((at) => !coordinator.requester(at).lost);
+  if (shard === undefined) return "lost";
+  const call: CallOptions = {
+    timeoutMs: Math.max(1, leftMs * SHARE),
+    ...(signal === undefined ? {} : { signal }),
+    ...(priority === undefined ? {} : { priority }),
+    ...(tenant === undefined ? {} : { tenant }),
+  };
+  const timeoutMs = Math.max(1, Math.floor(leftMs * SHARE * TOLD_SHARE));
+  const body = collaboratePayload({ collectionId, ...search, timeoutMs });
+  try {
+    const outcome = await coordinator.ask(shard, VECTOR_COLLABORATE, VSHARD_LISTED, body, readOutcome, call);
+    return outcome.complete ? outcome : (REASONS[outcome.reason ?? "ERR_WORKER_LOST"] ?? "memory");
+  } catch (error) {
+    const { code } = ShardloomError.from(error);
+    const over = code === "ERR_ABORTED" || code === "ERR_INVALID_ARGUMENT" || coordinator.nowMs() >= deadlineAtMs;
+    if (over) throw error;
+    return REASONS[code] ?? "memory";
+  }
+}
+
+function explained(
+  { coordinator }: VectorCollectionParts,
+  { primaries, tally }: CotraOutcome,
+  startedUs: number,
+  options: ShardSearchOptions,
+): { readonly explain?: Explanation } {
+  if (options.explain === undefined || options.explain === false) return {};
+  const { topologyEpoch, replicationFactor } = coordinator.snapshot;
+  const { consistency } = coordinator.rules(options);
+  const account: Explanation = {
+    plan: {
+      kind: "scatter",
+      topologyEpoch,
+      strategy: "cotra",
+      consistency,
+      targets: primaries.map((shard) => ({ shard, vshards: [], whole: true })),
+      unavailable: [],
+    },
+    planUs: 0,
+    totalUs: coordinator.nowMs() * 1000 - startedUs,
+    stalenessMs: replicationFactor > 1 ? Number.POSITIVE_INFINITY : 0,
+    outcomes: [],
+    attempts: 1,
+    hedges: 0,
+    bytes: tally.bytes,
+    collaboration: { ...tally, shards: primaries.length },
+  };
+  if (typeof options.explain === "function") options.explain(account);
+  return { explain: account };
+}

@@ -1,0 +1,99 @@
+/**
+ * A search that the calling thread does by itself, in the memory of its node's shards; where that would not give what was asked for, the shards
+ * are asked, and the answer says why.
+ *
+ * Invariant: what a search by messages refuses is refused here in the same words, as it goes the same way when in doubt.
+ */
+
+import { STATUS } from "../../native-bridge/status.ts";
+import type { Completeness } from "../../src/routing/gather.ts";
+import { abortError } from "../call-options.ts";
+import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
+import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
+import { payloadFilter } from "./payload-filter.ts";
+import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
+import { componentLimit, firstBeyond, firstUncoded } from "./vector-options.ts";
+
+/**
+ * @param instead Why this is done in place of another strategy.
+ * @throws {ShardloomError} As a search by messages.
+ */
+export async function searchOneSided(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+  instead?: SearchFallback,
+): Promise<SearchResult> {
+  const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  const query = checkedSearch(parts, vector, options);
+  const { filter, ...unfiltered } = options;
+  const reason = obstacle(parts, query, unfiltered);
+  const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
+  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: instead ?? reason };
+  const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
+  const { hits, status } = parts.reader().search(query, k, wanted);
+  if (status !== STATUS.SUCCESS) {
+    const fallback = instead ?? (status === TOO_FEW ? "reach" : status === NOT_KNOWN ? "filter" : "memory");
+    return { ...(await searchVectors(parts, vector, options)), fallback };
+  }
+  return {
+    hits: hits.map(toHit),
+    completeness: whole(parts, hits.length),
+    stalenessMs: staleness(parts),
+    by: "one-sided",
+    ...(instead === undefined ? {} : { fallback: instead }),
+  };
+}
+
+/** Checks what a search by messages would refuse. @returns a copy of the query */
+export function checkedSearch(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+): Float32Array {
+  assertK(options.k ?? DEFAULT_K);
+  assertEf(options.ef ?? 0);
+  const query = checkedQuery(parts.options.dimensions, vector);
+  parts.coordinator.rules(options);
+  parts.coordinator.deadlineAtMs(options); // refuses one that is none
+  if (options.signal?.aborted === true) throw abortError(options.signal);
+  return query;
+}
+
+/** What the memory of the shards cannot answer. */
+export function obstacle(
+  { options: collection, coordinator }: VectorCollectionParts,
+  query: Float32Array,
+  options: ShardSearchOptions,
+): SearchFallback | undefined {
+  if (options.filter !== undefined) return "filter";
+  if (options.exact === true) return "exact";
+  if (options.explain !== undefined && options.explain !== false) return "explain";
+  // With copies the primary may have been deposed, which only the shards know for certain.
+  const hasCopies = coordinator.snapshot.replicationFactor > 1;
+  if (hasCopies && coordinator.rules(options).consistency !== "eventual") return "consistency";
+  const isBeyond = firstBeyond(query, 0, query.length, componentLimit(collection)) >= 0;
+  return isBeyond || firstUncoded(collection, query) !== undefined ? "query" : undefined;
+}
+
+export function staleness({ coordinator }: VectorCollectionParts): number {
+  return coordinator.snapshot.replicationFactor > 1 ? Number.POSITIVE_INFINITY : 0;
+}
+
+/** All vshards, answered in one part that no shard was asked for. */
+export function whole({ coordinator }: VectorCollectionParts, count: number): Completeness {
+  const { vshards } = coordinator.snapshot;
+  return {
+    planned: 1,
+    answered: 1,
+    empty: count === 0 ? 1 : 0,
+    failed: 0,
+    timedOut: 0,
+    unavailable: 0,
+    stale: 0,
+    complete: true,
+    vshards: { planned: vshards, answered: vshards },
+    outcomes: [],
+  };
+}

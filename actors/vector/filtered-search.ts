@@ -1,0 +1,118 @@
+/**
+ * The nearest of the documents that pass a filter: searched in the graph, or scanned where that costs less.
+ *
+ * Invariant: exact as to the filter: what is a hit passed it when its row was read. Fewer hits than were wanted are all that pass, as what passes is
+ * scanned whole then, and nothing was linked meanwhile; or there is a status, and none.
+ */
+import { INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
+import type { Kernels } from "../../native-bridge/kernels.ts";
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { STATUS } from "../../native-bridge/status.ts";
+import type { GraphSearch, GraphSearchResult } from "./graph/graph-search.ts";
+import { FAILS, type PassesAt, type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
+import { NOT_KNOWN, none, type OneSidedResult, TOO_FEW } from "./one-sided-result.ts";
+import type { PassingSets } from "./passing-sets.ts";
+import type { PayloadFilter } from "./payload-filter.ts";
+import { NOT_FOUND, type RowReader } from "./row-reader.ts";
+import type { ShardView } from "./shard-view.ts";
+
+/** Distances of a search of the graph, about: so many, and so many for each candidate; and those of a scan in the time of one of them. */
+const SEARCH_DISTANCES = 200;
+const CANDIDATE_DISTANCES = 6;
+const SCANNED = 2.5;
+/** Scans of what passes, each for more of it, as documents had gone. */
+const PASSING_ATTEMPTS = 4;
+
+/** What a thread searches with. */
+export interface FilteredParts {
+  readonly graph: GraphSearch;
+  readonly kernels: Kernels;
+  readonly sets: PassingSets;
+}
+
+export interface FilteredQuery {
+  readonly query: Float32Array;
+  readonly code: Uint8Array;
+  readonly k: number;
+  readonly ef: number;
+  /** Documents that are read of those that are nearest by their codes, more than k, as some are gone then. */
+  readonly ranked: number;
+  /** Of the filter. */
+  readonly key: string;
+  readonly root: RegionRef | undefined;
+  /** Documents that there are, about. */
+  readonly live: number;
+}
+
+/** What is done for the search, which keeps the hits that are read. */
+export interface FilteredSteps {
+  /** What is known of the documents that pass, before any is read. */
+  begin(among: PassingVertices): void;
+  search(among: PassingVertices): GraphSearchResult;
+  /** The hits so far, k at most. */
+  result(): OneSidedResult;
+  readonly passes: PassesAt;
+}
+
+/** @param scanned Distances that were computed before. */
+export function searchPassing(
+  { graph, kernels, sets }: FilteredParts,
+  { query, code, k, ef, ranked, key, root, live }: FilteredQuery,
+  { begin, search, result, passes }: FilteredSteps,
+  scanned: number,
+): OneSidedResult {
+  let distances = scanned;
+  const status = graph.refresh(root);
+  if (status !== STATUS.SUCCESS) return none(status, distances);
+  const among = sets.of(key, graph.view, passes);
+  if (among === undefined) return none(NOT_KNOWN, distances);
+  begin(among);
+  const searched = SEARCH_DISTANCES + (CANDIDATE_DISTANCES * ef * live) / Math.max(1, among.count);
+  if (among.count > SCANNED * searched) {
+    const found = search(among);
+    distances += found.distances;
+    const failed = failureOf(found);
+    if (failed !== STATUS.SUCCESS) return none(failed, distances);
+    const { hits } = result();
+    if (hits.length === k) return { hits, status, distances };
+  }
+  for (let attempt = 0, most = ranked; attempt < PASSING_ATTEMPTS; attempt++, most *= 4) {
+    const vertices = among.nearest(graph.view, kernels, code, most);
+    distances += among.count;
+    if (vertices === undefined) return none(STATUS.REGION_REVOKED, distances);
+    const failed = failureOf(graph.rank(root, query, vertices, ranked));
+    if (failed !== STATUS.SUCCESS) return none(failed, distances);
+    const { hits } = result();
+    const isWhole = vertices.length === among.count && among.isCurrent(graph.view);
+    if (hits.length === k || isWhole) return { hits, status, distances };
+  }
+  return none(TOO_FEW, distances);
+}
+
+/** Whether documents of vertices pass, by their rows. */
+export function passesAt(
+  rows: RowReader,
+  views: readonly ShardView[],
+  { accepts }: { readonly accepts: PayloadFilter["accepts"] },
+): PassesAt {
+  return (address, incarnation, shard) => {
+    const view = views[shard];
+    const row = view?.rowAt(address) ?? -1;
+    if (view === undefined || row < 0) return undefined;
+    let payload: Uint8Array | undefined;
+    let version = 0;
+    let isOther = false;
+    const status = rows.read(view, row, (cell, record) => {
+      isOther = rows.arena.i32[(cell >>> 2) + INCARNATION] !== incarnation;
+      version = versionBits(rows.arena.i32[(cell >>> 2) + USER1] as number);
+      payload = isOther ? undefined : rows.copyStored(cell, record, 0, false, true).payload;
+    });
+    if (status === NOT_FOUND || (status === STATUS.SUCCESS && isOther)) return FAILS; // it is gone
+    if (status !== STATUS.SUCCESS) return undefined;
+    return accepts(payload) ? version : FAILS;
+  };
+}
+
+function failureOf({ status, unread }: GraphSearchResult): number {
+  return status === STATUS.SUCCESS && unread > 0 ? STATUS.RETRY_EXCEEDED : status;
+}

@@ -1,0 +1,121 @@
+/**
+ * Search of the graph on a shard's thread, of all of it or of what the shard computes for alone: candidates, by their codes.
+ *
+ * Invariant: candidates are not hits: who asked for them reads the documents' rows before he believes in them. A search of one label is led
+ * to no vertex of another, so its cost is that of a graph of so many vertices. One thread only; it shares its verbs.
+ */
+import { USER0, USER1, USER2, USER3 } from "../../../native-bridge/cell-layout.ts";
+import type { GraphKernels, KernelChunk } from "../../../native-bridge/graph-kernels.ts";
+import { STATUS } from "../../../native-bridge/status.ts";
+import type { Verbs } from "../../../native-bridge/verbs.ts";
+import { VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
+import type { GraphRoot } from "./graph-root.ts";
+import { GraphView } from "./graph-view.ts";
+
+/** A vertex that was found, and the document it stands for. */
+export interface Candidate {
+  readonly vertex: number;
+  readonly address: number;
+  readonly incarnation: number;
+  readonly shard: number;
+  readonly distance: number;
+}
+
+const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
+/** Searches while chunks change hands. */
+const ATTEMPTS = 4;
+/** Vertices where a search of one label begins that is told of none. */
+const DEFAULT_ENTRIES = 16;
+const ALL = -1;
+
+export class LabelSearch {
+  /** Distances that the last search computed. */
+  distances = 0;
+  readonly #root: GraphRoot;
+  readonly #view: GraphView;
+  readonly #kernels: GraphKernels;
+  #generation = -1;
+  #label = ALL;
+
+  constructor(root: GraphRoot, verbs: Verbs, kernels: GraphKernels) {
+    this.#root = root;
+    this.#view = new GraphView(root.arena, verbs);
+    this.#kernels = kernels;
+  }
+
+  /**
+   * @param label Whose vertices are searched; undefined: everybody's.
+   * @param entries Vertices to begin at; those of other labels are left out.
+   * @returns At most `wanted` candidates, nearest first; undefined when the graph cannot be read now.
+   */
+  run(
+    code: Uint8Array,
+    label: number | undefined,
+    entries: readonly number[],
+    ef: number,
+    wanted: number,
+  ): Candidate[] | undefined {
+    const kernels = this.#kernels;
+    this.distances = 0;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (this.#view.refresh(this.#root.ref) !== STATUS.SUCCESS) return undefined;
+      this.#setChunks(label ?? ALL);
+      const own = label === undefined ? entries : entries.filter((vertex) => this.#view.partitionOf(vertex) === label);
+      kernels.setEntries(own.length > 0 ? own : this.#defaultEntries(label));
+      const found = kernels.search(code, { ef: Math.max(ef, wanted) });
+      this.distances += kernels.distances;
+      if (kernels.changedChunk() < 0) return this.#candidates(Math.min(found, wanted));
+      this.#view.forget();
+    }
+    return undefined;
+  }
+
+  /** Chunks of one label, or all; by number. */
+  chunksOf(label: number): readonly number[] | undefined {
+    if (this.#view.refresh(this.#root.ref) !== STATUS.SUCCESS) return undefined;
+    return this.#view.chunks.flatMap((chunk, number) =>
+      chunk.address !== 0 && chunk.partition === label ? [number] : [],
+    );
+  }
+
+  #setChunks(label: number): void {
+    const { chunks, partitions, generation } = this.#view;
+    if (generation === this.#generation && label === this.#label) return;
+    this.#kernels.setChunks(
+      label === ALL ? chunks : chunks.map((chunk) => (chunk.partition === label ? chunk : NO_CHUNK)),
+      partitions,
+    );
+    this.#generation = generation;
+    this.#label = label;
+  }
+
+  #defaultEntries(label: number | undefined): readonly number[] {
+    if (label === undefined) return this.#view.readEntries();
+    const entries: number[] = [];
+    const { chunkShift, stride } = this.#root.geometry;
+    const { i32 } = this.#root.arena;
+    for (const [number, { address, partition }] of this.#view.chunks.entries()) {
+      if (address === 0 || partition !== label) continue;
+      for (let slot = 0; slot < 1 << chunkShift && entries.length < DEFAULT_ENTRIES; slot++) {
+        const word = (address + slot * stride) >>> 2;
+        if (i32[word + USER0] !== 0) entries.push((number << chunkShift) | slot);
+      }
+    }
+    return entries;
+  }
+
+  #candidates(count: number): Candidate[] {
+    const kernels = this.#kernels;
+    const { i32, u32 } = this.#root.arena;
+    const candidates: Candidate[] = [];
+    for (let index = 0; index < count; index++) {
+      const vertex = kernels.resultVertex(index);
+      const word = kernels.addressOf(vertex) >>> 2;
+      const address = u32[word + USER0] as number;
+      if (word === 0 || address === 0 || ((i32[word + USER3] as number) & VERTEX_FLAG.TOMBSTONE) !== 0) continue;
+      const [incarnation, shard] = [i32[word + USER1] as number, i32[word + USER2] as number];
+      candidates.push({ vertex, address, incarnation, shard, distance: kernels.resultDistance(index) });
+    }
+    return candidates;
+  }
+}

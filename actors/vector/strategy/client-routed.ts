@@ -1,0 +1,146 @@
+/**
+ * A search that a strategy sends to some of the shards: this thread chooses them, they search what they compute for, and this thread reads the
+ * candidates' documents in their rows.
+ *
+ * Invariant: rows that wait to be linked are looked at before anybody is asked, so a document is found from its acknowledgement on; every hit was read
+ * from its row, so what is deleted is none. A shard that does not answer is either said to be missing, where the caller allows that, or the search is
+ * done by this thread alone.
+ */
+import { STATUS } from "../../../native-bridge/status.ts";
+import { ShardloomError } from "../../../src/errors.ts";
+import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
+import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
+import { abortError } from "../../call-options.ts";
+import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
+import { checkedSearch, obstacle, searchOneSided, staleness } from "../client-one-sided.ts";
+import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
+import { TOO_FEW } from "../one-sided-result.ts";
+import { payloadFilter } from "../payload-filter.ts";
+import { learnsLeaves } from "../vector-options.ts";
+import { compassStrategy, type RoutedParts } from "./compass-strategy.ts";
+import { type NearReply, readNearReply } from "./near-messages.ts";
+import { spireStrategy } from "./spire-strategy.ts";
+import type { SelectedShard, StrategyQuery, VectorStrategy } from "./vector-strategy.ts";
+
+/** Strategies that choose shards. */
+const ROUTED: Readonly<Record<"compass" | "spire", (parts: RoutedParts) => VectorStrategy>> = {
+  compass: compassStrategy,
+  spire: spireStrategy,
+};
+
+/** Documents that are asked for beyond k, as some are gone then, and more where a filter lets few pass. */
+const SPARE = 8;
+const OVER_FETCH = 1.3;
+/** Of a filter that lets less pass this thread scans what passes. */
+const LEAST_SELECTIVITY = 0.02;
+const MOST_WANTED = 4_096;
+/** Part of the time left that shards get: what remains is for doing without them. */
+const SHARE_OF_TIME = 0.75;
+
+/** @throws {ShardloomError} As every search. */
+export async function searchRouted(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+  recall: number,
+  by: keyof typeof ROUTED,
+): Promise<SearchResult> {
+  const { filter, ...unfiltered } = options;
+  const query = checkedSearch(parts, vector, options);
+  const reason = obstacle(parts, query, unfiltered);
+  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
+  if (!learnsLeaves(parts.options))
+    return searchOneSided(parts, vector, options, parts.options.metric === "inner-product" ? "metric" : "code");
+  const accepted = filter === undefined ? undefined : payloadFilter(filter);
+  const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
+  const halves = parts.reader().halves(query, k, wants);
+  const waiting = halves.scanWaiting();
+  const router = halves.leaves.router(halves.graph);
+  if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
+    return { ...(await searchVectors(parts, vector, options)), fallback: "memory" };
+  if (router === undefined || halves.graph === undefined) return searchOneSided(parts, vector, options, "training");
+  const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
+  const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
+  if (selectivity < LEAST_SELECTIVITY || wanted > MOST_WANTED) return searchOneSided(parts, vector, options, "filter");
+  const { collectionId } = parts;
+  const strategy = ROUTED[by]({ collectionId, router, leaves: halves.leaves, graph: halves.graph });
+  const asked: StrategyQuery = {
+    code: waiting.code,
+    bytes: waiting.bytes,
+    k,
+    ef: Math.max(wanted, ef || parts.options.expansionSearch),
+    wanted,
+    selectivity,
+    recallTarget: recall,
+  };
+  const selected = strategy.selectShards(
+    asked,
+    parts.coordinator.shards.map((shard) => ({ shard })),
+  );
+  let gathered: { readonly answers: readonly NearReply[]; readonly completeness: Completeness };
+  try {
+    gathered = await ask(parts, strategy, asked, selected, options);
+  } catch (error) {
+    if (options.signal?.aborted === true) throw abortError(options.signal);
+    return instead(parts, vector, options, ShardloomError.from(error));
+  }
+  parts.assertOpen();
+  const { answers, completeness } = gathered;
+  const candidates = answers.flatMap((answer) => answer.candidates);
+  const { hits, status } = halves.finish(waiting, candidates, !completeness.complete);
+  if (status !== STATUS.SUCCESS)
+    return { ...(await searchVectors(parts, vector, options)), fallback: status === TOO_FEW ? "reach" : "memory" };
+  const { vshards } = parts.coordinator.snapshot;
+  return {
+    hits: hits.map(toHit),
+    completeness: { ...completeness, vshards: { planned: vshards, answered: completeness.complete ? vshards : 0 } },
+    stalenessMs: staleness(parts),
+    by,
+  };
+}
+
+/** The answer without a shard that does not answer. */
+function instead(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+  error: ShardloomError,
+): Promise<SearchResult> {
+  if (error.code === "ERR_CLOSED" || error.code === "ERR_UNKNOWN_COLLECTION") throw error;
+  return searchOneSided(parts, vector, options, "shard");
+}
+
+/** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */
+function ask(
+  { coordinator }: VectorCollectionParts,
+  strategy: VectorStrategy,
+  query: StrategyQuery,
+  selected: readonly SelectedShard[],
+  options: ShardSearchOptions,
+): Promise<{ readonly answers: readonly NearReply[]; readonly completeness: Completeness }> {
+  const gather = new Gather<NearReply>(selected.length, options.gather ?? "all");
+  const timeoutMs = Math.max(0.001, (coordinator.deadlineAtMs(options) - coordinator.nowMs()) * SHARE_OF_TIME);
+  const { signal, priority, tenant } = options;
+  const limits = {
+    timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+    ...(priority === undefined ? {} : { priority }),
+    ...(tenant === undefined ? {} : { tenant }),
+  };
+  for (const [index, shard] of selected.entries()) {
+    const message = strategy.directMessage(shard, query);
+    if (message === undefined) {
+      const error = new ShardloomError("ERR_INTERNAL", `Cannot search by ${strategy.name} as it has no message`);
+      gather.end(index, plainOutcome(shard.shard, 0, error), []);
+      continue;
+    }
+    coordinator
+      .ask(shard.shard, message.type, VSHARD_LISTED, message.payload, (m) => readNearReply(m, m.offset), limits)
+      .then(
+        (reply) => gather.end(index, plainOutcome(shard.shard, reply.candidates.length), [reply]),
+        (error: unknown) => gather.end(index, plainOutcome(shard.shard, 0, ShardloomError.from(error)), []),
+      );
+  }
+  return gather.promise;
+}

@@ -1,0 +1,122 @@
+/**
+ * Fixed binary layouts of a near-data search, both directions: who asks sends a code and where to begin, the shard answers with candidates.
+ *
+ * ```
+ *  request  i32 collection | wanted | ef | leaf table's version (0 = search the graph, else read the leaves) | entries | leaves | code bytes |
+ *           recall in millionths (of a search that goes on to other shards, whose `ef` is the number of neighbours; else 0),
+ *           i32[entries] vertices, i32[leaves], padding to 8, code, padding to 8
+ *  reply    i32 candidates | distances computed, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
+ * ```
+ * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`).
+ */
+import type { EngineReply, EngineRequest, WireMemory } from "../../engine.ts";
+import type { Candidate } from "../graph/label-search.ts";
+import { corrupt, need } from "../vector-requests.ts";
+
+const REQUEST_HEADER = 32;
+const REPLY_HEADER = 8;
+const CANDIDATE_BYTES = 24;
+
+export interface NearRequest {
+  readonly collectionId: number;
+  /** Candidates wanted. */
+  readonly wanted: number;
+  readonly ef: number;
+  /** Of the leaf table that `leaves` are numbers of; 0: the graph is searched, from `entries`. */
+  readonly version: number;
+  readonly entries: ArrayLike<number>;
+  readonly leaves: ArrayLike<number>;
+  readonly code: Uint8Array;
+  /** Of a search that the shard does with others; then `ef` is how many neighbours count. */
+  readonly recallPpm: number;
+}
+
+export interface NearReply {
+  readonly candidates: readonly Candidate[];
+  readonly distances: number;
+}
+
+function padded(bytes: number): number {
+  return (bytes + 7) & ~7;
+}
+
+export function nearRequestBytes({ entries, leaves, code }: NearRequest): number {
+  return REQUEST_HEADER + padded(4 * (entries.length + leaves.length)) + padded(code.length);
+}
+
+export function writeNearRequest(m: WireMemory, offset: number, request: NearRequest): void {
+  const { collectionId, wanted, ef, version, entries, leaves, code, recallPpm } = request;
+  const w = offset >>> 2;
+  m.i32.set([collectionId, wanted, ef, version, entries.length, leaves.length, code.length, recallPpm], w);
+  m.i32.set(entries, w + REQUEST_HEADER / 4);
+  m.i32.set(leaves, w + REQUEST_HEADER / 4 + entries.length);
+  m.bytes.set(code, offset + REQUEST_HEADER + padded(4 * (entries.length + leaves.length)));
+}
+
+/** Everything in it is a copy. */
+export function readNearRequest(m: EngineRequest): NearRequest {
+  need(m, REQUEST_HEADER, "near");
+  const word = (index: number): number => m.i32[(m.offset >>> 2) + index] as number;
+  const [entries, leaves, codeBytes] = [word(4), word(5), word(6)];
+  const most = m.length >>> 2;
+  if (entries < 0 || leaves < 0 || entries > most || leaves > most) throw corrupt("near", "entries", entries);
+  const codeAt = REQUEST_HEADER + padded(4 * (entries + leaves));
+  if (codeBytes < 0 || codeAt + codeBytes > m.length) throw corrupt("near", "code bytes", codeBytes);
+  const first = (m.offset + REQUEST_HEADER) >>> 2;
+  return {
+    collectionId: word(0),
+    wanted: word(1),
+    ef: word(2),
+    version: word(3),
+    entries: m.i32.slice(first, first + entries),
+    leaves: m.i32.slice(first + entries, first + entries + leaves),
+    code: m.bytes.slice(m.offset + codeAt, m.offset + codeAt + codeBytes),
+    recallPpm: word(7),
+  };
+}
+
+export function nearReplyBytes(count: number): number {
+  return REPLY_HEADER + count * CANDIDATE_BYTES;
+}
+
+/** Writes as many candidates as the reply has room for, the nearest first. */
+export function writeNearReply(reply: EngineReply, { candidates, distances }: NearReply): void {
+  const room = Math.floor((reply.limitBytes - REPLY_HEADER) / CANDIDATE_BYTES);
+  const best = candidates.length > room ? candidates.slice(0, room) : candidates;
+  reply.claim(nearReplyBytes(best.length));
+  writeCandidates(reply, reply.offset, best, distances);
+}
+
+export function writeCandidates(
+  { i32, f64 }: WireMemory,
+  offset: number,
+  candidates: readonly Candidate[],
+  distances: number,
+): void {
+  i32[offset >>> 2] = candidates.length;
+  i32[(offset >>> 2) + 1] = distances;
+  for (const [index, { distance, address, incarnation, shard, vertex }] of candidates.entries()) {
+    const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
+    f64[at >>> 3] = distance;
+    i32[(at >>> 2) + 2] = address;
+    i32[(at >>> 2) + 3] = incarnation;
+    i32[(at >>> 2) + 4] = shard;
+    i32[(at >>> 2) + 5] = vertex;
+  }
+}
+
+export function readNearReply(m: WireMemory & { readonly length: number }, offset: number): NearReply {
+  const count = m.i32[offset >>> 2] as number;
+  if (count < 0 || REPLY_HEADER + count * CANDIDATE_BYTES > m.length) throw corrupt("near reply", "candidates", count);
+  const candidates = Array.from({ length: count }, (_, index): Candidate => {
+    const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
+    return {
+      distance: m.f64[at >>> 3] as number,
+      address: (m.i32[(at >>> 2) + 2] as number) >>> 0,
+      incarnation: m.i32[(at >>> 2) + 3] as number,
+      shard: m.i32[(at >>> 2) + 4] as number,
+      vertex: m.i32[(at >>> 2) + 5] as number,
+    };
+  });
+  return { candidates, distances: m.i32[(offset >>> 2) + 1] as number };
+}

@@ -1,0 +1,48 @@
+/**
+ * The shard's side of a near-data search: checks a request, and answers it by what the shard computes for, or with others.
+ *
+ * Invariant: a request is checked before anything is searched; what cannot be read now ends in a typed error, never in few candidates.
+ */
+import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
+import type { EngineReply } from "../../engine.ts";
+import type { GraphIndex } from "../graph/graph-index.ts";
+import { type NearRequest, writeNearReply } from "./near-messages.ts";
+import { near } from "./spire-search.ts";
+
+const MOST_CANDIDATES = 65_536;
+const PER_MILLION = 1_000_000;
+
+/** @param shard Whose vertices are searched. */
+export function answerNear(
+  graph: GraphIndex | undefined,
+  shard: number,
+  request: NearRequest,
+  reply: EngineReply,
+): void {
+  writeNearReply(reply, near(checkedGraph(graph, shard, request), shard, request));
+}
+
+/** @throws {ShardloomError} `ERR_REGION_ACCESS`, `ERR_INVALID_ARGUMENT`. */
+export function checkedGraph(graph: GraphIndex | undefined, shard: number, request: NearRequest): GraphIndex {
+  const { wanted, ef, code, recallPpm } = request;
+  if (graph === undefined)
+    throw new ShardloomError(
+      "ERR_REGION_ACCESS",
+      `Cannot search near data as shard ${shard} has no part of the graph`,
+      {
+        details: { shard },
+        retryable: true,
+      },
+    );
+  for (const [name, value] of [
+    ["wanted", wanted],
+    ["ef", ef],
+  ] as const)
+    if (!Number.isInteger(value) || value < 1 || value > MOST_CANDIDATES)
+      throw invalidArgument("search near data", name, `an integer in [1, ${MOST_CANDIDATES}]`, value);
+  if (code.length !== graph.codeBytes)
+    throw invalidArgument("search near data", "code.length", `${graph.codeBytes}`, code.length);
+  if (recallPpm < 0 || recallPpm > PER_MILLION)
+    throw invalidArgument("search near data", "recallPpm", `in [0, ${PER_MILLION}]`, recallPpm);
+  return graph;
+}

@@ -1,0 +1,224 @@
+/**
+ * G1 to G4, part `cotra` of bench `vector-search`: collaborative search of shards over one graph, told by counters alone.
+ *
+ * The shards and the origin are those of actors/vector/cotra, over a network in this thread that delivers in order in the next round. The
+ * graph is built as a collection's is; vertices lie where packed leaves put them. Computations are all distances: of the navigation (a small
+ * graph over the leaves' medoids, searched once a query), of owners for whomever, and of vertices that were read one-sidedly.
+ * Against it: one thread over the same graph, and scatter to all shards, each with a graph of its own over every S-th row. Both begin where
+ * they do best, at one entry or at all that their graph has. Settings are the defaults, which were tuned on vectors of the base.
+ */
+import type { GraphView } from "../../actors/vector/cotra/graph-view.ts";
+import { NO_PARTITION } from "../../actors/vector/cotra/graph-view.ts";
+import type { Code, CodeTable } from "../../actors/vector/routing/code-table.ts";
+import { ELEMENT } from "../../native-bridge/kernels.ts";
+import { judge } from "../harness/goals.ts";
+import { type BenchContext, type BenchRow, sized, toRow } from "../harness/harness.ts";
+import { Collaboration, type CotraPoint, type Task } from "./vector-search-cotra-run.ts";
+import { type Curve, costAt, must, type PartReport, RECALL } from "./vector-search-curve.ts";
+import { K, type VectorSet } from "./vector-search-data.ts";
+import { type Counted, distancesAt, searchedDirectly } from "./vector-search-direct.ts";
+import { buildGraph, bytesOf, type PlainGraph, PlainSearch } from "./vector-search-graph.ts";
+import { graphOf, medoidsOf, packShards, placeVectors } from "./vector-search-placement.ts";
+import { zipfOrder } from "./vector-search-zipf.ts";
+
+const RECALLS: readonly number[] = [0.95, 0.96, 0.97, 0.98, 0.99];
+const SHARDS: readonly number[] = [8, 16];
+/** Kept in the navigation, and given to the search as entries. */
+const NAVIGATION_EF = 3;
+const ZIPF_SEEDS: readonly number[] = [1, 2];
+
+/** A shard's view of a graph whose vertices are rows of a table that all threads may read. */
+class TableView implements GraphView {
+  readonly self: number;
+  readonly codeBytes: number;
+  readonly adjacencyBytes: number;
+  readonly maxDegree: number;
+  readonly #graph: PlainGraph;
+  readonly #table: CodeTable;
+  readonly #shardOf: (vertex: number) => number;
+
+  constructor(graph: PlainGraph, table: CodeTable, self: number, shardOf: (vertex: number) => number) {
+    this.self = self;
+    this.#graph = graph;
+    this.#table = table;
+    this.#shardOf = shardOf;
+    this.codeBytes = bytesOf(table.vector(0)).length;
+    this.maxDegree = graph.degree;
+    this.adjacencyBytes = (graph.degree + 1) * 4;
+  }
+
+  partitionOf(vertex: number): number {
+    return vertex >= 0 && vertex < this.#graph.rows.length ? this.#shardOf(vertex) : NO_PARTITION;
+  }
+
+  neighbours(vertex: number, out: Int32Array): number {
+    const first = vertex * (this.maxDegree + 1);
+    const count = this.#graph.links[first] as number;
+    out.set(this.#graph.links.subarray(first + 1, first + 1 + count));
+    return count;
+  }
+
+  distances(query: Uint8Array, vertices: Int32Array, count: number, out: Float64Array): void {
+    this.#table.begin(this.#codeOf(query));
+    for (let at = 0; at < count; at++) out[at] = this.#table.score(vertices[at] as number);
+  }
+
+  pull(query: Uint8Array, _partition: number, vertices: Int32Array, count: number, out: Float64Array): number {
+    this.distances(query, vertices, count, out);
+    return count;
+  }
+
+  pullNeighbours(vertex: number, out: Int32Array): number {
+    return this.neighbours(vertex, out);
+  }
+
+  #codeOf(query: Uint8Array): Code {
+    return this.#table.element === ELEMENT.U8 ? query : new Float32Array(query.slice().buffer);
+  }
+}
+
+interface Sharded {
+  readonly shards: number;
+  readonly cotra: readonly CotraPoint[];
+  readonly scatter: readonly Counted[];
+  /** Modelled speed-up of each Zipf stream with stealing and without. */
+  readonly zipf: readonly { readonly stealing: number; readonly owners: number; readonly recall: number }[];
+}
+
+/** Rows and the verdicts on G1 to G4. */
+export async function measureCotra(context: BenchContext, set: VectorSet): Promise<PartReport> {
+  const { mode, seed, log } = context;
+  const efs = sized(mode, [10, 24], [10, 14, 20, 30, 44], [10, 13, 17, 23, 31, 40, 56]);
+  const scatterEfs = sized(mode, [4, 10], [3, 5, 8, 12, 18], [3, 5, 7, 10, 14, 20]);
+  const place = placeVectors(set, seed);
+  const everything = Int32Array.from({ length: set.base.count }, (_, row) => row);
+  const graph = await graphOf(place);
+  const navigation = await buildGraph(place.table, medoidsOf(place), seed);
+  log("vector-search: graph built");
+  const order = Array.from({ length: set.queries.count }, (_, query) => query);
+  const single = searchedDirectly([graph], place, set, efs, order);
+  const navigator = new PlainSearch(navigation, place.table);
+  const tasks = order.map((query): Task => {
+    const code = place.queries.vector(query);
+    const { rows, distances, computed } = navigator.search(code, NAVIGATION_EF, navigation.entries.slice(0, 1));
+    return { code: bytesOf(code).slice(), vertices: rows.slice(), distances: Float32Array.from(distances), computed };
+  });
+  const sharded: Sharded[] = [];
+  for (const shards of SHARDS) {
+    const { partitionOf } = packShards(place, shards);
+    const { leafOf } = place.clustering;
+    const shardOf = (vertex: number): number => partitionOf[leafOf[vertex] as number] as number;
+    const views = Array.from({ length: shards }, (_, self) => new TableView(graph, place.table, self, shardOf));
+    const collaboration = new Collaboration(views, tasks, set.truth);
+    const cotra = efs.map((ef) => collaboration.oneByOne(ef, order));
+    log(`vector-search: collaborated on ${shards} shards`);
+    const own: PlainGraph[] = [];
+    for (let shard = 0; shard < shards; shard++)
+      own.push(
+        await buildGraph(
+          place.table,
+          everything.filter((row) => row % shards === shard),
+          seed,
+        ),
+      );
+    const scatter = searchedDirectly(own, place, set, scatterEfs, order);
+    const good = (cotra.find(({ recall }) => recall >= RECALL) ?? cotra.at(-1))?.ef ?? K;
+    const zipf = ZIPF_SEEDS.slice(0, sized(mode, 1, 2, 2)).map((zipfSeed) => {
+      const leaf = (query: number): number => leafOf[set.truth[query * K] as number] as number;
+      const stream = zipfOrder(order.length, leaf, sized(mode, 100, 1_000, 3_000), zipfSeed);
+      const alone = searchedDirectly([graph], place, set, efs, stream);
+      const [stealing, owners] = [true, false].map((steal) => {
+        const run = collaboration.atOnce(good, stream, steal);
+        const speed = (shards * distancesAt(alone, run.recall)) / run.distances / run.busiest;
+        return { speed, recall: run.recall };
+      });
+      return { stealing: stealing?.speed ?? 0, owners: owners?.speed ?? 0, recall: stealing?.recall ?? 0 };
+    });
+    sharded.push({ shards, cotra, scatter, zipf });
+  }
+  return report(context, set, single, sharded);
+}
+
+function report(
+  { goals }: BenchContext,
+  set: VectorSet,
+  single: readonly Counted[],
+  sharded: readonly Sharded[],
+): PartReport {
+  const [eight, sixteen] = sharded as readonly [Sharded, Sharded];
+  const at = (points: readonly CotraPoint[], value: (point: CotraPoint) => number): number =>
+    costAt(points, RECALL, value);
+  const ratios = RECALLS.map((recall) => distancesAt(eight.cotra, recall) / distancesAt(single, recall));
+  const speedUp = ({ shards, cotra }: Sharded): number =>
+    (shards * distancesAt(single, RECALL)) / distancesAt(cotra, RECALL) / at(cotra, ({ busiest }) => busiest);
+  const fewer = ({ scatter, cotra }: Sharded): number => distancesAt(scatter, RECALL) / distancesAt(cotra, RECALL);
+  const worst = ({ zipf }: Sharded): number => Math.min(...zipf.map(({ stealing }) => stealing));
+  const zipfNote = ({ zipf }: Sharded): string =>
+    `without stealing ${Math.min(...zipf.map(({ owners }) => owners)).toFixed(2)}; recall ${zipf.map(({ recall }) => recall.toFixed(3)).join(", ")}`;
+  const bytes = at(eight.cotra, (point) => point.bytes);
+  const codeBytes = set.base.dimensions * (set.bytes ? 1 : 4);
+  const pullAll = (distancesAt(single, RECALL) * codeBytes * (eight.shards - 1)) / eight.shards;
+  must(bytes > 0 && at(eight.cotra, ({ messages }) => messages) > 1, "the shards said nothing to each other");
+  return {
+    rows: [
+      ...single.map((point) => row("one thread", "1 shard", point)),
+      ...sharded.flatMap(({ shards, cotra, scatter }) => [
+        ...cotra.map((point) =>
+          row(
+            "cotra",
+            `${shards} shards`,
+            point,
+            `; busiest ${point.busiest.toFixed(2)}, ${point.bytes.toFixed(0)} B, ${point.messages.toFixed(1)} messages, ${point.rounds.toFixed(1)} rounds`,
+          ),
+        ),
+        ...scatter.map((point) => row("scatter", `${shards} shards`, point)),
+      ]),
+    ],
+    goals: [
+      judge(
+        goals,
+        "G1",
+        Math.max(...ratios),
+        `at ${RECALLS.join(", ")}: ${ratios.map((ratio) => ratio.toFixed(3)).join(", ")}`,
+      ),
+      judge(goals, "G2", fewer(eight)),
+      judge(goals, "G2b", fewer(sixteen)),
+      judge(
+        goals,
+        "G3",
+        speedUp(eight),
+        `busiest shard ${at(eight.cotra, ({ busiest }) => busiest).toFixed(2)} of the mean`,
+      ),
+      judge(
+        goals,
+        "G3b",
+        speedUp(sixteen),
+        `busiest shard ${at(sixteen.cotra, ({ busiest }) => busiest).toFixed(2)} of the mean`,
+      ),
+      judge(goals, "G3c", worst(eight), zipfNote(eight)),
+      judge(goals, "G3d", worst(sixteen), zipfNote(sixteen)),
+      judge(goals, "G4", bytes / 1024),
+      judge(
+        goals,
+        "G4b",
+        pullAll / bytes,
+        "against distances of one thread, each a code that was read, 7 of 8 elsewhere",
+      ),
+    ],
+    notes: [
+      "cotra: computations include navigation (a graph over leaf medoids) and pulled vertices; bytes are messages and one-sided reads, without packet headers",
+      "cotra: under Zipf streams 8 searches a shard are under way, recalls of one thread are those of the same stream",
+    ],
+    curves: [
+      { name: "one thread, whole graph (counted)", points: single },
+      ...sharded.flatMap(({ shards, cotra, scatter }): Curve[] => [
+        { name: `cotra, ${shards} shards`, points: cotra },
+        { name: `scatter to all, ${shards} shards`, points: scatter },
+      ]),
+    ],
+  };
+}
+
+function row(name: string, side: string, { ef, recall, distances }: Counted, more = ""): BenchRow {
+  return toRow(`${name} ef ${ef}`, side, "distances/query", [distances], `recall ${recall.toFixed(4)}${more}`);
+}

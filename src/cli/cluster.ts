@@ -1,0 +1,118 @@
+/** `shardloom cluster`: asks the running node of a directory how its cluster is, and drains shards. */
+import { readNodeRecord } from "../node-directory.ts";
+import { NO_SHARD } from "../topology/snapshot.ts";
+import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
+import { askNode, type MovesPreview, type NodeStatus } from "./node-control.ts";
+import { formatTable } from "./table.ts";
+
+const ACTIONS = ["status", "nodes", "shards", "drain", "resume", "rebalance"] as const;
+const RIGHT = "right" as const;
+type Action = (typeof ACTIONS)[number];
+
+export const cluster: Command = {
+  name: "cluster",
+  summary:
+    "Show the nodes and shards of a cluster as one of its running nodes sees them, drain shards and resume them, list what would move",
+  usage: "status | nodes | shards | drain SHARD | resume SHARD | rebalance --dry-run [--without NODE] --data DIRECTORY",
+  operands: { min: 1, max: 2 },
+  options: {
+    data: { type: "string", placeholder: "DIRECTORY", summary: "directory of a node that runs on this machine" },
+    "dry-run": { type: "boolean", summary: "rebalance: list the moves; nothing else is there yet" },
+    without: { type: "string", placeholder: "NODE", summary: "rebalance: as if this node were gone" },
+  },
+  async run(context) {
+    const [name = "", operand, ...more] = context.operands;
+    const action = ACTIONS.find((each) => each === name);
+    if (action === undefined)
+      throw new UsageError(`cluster takes ${ACTIONS.join(", ")}: ${JSON.stringify(name)} is none`);
+    const directory = context.text("data");
+    if (directory === undefined) throw new UsageError("cluster needs --data DIRECTORY");
+    const takesShard = action === "drain" || action === "resume";
+    const shard = Number(operand);
+    if ((operand !== undefined) !== takesShard || more.length > 0 || (takesShard && !Number.isInteger(shard)))
+      throw new UsageError(`usage is cluster ${action}${takesShard ? " SHARD" : ""} --data DIRECTORY`);
+    const isDry = context.flag("dry-run");
+    const without = context.text("without");
+    if (isDry !== (action === "rebalance") || (without !== undefined && !isDry))
+      throw new UsageError("cluster rebalance, and nothing else, takes --dry-run, which it needs, and --without NODE");
+    await readNodeRecord(directory); // says what is wrong with it, if it is no node's
+    if (takesShard) return change(context, directory, action, shard);
+    if (action === "rebalance") return preview(context, directory, without);
+    return show(context, action, await askNode<NodeStatus>(directory, { action: "status" }));
+  },
+};
+
+async function change(
+  { output }: CommandContext,
+  directory: string,
+  action: "drain" | "resume",
+  shard: number,
+): Promise<number> {
+  const { changed } = await askNode<{ changed: boolean }>(directory, { action, shard });
+  output.object({ action, shard, changed });
+  const done = action === "drain" ? "drains: it answers what it must and gets no new work" : "takes work again";
+  output.line(changed ? `Shard ${shard} ${done}.` : `Shard ${shard} was not changed: it is as it was.`);
+  return EXIT.OK;
+}
+
+async function preview({ output }: CommandContext, directory: string, without: string | undefined): Promise<number> {
+  const request = { action: "preview", ...(without === undefined ? {} : { without }) } as const;
+  const { node, moves } = await askNode<MovesPreview>(directory, request);
+  output.object({ node, ...(without === undefined ? {} : { without }), moves });
+  if (moves.length > 0) {
+    const columns = ["vshard", "from", "to", "as", "why"].map((title, at) => ({
+      title,
+      ...(at < 3 ? { align: RIGHT } : {}),
+    }));
+    const name = (shard: number): string => (shard === NO_SHARD ? "-" : String(shard));
+    const rows = moves.map(({ vshard, from, to, role, reason }) => [
+      String(vshard),
+      name(from),
+      name(to),
+      role,
+      reason,
+    ]);
+    output.line(formatTable(columns, rows, { columns: output.columns }));
+  }
+  output.line(`${moves.length} moves; nothing was moved.`);
+  return EXIT.OK;
+}
+
+function show({ output }: CommandContext, action: Action, status: NodeStatus): number {
+  const { nodes, shards, node, mapVersion } = status;
+  if (action !== "shards") {
+    const rows = nodes.map((row) => [
+      row.node === node ? `${row.node} (asked)` : row.node,
+      row.state,
+      row.connected ? "yes" : "no",
+      String(row.incarnation),
+      String(row.shards),
+    ]);
+    const columns = ["node", "state", "connected", "starts", "shards"].map((title, at) => ({
+      title,
+      ...(at > 2 ? { align: "right" as const } : {}),
+    }));
+    output.line(formatTable(columns, rows, { columns: output.columns }));
+  }
+  if (action === "status") output.line();
+  if (action !== "nodes") {
+    const rows = shards.map((row) => [
+      String(row.shard),
+      row.node,
+      row.state,
+      String(row.primaries),
+      String(row.copies),
+    ]);
+    const columns = ["shard", "node", "state", "primaries", "copies"].map((title, at) => ({
+      title,
+      ...(at === 0 || at > 2 ? { align: "right" as const } : {}),
+    }));
+    output.line(formatTable(columns, rows, { columns: output.columns }));
+  }
+  output.object(
+    action === "nodes" ? { node, nodes } : action === "shards" ? { node, shards } : { node, mapVersion, nodes, shards },
+  );
+  const well = nodes.every(({ state }) => state === "up") && shards.every(({ state }) => state === "up");
+  if (action === "status") output.line(well ? "\nEverything is up." : "\nNot everything is up.");
+  return EXIT.OK;
+}

@@ -1,0 +1,54 @@
+/**
+ * The collections of a cluster, of all engines: what its workers take over and give back, and what a directory has of them.
+ *
+ * Invariant: all catalogs see the same workers and the same directory; what a worker recovers is told to all, and each takes its own.
+ */
+import { GraphCatalog } from "../actors/graph/graph-catalog.ts";
+import { TextCatalog } from "../actors/text/text-catalog.ts";
+import { VectorCatalog, type VectorCatalogOptions } from "../actors/vector/vector-catalog.ts";
+import type { RecoverTask, ShardReady } from "./plane/shard-task.ts";
+
+/** The catalogs of one cluster. */
+export class ClusterCollections {
+  readonly vectors: VectorCatalog;
+  readonly texts: TextCatalog;
+  readonly graphs: GraphCatalog;
+
+  constructor(parts: VectorCatalogOptions) {
+    const { coordinator, ownShards, assertOpen, store, onDropped } = parts;
+    this.vectors = new VectorCatalog(parts);
+    const own = ownShards === undefined ? {} : { ownShards };
+    this.texts = new TextCatalog({ coordinator, assertOpen, store, ...own });
+    this.graphs = new GraphCatalog({
+      coordinator,
+      assertOpen,
+      ...own,
+      ...(onDropped === undefined ? {} : { onDropped }),
+    });
+  }
+
+  /** Names of the open collections. */
+  names(): string[] {
+    return [...this.vectors.names(), ...this.texts.names(), ...this.graphs.names()];
+  }
+
+  /** What the next worker of a shard must take over. */
+  recoverTasks(shard: number): RecoverTask[] {
+    const catalogs = [this.vectors, this.texts, this.graphs];
+    return catalogs.flatMap((catalog) => catalog.recoverTasks(shard));
+  }
+
+  /** Takes what a worker has recovered. */
+  recovered(shard: number, recovered: ShardReady["recovered"]): void {
+    this.vectors.recovered(shard, recovered);
+    this.texts.recovered(shard, recovered);
+    this.graphs.recovered(shard, recovered);
+  }
+
+  /** Opens what the directory has, once the first workers serve. @param ready What those of the shards told, in their order */
+  async reopen(shards: readonly number[], ready: readonly ShardReady[]): Promise<void> {
+    for (const [at, shard] of shards.entries()) this.recovered(shard, ready[at]?.recovered ?? []);
+    await this.vectors.reopen();
+    await this.texts.reopen();
+  }
+}

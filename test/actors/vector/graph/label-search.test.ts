@@ -1,0 +1,100 @@
+/** Search of what one shard computes for, and leaves read whole: nothing of another label, nothing that is gone, and what a scan finds. */
+import { describe, expect, test } from "vitest";
+import type { GraphPartition } from "../../../../actors/vector/graph/graph-partition.ts";
+import { LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
+import { LeafMembers } from "../../../../actors/vector/graph/leaf-members.ts";
+import { LeafScan } from "../../../../actors/vector/graph/leaf-scan.ts";
+import { Arena, createArena } from "../../../../native-bridge/arena.ts";
+import { compileKernels, ELEMENT, Kernels, METRIC } from "../../../../native-bridge/kernels.ts";
+import { clusters, Site } from "./graph-support.ts";
+
+const DOCUMENTS = 600;
+const DIMENSIONS = 12;
+const VERSION = 1;
+const LEAVES = 6;
+
+interface Labelled {
+  readonly site: Site;
+  readonly partition: GraphPartition;
+  readonly rows: readonly { readonly vertex: number; readonly leaf: number; readonly row: number }[];
+  readonly search: LabelSearch;
+  readonly members: LeafMembers;
+  readonly scan: LeafScan;
+  readonly query: Float32Array;
+}
+
+/** A graph of one writer whose vertices have labels 0 to 2, and leaves. */
+function labelled(): Labelled {
+  const arena = new Arena(createArena({ capacityBytes: 64 * 1024 * 1024 }));
+  const shape = { dimensions: DIMENSIONS, element: ELEMENT.F32, metric: METRIC.L2, chunkShift: 6 };
+  const site = Site.create(arena, shape, DOCUMENTS);
+  const next = clusters(5, DIMENSIONS);
+  const partition = site.partition(1);
+  const writer = site.writer();
+  const rows: { vertex: number; leaf: number; row: number }[] = [];
+  for (let row = 0; row < DOCUMENTS; row++) {
+    site.rows.put(row, next());
+    const leaf = row % LEAVES;
+    const document = { address: site.rows.addressOf(row), incarnation: site.rows.incarnationOf(row), shard: 0 };
+    const place = { label: leaf % 3, leaf, version: VERSION };
+    const vertex = partition.take(document, site.codeOf(site.rows.vector(row)), 0, place);
+    expect(writer.insert(vertex)).toBe(true);
+    partition.markLinked(vertex);
+    rows.push({ vertex, leaf, row });
+  }
+  const module = compileKernels();
+  const search = new LabelSearch(site.root, site.verbs, writer.searchKernels(module));
+  const members = new LeafMembers(site.root, 2);
+  const scan = new LeafScan(site.root, new Kernels(module, arena), members, writer.scanArena());
+  return { site, partition, rows, search, members, scan, query: next() };
+}
+
+describe("a search of one label", () => {
+  test("finds vertices of that label alone, from any entries and from none, and of all labels when none is named", () => {
+    const { site, rows, search, query } = labelled();
+    const code = site.codeOf(query);
+    const labelOf = new Map(rows.map(({ vertex, leaf }) => [vertex, leaf % 3]));
+    const everywhere = rows.slice(0, 6).map(({ vertex }) => vertex);
+    for (const label of [0, 1, 2]) {
+      for (const entries of [everywhere, [], [0x7fff_ffff, -1]]) {
+        const found = search.run(code, label, entries, 200, 50) ?? [];
+        expect(found.length).toBeGreaterThan(30);
+        for (const { vertex } of found) expect(labelOf.get(vertex)).toBe(label);
+      }
+    }
+    const all = search.run(code, undefined, [], 200, 50) ?? [];
+    expect(new Set(all.map(({ vertex }) => labelOf.get(vertex)))).toEqual(new Set([0, 1, 2]));
+  });
+});
+
+describe("leaves read whole", () => {
+  test("give the nearest of their vectors exactly; what is deleted or new counts at once; another version has none", () => {
+    const { site, partition, rows, members, scan, query } = labelled();
+    const code = site.codeOf(query);
+    const expected = (leaves: readonly number[], gone: ReadonlySet<number>): number[] =>
+      rows
+        .filter(({ leaf, vertex }) => leaves.includes(leaf) && !gone.has(vertex))
+        .sort(
+          (a, b) =>
+            site.rows.squaredDistance(a.row, query) - site.rows.squaredDistance(b.row, query) || a.vertex - b.vertex,
+        )
+        .slice(0, 12)
+        .map(({ vertex }) => vertex);
+    const found = (leaves: readonly number[]): number[] =>
+      scan.run(code, leaves, VERSION, 12).map(({ vertex }) => vertex);
+    expect(found([2, 5])).toEqual(expected([2, 5], new Set()));
+    expect(scan.distances).toBe(DOCUMENTS / 3);
+    expect(found([2])).toEqual(expected([2], new Set()));
+    const gone = new Set(found([2, 5]).slice(0, 3));
+    for (const vertex of gone) partition.delete(vertex);
+    expect(found([2, 5])).toEqual(expected([2, 5], gone));
+    const document = { address: site.rows.addressOf(0), incarnation: site.rows.incarnationOf(0), shard: 0 };
+    const vertex = partition.take(document, code, 0, { label: 2, leaf: 5, version: VERSION });
+    expect(found([5])).not.toContain(vertex); // not linked yet: its row waits
+    partition.markLinked(vertex);
+    expect(found([5])[0]).toBe(vertex);
+    expect(scan.run(code, [2, 5], VERSION + 1, 12)).toEqual([]);
+    expect(scan.run(code, [0, 1], VERSION, 12), "of other labels").toEqual([]);
+    expect(members.all(VERSION).get(5)).toContain(vertex);
+  });
+});

@@ -1,0 +1,130 @@
+/** Messages of the strategies: what is written is read, and whatever else comes is refused typed or stays inside its record. */
+import { describe, expect, test } from "vitest";
+import { decodeCalibration, encodeCalibration } from "../../../../actors/vector/routing/calibration-codec.ts";
+import type { CompassCalibration } from "../../../../actors/vector/routing/compass-calibration.ts";
+import { exchangePayload, readExchange } from "../../../../actors/vector/strategy/exchange-messages.ts";
+import {
+  nearReplyBytes,
+  nearRequestBytes,
+  readNearReply,
+  readNearRequest,
+  writeCandidates,
+  writeNearRequest,
+} from "../../../../actors/vector/strategy/near-messages.ts";
+import { ShardloomError } from "../../../../src/errors.ts";
+import { createSeededRandom } from "../../../../src/runtime/random.ts";
+import { wireMemory } from "../support.ts";
+
+const seed = Number(process.env["SEED"] ?? 1);
+const ROUNDS = 5_000;
+
+const request = {
+  collectionId: 7,
+  wanted: 18,
+  ef: 64,
+  version: 3,
+  entries: [5, 9, 11],
+  leaves: [1, 2],
+  code: Uint8Array.from({ length: 13 }, (_, at) => at),
+  recallPpm: 950_000,
+};
+
+describe("a near-data search", () => {
+  test("is read as it was written, request and reply", () => {
+    const memory = wireMemory(nearRequestBytes(request));
+    writeNearRequest(memory, 0, request);
+    const read = readNearRequest({ ...memory, offset: 0, length: nearRequestBytes(request) });
+    expect({ ...read, entries: [...Array.from(read.entries)], leaves: [...Array.from(read.leaves)] }).toEqual(request);
+    const candidates = [0, 1].map((at) => ({
+      vertex: at,
+      address: 2 ** 31 + at,
+      incarnation: -at - 1,
+      shard: at,
+      distance: at / 3,
+    }));
+    const reply = wireMemory(nearReplyBytes(2));
+    writeCandidates(reply, 0, candidates, 99);
+    expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual({ candidates, distances: 99 });
+  });
+
+  test("that was changed or cut on its way is refused typed, or is one of its length", () => {
+    const random = createSeededRandom(seed);
+    const bytes = nearRequestBytes(request);
+    const memory = wireMemory(bytes);
+    let refused = 0;
+    for (let round = 0; round < ROUNDS; round++) {
+      writeNearRequest(memory, 0, request);
+      const word = random.u32() % (bytes >>> 2);
+      memory.i32[word] = [-1, 0, 1, 0x7fff_ffff, -0x8000_0000, 1_000, random.u32() | 0][random.u32() % 7] as number;
+      const length = random.float() < 0.3 ? random.u32() % bytes : bytes;
+      try {
+        const { entries, leaves, code } = readNearRequest({ ...memory, offset: 0, length });
+        expect(4 * (entries.length + leaves.length) + code.length).toBeLessThanOrEqual(length);
+      } catch (error) {
+        if (!ShardloomError.is(error)) throw error;
+        expect(error.code).toBe("ERR_CORRUPT");
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(ROUNDS / 20);
+    const reply = wireMemory(nearReplyBytes(1));
+    for (const count of [-1, 2, 0x7fff_ffff]) {
+      reply.i32[0] = count;
+      expect(() => readNearReply({ ...reply, length: nearReplyBytes(1) }, 0)).toThrow(ShardloomError);
+    }
+  });
+});
+
+describe("an exchange message", () => {
+  test("is read as it was written, and anything else is refused", () => {
+    const message = { kind: "table", from: 1, to: 2, bytes: Uint8Array.of(1, 2, 3) } as const;
+    const payload = exchangePayload(9, message);
+    const memory = wireMemory(payload.byteLength + 8);
+    payload.write(memory, 0);
+    const read = (length: number): unknown => readExchange({ ...memory, offset: 0, length });
+    expect(read(payload.byteLength)).toMatchObject({ collection: 9, message: { kind: "table", from: 1, to: 2 } });
+    for (const odd of [
+      { kind: "table", from: 1, to: 2, bytes: "abc" },
+      { kind: "offer", from: 1, to: 2, stamps: [{ shard: 1 }] },
+      { kind: "request", from: 1, to: 2, shards: ["1"] },
+      { kind: "gossip", from: 1, to: 2 },
+      { kind: "table", from: "1", to: 2, bytes: Uint8Array.of(1) },
+      undefined,
+    ]) {
+      const body = exchangePayload(9, odd as typeof message);
+      const other = wireMemory(body.byteLength + 8);
+      body.write(other, 0);
+      expect(() => readExchange({ ...other, offset: 0, length: body.byteLength })).toThrow(
+        expect.objectContaining({ code: "ERR_CORRUPT" }),
+      );
+    }
+    const random = createSeededRandom(seed);
+    for (let round = 0; round < ROUNDS; round++) {
+      payload.write(memory, 0);
+      memory.bytes[random.u32() % payload.byteLength] = random.u32() & 255;
+      try {
+        read(random.float() < 0.3 ? random.u32() % payload.byteLength : payload.byteLength);
+      } catch (error) {
+        if (!ShardloomError.is(error)) throw error;
+      }
+    }
+  });
+});
+
+test("a calibration that was kept never promises more than the one that was learnt", () => {
+  const thresholds = [0.5, 0.25, 0.125];
+  const calibration: CompassCalibration = [
+    {
+      effort: 0,
+      depth: 10,
+      model: { weights: [1, -2, 0.5], gapUnit: 3 },
+      shardCurve: { thresholds, recalls: [0.123_456, 0.9, 1] },
+      leafCurve: { thresholds, recalls: [0, 0.333_33, 0.999_99] },
+    },
+  ];
+  const [kept] = decodeCalibration(encodeCalibration(calibration));
+  expect(kept).toMatchObject({ effort: 0, depth: 10, model: { weights: [1, -2, 0.5], gapUnit: 3 } });
+  expect(kept?.shardCurve).toEqual({ thresholds, recalls: [0.1234, 0.9, 1] });
+  expect(kept?.leafCurve).toEqual({ thresholds, recalls: [0, 0.3333, 0.9999] });
+  expect(decodeCalibration(encodeCalibration([]))).toEqual([]);
+});

@@ -1,0 +1,153 @@
+/** `shardloom graph run`: files in, values out, as LDBC Graphalytics has them. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { afterAll, describe, expect, it } from "vitest";
+import { graph } from "../../src/cli/graph.ts";
+import { runProgram } from "../../src/cli/program.ts";
+import { shardloom } from "../support/command.ts";
+import { differences } from "../support/graphs.ts";
+import { LDBC_GRAPHS, type LdbcGraph } from "../support/ldbc-graphs.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "shardloom-cli-graph-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const EXAMPLE = LDBC_GRAPHS.find(({ name }) => name === "example-directed") as LdbcGraph;
+const ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
+  PR: ["pagerank", "--iterations", "2"],
+  WCC: ["wcc"],
+  BFS: ["bfs", "--source", "1"],
+  SSSP: ["sssp", "--source", "1"],
+  CDLP: ["cdlp", "--iterations", "2"],
+  LCC: ["lcc"],
+};
+
+function file(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, name.endsWith(".gz") ? gzipSync(text) : text);
+  return path;
+}
+
+/** The values of an output file; what is not reached is infinity. */
+function valuesIn(path: string): Map<number, number> {
+  const lines = readFileSync(path, "utf8").trim().split("\n");
+  return new Map(
+    lines
+      .map((line) => line.split(" ") as [string, string])
+      .map(([key, value]) => [Number(key), value === "infinity" ? Number.POSITIVE_INFINITY : Number(value)]),
+  );
+}
+
+describe("shardloom graph run", () => {
+  const edges = file("example.e", EXAMPLE.edges.replaceAll("|", "\n"));
+  file("example.v", EXAMPLE.vertices.replaceAll("|", "\n"));
+
+  it.each(Object.entries(ARGUMENTS))("%s writes what LDBC expects", async (algorithm, [name, ...more]) => {
+    const expected = EXAMPLE.expected[algorithm];
+    if (expected === undefined) throw new Error(`${algorithm} has no expected output`);
+    const out = join(folder, `${algorithm}.txt`);
+    const { code, objects, stderr } = await shardloom(
+      "graph",
+      "run",
+      name as string,
+      ...more,
+      "--graph",
+      edges,
+      "--out",
+      out,
+      "--json",
+    );
+    expect(code, stderr).toBe(0);
+    expect(objects.at(-1)).toMatchObject({ algorithm: name, vertices: 10, edges: 17, directed: true, attempts: 1 });
+    const values = valuesIn(out);
+    if (algorithm === "BFS")
+      for (const [key, value] of values) if (value > 1e18) values.set(key, Number.POSITIVE_INFINITY);
+    expect(differences(algorithm, expected.output, values)).toEqual([]);
+  });
+
+  it("reads edges alone, compressed, and shows what it found", async () => {
+    const path = file("pairs.txt.gz", "a b\nb c\nd e\n");
+    const { code, stdout, stderr } = await shardloom("graph", "run", "wcc", "--graph", path, "--workers", "2");
+    expect(code, stderr).toBe(0);
+    expect(stdout).toContain("5 vertices, 3 edges");
+    expect(stdout).toMatch(/component +vertices/);
+  });
+
+  it("says what is wrong, writes nothing, and ends with 2 or 1", async () => {
+    const out = join(folder, "never.txt");
+    const broken = file("broken.e", "1 2\n2 three four five\n");
+    const cases: readonly [readonly string[], number, RegExp][] = [
+      [["walk", "wcc", "--graph", edges], 2, /run, khop, path, triangles, motif/],
+      [["run", "quickrank", "--graph", edges], 2, /quickrank/],
+      [["run", "wcc"], 2, /--graph/],
+      [["run", "bfs", "--graph", edges], 2, /--source/],
+      [["run", "pagerank", "--graph", edges, "--damping", "1.5"], 2, /damping/],
+      [["run", "bfs", "--graph", edges, "--source", "77", "--out", out], 1, /77/],
+      [["run", "wcc", "--graph", broken, "--out", out], 1, /line 2|:2/],
+      [["run", "wcc", "--graph", join(folder, "missing.e"), "--out", out], 1, /missing\.e/],
+    ];
+    for (const [args, wanted, message] of cases) {
+      const { code, stderr } = await shardloom("graph", ...args);
+      expect([code, stderr], args.join(" ")).toEqual([wanted, expect.stringMatching(message)]);
+    }
+    expect([existsSync(out), existsSync(`${out}.new`)]).toEqual([false, false]);
+  }, 60_000);
+});
+
+describe("shardloom graph with traversals", () => {
+  const edges = file("walks.txt", "1 2 4\n2 3 4\n3 1 4\n3 4 1\n1 4 20\n5 5 1\n");
+  /** In this process: to start another for each of many small answers takes longer than all that is tested here. */
+  const here = async (...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> => {
+    const texts = { stdout: "", stderr: "" };
+    const stream = (name: keyof typeof texts) => ({
+      write: (text: string) => {
+        texts[name] += text;
+      },
+    });
+    const { signal } = new AbortController();
+    const [stdout, stderr] = [stream("stdout"), stream("stderr")];
+    const options = { commands: [graph], defaultCommand: "graph", version: "0", stdout, stderr, signal };
+    const code = await runProgram(["graph", ...args, "--workers", "2"], options);
+    return { code, ...texts };
+  };
+  const ask = async (...args: readonly string[]): Promise<Record<string, unknown>> => {
+    const { code, stdout, stderr } = await here(...args, "--graph", edges, "--json");
+    expect(code, stderr).toBe(0);
+    return JSON.parse(stdout) as Record<string, unknown>;
+  };
+
+  it("gives what they find as JSON, and the bound that cut it short", async () => {
+    const near = await ask("khop", "--source", "1", "--hops", "1", "--limit", "2");
+    expect(near).toMatchObject({ traversal: "khop", vertices: 5, edges: 6, truncated: { by: "vertices", limit: 2 } });
+    expect(near["depths"]).toEqual([
+      [1, 0],
+      [2, 1],
+    ]);
+    const light = await ask("path", "--source", "1", "--target", "4", "--weighted");
+    expect(light).toMatchObject({ path: [1, 2, 3, 4], distance: 9 });
+    expect(light).not.toHaveProperty("truncated");
+    expect(await ask("triangles")).toMatchObject({ triangles: 2 });
+    const rings = await ask("motif", "a>b,b>c,c>a");
+    expect(rings["matches"]).toEqual([{ a: 1, b: 2, c: 3 }]);
+  }, 60_000);
+
+  it("shows it to people, and refuses what is wrong before it loads anything", async () => {
+    const walk = ["path", "--source", "4", "--target", "1", "--direction"];
+    const { code, stdout, stderr } = await here(...walk, "in", "--graph", edges);
+    expect(code, stderr).toBe(0);
+    expect(stdout).toContain("4 → 1 (1)");
+    expect(stderr).toMatch(/loading/);
+    const cases: readonly [readonly string[], number, RegExp][] = [
+      [["khop"], 2, /--source/],
+      [["path", "--source", "1"], 2, /--target/],
+      [["motif", "a>b>c"], 2, /a>b>c/],
+      [["triangles", "--out", "file"], 2, /--out/],
+      [["khop", "--source", "77", "--graph", edges], 1, /77/],
+    ];
+    for (const [args, wanted, message] of cases) {
+      const ended = await here(...args);
+      expect([ended.code, ended.stderr], args.join(" ")).toEqual([wanted, expect.stringMatching(message)]);
+    }
+  }, 60_000);
+});

@@ -1,0 +1,213 @@
+/** Searches by Compass over real threads: few shards are asked, and the answer is as good as was asked for, whatever happens meanwhile. */
+import { once } from "node:events";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { Cluster, ClusterOptions, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
+import { createSeededRandom } from "../../src/runtime/random.ts";
+import { saboteur } from "../support/actors.ts";
+import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { clustered, DIMENSIONS, queriesOf } from "../support/clustered.ts";
+import { hold } from "../support/holds.ts";
+
+const WORKERS = 4;
+const DOCUMENTS = 3_000;
+const seed = Number(process.env["SEED"] ?? 1);
+const COMPASS: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "compass" };
+
+vi.setConfig({ testTimeout: 120_000 });
+
+let cluster: Cluster;
+afterEach(() => cluster.close());
+
+async function start(options: ClusterOptions = {}): Promise<Cluster> {
+  cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 20_000, ...options });
+  return cluster;
+}
+
+async function fill(options: VectorCollectionOptions = COMPASS, count = DOCUMENTS): Promise<VectorCollection> {
+  const docs = await cluster.vectors("docs", options);
+  await docs.upsert(clustered(count).map((vector, id) => ({ id, vector, payload: { third: id % 3, id } })));
+  await docs.indexed({ timeoutMs: 60_000 });
+  return docs;
+}
+
+/** Share of the true ten nearest that searches find, and shards asked in the mean. */
+async function measure(
+  docs: VectorCollection,
+  recall: number,
+  filter?: { third: number },
+): Promise<{ found: number; shards: number }> {
+  const queries = queriesOf(60);
+  let [found, shards] = [0, 0];
+  for (const query of queries) {
+    const options = filter === undefined ? {} : { filter };
+    const near = await docs.search(query, { ...options, recall, ef: 200 });
+    expect([near.by, near.fallback, near.completeness.complete]).toEqual(["compass", undefined, true]);
+    shards += near.completeness.planned;
+    expect(new Set(near.completeness.outcomes.map(({ shard }) => shard)).size).toBe(near.completeness.planned);
+    const exact = await docs.search(query, { ...options, by: "scatter", exact: true });
+    const truth = new Map(exact.hits.map((hit) => [hit.id, hit.score]));
+    expect(near.hits).toHaveLength(10);
+    for (const { id, score } of near.hits) {
+      if (filter !== undefined) expect((id as number) % 3).toBe(filter.third);
+      if (!truth.has(id)) continue;
+      expect(score).toBe(truth.get(id));
+      found++;
+    }
+  }
+  return { found: found / (10 * queries.length), shards: shards / queries.length };
+}
+
+describe("a search by compass", () => {
+  it.each(["l2", "cosine"] as const)("finds its share with few shards asked, by %s", async (metric) => {
+    await start();
+    const docs = await fill({ ...COMPASS, metric });
+    const loose = await measure(docs, 0.8);
+    const tight = await measure(docs, 0.97);
+    expect(loose.found).toBeGreaterThan(0.76); // means of few queries
+    expect(tight.found).toBeGreaterThan(0.93);
+    expect(loose.shards).toBeLessThanOrEqual(tight.shards);
+    expect(tight.shards, "of 4").toBeLessThan(3);
+  });
+
+  it("has no leaves by inner product: this thread searches, and the answer says so", async () => {
+    await start();
+    const docs = await cluster.vectors("products", { ...COMPASS, metric: "inner-product" });
+    await docs.upsert(clustered(1_500).map((vector, id) => ({ id, vector })));
+    await docs.indexed({ timeoutMs: 60_000 });
+    for (const query of queriesOf(5)) {
+      const { by, fallback, hits } = await docs.search(query);
+      expect([by, fallback, hits.length]).toEqual(["one-sided", "metric", 10]);
+    }
+    const filtered = await docs.search(queriesOf(1)[0] as Float32Array, { filter: { third: 1 } });
+    expect([filtered.by, filtered.fallback]).toEqual(["one-sided", "metric"]);
+  });
+
+  it("keeps a filter exactly, and this thread scans what passes where that is little", async () => {
+    await start();
+    const docs = await fill();
+    expect((await measure(docs, 0.95, { third: 1 })).found).toBeGreaterThan(0.9);
+    const [query] = queriesOf(1) as [Float32Array];
+    for (const by of ["scatter", "one-sided"]) {
+      const few = await docs.search(query, { filter: { id: { lt: 12 } }, k: 20 });
+      expect([few.by, few.fallback, few.hits.length], "it looks at some more each time").toEqual([by, "filter", 12]);
+    }
+  });
+
+  it("asks nobody but the shards it chose: the others may be held", async () => {
+    await start();
+    const docs = await fill();
+    const queries = queriesOf(40);
+    const plans = new Map<Float32Array, Set<number>>();
+    for (const query of queries) {
+      const { completeness } = await docs.search(query, { recall: 0.8 });
+      plans.set(query, new Set(completeness.outcomes.map(({ shard }) => shard)));
+    }
+    const held = [0, 1, 2, 3].find(
+      (shard) => [...plans.values()].filter((plan) => !plan.has(shard)).length >= 5,
+    ) as number;
+    const still = await hold(cluster, held, 3_000);
+    for (const query of queries.filter((query) => !plans.get(query)?.has(held))) {
+      const { by, hits } = await docs.search(query, { recall: 0.8 });
+      expect([by, hits.length]).toEqual(["compass", 10]);
+    }
+    const blocked = queries.find((query) => plans.get(query)?.has(held)) as Float32Array;
+    const without = await docs.search(blocked, { recall: 0.8, timeoutMs: 200 });
+    expect([without.by, without.fallback, without.hits.length], "this thread does it alone").toEqual([
+      "one-sided",
+      "shard",
+      10,
+    ]);
+    const plan = plans.get(blocked) as Set<number>;
+    if (plan.size > 1) {
+      const partial = await docs.search(blocked, { recall: 0.8, timeoutMs: 200, gather: "best-effort" });
+      expect(partial.by).toBe("compass");
+      expect(partial.completeness).toMatchObject({
+        complete: false,
+        planned: plan.size,
+        answered: plan.size - 1,
+        timedOut: 1,
+      });
+      expect(partial.completeness.outcomes.find(({ shard }) => shard === held)?.error?.code).toBe("ERR_TIMEOUT");
+    }
+    expect(still.isOn).toBe(true);
+    await still.end;
+  });
+
+  it("sees at once what is inserted, replaced and deleted, also while vertices are on their way", async () => {
+    await start();
+    const docs = await fill(COMPASS, 1_500);
+    const random = createSeededRandom(seed + 5);
+    const live = new Set(Array.from({ length: 1_500 }, (_, id) => id));
+    const answeredBy = new Set<string>();
+    for (let round = 0; round < 40; round++) {
+      const batch = clustered(30, random).map((vector) => ({ id: Math.floor(random.float() * 3_000), vector }));
+      const unique = [...new Map(batch.map((document) => [document.id, document])).values()];
+      await docs.upsert(unique);
+      for (const { id } of unique) live.add(id);
+      const gone = [...live].filter(() => random.float() < 0.01);
+      await docs.delete(gone);
+      for (const id of gone) live.delete(id);
+      for (const { id, vector } of unique.filter(({ id }) => live.has(id)).slice(0, 5)) {
+        const { hits, by } = await docs.search(vector, { k: 1, ef: 100, recall: 0.99 });
+        answeredBy.add(by);
+        expect(hits[0]).toMatchObject({ id, score: 0 });
+      }
+      const { hits } = await docs.search(clustered(1, random)[0] as Float32Array, { k: 20 });
+      expect(new Set(hits.map(({ id }) => id)).size).toBe(20);
+      for (const { id } of hits) expect(live.has(id as number)).toBe(true);
+    }
+    expect(answeredBy).toContain("compass");
+    await docs.indexed({ timeoutMs: 60_000 });
+    let missed = 0;
+    const some = [...live].slice(0, 300);
+    for (const stored of await docs.getMany(some))
+      if (
+        (await docs.search(stored?.vector as Float32Array, { k: 1, ef: 100, recall: 0.99 })).hits[0]?.id !== stored?.id
+      )
+        missed++;
+    expect(missed / some.length).toBeLessThan(0.02);
+  });
+
+  it("answers whole while workers die in the middle of searches, and is itself again after", async () => {
+    await start();
+    const docs = await fill();
+    const queries = queriesOf(20);
+    for (const shard of [0, 2]) {
+      const restarted = once(cluster, "worker-restarted");
+      const searches = queries.map((query) => docs.search(query, { timeoutMs: 5_000 }));
+      const exit = cluster
+        .actor(saboteur, keyOnShard(cluster, saboteur, shard))
+        .exit(1)
+        .catch(() => undefined);
+      const more = queries.map((query) => docs.search(query, { timeoutMs: 5_000 }));
+      for (const { hits, completeness } of await Promise.all([...searches, ...more])) {
+        expect(hits).toHaveLength(10);
+        expect(completeness.complete).toBe(true);
+      }
+      await exit;
+      await restarted;
+      await eventually(
+        "shards are asked again",
+        async () => (await docs.search(queries[0] as Float32Array)).by === "compass",
+      );
+    }
+    expect((await measure(docs, 0.95)).found).toBeGreaterThan(0.9);
+  });
+
+  it("of a small or young collection is answered otherwise, and says so", async () => {
+    await start();
+    const docs = await cluster.vectors("docs", COMPASS);
+    await docs.upsert(clustered(100).map((vector, id) => ({ id, vector })));
+    const [query] = queriesOf(1) as [Float32Array];
+    const young = await docs.search(query);
+    expect([young.by, young.fallback, young.hits.length]).toEqual(["one-sided", "training", 10]);
+    const exact = await docs.search(query, { exact: true });
+    expect([exact.by, exact.fallback]).toEqual(["scatter", "exact"]);
+    await expect(docs.search(query, { k: 0 })).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    await expect(docs.search(new Float32Array(3))).rejects.toMatchObject({ code: "ERR_DIMENSION_MISMATCH" });
+    await expect(docs.search(query, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    await expect(docs.search(query, { filter: { a: { near: 1 } } })).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+    });
+  });
+});

@@ -1,0 +1,91 @@
+/** The times of failover, with no option given: detection within 1.2 s, leases of 1 s, promotion within 0.5 s. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { systemClock } from "../../src/runtime/clock.ts";
+import { ownerOf, vshardOfId } from "../../src/topology/snapshot.ts";
+import { saboteur } from "../support/actors.ts";
+import { ACTORS_URL, keyOnShard } from "../support/cluster.ts";
+import { codeOf, kill, startCopies, stateOf } from "../support/copies.ts";
+import { DurableNodes } from "../support/durable-nodes.ts";
+
+const TROUBLE = new URL("../support/start-trouble.js", import.meta.url);
+/** What a machine with other work takes besides. */
+const SLACK_MS = 1_000;
+const LIMIT_MS = 10_000;
+
+let root = "";
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "shardloom-defaults-"));
+});
+afterEach(async () => {
+  delete process.env["SHARDLOOM_TEST_START"];
+  await rm(root, { recursive: true });
+});
+
+/** @returns ms until a condition holds */
+async function timeUntil(condition: () => boolean | Promise<boolean>): Promise<number> {
+  const began = performance.now();
+  while (!(await condition())) {
+    if (performance.now() - began > LIMIT_MS) throw new Error(`nothing happened within ${LIMIT_MS} ms`);
+    await sleep(2);
+  }
+  return performance.now() - began;
+}
+
+test("a worker that is silent is suspect after 0.6 s and down after 1.2 s", async () => {
+  await using cluster = await startCopies({ maxHandlerMs: 20_000 });
+  expect(cluster.options).toMatchObject({ suspectMs: 600, downMs: 1_200, leaseMs: 1_000 });
+  const target = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 2));
+  const held = target.hold(3_000_000, { timeoutMs: 20_000 }).catch(() => undefined);
+  const silentMs = (): number => systemClock.nowMs() - (cluster.heartbeats()[2]?.sinceMs ?? Number.NaN);
+  await timeUntil(() => stateOf(cluster, 2) === "suspect");
+  const suspectMs = silentMs();
+  await timeUntil(() => stateOf(cluster, 2) === "down");
+  const downMs = silentMs();
+  expect(suspectMs).toBeGreaterThan(400);
+  expect(suspectMs).toBeLessThan(600 + SLACK_MS);
+  expect(downMs).toBeGreaterThan(1_000);
+  expect(downMs).toBeLessThan(1_200 + SLACK_MS);
+  await held;
+});
+
+test("what a worker was primary of that is known to be lost is another one's within 0.5 s", async () => {
+  await using cluster = await startCopies({ actors: [ACTORS_URL, TROUBLE], directory: join(root, "data") });
+  process.env["SHARDLOOM_TEST_START"] = "3000";
+  const lost = new Promise((resolve) => cluster.once("worker-lost", resolve));
+  const back = kill(cluster, 1);
+  await lost;
+  const promotionMs = await timeUntil(() => !cluster.topology.owners.includes(1));
+  expect(promotionMs).toBeLessThan(500 + SLACK_MS);
+  delete process.env["SHARDLOOM_TEST_START"];
+  await back;
+});
+
+test("a node that cannot renew its lease answers strong reads for less than 1 s, and eventual ones on", async () => {
+  await using nodes = await new DurableNodes(root).start();
+  const docs = await Promise.all(nodes.nodes.map((node) => node.vectors("docs", { dimensions: 1, metric: "l2" })));
+  const [victim] = nodes.busiest();
+  const { topology } = nodes.node(victim);
+  const id = Array.from({ length: 1_000 }, (_, at) => at).find(
+    (at) => ownerOf(topology, vshardOfId(topology, at)) === victim,
+  ) as number;
+  const own = docs[victim] as (typeof docs)[number];
+  await own.upsert({ id, vector: [7] }, { acks: "all" });
+  const doubtful = nodes.doubtful[victim] as (typeof nodes.doubtful)[number];
+  doubtful.state = "cut";
+  let answered = 0;
+  let code = "";
+  const leaseMs = await timeUntil(async () => {
+    const found = await own.get(id, { timeoutMs: 3_000, unavailable: "fail" }).catch(codeOf);
+    if (typeof found !== "string") answered++;
+    else code = found;
+    return code !== "";
+  });
+  expect(code).toBe("ERR_UNAVAILABLE");
+  expect(answered).toBeGreaterThan(0); // by the lease that it has
+  expect(leaseMs).toBeLessThan(1_000 + SLACK_MS);
+  expect((await own.get(id, { consistency: "eventual" }))?.vector?.[0]).toBe(7);
+});

@@ -1,0 +1,105 @@
+/** Searches that name their strategy, over real threads: what answers, what is refused, and what the result says of it. */
+import { afterEach, describe, expect, it } from "vitest";
+import type { Cluster, ClusterOptions, SearchOptions, VectorCollectionOptions } from "../../src/index.ts";
+import { createSeededRandom } from "../../src/runtime/random.ts";
+import { startTestCluster } from "../support/cluster.ts";
+
+const DIMENSIONS = 16;
+const GRAPH: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "one-sided" };
+const zero = new Float32Array(DIMENSIONS);
+
+let cluster: Cluster;
+afterEach(() => cluster.close());
+
+async function start(options: ClusterOptions = {}): Promise<Cluster> {
+  cluster = await startTestCluster(options);
+  return cluster;
+}
+
+const invalid = (name: string): object => ({ code: "ERR_INVALID_ARGUMENT", details: { name } });
+
+describe("a search that names its strategy", () => {
+  it("is answered by it, by either name of the option, or says why not", async () => {
+    await start();
+    const docs = await cluster.vectors("docs", GRAPH);
+    await docs.upsert(Array.from({ length: 60 }, (_, id) => ({ id, vector: new Float32Array(DIMENSIONS).fill(id) })));
+    await docs.indexed();
+    for (const strategy of ["scatter", "one-sided"] as const)
+      for (const options of [{ strategy }, { by: strategy }, { by: strategy, strategy }]) {
+        const { by, fallback, hits } = await docs.search(zero, { k: 3, ...options });
+        expect([by, fallback, hits.map(({ id }) => id)]).toEqual([strategy, undefined, [0, 1, 2]]);
+      }
+    const copies = await docs.search(zero, { k: 1, strategy: "primary-only" });
+    expect([copies.by, copies.hits[0]?.id]).toEqual(["one-sided", 0]);
+  });
+
+  it("is refused when the strategy is none, has no graph, or the recall is no share", async () => {
+    await start();
+    const docs = await cluster.vectors("docs", GRAPH);
+    const plain = await cluster.vectors("plain", { dimensions: DIMENSIONS });
+    const refused: [SearchOptions, string][] = [
+      [{ strategy: "nearest" as "compass" }, "strategy"],
+      [{ by: "nearest" as "compass" }, "by"],
+      [{ by: "round-robin" as "compass" }, "by"],
+      [{ by: "compass", strategy: "spire" }, "by"],
+      ...[0, -1, 1.01, Number.NaN, "1" as unknown as number].map((recall): [SearchOptions, string] => [
+        { recall, strategy: "compass" },
+        "recall",
+      ]),
+      [{ recall: 0 }, "recall"],
+    ];
+    for (const [options, name] of refused)
+      await expect(docs.search(zero, options)).rejects.toMatchObject(invalid(name));
+    for (const strategy of ["one-sided", "compass", "spire", "cotra", "auto"] as const)
+      await expect(plain.search(zero, { strategy })).rejects.toMatchObject(invalid("strategy"));
+    expect((await plain.search(zero, { strategy: "scatter", recall: 0.5 })).by).toBe("scatter");
+    for (const recall of [0, 2, Number.NaN])
+      await expect(cluster.vectors("odd", { ...GRAPH, recall })).rejects.toMatchObject(invalid("recall"));
+    await expect(cluster.vectors("docs", { ...GRAPH, recall: 0.9 })).rejects.toMatchObject({
+      code: "ERR_COLLECTION_MISMATCH",
+      details: { name: "recall" },
+    });
+  });
+
+  it("that leaves it open gets what fits: this thread, the shards near it for a filter, all of them for what is to be exact", async () => {
+    await start({ requestTimeoutMs: 20_000, maxHandlerMs: 20_000 });
+    const docs = await cluster.vectors("docs", { ...GRAPH, strategy: "auto" });
+    const random = createSeededRandom(1);
+    const vectors = Array.from({ length: 1_500 }, () =>
+      Float32Array.from({ length: DIMENSIONS }, () => random.float()),
+    );
+    await docs.upsert(vectors.map((vector, id) => ({ id, vector, payload: { odd: id % 2 === 1 } })));
+    await docs.indexed({ timeoutMs: 60_000 });
+    const query = vectors[1] as Float32Array;
+    const answers = {
+      plain: await docs.search(query),
+      filtered: await docs.search(query, { filter: { odd: true } }),
+      exact: await docs.search(query, { exact: true }),
+      explained: await docs.search(query, { explain: true }),
+    };
+    const by = Object.fromEntries(
+      Object.entries(answers).map(([name, answer]) => [name, `${answer.by} ${answer.fallback}`]),
+    );
+    expect(by).toEqual({
+      plain: "one-sided undefined",
+      filtered: "compass undefined",
+      exact: "scatter undefined",
+      explained: "scatter undefined",
+    });
+    for (const { hits } of Object.values(answers)) expect(hits[0]).toMatchObject({ id: 1, score: 0 });
+    expect(answers.filtered.hits.every(({ id }) => (id as number) % 2 === 1)).toBe(true);
+  });
+
+  it.each(["compass", "spire", "cotra", "auto"] as const)(
+    "by %s: a collection may be opened with it, keeps bytes, and refuses bits by l2",
+    async (strategy) => {
+      await start();
+      const docs = await cluster.vectors("docs", { ...GRAPH, strategy, quantization: "u8" });
+      await docs.upsert(Array.from({ length: 20 }, (_, id) => ({ id, vector: new Float32Array(DIMENSIONS).fill(id) })));
+      expect((await docs.search(zero, { k: 2 })).hits.map(({ id }) => id)).toEqual([0, 1]);
+      await expect(cluster.vectors("bits", { ...GRAPH, strategy, quantization: "b1" })).rejects.toMatchObject(
+        invalid("quantization"),
+      );
+    },
+  );
+});

@@ -1,0 +1,46 @@
+/**
+ * Planted defects of leases and promotion: who becomes primary, of what, and until when the one before him may serve.
+ *
+ * Invariant: see `mutant.ts`.
+ */
+import type { Mutant } from "./mutant.ts";
+
+const ORDER = "linearizable";
+const CONVERGES = "converges";
+
+/** Of nodes that take over from others. */
+export const PROMOTION_MUTANTS: readonly Mutant[] = [
+  {
+    id: "promoted-without-asking",
+    what: "a shard that becomes a primary serves what it has itself, and asks no other copy",
+    patches: [
+      {
+        file: "actors/replication/arrivals",
+        from: "if (snapshot.owners[vshard] !== shard || table.hasOwnHead(vshard))",
+        to: "if (snapshot.owners[vshard] !== shard || term > 0)",
+      },
+    ],
+    scene: "overtaken",
+    rules: [ORDER, CONVERGES],
+  },
+  {
+    id: "promoted-with-its-own",
+    what: "a shard that becomes a primary keeps its own copy, however far the others say that they are",
+    patches: [{ file: "actors/replication/refill", from: "if (lsn > Math.max(0, furthest.lsn))", to: "if (lsn < -1)" }],
+    scene: "overtaken",
+    rules: [ORDER, CONVERGES],
+  },
+  {
+    id: "nobody-takes-over",
+    what: "nobody looks whether leases of others are over: what a node that is gone is primary of has none any more",
+    patches: [
+      {
+        file: "src/plane/map-keeper",
+        from: "this.#every(leaseMs / LOOKS_PER_LEASE, () => this.#look());",
+        to: "",
+      },
+    ],
+    scene: "minority",
+    rules: ["converges"],
+  },
+];

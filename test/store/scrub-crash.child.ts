@@ -1,0 +1,2 @@
+/** A scrub that crashes. */
+process.kill(process.pid, "SIGSEGV");

@@ -1,0 +1,2 @@
+/** A scrub that never ends. */
+for (;;);

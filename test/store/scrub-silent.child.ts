@@ -1,0 +1,2 @@
+/** A scrub that ends without a word. */
+process.disconnect?.();

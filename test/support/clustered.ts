@@ -1,0 +1,19 @@
+/** Vectors around centres that are the same in every run, as real ones are: what is searched, and what it is searched for. */
+import { createSeededRandom } from "../../src/runtime/random.ts";
+
+export const DIMENSIONS = 16;
+const CENTRES = 40;
+const seed = Number(process.env["SEED"] ?? 1);
+
+/** Shape: `Float32Array[count]` of {@link DIMENSIONS} components. */
+export function clustered(count: number, random = createSeededRandom(seed)): Float32Array[] {
+  const shape = createSeededRandom(7);
+  const centres = Array.from({ length: CENTRES }, () => Array.from({ length: DIMENSIONS }, () => shape.float()));
+  return Array.from({ length: count }, () => {
+    const centre = centres[Math.floor(random.float() * centres.length)] as number[];
+    return Float32Array.from(centre, (x) => x + (random.float() - 0.5) * 0.5);
+  });
+}
+
+/** Of the same kind, and none of those. */
+export const queriesOf = (count: number): Float32Array[] => clustered(count, createSeededRandom(seed + 1));

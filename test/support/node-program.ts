@@ -1,0 +1,119 @@
+/**
+ * What test nodes run (`shardloom node --run`), for every line of standard input: `open` the collection, `store` documents of its own, `find` those of
+ * all by strong reads, `find-now`, without waiting long, `look` for them by eventual ones; `load` writes and reads all the time from then on, and says
+ * what came of that since the last time, as the end of the node does. It says what came of it in a line of JSON.
+ */
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Cluster, VectorCollection, VectorDocument } from "../../src/index.ts";
+
+const OPTIONS = { dimensions: 2, metric: "l2" } as const;
+
+/** Documents that each node stores. */
+export const DOCUMENTS_PER_NODE = 40;
+
+/** The vector of a node's document. */
+export function vectorOf(node: number, at: number): [number, number] {
+  return [Math.cos(node + 3 * at) * (at + 1), Math.sin(node * 7 + at)];
+}
+
+async function program(cluster: Cluster, signal: AbortSignal): Promise<void> {
+  const nodes = cluster.members().filter(({ kind }) => kind === "node");
+  const self = nodes.findIndex(({ id }) => id === process.env["NODE_NAME"]);
+  const lines = createInterface({ input: process.stdin, signal });
+  let load: Load | undefined;
+  const say = (event: string, said: object): unknown => process.stdout.write(`${JSON.stringify({ event, ...said })}\n`);
+  for await (const line of lines) {
+    if (line === "load") {
+      load ??= new Load(cluster, signal);
+      say(line, load.report());
+      continue;
+    }
+    const said = await act(cluster, line, self).catch((error: unknown) => ({
+      error: (error as { code?: string }).code,
+    }));
+    say(line, said);
+  }
+  if (load === undefined) return;
+  await load.over;
+  say("load", load.report());
+}
+
+/** Writes with keys, each read again strongly, a few at once, until the node is told to end. */
+class Load {
+  readonly over: Promise<unknown>;
+  #done = 0;
+  #failed: string[] = [];
+  #next = 0;
+
+  constructor(cluster: Cluster, signal: AbortSignal) {
+    const lane = async (_: unknown, at: number): Promise<void> => {
+      const documents = await cluster.vectors("documents", OPTIONS);
+      while (!signal.aborted) {
+        await this.#one(documents, `${process.pid}-${at}`);
+        await sleep(20);
+      }
+    };
+    this.over = Promise.all(Array.from({ length: 3 }, lane));
+  }
+
+  /** Since the last time. */
+  report(): { readonly done: number; readonly failed: readonly string[] } {
+    const report = { done: this.#done, failed: this.#failed };
+    [this.#done, this.#failed] = [0, []];
+    return report;
+  }
+
+  async #one(documents: VectorCollection, lane: string): Promise<void> {
+    const at = this.#next++;
+    const id = `${lane}-${at % 20}`;
+    try {
+      await documents.upsert([{ id, vector: [at, 1] }], { idempotencyKey: `${lane} ${at}` });
+      const read = await documents.get(id, { consistency: "strong" });
+      const [found] = read?.vector ?? [];
+      if (found !== at) throw new Error(`it is ${String(found)} and not ${at}`);
+      this.#done++;
+    } catch (error) {
+      this.#failed.push((error as { code?: string }).code ?? String(error));
+    }
+  }
+}
+
+/** Stores documents once, however often it has to be tried while nodes are lost. */
+async function store(documents: VectorCollection, all: VectorDocument[], idempotencyKey: string): Promise<void> {
+  const deadline = performance.now() + 25_000;
+  for (;;) {
+    try {
+      await documents.upsert(all, { idempotencyKey, timeoutMs: 5_000 });
+      return;
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+    }
+  }
+}
+
+async function act(cluster: Cluster, line: string, self: number): Promise<object> {
+  const documents: VectorCollection = await cluster.vectors("documents", OPTIONS);
+  if (line === "open") return {};
+  if (line === "store") {
+    const all = Array.from({ length: DOCUMENTS_PER_NODE }, (_, at) => ({
+      id: `${self}-${at}`,
+      vector: vectorOf(self, at),
+    }));
+    await store(documents, all, `store of ${self}`);
+    return { stored: all.length };
+  }
+  const consistency = line === "look" ? "eventual" : "strong";
+  const timeoutMs = line === "find-now" ? 500 : 20_000;
+  const { hits, completeness } = await documents.search([0.5, 0.5], {
+    k: 20,
+    exact: true,
+    consistency,
+    timeoutMs,
+  });
+  const count = await documents.count({ consistency, timeoutMs });
+  return { ids: hits.map(({ id }) => id), complete: completeness.complete, count };
+}
+
+// biome-ignore lint/style/noDefaultExport: what `shardloom node --run` calls.
+export default program;
