@@ -97,7 +97,7 @@ class WorldThread implements World {
         this.#open.set(run, { resolve, reject, onProgress, watches: [] });
         this.#post(command);
         const late = (): ShardloomError =>
-          neverStopped("ERR_TIMEOUT", `it took more than ${wallLimitMs} ms of real time`);
+          neverStopped("ERR_TIMEOUT", `it took more than ${wallLimitMs} ms of real time`, { limitMs: wallLimitMs });
         this.#watch(run, wallLimitMs + GRACE_MS, late);
         signal?.addEventListener("abort", abort, { once: true });
       });
@@ -201,9 +201,13 @@ function closed(): ShardloomError {
   return new ShardloomError("ERR_CLOSED", "Cannot run workload as the world is closed");
 }
 
-function neverStopped(code: "ERR_ABORTED" | "ERR_TIMEOUT", reason: string): ShardloomError {
+function neverStopped(
+  code: "ERR_ABORTED" | "ERR_TIMEOUT",
+  reason: string,
+  details: { readonly limitMs?: number } = {},
+): ShardloomError {
   const message = `Cannot finish run as ${reason}, and its thread had to be ended: some code in it does not return`;
-  return new ShardloomError(code, message);
+  return new ShardloomError(code, message, { details });
 }
 
 function worldLost(cause: unknown): ShardloomError {

@@ -1,7 +1,7 @@
 /**
  * What test nodes run (`shardloom node --run`), for every line of standard input: `open` the collection, `store` documents of its own, `find` those of
- * all by strong reads, `find-now`, without waiting long, `look` for them by eventual ones; `load` writes and reads all the time from then on, and says
- * what came of that since the last time, as the end of the node does. It says what came of it in a line of JSON.
+ * all by strong reads, `find-now`, without waiting long, `look` for them by eventual ones, `audit` its copies; `load` writes and reads all the time from
+ * then on, and says what came of that since the last time, as the end of the node does. It says what came of it in a line of JSON.
  */
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -95,6 +95,7 @@ async function store(documents: VectorCollection, all: VectorDocument[], idempot
 async function act(cluster: Cluster, line: string, self: number): Promise<object> {
   const documents: VectorCollection = await cluster.vectors("documents", OPTIONS);
   if (line === "open") return {};
+  if (line === "audit") return cluster.audit();
   if (line === "store") {
     const all = Array.from({ length: DOCUMENTS_PER_NODE }, (_, at) => ({
       id: `${self}-${at}`,
