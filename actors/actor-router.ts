@@ -20,6 +20,7 @@ import { PRIORITY } from "../src/wire/envelope-layout.ts";
 import { ACTOR_ASK, ACTOR_TELL } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
 import type { Coordinator } from "./coordinator.ts";
+import type { Tenure } from "./tenure.ts";
 
 /** Registered actors in table order. */
 export type ActorTable = readonly { readonly name: string; readonly handlers: readonly string[] }[];
@@ -28,6 +29,7 @@ export type ActorTable = readonly { readonly name: string; readonly handlers: re
 export interface LocalActors {
   readonly shard: number;
   readonly system: ActorSystem;
+  readonly tenure: Pick<Tenure, "assertHosting">;
   readonly scheduler: Scheduler;
 }
 
@@ -249,14 +251,20 @@ export class ActorRouter implements ActorSend {
       signal?.addEventListener("abort", listener, { once: true });
       const unlisten = (): void => signal?.removeEventListener("abort", listener);
       this.#open.set(token, { resolve, reject, timer, unlisten });
-      this.#inTurn(local, () => this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token));
+      this.#inTurn(local, () => {
+        const refused = refusalOf(local);
+        if (refused !== undefined) this.#settle(token, (ask) => ask.reject(refused));
+        else this.#deliver(local, actorName, key, handler, value, true, deadlineAtMs, token);
+      });
     });
   }
 
   #tellLocal(local: LocalActors, actorName: string, key: string, handler: string, value: Uint8Array): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#inTurn(local, () => {
-        if (this.#deliver(local, actorName, key, handler, value, false, 0, 0)) resolve();
+        const refused = refusalOf(local);
+        if (refused !== undefined) reject(refused);
+        else if (this.#deliver(local, actorName, key, handler, value, false, 0, 0)) resolve();
         else
           reject(
             new ShardloomError("ERR_OVERLOADED", `Cannot tell ${actorName} as its mailbox is full`, {
@@ -328,4 +336,14 @@ interface LocalAsk {
   readonly reject: (error: ShardloomError) => void;
   readonly timer: Timer;
   readonly unlisten: () => void;
+}
+
+/** Why nothing may be delivered on this thread now. */
+function refusalOf({ tenure }: LocalActors): ShardloomError | undefined {
+  try {
+    tenure.assertHosting();
+    return undefined;
+  } catch (error) {
+    return ShardloomError.from(error);
+  }
 }

@@ -35,6 +35,7 @@ import { Shard } from "./shard.ts";
 import { createShardEngines, dropShardMemory, type ShardEngines } from "./shard-engines.ts";
 import { ShardReplication } from "./shard-replication.ts";
 import { directoryOf } from "./storage/durable-state.ts";
+import { Tenure } from "./tenure.ts";
 import type { WorkerEnvironment } from "./worker-environment.ts";
 
 /** Event-loop resources that a parked worker always holds; anything else is open asynchronous work. */
@@ -63,6 +64,7 @@ class ShardHost {
   #plane: DataPlane | undefined;
   #shard: Shard | undefined;
   #actors: ActorSystem | undefined;
+  #tenure: Tenure | undefined;
   #replication: ShardReplication | undefined;
   #engines: ShardEngines | undefined;
   /** Links that were asked for before there was a loop to add them to. */
@@ -99,7 +101,10 @@ class ShardHost {
       attachClient: (client) => this.#whenComposed(() => this.#attachClient(client)),
       detachClient: (client) => this.#whenComposed(() => this.#detachClient(client)),
       loseOrigins: (prefixes) => this.#loseOrigins(prefixes),
-      mapChanged: () => this.#replication?.primary?.mapChanged(),
+      mapChanged: () => {
+        this.#replication?.primary?.mapChanged();
+        this.#tenure?.look();
+      },
       stats: () => this.#stats(),
       audit: async (vshards) => this.#serving("audit").audit(vshards),
       backup: async (target, progress) => this.#serving("back up").backup(target, progress),
@@ -244,11 +249,18 @@ class ShardHost {
       requester: (target) => this.#requesters.get(target) as Requester,
     });
     this.#peers.coordinator = coordinator;
+    const tenure = new Tenure({
+      shard,
+      topology,
+      gate: replication.gate,
+      hosted: () => ({ actors: this.#actors as ActorSystem, barriers: this.#barriers.host }),
+    });
+    this.#tenure = tenure;
     const router = new ActorRouter({
       coordinator,
       codec,
       table,
-      local: () => ({ shard, system: this.#actors as ActorSystem, scheduler }),
+      local: () => ({ shard, system: this.#actors as ActorSystem, scheduler, tenure }),
     });
     const actors = createActorSystem({
       definitions,
@@ -264,7 +276,7 @@ class ShardHost {
         coordinator,
         origin: `shard:${shard}#${incarnation}`,
         waitTimeoutMs: this.#task.defaults.requestTimeoutMs,
-        local: { shard, host: this.#barriers.host },
+        local: { shard, host: this.#barriers.host, tenure },
       }).open,
       onTurn: () => this.#block.advance(),
     });
@@ -276,6 +288,7 @@ class ShardHost {
       clock,
       codec,
       gate: replication.gate,
+      tenure,
       writes: replication.primary,
       damage: replication.damage,
       keys: engines.keys,

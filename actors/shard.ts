@@ -44,6 +44,7 @@ import type { Engine, EngineHandler } from "./engine.ts";
 import { PlannedRequests, type PlannedRequestsOptions } from "./planned-requests.ts";
 import { RingReply } from "./ring-reply.ts";
 import { ShardRequest } from "./shard-request.ts";
+import type { Tenure } from "./tenure.ts";
 
 /** Engine time after which replies go out at once, not with those of the requests behind them; each sending wakes the client. */
 const HOLD_REPLIES_US = 1_000;
@@ -57,6 +58,8 @@ export interface ShardOptions extends PlannedRequestsOptions {
   readonly codec: ValueCodec;
   readonly engines: readonly Engine[];
   readonly actors: ActorSystem;
+  /** Whether it still hosts the actors and barriers that messages are for. */
+  readonly tenure: Pick<Tenure, "assertHosting">;
   /** Actor and handler names by index, as agreed at the handshake. */
   readonly actorTable: readonly { readonly name: string; readonly handlers: readonly string[] }[];
   /** Called after a reply was written outside `onRequest`. */
@@ -191,6 +194,7 @@ export class Shard {
     const vshard = envelopeVshard(i32, offset);
     if (vshard !== VSHARD_LISTED && snapshot.owners[vshard] !== shard)
       throw staleEpoch(type, epoch, snapshot.topologyEpoch);
+    if (vshard !== VSHARD_LISTED && !isRouted(type) && type !== RUNTIME_CANCEL) this.#options.tenure.assertHosting();
     return this.#deadline(i32, type, offset, clock);
   }
 

@@ -276,6 +276,11 @@ export class BarrierHost {
     }
   }
 
+  /** Ends some barriers; who waits gets the error of that name. */
+  closeWhere(isOver: (name: string) => boolean, errorOf: (name: string) => ShardloomError): void {
+    for (const [name, hosted] of [...this.#byName]) if (isOver(name)) this.#drop(hosted, errorOf(name));
+  }
+
   /** Ends every barrier; who waits gets `error`. */
   closeAll(error: ShardloomError): void {
     for (const hosted of this.#byId.values()) hosted.close(error);
@@ -299,15 +304,10 @@ export class BarrierHost {
     return hosted;
   }
 
-  #drop(hosted: HostedBarrier): void {
-    const { name } = hosted.barrier;
+  #drop(hosted: HostedBarrier, error: ShardloomError = closedBarrier(hosted.barrier.name)): void {
     this.#byId.delete(hosted.id);
-    this.#byName.delete(name);
-    hosted.close(
-      new ShardloomError("ERR_CLOSED", `Cannot wait at barrier ${JSON.stringify(name)} as it is closed`, {
-        details: { barrier: name },
-      }),
-    );
+    this.#byName.delete(hosted.barrier.name);
+    hosted.close(error);
   }
 
   #find(barrier: number): HostedBarrier {
@@ -321,6 +321,12 @@ export class BarrierHost {
     if (found === undefined) throw notOpen(hosted.barrier.name);
     return found;
   }
+}
+
+function closedBarrier(name: string): ShardloomError {
+  return new ShardloomError("ERR_CLOSED", `Cannot wait at barrier ${JSON.stringify(name)} as it is closed`, {
+    details: { barrier: name },
+  });
 }
 
 function notOpen(barrier: string | number): ShardloomError {

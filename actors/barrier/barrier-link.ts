@@ -59,18 +59,30 @@ export interface BarrierLink {
   state(at: OpenSession): Promise<NumberedState>;
 }
 
+/** Throws while a thread may not host what others could host by now. */
+export interface Hosting {
+  assertHosting(): void;
+}
+
 /** A barrier on this thread. */
 export class LocalLink implements BarrierLink {
   readonly #host: BarrierHost;
+  readonly #tenure: Hosting | undefined;
   readonly #waits: LocalWaits;
 
-  constructor(host: BarrierHost, parts: { readonly clock: Clock; readonly scheduler: Scheduler }) {
+  /** @param tenure Whether the thread still hosts what others reach too. @default it always does */
+  constructor(
+    host: BarrierHost,
+    parts: { readonly clock: Clock; readonly scheduler: Scheduler },
+    tenure: Hosting | undefined = undefined,
+  ) {
     this.#host = host;
+    this.#tenure = tenure;
     this.#waits = new LocalWaits(parts.clock, parts.scheduler);
   }
 
   async open(name: string, options: ResolvedBarrierOptions | undefined, origin: string): Promise<OpenedBarrier> {
-    return this.#host.open(name, options, origin);
+    return this.#hosting.open(name, options, origin);
   }
 
   async close({ barrier, session }: OpenSession): Promise<boolean> {
@@ -78,11 +90,11 @@ export class LocalLink implements BarrierLink {
   }
 
   async join({ barrier, session }: OpenSession, member: string): Promise<JoinedMember> {
-    return this.#host.join(barrier, session, member);
+    return this.#hosting.join(barrier, session, member);
   }
 
   async leave({ barrier }: OpenSession, member: string): Promise<boolean> {
-    return this.#host.leave(barrier, member);
+    return this.#hosting.leave(barrier, member);
   }
 
   async lose({ barrier }: OpenSession, member: string, cause: unknown): Promise<boolean> {
@@ -90,10 +102,11 @@ export class LocalLink implements BarrierLink {
   }
 
   arrive({ barrier, session }: OpenSession, batch: ArrivalBatch): void {
-    const host = this.#host;
     const { tick, phase } = batch;
+    let host: BarrierHost;
     let complete: boolean;
     try {
+      host = this.#hosting;
       complete = host.arrive(barrier, session, tick, phase, batch.ids, 0, batch.count);
     } catch (error) {
       batch.failed(error as ShardloomError);
@@ -104,15 +117,20 @@ export class LocalLink implements BarrierLink {
   }
 
   async advance({ barrier }: OpenSession, from: number): Promise<number> {
-    return this.#host.advance(barrier, from);
+    return this.#hosting.advance(barrier, from);
   }
 
   async poison({ barrier }: OpenSession, cause: unknown, member: string | undefined): Promise<void> {
-    this.#host.poison(barrier, cause, member);
+    this.#hosting.poison(barrier, cause, member);
   }
 
   async state({ barrier }: OpenSession): Promise<NumberedState> {
-    return this.#host.state(barrier);
+    return this.#hosting.state(barrier);
+  }
+
+  get #hosting(): BarrierHost {
+    this.#tenure?.assertHosting();
+    return this.#host;
   }
 }
 

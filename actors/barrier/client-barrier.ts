@@ -28,7 +28,7 @@ import { hashString } from "../../src/topology/stable-hash.ts";
 import { checkSignal } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import { BarrierHost } from "./barrier-host.ts";
-import { type BarrierLink, LONGEST_WAIT_MS, LocalLink, RemoteLink } from "./barrier-link.ts";
+import { type BarrierLink, type Hosting, LONGEST_WAIT_MS, LocalLink, RemoteLink } from "./barrier-link.ts";
 import { BarrierSession } from "./barrier-session.ts";
 
 const MAX_NAME_LENGTH = 256;
@@ -45,7 +45,7 @@ export interface BarrierCatalogOptions {
   /** @default the coordinator's `requestTimeoutMs` */
   readonly waitTimeoutMs: number;
   /** On a shard's thread: its own barriers. */
-  readonly local?: { readonly shard: number; readonly host: BarrierHost };
+  readonly local?: { readonly shard: number; readonly host: BarrierHost; readonly tenure: Hosting };
 }
 
 /** The barriers that one thread has open. */
@@ -114,7 +114,7 @@ export class BarrierCatalog {
     const vshard = vshardOfBarrier(snapshot, name);
     const shard = ownerOf(snapshot, vshard);
     return local?.shard === shard
-      ? new LocalLink(local.host, this.#options)
+      ? new LocalLink(local.host, this.#options, local.tenure)
       : new RemoteLink(coordinator, shard, vshard, undefined);
   }
 

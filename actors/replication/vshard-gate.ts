@@ -158,7 +158,7 @@ export class VshardGate {
     if (this.#isServing) return;
     throw new ShardloomError(
       "ERR_UNAVAILABLE",
-      `Cannot serve strong reads and writes as the lease of shard ${this.#shard}'s node must be good: it is over`,
+      `Cannot serve as a primary as the lease of shard ${this.#shard}'s node must be good: it is over`,
       { details: { shard: this.#shard, written: false } },
     );
   }

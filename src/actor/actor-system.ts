@@ -89,6 +89,8 @@ export interface ActorSystem {
   passivate(actorName: string, key: string): boolean;
   /** Ends one activation after what it runs now; what waits is refused. @returns whether it is active */
   stop(actorName: string, key: string): boolean;
+  /** Ends the activations of actors that live on another shard from now on, as {@link ActorSystem.stop} does. @returns how many */
+  moveAway(hasMoved: (actorName: string, key: string) => boolean): number;
   /**
    * Refuses what waits, waits up to `timeoutMs` (default 5000) for what runs, then runs `onStop` of all. Idempotent.
    */
@@ -226,6 +228,11 @@ class System implements ActorSystem {
 
   stop(actorName: string, key: string): boolean {
     return this.#wish(actorName, key, "stop");
+  }
+
+  moveAway(hasMoved: (actorName: string, key: string) => boolean): number {
+    const gone = [...this.#all()].filter(({ type, key }) => hasMoved(type.definition.name, key));
+    return gone.filter(({ type, key }) => this.#wish(type.definition.name, key, "move")).length;
   }
 
   close(options: { readonly timeoutMs?: number } = {}): Promise<void> {

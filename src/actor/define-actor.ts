@@ -27,10 +27,10 @@ export type AnyHandler = Handler<any>;
 export type Handlers<S> = Readonly<Record<string, Handler<S>>>;
 
 /**
- * Why `onStop` runs: the system closes, the state was given up after a failure, the restart budget is spent, or the
- * host was told to stop this actor.
+ * Why `onStop` runs: the system closes, the state was given up after a failure, the restart budget is spent, the host was told
+ * to stop this actor, or it has moved: another shard is the primary of its vshard now, where the next message finds a fresh state.
  */
-export type StopReason = "closed" | "restart" | "escalated" | "stopped";
+export type StopReason = "closed" | "restart" | "escalated" | "stopped" | "moved";
 
 /** What {@link defineActor} takes. */
 export interface ActorSpec<S, H extends Handlers<S>> {

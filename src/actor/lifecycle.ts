@@ -14,7 +14,7 @@ import type { TurnHost } from "./context.ts";
 import type { StopReason } from "./define-actor.ts";
 import type { ActorCounters, DeadLetterReason } from "./delivery.ts";
 import type { MailboxEntry } from "./mailbox.ts";
-import { restartBudgetSpent, stoppedOnDemand } from "./refusals.ts";
+import { moved, restartBudgetSpent, stoppedOnDemand } from "./refusals.ts";
 import { transition } from "./supervision.ts";
 
 /** What the lifecycle needs of its system. */
@@ -119,6 +119,12 @@ export class Lifecycle {
   stop(activation: Activation): void {
     this.dropWaiting(activation, "stopped", () => stoppedOnDemand(activation));
     this.#runStopHook(activation, "stopped", () => this.#leave(activation));
+  }
+
+  /** Ends an idle activation that lives elsewhere from now on: what waits is refused. */
+  move(activation: Activation): void {
+    this.dropWaiting(activation, "stopped", () => moved(activation));
+    this.#runStopHook(activation, "moved", () => this.#leave(activation));
   }
 
   /** Ends an activation as its system closes; one that runs or starts is left alone. */

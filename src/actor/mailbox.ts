@@ -37,7 +37,7 @@ export class MailboxEntry {
 }
 
 /** What the host asks of an actor, ahead of its users' messages. */
-export type SystemMessage = "passivate" | "stop";
+export type SystemMessage = "passivate" | "stop" | "move";
 
 /** A bounded queue with a system lane. */
 export class Mailbox {
@@ -76,9 +76,9 @@ export class Mailbox {
     return this.#entries.remove(entry);
   }
 
-  /** The system lane holds one wish: `stop` outranks `passivate`, and repeating either changes nothing. */
+  /** The system lane holds one wish: `stop` and `move` outrank `passivate`, and what comes after them changes nothing. */
   pushSystem(message: SystemMessage): void {
-    if (this.#system !== "stop") this.#system = message;
+    if (this.#system === undefined || this.#system === "passivate") this.#system = message;
   }
 
   /** Takes the host's wish. */

@@ -29,6 +29,14 @@ export function stoppedOnDemand(activation: Activation): ShardloomError {
   });
 }
 
+/** Another shard hosts the actor by now. */
+export function moved(activation: Activation): ShardloomError {
+  const { name } = activation.type.definition;
+  return new ShardloomError("ERR_UNAVAILABLE", `Cannot deliver message as actor ${name} has moved to another shard`, {
+    details: { actorName: name, key: activation.key },
+  });
+}
+
 /** No such actor (`handler` undefined), or no such handler on it. */
 export function unknownTarget(actorName: string, handler: string | undefined): ShardloomError {
   const what = handler === undefined ? actorName : `${actorName}.${handler}`;

@@ -263,7 +263,8 @@ describe("BarrierCatalog", () => {
     const time = createVirtualTime(0);
     const host = new BarrierHost({ ...time, firstId: 1 });
     const coordinator = { snapshot: createSnapshot({ shards: 1, vshards: 1 }) } as unknown as Coordinator;
-    const parts = { ...time, coordinator, origin: "here", waitTimeoutMs: 1_000, local: { shard: 0, host } };
+    const local = { shard: 0, host, tenure: { assertHosting: () => undefined } };
+    const parts = { ...time, coordinator, origin: "here", waitTimeoutMs: 1_000, local };
     return { time, host, catalog: new BarrierCatalog(parts) };
   }
 
