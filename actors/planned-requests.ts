@@ -61,9 +61,12 @@ export class PlannedRequests {
     const { refused } = gate;
     const { stalenessMs } = gate;
     reply.route(refused.length === 0 && stalenessMs === 0 ? COMPLETE : { refused, written: undefined, stalenessMs });
+    const { writes } = this.#options;
     const strong = routed.consistency === CONSISTENCY.STRONG;
-    if (strong && (this.#options.writes?.hasUnsettled || (gate.isLeased && this.#options.writes !== undefined)))
-      this.#settledRead(handler, request, reply, deadlineAtMs);
+    // What a session has seen it never misses again: of a primary it is shown what its copies have, as a strong read is.
+    const settled = strong || routed.consistency === CONSISTENCY.SESSION;
+    if (settled && writes !== undefined && (writes.hasUnsettled || gate.isLeased))
+      this.#settledRead(handler, request, reply, deadlineAtMs, strong);
     else if (!write) {
       handler(request, reply);
       if (strong) gate.assertStill();
@@ -74,19 +77,25 @@ export class PlannedRequests {
    * Answers when what the answer shows has as many copies as its writes asked for: what a primary alone has may be gone with it, and
    * must not have been seen.
    */
-  #settledRead(handler: EngineHandler, request: ShardRequest, reply: RingReply, deadlineAtMs: number): void {
+  #settledRead(
+    handler: EngineHandler,
+    request: ShardRequest,
+    reply: RingReply,
+    deadlineAtMs: number,
+    strong: boolean,
+  ): void {
     const writes = this.#options.writes as ReplicatedWrites;
     const accepted = this.#options.gate.accepted();
     let held: HeldReply | undefined;
     const draft = this.#draft.begin(reply.limitBytes, () => {
       const owed = reply.hold();
       held = owed;
-      return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs));
+      return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs, strong));
     });
     handler(request, draft);
     if (held !== undefined) return;
     const body = draft.take();
-    this.#options.gate.assertStill();
+    if (strong) this.#options.gate.assertStill();
     if (writes.isSettled(accepted)) {
       reply.claim(body.length);
       reply.bytes.set(body, reply.offset);
@@ -97,9 +106,15 @@ export class PlannedRequests {
   }
 
   /** Answers a read that took its time when what it shows has its copies. */
-  #settle(accepted: Uint8Array | undefined, held: HeldReply, body: Uint8Array, deadlineAtMs: number): void {
+  #settle(
+    accepted: Uint8Array | undefined,
+    held: HeldReply,
+    body: Uint8Array,
+    deadlineAtMs: number,
+    strong: boolean,
+  ): void {
     try {
-      this.#options.gate.assertServing();
+      if (strong) this.#options.gate.assertServing();
     } catch (error) {
       held.fail(error);
       return;

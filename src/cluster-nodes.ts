@@ -11,6 +11,7 @@ import { NodeHeartbeats } from "./plane/node-heartbeats.ts";
 import { NodeLinks, type NodesOptions } from "./plane/node-links.ts";
 import { NodeTopology } from "./plane/node-topology.ts";
 import type { Runtime } from "./runtime/runtime.ts";
+import { LeaseWords } from "./topology/lease-words.ts";
 import { firstShardIncarnation } from "./topology/member.ts";
 import { ReplicaTable } from "./topology/replica-table.ts";
 import type { TopologySource } from "./topology/topology-source.ts";
@@ -93,12 +94,15 @@ export class OtherNodes {
     const { clock, scheduler } = this.#runtime;
     const topology = this.#topology;
     const { links } = this;
+    const nowMs = (): number => clock.nowMs();
+    const leases = new Map(topology.ownShards.map((shard) => [shard, new LeaseWords(replicas, nowMs, shard)]));
     this.#heartbeats = new NodeHeartbeats({
       clock,
       scheduler,
       topology,
       links,
-      table: new ReplicaTable(replicas, topology.shared, () => clock.nowMs()),
+      table: new ReplicaTable(replicas, topology.shared, nowMs),
+      isServing: (shard) => leases.get(shard)?.isValid === true,
       incarnation: this.#nodes.incarnation,
       intervalMs: suspectMs / PINGS_PER_SUSPECT,
     });

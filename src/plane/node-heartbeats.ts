@@ -53,6 +53,8 @@ export interface NodeHeartbeatsOptions {
   readonly topology: NodeTopology;
   readonly table: ReplicaTable;
   readonly links: HeartbeatLinks;
+  /** Whether a shard of this node is still the primary of what the map says, by the node's lease. */
+  readonly isServing: (shard: number) => boolean;
   /** Of this node, as in {@link NodeTopologyOptions.nodes}. */
   readonly incarnation: number;
   /** Time between two pings. @default 200 */
@@ -94,6 +96,8 @@ interface Peer {
   whole: number;
   /** Parts of the answer that is being taken. */
   readonly parts: Set<number>;
+  /** The map that `heads` are told by. */
+  mapVersion: number;
   /** Heads of its vshards, by vshard. */
   readonly heads: Map<number, number>;
 }
@@ -108,8 +112,8 @@ export class NodeHeartbeats {
 
   constructor(options: NodeHeartbeatsOptions) {
     this.#options = options;
-    const { topology, table, links } = options;
-    this.#own = new OwnSamples(topology, table);
+    const { topology, table, links, isServing } = options;
+    this.#own = new OwnSamples(topology, table, isServing);
     for (const { id, kind } of topology.membership.members)
       if (kind === "node" && id !== topology.self) this.#peers.set(id, newPeer(id));
     links.onDatagram((peer, bytes) => this.#onDatagram(peer, bytes));
@@ -237,6 +241,8 @@ export class NodeHeartbeats {
     // The clock of a life before this one may have been another.
     if (pong.answersOf !== life || answers < peer.answers || answers > peer.sent || t0 > clock.nowMs()) return false;
     if (pong.mapEpoch !== topology.current.mapVersion) return false;
+    if (pong.mapEpoch !== peer.mapVersion) peer.heads.clear(); // of what others are primaries of by now
+    peer.mapVersion = pong.mapEpoch;
     if (answers > peer.answers) peer.parts.clear();
     peer.answers = answers;
     for (const { shard, state, incarnation } of pong.shards)
@@ -274,7 +280,7 @@ export class NodeHeartbeats {
 }
 
 function newPeer(name: string): Peer {
-  const unheard = { incarnation: 0, pinged: -1, answers: -1, whole: -1 };
+  const unheard = { incarnation: 0, pinged: -1, answers: -1, whole: -1, mapVersion: -1 };
   return { name, sent: 0, answered: 0, ...unheard, parts: new Set(), heads: new Map() };
 }
 

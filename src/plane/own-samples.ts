@@ -1,6 +1,8 @@
 /**
  * How far the copies on this node are, in versions, so that others can be told only what has changed.
  *
+ * Heads are told of while the node's lease is good: after it others may be primaries, and their copies would be taken for level with what they have not.
+ *
  * Invariant: the version grows with every change that `collect` finds; what is told of a version is what the table had when that was
  * collected, or something newer.
  */
@@ -22,13 +24,16 @@ interface OwnCopy {
 export class OwnSamples {
   readonly #topology: NodeTopology;
   readonly #table: ReplicaTable;
+  readonly #isServing: (shard: number) => boolean;
   #copies: readonly OwnCopy[] = [];
   #mapEpoch = -1;
   #version = 0;
 
-  constructor(topology: NodeTopology, table: ReplicaTable) {
+  /** @param isServing Whether a shard of this node is still the primary of what the map says. */
+  constructor(topology: NodeTopology, table: ReplicaTable, isServing: (shard: number) => boolean) {
     this.#topology = topology;
     this.#table = table;
+    this.#isServing = isServing;
   }
 
   /** Looks at all copies. Cost: O(copies on this node). @returns the version of what it found */
@@ -37,7 +42,7 @@ export class OwnSamples {
     const next = this.#version + 1;
     for (const copy of this.#copies) {
       const { vshard, shard } = copy;
-      const lsn = copy.primary ? this.#table.ownHead(vshard) : this.#table.appliedLsn(vshard, shard);
+      const lsn = copy.primary ? this.#headOf(vshard, shard) : this.#table.appliedLsn(vshard, shard);
       if (lsn === copy.lsn) continue;
       copy.lsn = lsn;
       copy.changedIn = next;
@@ -49,6 +54,12 @@ export class OwnSamples {
   /** What has changed after a version, up to the one that was collected last. */
   changedSince(version: number): ToldSample[] {
     return this.#copies.flatMap(({ index, lsn, changedIn }) => (changedIn > version ? [{ index, lsn }] : []));
+  }
+
+  /** The head first: what was a primary's when it was read still is after it, or not known to be. */
+  #headOf(vshard: number, shard: number): number {
+    const head = this.#table.ownHead(vshard);
+    return this.#isServing(shard) ? head : -1;
   }
 
   #refresh(): void {

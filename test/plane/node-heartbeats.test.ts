@@ -8,6 +8,7 @@ import { NodeTopology } from "../../src/plane/node-topology.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import { createSeededRandom, type Random } from "../../src/runtime/random.ts";
 import type { Scheduler } from "../../src/runtime/scheduler.ts";
+import { firstMap, withMoved } from "../../src/topology/cluster-map.ts";
 import { firstShardIncarnation, shardId } from "../../src/topology/member.ts";
 import { createReplicaBlock, ReplicaTable } from "../../src/topology/replica-table.ts";
 import { MEMBER_STATE } from "../../src/topology/snapshot.ts";
@@ -93,6 +94,8 @@ class Node {
   readonly table: ReplicaTable;
   readonly heartbeats: NodeHeartbeats;
   readonly clock: Clock;
+  /** By its lease. */
+  isServing = true;
   receive: (from: string, bytes: Uint8Array) => void = () => undefined;
   readonly #cancels: Set<() => void> = new Set();
 
@@ -141,6 +144,7 @@ class Node {
       topology,
       table,
       links,
+      isServing: () => this.isServing,
       incarnation,
       maxDatagramBytes: 400,
     });
@@ -232,6 +236,38 @@ describe("heartbeats", () => {
     again.table.publishApplied(vshard, shard, 7, 0);
     time.advance(500);
     expect(a.table.appliedLsn(vshard, shard)).toBe(7);
+  });
+
+  test("show no copy as level with a primary that is none any more, by the map or by its lease", () => {
+    const { time, network, nodeOf } = world(3);
+    const a = network.nodes.get("a") as Node;
+    const { copies, owners } = a.topology.current;
+    const listOf = (vshard: number): number[] => [...copies.subarray(vshard * FACTOR, (vshard + 1) * FACTOR)];
+    const isWanted = (vshard: number): boolean =>
+      new Set(listOf(vshard).map(nodeOf)).size === 3 && nodeOf(owners[vshard] as number) === network.nodes.get("b");
+    const vshard = Array.from({ length: VSHARDS }, (_, at) => at).find(isWanted) as number;
+    const [primary, ...others] = listOf(vshard) as [number, number, number];
+    const own = others.find((shard) => nodeOf(shard) === a) as number;
+    const successor = others.find((shard) => nodeOf(shard) !== a) as number;
+    nodeOf(primary).table.publishHead(vshard, 7, 0);
+    a.table.publishApplied(vshard, own, 7, 0);
+    time.advance(1_000);
+    expect(a.table.stalenessMs(vshard, own)).toBeLessThan(300);
+
+    // Others may have made another one the primary: what it has not told of is not known.
+    nodeOf(primary).isServing = false;
+    time.advance(3_000);
+    expect(a.table.stalenessMs(vshard, own)).toBeGreaterThan(2_500);
+    nodeOf(primary).isServing = true;
+    time.advance(1_000);
+    expect(a.table.stalenessMs(vshard, own)).toBeLessThan(300);
+
+    // They have, and the new one cannot be heard: that the old one still can says nothing.
+    for (const pair of ["a>c", "c>a"]) network.cut.add(pair);
+    const map = withMoved(firstMap(), new Map([[vshard, [successor, primary, own]]]));
+    for (const { topology } of network.nodes.values()) topology.setMap({ ...map, writer: "test" });
+    time.advance(3_000);
+    expect(a.table.stalenessMs(vshard, own)).toBeGreaterThan(2_500);
   });
 
   test("over a bad network never tell more than is true, and everything once it is well", () => {

@@ -7,6 +7,7 @@ import type { Mutant } from "./mutant.ts";
 
 const ORDER = "linearizable";
 const CONVERGES = "converges";
+const ONE_ACTIVATION = "one activation of an actor";
 
 /** Of nodes that take over from others. */
 export const PROMOTION_MUTANTS: readonly Mutant[] = [
@@ -29,6 +30,26 @@ export const PROMOTION_MUTANTS: readonly Mutant[] = [
     patches: [{ file: "actors/replication/refill", from: "if (lsn > Math.max(0, furthest.lsn))", to: "if (lsn < -1)" }],
     scene: "overtaken",
     rules: [ORDER, CONVERGES],
+  },
+  {
+    id: "hosted-beyond-its-term",
+    what: "a shard to which a vshard comes back goes on with the actors that it hosted before, beside what others were told meanwhile",
+    patches: [{ file: "actors/tenure", from: "if (before.mapVersion === now.mapVersion)", to: "if (before !== now)" }],
+    scene: "tenures",
+    rules: [ONE_ACTIVATION],
+  },
+  {
+    id: "session-shown-unsettled",
+    what: "a session is shown what a primary alone has, and misses it when that is not the primary any more",
+    patches: [
+      {
+        file: "actors/planned-requests",
+        from: "const settled = strong || routed.consistency === CONSISTENCY.SESSION;",
+        to: "const settled = strong;",
+      },
+    ],
+    scene: "seen",
+    rules: ["session reads never go back"],
   },
   {
     id: "nobody-takes-over",

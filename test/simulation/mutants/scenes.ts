@@ -14,6 +14,7 @@ import {
   outages,
   overtaken,
   shortLives,
+  takenAndGivenBack,
   tornTails,
 } from "./scene-scripts.ts";
 
@@ -172,6 +173,18 @@ export const SCENES = {
     ...actors,
     options: { clients: 6, perSecond: 5 },
     world: { ...THREE, durationMs: 30_000, faults: { partition: 12, clog: 12, pause: 12 } },
+  },
+  tenures: {
+    ...actors,
+    options: { clients: 6, actors: 6, perSecond: 5 },
+    world: { ...THREE, leases: true, durationMs: 25_000, faults: "none" },
+    script: takenAndGivenBack("pause"),
+  },
+  seen: {
+    ...register,
+    options: { clients: 18, keys: 36, perSecond: 10, writes: 0.4, timeoutMs: 1_500, consistency: "session" },
+    world: { ...THREE, leases: true, durationMs: 25_000, faults: "none" },
+    script: takenAndGivenBack("partition"),
   },
   ticks: {
     ...barrier,
