@@ -21,7 +21,7 @@ const COMPRESSED = 4;
 export const LOADING_OPTIONS: OptionSpecs = {
   graph: {
     type: "string",
-    summary: "Edges (LDBC .e or .properties, `source target [weight]`, CSV; plain or gzip)",
+    summary: "Required: edges (LDBC .e or .properties, `source target [weight]`, CSV; plain or gzip)",
     placeholder: "FILE",
   },
   vertices: { type: "string", summary: "Vertices (default: beside FILE.e the FILE.v)", placeholder: "FILE" },
