@@ -151,7 +151,7 @@ class MotifSearch {
     if (conditions === undefined) return () => true;
     const fit = new Set<VertexKey>();
     const names = Object.keys(conditions);
-    for (const batch of batches([...new Set(keys.flat() as VertexKey[])], this.#reader.batchSize)) {
+    for (const batch of batches([...new Set<VertexKey>(keys.flat())], this.#reader.batchSize)) {
       const values = await this.#reader.properties(batch, names);
       for (const [at, key] of batch.entries()) if (meets(conditions, values[at])) fit.add(key);
     }
