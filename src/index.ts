@@ -25,6 +25,7 @@ export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
 export type { CountTrianglesOptions, TraversalLimits } from "../actors/graph/client-traversal.ts";
+export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
 export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
@@ -34,6 +35,7 @@ export type { Motif, MotifEdge } from "../actors/graph/traversal/motif-pattern.t
 export type { MotifMatch, MotifOptions, MotifResult } from "../actors/graph/traversal/motif-search.ts";
 export type { ShortestPath, ShortestPathOptions } from "../actors/graph/traversal/shortest-path.ts";
 export type { TriangleCount } from "../actors/graph/traversal/triangle-count.ts";
+export type { NumberRange, VertexConditions } from "../actors/graph/traversal/vertex-conditions.ts";
 export type { VertexKey } from "../actors/graph/vertex-key.ts";
 export { defineVertexProgram, type VertexContext, type VertexProgram } from "../actors/graph/vertex-program.ts";
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
@@ -100,6 +102,14 @@ export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";
 export type { CloseOptions, ClusterEvents, ClusterInfo } from "./cluster-types.ts";
 export type { NodeAddress, NodeOptions } from "./cluster-wire.ts";
 export { ERROR_CODES, type ErrorCode, ShardloomError } from "./errors.ts";
+export {
+  type GraphFile,
+  type GraphFileProgress,
+  type LoadGraphFileOptions,
+  loadGraphFile,
+  type OpenGraphOptions,
+  openGraphFile,
+} from "./files/graph-file.ts";
 export {
   type HybridHit,
   type HybridQuery,

@@ -142,7 +142,12 @@ export class Graph {
     return getVertexProperties(this.#handle, keys, names, options);
   }
 
-  /** Adds edges; a pair of vertices may have several. @throws {ShardloomError} `ERR_UNKNOWN_VERTEX` unless `createMissing`. */
+  /**
+   * Adds edges; a pair of vertices may have several. Both ends of each are looked up and the edge is written in one step, so that no removal
+   * comes between: an edge is there with both ends, goes with the first of them that is removed, or is refused.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_VERTEX` unless `createMissing`; `details.edges` says how many are there all the same.
+   */
   async addEdges(edges: GraphEdges, options: GraphLoadOptions = {}): Promise<number> {
     this.#handle.assertOpen();
     return sendEdges(this.#handle, edges, options, "add");

@@ -15,6 +15,8 @@ import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.t
 import type { PropertyColumns } from "./vertex-properties.ts";
 
 const MESSAGES_IN_FLIGHT = 16;
+/** How often one list of edges makes an end anew that somebody has removed since it was made. */
+const MOST_ANEW = 256;
 /** Most entries of one message, and bytes that a key may take as text. */
 const MAX_ENTRIES = 8192;
 const TEXT_BYTES = 520;
@@ -51,7 +53,7 @@ export type GraphBatch =
 
 /** How far a load is. */
 export interface GraphLoadProgress {
-  /** Vertices and edges that were acknowledged. */
+  /** Vertices and edges that were acknowledged; of vertices, those that were new. */
   readonly vertices: number;
   readonly edges: number;
 }
@@ -59,7 +61,8 @@ export interface GraphLoadProgress {
 /** Options of {@link Graph.load} and of the other writes. */
 export interface GraphLoadOptions extends CallOptions {
   /**
-   * Whether vertices that exist are left as they are, and ends of edges are made when they are missing; otherwise both are errors.
+   * Whether vertices that exist are left as they are, and ends of edges are made when they are missing, again when somebody removes them
+   * before the edge is there; otherwise both are errors.
    * @default false
    */
   readonly createMissing?: boolean;
@@ -128,16 +131,44 @@ export async function sendEdges(
   options: GraphLoadOptions,
   change: EdgeChange,
 ): Promise<number> {
+  return (await sendCounted(handle, edges, options, change)).edges;
+}
+
+/** @returns also how many of their ends were made */
+async function sendCounted(
+  handle: GraphHandle,
+  edges: GraphEdges,
+  options: GraphLoadOptions,
+  change: EdgeChange,
+): Promise<GraphLoadProgress> {
   const columns = columnsOf(edges, change);
   const groups = groupEdges(handle, columns, change);
   const values = change === "remove" ? [] : valuesOf(handle, columns, change);
-  if (options.createMissing === true && change === "add") await addVertices(handle, endsOf(columns), options);
+  const creates = options.createMissing === true && change === "add";
+  let vertices = creates ? await addVertices(handle, endsOf(columns), options) : 0;
   const sends: (() => Promise<number>)[] = [];
   for (const [shard, group] of groups.entries()) {
-    for (const list of listsOf(handle, columns, values, group, EDGE_FLAGS[change]))
-      sends.push(() => sendList(handle, shard, GRAPH_EDGES, list, options));
+    for (const list of listsOf(handle, columns, values, group, EDGE_FLAGS[change])) {
+      const send = (): Promise<number> => sendList(handle, shard, GRAPH_EDGES, list, options);
+      const make = async (key: VertexKey): Promise<void> => {
+        vertices += await addVertices(handle, [key], options);
+      };
+      sends.push(creates ? () => sendWithEnds(send, make) : send);
+    }
   }
-  return sendAll(sends, "edges", options.signal);
+  return { edges: await sendAll(sends, "edges", options.signal), vertices };
+}
+
+/** A list whose ends were made is refused whole when one of them was removed since: then it is made anew. */
+async function sendWithEnds(send: () => Promise<number>, make: (missing: VertexKey) => Promise<void>): Promise<number> {
+  for (let made = 0; ; made++) {
+    try {
+      return await send();
+    } catch (error) {
+      if (made === MOST_ANEW || !ShardloomError.is(error) || error.code !== "ERR_UNKNOWN_VERTEX") throw error;
+      await make(error.details["vertex"] as VertexKey);
+    }
+  }
 }
 
 /** Places of edges by shard; `-1 - place` is an edge the other way round, as undirected ones are looked for at both ends. */
@@ -253,7 +284,9 @@ export async function loadBatches(
       const { vertices, properties, edges } = partsOfBatch(batch);
       progress.vertices += vertices === undefined ? 0 : await addVertices(handle, vertices, options);
       if (properties !== undefined) await setVertexProperties(handle, vertices ?? [], properties, options);
-      progress.edges += edges === undefined ? 0 : await sendEdges(handle, edges, options, "add");
+      const added = edges === undefined ? undefined : await sendCounted(handle, edges, options, "add");
+      progress.vertices += added?.vertices ?? 0;
+      progress.edges += added?.edges ?? 0;
       options.onProgress?.({ ...progress });
     }
   } catch (error) {

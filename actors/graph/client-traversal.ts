@@ -10,6 +10,7 @@ import { GRAPH_SCAN } from "../../src/wire/message-types.ts";
 import { type CallOptions, checkedTimeout, checkSignal } from "../call-options.ts";
 import { askAgain, askShard, type GraphHandle } from "./client-calls.ts";
 import type { NeighbourClient } from "./client-neighbours.ts";
+import { getVertexProperties } from "./client-properties.ts";
 import type { ScanReply, ScanRequest } from "./graph-scan.ts";
 import type { Adjacency, TraversalOptions } from "./traversal/adjacency.ts";
 import { type KHopOptions, type KHopResult, kHop } from "./traversal/k-hop.ts";
@@ -17,6 +18,7 @@ import type { Motif } from "./traversal/motif-pattern.ts";
 import { findMotif, type MotifOptions, type MotifResult } from "./traversal/motif-search.ts";
 import { type ShortestPath, type ShortestPathOptions, shortestPath } from "./traversal/shortest-path.ts";
 import { countTriangles, type TriangleCount } from "./traversal/triangle-count.ts";
+import { checkConditions } from "./traversal/vertex-conditions.ts";
 import { checkKey, type VertexKey } from "./vertex-key.ts";
 
 /** Vertices of one page. */
@@ -92,6 +94,8 @@ export class GraphTraversals {
 
   async findMotif(motif: Motif, options: MotifOptions & TraversalLimits): Promise<MotifResult> {
     const limits = this.#limits(options);
+    for (const [name, conditions] of Object.entries(motif.where ?? {}))
+      checkConditions(name, conditions, this.#handle.options.vertexProperties);
     return findMotif(this.#adjacency(options), motif, this.vertices(limits()), options);
   }
 
@@ -101,6 +105,10 @@ export class GraphTraversals {
       neighbours: async (vertices, direction) => {
         this.#handle.assertOpen();
         return this.#neighbours.read(vertices, direction, limits());
+      },
+      properties: async (vertices, names) => {
+        this.#handle.assertOpen();
+        return getVertexProperties(this.#handle, vertices, names, limits());
       },
     };
   }

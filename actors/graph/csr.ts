@@ -201,6 +201,16 @@ export function* transposeInto(to: PeerEdges, from: PeerEdges, withoutLoops: boo
   shiftBack(to.offsets);
 }
 
+/** How many edges each row has, of all peers and all these. */
+export function degreesOf(ways: readonly Csr[], rows: number): Uint32Array {
+  const degrees = new Uint32Array(rows);
+  for (const { peers } of ways)
+    for (const { offsets } of peers)
+      for (let row = 0; row < rows; row++)
+        degrees[row] = (degrees[row] as number) + (offsets[row + 1] as number) - (offsets[row] as number);
+  return degrees;
+}
+
 /** Edges of vertices with themselves, in what a shard has towards itself. */
 export function countLoops(own: PeerEdges): number {
   let loops = 0;

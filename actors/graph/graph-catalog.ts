@@ -66,8 +66,8 @@ export class GraphCatalog {
     if (ownShards !== undefined && ownShards.length !== shards) {
       throw new ShardloomError(
         "ERR_UNAVAILABLE",
-        `Cannot open graph ${JSON.stringify(name)} as all shards must be of one node`,
-        { details: { shards, own: ownShards.length } },
+        `Cannot open graph ${JSON.stringify(name)} as all ${shards} shards must be of this node: current value is ${ownShards.length}`,
+        { details: { shards, own: ownShards.length }, retryable: false }, // nodes do not go
       );
     }
     const isKnown = options === undefined && this.#catalog.known(name) !== undefined;

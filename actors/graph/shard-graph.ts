@@ -194,6 +194,7 @@ export class ShardGraph {
       outlet: { shard: me, requester },
     });
     this.runs.set(id, run);
+    yield* run.prepare();
     const program = request.program ? this.#program(name) : undefined;
     return {
       state: plainRef(run.state.ref),
@@ -354,11 +355,10 @@ export class ShardGraph {
       for (const [peer, from] of theirs.entries())
         yield* transposeInto(csr.peers[peer] as PeerEdges, from, onceOnly(peer));
       for (const ref of refs) assertReadable(this.#verbs, ref);
-    } catch (error) {
-      this.root.release(block);
-      throw error;
+      this.#in = { stamp, block };
+    } finally {
+      if (this.#in?.block !== block) this.root.release(block); // also when nobody waits any more
     }
-    this.#in = { stamp, block };
   }
 
   #resolve(action: string, list: ReceivedList): ResolvedEdges {

@@ -14,9 +14,10 @@ import { STATUS, statusName, type Verbs } from "../../native-bridge/verbs.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Requester } from "../../src/routing/requester.ts";
 import type { RunView, ShardAlgorithm } from "./algorithm.ts";
-import { type Csr, openCsr } from "./csr.ts";
+import { type Csr, degreesOf, openCsr } from "./csr.ts";
 import { type ContributionsHead, refOf } from "./graph-messages.ts";
 import { type Block, type GraphRoot, RUN_WORD } from "./graph-root.ts";
+import { MergedRows } from "./merged-rows.ts";
 import { MirroredRows } from "./mirrored-rows.ts";
 import { type Outlet, push } from "./outgoing.ts";
 import { accept, pull, pullFirst, store } from "./propagate.ts";
@@ -121,6 +122,13 @@ export class ShardRun {
     else algorithm.check?.(this.#view);
   }
 
+  /** Lays out what will be pulled, where that is worth it. */
+  *prepare(): Generator<boolean> {
+    const { origins, rowsOf } = this.#view;
+    if (!this.#parts.request.pulls || !this.#isSummed || rowsOf.length === 1) return;
+    this.#merged = yield* MergedRows.of(this.#parts.root, origins, rowsOf);
+  }
+
   /** Whether all peers' workers are those that the run began with. */
   get hasPeers(): boolean {
     const { requester } = this.#parts.outlet;
@@ -212,6 +220,7 @@ export class ShardRun {
   release(): void {
     const { root } = this.#parts;
     if (this.#sums !== undefined) root.release(this.#sums);
+    if (this.#merged !== undefined) root.release(this.#merged.block);
     const word = root.run(this.id, false);
     if (word !== undefined && root.block(word + RUN_WORD.result) === this.state) return;
     root.release(this.state);
@@ -230,6 +239,7 @@ export class ShardRun {
     const sources = this.#sources(receive, superstep, states);
     view.sources = sources;
     view.incoming = receive === "push" && algorithm.kind === "combined" ? this.#inbox : this.#pulled;
+    if (receive === "pull" && this.#merged !== undefined) yield* this.#merged.take(sources);
     const slice = algorithm.slice ?? ROWS_A_SLICE;
     for (let from = 0; from < rows; from += slice) {
       const to = Math.min(rows, from + slice);
@@ -275,6 +285,14 @@ export class ShardRun {
   #pulledRows: Float64Array | undefined;
   /** The block in which they are summed up, where they are: in the arena, as the kernel needs them there. */
   #sums: Block | undefined;
+  /** Edges of all peers in one list; undefined: one list for each. */
+  #merged: MergedRows | undefined;
+
+  /** Whether pulled values are summed up as they are, which the kernel does. */
+  get #isSummed(): boolean {
+    const { kind, combine, way } = this.#parts.algorithm;
+    return kind === "combined" && combine === "sum" && way === "value";
+  }
 
   /** Where pulled values are combined. */
   get #pulled(): Float64Array {
@@ -284,9 +302,9 @@ export class ShardRun {
   }
 
   #makePulled(): Float64Array {
-    const { root, algorithm } = this.#parts;
+    const { root } = this.#parts;
     const { rows } = this.#view;
-    if (algorithm.combine !== "sum" || algorithm.way !== "value") return new Float64Array(rows);
+    if (!this.#isSummed) return new Float64Array(rows);
     this.#sums = root.allocate(Math.max(8, rows * 8));
     return new Float64Array(root.arena.buffer, this.#sums.address, rows);
   }
@@ -307,6 +325,10 @@ export class ShardRun {
     const { algorithm, kernels } = this.#parts;
     const { origins, incoming, fields } = this.#view;
     incoming.fill(identityOf(algorithm.combine), from, to);
+    if (this.#merged !== undefined) {
+      this.#merged.pullSum(kernels, incoming, from, to);
+      return;
+    }
     for (const { peers } of origins) {
       for (let peer = 0; peer < sources.length; peer++) {
         const edges = peers[peer] as Csr["peers"][number];
@@ -353,15 +375,6 @@ export class ShardRun {
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-
-function degreesOf(ways: readonly Csr[], rows: number): Uint32Array {
-  const degrees = new Uint32Array(rows);
-  for (const { peers } of ways)
-    for (const { offsets } of peers)
-      for (let row = 0; row < rows; row++)
-        degrees[row] = (degrees[row] as number) + (offsets[row + 1] as number) - (offsets[row] as number);
-  return degrees;
-}
 
 /** @throws {ShardloomError} `ERR_REGION_ACCESS`, retryable: the peer's worker was replaced. */
 export function assertReadable(verbs: Verbs, ref: RegionRef): void {

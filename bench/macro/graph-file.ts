@@ -3,7 +3,7 @@
  *
  * Of an undirected graph every edge is there both ways, as all sides take their graphs as directed ones.
  */
-import { openGraphFile } from "../../src/cli/formats/graph-file.ts";
+import { openGraphFile } from "../../src/files/graph-file.ts";
 import type { VertexKey } from "../../src/index.ts";
 import type { EdgeColumns } from "./graph-data.ts";
 

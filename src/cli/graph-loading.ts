@@ -6,8 +6,8 @@
 import type { Graph } from "../../actors/graph/client-graph.ts";
 import type { VertexKey } from "../../actors/graph/vertex-key.ts";
 import { Cluster } from "../cluster.ts";
+import { type GraphFile, type GraphFileProgress, loadGraphFile, openGraphFile } from "../files/graph-file.ts";
 import { type CommandContext, type OptionSpecs, UsageError } from "./command.ts";
-import { type GraphFile, openGraphFile } from "./formats/graph-file.ts";
 import { createProgress } from "./progress.ts";
 import { formatCount, formatSeconds } from "./units.ts";
 
@@ -21,7 +21,7 @@ const COMPRESSED = 4;
 export const LOADING_OPTIONS: OptionSpecs = {
   graph: {
     type: "string",
-    summary: "Edges (LDBC .e or .properties, `source target [weight]`, CSV; plain or gzip)",
+    summary: "Required: edges (LDBC .e or .properties, `source target [weight]`, CSV; plain or gzip)",
     placeholder: "FILE",
   },
   vertices: { type: "string", summary: "Vertices (default: beside FILE.e the FILE.v)", placeholder: "FILE" },
@@ -61,7 +61,7 @@ export async function loadGraph(context: CommandContext, weighted: boolean): Pro
   try {
     const directed = !context.flag("undirected") && file.directed !== false;
     const graph = await cluster.graph("loaded", { directed, weighted });
-    const { vertices, edges, elapsedMs: loadedMs } = await store(graph, file, weighted, context);
+    const { vertices, edges, elapsedMs: loadedMs } = await store(graph, file, context);
     context.output.line(
       `${directed ? "Directed" : "Undirected"} graph, ${formatCount(vertices)} vertices, ${formatCount(edges)} edges, loaded in ${formatSeconds(loadedMs / 1000)}.`,
     );
@@ -89,31 +89,18 @@ function memoryFor(file: GraphFile, context: CommandContext): number {
 async function store(
   target: Graph,
   file: GraphFile,
-  weighted: boolean,
   { output, signal }: CommandContext,
 ): Promise<{ vertices: number; edges: number; elapsedMs: number }> {
   const progress = createProgress({ label: "loading", total: file.byteLength(), unit: "bytes", output });
   const started = performance.now();
-  const onProgress = (): void => progress.update(file.bytesRead());
+  const onProgress = ({ bytesRead }: GraphFileProgress): void => progress.update(bytesRead);
   try {
-    // Where no vertices are given, every end of an edge is one.
-    const createMissing = file.vertexPath === undefined;
-    const { vertices } = await target.load(file.vertices(), { signal, onProgress });
-    const { edges } = await target.load(edgesOf(file, weighted), { signal, onProgress, createMissing });
+    const { vertices, edges } = await loadGraphFile(target, file, { signal, onProgress });
     progress.finish();
-    const shards = createMissing ? await target.status({ signal }) : [];
-    const made = shards.reduce((sum, shard) => sum + shard.vertices, 0);
-    return { vertices: vertices + made, edges, elapsedMs: performance.now() - started };
+    return { vertices, edges, elapsedMs: performance.now() - started };
   } catch (error) {
     progress.fail();
     throw error;
-  }
-}
-
-async function* edgesOf(file: GraphFile, weighted: boolean) {
-  for await (const { sources, targets, weights } of file.edges()) {
-    if (weighted && weights === undefined) throw new UsageError(`Weights are needed, and ${file.edgePath} has none`);
-    yield { sources, targets, ...(weighted ? { weights } : {}) };
   }
 }
 

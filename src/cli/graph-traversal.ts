@@ -19,7 +19,11 @@ const EDGE = /^([^\s<>-]+)(>|-)([^\s<>-]+)$/;
 
 /** Options of traversals; `--source` is also that of searches. */
 export const TRAVERSAL_OPTIONS: OptionSpecs = {
-  source: { type: "string", summary: "bfs, sssp, khop, path: the vertex to begin at", placeholder: "VERTEX" },
+  source: {
+    type: "string",
+    summary: "bfs, sssp, khop, path: the vertex to begin at; pagerank: where walks begin (default: anywhere)",
+    placeholder: "VERTEX",
+  },
   target: { type: "string", summary: "path: the vertex to end at", placeholder: "VERTEX" },
   hops: { type: "integer", summary: `khop: edges from the source at most (default ${DEFAULT_HOPS})`, min: 0 },
   direction: {

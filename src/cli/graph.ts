@@ -29,7 +29,7 @@ const UNREACHED = { bfs: "9223372036854775807", sssp: "infinity" } as const;
 export const graph: Command = {
   name: "graph",
   summary: "Run an algorithm over a graph in files: graph run pagerank --graph FILE",
-  usage: "[options] run ALGORITHM | khop | path | triangles | motif PATTERN",
+  usage: `[options] run ${ALGORITHMS.join("|")} | khop | path | triangles | motif a>b,b-c`,
   operands: { min: 1, max: 2 },
   options: {
     ...LOADING_OPTIONS,
@@ -87,6 +87,7 @@ function algorithmOf({ operands: [, name] }: CommandContext): Algorithm {
 async function compute(target: Graph, algorithm: Algorithm, context: CommandContext): Promise<GraphResult> {
   const { output, signal } = context;
   const [damping, iterations, tolerance] = ["damping", "iterations", "tolerance"].map((name) => context.number(name));
+  const source = context.text("source");
   const progress = createProgress({ label: algorithm, total: undefined, unit: "supersteps", output });
   const options: RunOptions = {
     signal,
@@ -104,6 +105,7 @@ async function compute(target: Graph, algorithm: Algorithm, context: CommandCont
           ...bounded,
           ...(damping === undefined ? {} : { damping }),
           ...(tolerance === undefined ? {} : { tolerance }),
+          ...(source === undefined ? {} : { sources: [keyOf(source)] }),
         })
       : algorithm === "cdlp"
         ? target.cdlp(bounded)

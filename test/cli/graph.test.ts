@@ -138,6 +138,12 @@ describe("shardloom graph with traversals", () => {
     expect(code, stderr).toBe(0);
     expect(stdout).toContain("4 → 1 (1)");
     expect(stderr).toMatch(/loading/);
+    // Walks that begin at 5 stay there, as its one edge leads back.
+    const ranks = await here("run", "pagerank", "--source", "5", "--graph", edges);
+    expect(ranks.stdout, ranks.stderr).toMatch(/^5 +1\.000$/m);
+    const help = await here("--help");
+    for (const name of ["pagerank", "wcc", "bfs", "sssp", "cdlp", "lcc", "khop", "path", "triangles", "motif"])
+      expect(help.stdout).toMatch(new RegExp(`^Usage: .*\\b${name}\\b`, "m"));
     const cases: readonly [readonly string[], number, RegExp][] = [
       [["khop"], 2, /--source/],
       [["path", "--source", "1"], 2, /--target/],

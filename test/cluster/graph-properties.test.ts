@@ -1,6 +1,6 @@
 /** Properties of vertices on real threads: set, read, taken away, seen by programs, kept when workers are lost, refused when they are wrong. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { Cluster } from "../../src/index.ts";
+import type { Cluster, Motif } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { ACTORS_URL, startTestCluster } from "../support/cluster.ts";
 import { loseWorkers } from "../support/graphs.ts";
@@ -96,4 +96,44 @@ it("leave no memory behind", async () => {
   expect(used() - before).toBeGreaterThan(3_000 * 30);
   await cluster.dropGraph("room");
   expect(used()).toBe(before);
+});
+
+it("say which vertices may stand for those of a motif", async () => {
+  const graph = await cluster.graph("typed", { vertexProperties: KINDS });
+  // Two shops, each with an order of three customers; what a customer is worth is his number.
+  const customers = [1, 2, 3, 4, 5, 6];
+  await graph.load([
+    { vertices: ["s1", "s2"], properties: { kind: ["shop", "shop"] } },
+    { vertices: customers, properties: { kind: customers.map(() => "customer"), value: customers } },
+    { vertices: ["nobody"] },
+    { sources: [...customers, "nobody"], targets: ["s1", "s1", "s1", "s2", "s2", "s2", "s2"] },
+  ]);
+  const motif = {
+    edges: [
+      { from: "a", to: "shop" },
+      { from: "b", to: "shop" },
+    ],
+  };
+  const found = async (where: NonNullable<Motif["where"]>): Promise<string[]> => {
+    const { matches } = await graph.findMotif({ ...motif, where });
+    return matches.map(({ a, b, shop }) => `${a} ${b} ${shop}`).sort();
+  };
+  expect(await found({})).toHaveLength(3 + 6);
+  expect(await found({ a: { kind: "customer" }, b: { kind: "customer" } })).toHaveLength(6);
+  expect(await found({ a: { value: { atLeast: 5 } }, b: { value: { atMost: 4 } } })).toEqual(["5 4 s2", "6 4 s2"]);
+  expect(await found({ shop: { kind: ["customer", "x"] } })).toEqual([]);
+  const wrong: readonly [Record<string, unknown>, RegExp][] = [
+    [{ size: 1 }, /a property of a must be one of value, kind, name: current value is "size"/],
+    [{ value: "1" }, /value of a must be a number/],
+    [{ value: { above: 1 } }, /value of a must be a number, some of them, or \{ atLeast, atMost \}/],
+    [{ kind: { atLeast: 1 } }, /kind of a must be text, some of them/],
+    [{ kind: [] }, /kind of a must be text/],
+  ];
+  for (const [conditions, message] of wrong) {
+    const asked = found({ a: conditions as never });
+    await expect(asked).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      message: expect.stringMatching(message),
+    });
+  }
 });

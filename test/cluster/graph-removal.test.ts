@@ -1,4 +1,5 @@
 /** Vertices that are removed, on real threads: what is left is the graph that never had them, whatever runs over it. */
+import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { hashOfKey, ownerOfHash } from "../../actors/graph/vertex-key.ts";
 import { createRmat } from "../../bench/macro/graph-data.ts";
@@ -18,7 +19,7 @@ import {
   type WeightedEdge,
 } from "../../src/sim/workloads/graph-reference.ts";
 import { saboteur } from "../support/actors.ts";
-import { keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
 import { loseWorkers } from "../support/graphs.ts";
 
 type Graph = Awaited<ReturnType<Cluster["graph"]>>;
@@ -233,4 +234,49 @@ describe("removed vertices", () => {
     expect(ranks.vertices).toBe(left.length);
     expect([...(await ranks.toMap()).values()].reduce((a, b) => a + b, 0)).toBeCloseTo(1, 9);
   }, 180_000);
+
+  it.each([false, true])(
+    "leave none behind that another thread adds meanwhile; ends are made: %s",
+    async (creates) => {
+      const keys = Array.from({ length: 24 }, (_, key) => key);
+      const graph = await ring(`threads-${creates}`, keys);
+      const { transferList, ...port } = await cluster.port();
+      const worker = new Worker(new URL("./graph-edges.worker.js", import.meta.url), {
+        workerData: { port, graph: graph.name, keys: keys.length, creates },
+        transferList: [...transferList],
+      });
+      let counts = { added: 0, refused: 0 };
+      let ended = false;
+      let failure: unknown;
+      worker.on("message", (message: typeof counts | "ended") => {
+        if (message === "ended") ended = true;
+        else counts = message;
+      });
+      worker.on("error", (error) => {
+        failure = error;
+      });
+      const enough = (): boolean => counts.added > 200 && (creates || counts.refused > 20);
+      for (let round = 0; failure === undefined && (round < 100 || !enough()) && round < 20_000; round++) {
+        const key = keys[(round * 11) % keys.length] as number;
+        await graph.removeVertices([key]);
+        await graph.addVertices([key], { createMissing: true });
+      }
+      worker.postMessage("stop");
+      await eventually("the other thread has stopped", () => ended || failure !== undefined, 60_000);
+      await worker.terminate();
+      expect(failure).toBeUndefined();
+      expect(enough()).toBe(true);
+      const known = new Set<VertexKey>();
+      for await (const key of graph.vertices()) known.add(key);
+      expect(known.size).toBe(keys.length);
+      const ends = async (direction: "out" | "in"): Promise<VertexKey[]> =>
+        (await graph.neighbours(keys, direction)).flatMap((list) => list?.keys ?? []);
+      const out = await ends("out");
+      expect(out.every((key) => known.has(key))).toBe(true);
+      expect((await ends("in")).length).toBe(out.length);
+      expect((await graph.status()).reduce((sum, { edges }) => sum + edges, 0)).toBe(out.length);
+      expect([...(await take(graph.pageRank())).values()].reduce((a, b) => a + b, 0)).toBeCloseTo(1, 9);
+    },
+    120_000,
+  );
 });

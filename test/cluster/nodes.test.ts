@@ -217,6 +217,18 @@ function barrierAwayFrom(cluster: Cluster, shard: number): string {
   }
 }
 
+describe("graphs of several nodes", () => {
+  it("are refused by a typed error that no retry changes", async () => {
+    const of = await threeNodes({});
+    await expect(of.node(1).graph("roads")).rejects.toMatchObject({
+      code: "ERR_UNAVAILABLE",
+      retryable: false,
+      message: expect.stringMatching(/Cannot open graph "roads" as all \d shards must be of this node/),
+    });
+    expect(await of.node(1).dropGraph("roads")).toBe(false);
+  });
+});
+
 describe("vectors of several nodes", () => {
   const DIMENSIONS = 8;
   const COUNT = 200;

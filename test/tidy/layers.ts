@@ -39,6 +39,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/cluster-documents.ts": 10,
   "src/cluster-stats.ts": 10,
   "src/cluster-types.ts": 10,
+  "src/files/": 10,
   "src/hybrid-search.ts": 10,
   "src/client-thread.ts": 10,
   "src/sim/": 11,

@@ -7,6 +7,7 @@
  */
 import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import type { VertexKey } from "../vertex-key.ts";
+import type { PropertyValue } from "../vertex-properties.ts";
 
 /** Which edges are followed. Of an undirected graph all three are the same. */
 export type Direction = "out" | "in" | "both";
@@ -25,7 +26,14 @@ export interface Adjacency {
     vertices: readonly VertexKey[],
     direction: Direction,
   ): readonly (Neighbours | undefined)[] | Promise<readonly (Neighbours | undefined)[]>;
+  /** Properties of each vertex by name; undefined for one that is not in the graph. Of a graph without any: not there. */
+  properties?(
+    vertices: readonly VertexKey[],
+    names: readonly string[],
+  ): readonly (PropertyValues | undefined)[] | Promise<readonly (PropertyValues | undefined)[]>;
 }
+
+type PropertyValues = Readonly<Record<string, PropertyValue>>;
 
 /** Bounds that all traversals share. */
 export interface TraversalOptions {
@@ -86,11 +94,7 @@ export class NeighbourReader {
     vertices: readonly VertexKey[],
     direction: Direction,
   ): Promise<readonly (Neighbours | undefined)[] | undefined> {
-    if (this.#signal?.aborted === true) {
-      throw new ShardloomError("ERR_ABORTED", "Cannot finish traversal as its signal was aborted", {
-        cause: this.#signal.reason,
-      });
-    }
+    this.#assertWanted();
     if (this.#edges >= this.#maxEdges) {
       this.truncated = { by: "edges", limit: this.#maxEdges };
       return undefined;
@@ -102,6 +106,22 @@ export class NeighbourReader {
     }
     for (const list of lists) this.#edges += list?.keys.length ?? 0;
     return lists;
+  }
+
+  /** Properties of at most `batchSize` vertices. @throws {ShardloomError} `ERR_ABORTED`, and what the adjacency throws */
+  async properties(
+    vertices: readonly VertexKey[],
+    names: readonly string[],
+  ): Promise<readonly (PropertyValues | undefined)[]> {
+    this.#assertWanted();
+    return (await this.#adjacency.properties?.(vertices, names)) ?? [];
+  }
+
+  #assertWanted(): void {
+    if (this.#signal?.aborted !== true) return;
+    throw new ShardloomError("ERR_ABORTED", "Cannot finish traversal as its signal was aborted", {
+      cause: this.#signal.reason,
+    });
   }
 
   /** @throws {ShardloomError} `ERR_UNKNOWN_VERTEX` with the first of the vertices that is not in the graph */

@@ -2,11 +2,13 @@
  * A small pattern of named vertices and edges, checked, and the order in which a search binds its vertices.
  *
  * Invariant: every vertex but the first of the order has an edge to an earlier one, so that its candidates are neighbours of what is
- * bound. The symmetries are all ways to rename the vertices that leave the edges and the anchors as they are, the identity among them.
+ * bound. The symmetries are all ways to rename the vertices that leave the edges, the anchors and the conditions as they are, the identity
+ * among them.
  */
 import { invalidArgument } from "../../../src/errors.ts";
 import type { VertexKey } from "../vertex-key.ts";
 import type { Direction } from "./adjacency.ts";
+import { textOfConditions, type VertexConditions } from "./vertex-conditions.ts";
 
 /** Most vertices of a pattern: there are 40320 ways to rename eight. */
 export const MAX_MOTIF_VERTICES = 8;
@@ -24,6 +26,8 @@ export interface Motif {
   readonly edges: readonly MotifEdge[];
   /** Vertices of the pattern that can only be these vertices of the graph. */
   readonly anchors?: Readonly<Record<string, VertexKey>> | undefined;
+  /** What the vertices of the graph must carry that stand for vertices of the pattern. */
+  readonly where?: Readonly<Record<string, VertexConditions>> | undefined;
 }
 
 /** An edge to a vertex that is bound before: candidates are its neighbours in that direction. */
@@ -38,12 +42,13 @@ export interface MotifPlan {
   /** `links[i]`: edges of vertex `i` to earlier ones; of the first, none. */
   readonly links: readonly (readonly MotifLink[])[];
   readonly anchors: readonly (VertexKey | undefined)[];
+  readonly conditions: readonly (VertexConditions | undefined)[];
   /** `symmetry[i]` is the vertex that stands for vertex `i`. */
   readonly symmetries: readonly (readonly number[])[];
 }
 
-/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a pattern without edges, with a loop, in two parts, too large, or with an unknown anchor */
-export function planMotif({ edges, anchors = {} }: Motif): MotifPlan {
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a pattern without edges, with a loop, in two parts, too large, or with an anchor or conditions of no vertex of it */
+export function planMotif({ edges, anchors = {}, where = {} }: Motif): MotifPlan {
   const names = [...new Set(edges.flatMap(({ from, to }) => [from, to]))];
   if (names.length === 0 || names.length > MAX_MOTIF_VERTICES) {
     throw bad("number of vertices", `in 2..${MAX_MOTIF_VERTICES}`, names.length);
@@ -51,6 +56,8 @@ export function planMotif({ edges, anchors = {} }: Motif): MotifPlan {
   for (const { from, to } of edges) if (from === to) throw bad("an edge", "between two vertices", from);
   for (const name of Object.keys(anchors))
     if (!names.includes(name)) throw bad("an anchor", "a vertex of the pattern", name);
+  for (const name of Object.keys(where))
+    if (!names.includes(name)) throw bad("a vertex with conditions", "one of the pattern", name);
   const ordered = orderOf(names, edges, anchors);
   const index = (name: string): number => ordered.indexOf(name);
   const links = ordered.map((name, own): MotifLink[] =>
@@ -61,7 +68,9 @@ export function planMotif({ edges, anchors = {} }: Motif): MotifPlan {
     }),
   );
   const keys = ordered.map((name) => anchors[name]);
-  return { names: ordered, links, anchors: keys, symmetries: symmetriesOf(ordered, edges, keys) };
+  const conditions = ordered.map((name) => where[name]);
+  const marks = ordered.map((name, own) => `${typeof keys[own]} ${keys[own]} ${textOfConditions(where[name])}`);
+  return { names: ordered, links, anchors: keys, conditions, symmetries: symmetriesOf(ordered, edges, marks) };
 }
 
 /** Anchored vertices first, then those with most edges to what is there: their candidates are fewest. */
@@ -82,11 +91,8 @@ function orderOf(names: readonly string[], edges: readonly MotifEdge[], anchors:
   return ordered;
 }
 
-function symmetriesOf(
-  names: readonly string[],
-  edges: readonly MotifEdge[],
-  anchors: readonly (VertexKey | undefined)[],
-): number[][] {
+/** @param marks What makes vertices different that have the same edges. */
+function symmetriesOf(names: readonly string[], edges: readonly MotifEdge[], marks: readonly string[]): number[][] {
   const found: number[][] = [];
   const signature = (rename: readonly number[]): string => {
     const name = (old: string): number => rename[names.indexOf(old)] as number;
@@ -103,7 +109,7 @@ function symmetriesOf(
       return;
     }
     for (const next of names.keys()) {
-      if (!rename.includes(next) && anchors[next] === anchors[rename.length]) extend([...rename, next]);
+      if (!rename.includes(next) && marks[next] === marks[rename.length]) extend([...rename, next]);
     }
   };
   extend([]);

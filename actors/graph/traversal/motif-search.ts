@@ -18,6 +18,7 @@ import {
 } from "./adjacency.ts";
 import { isBefore } from "./key-order.ts";
 import { type Motif, type MotifPlan, planMotif } from "./motif-pattern.ts";
+import { meets } from "./vertex-conditions.ts";
 
 export interface MotifOptions extends TraversalOptions {
   /** Most matches. @default 10_000 */
@@ -107,7 +108,8 @@ class MotifSearch {
 
   /** Searches from these vertices. @returns Whether no bound has ended the search. */
   async from(keys: readonly VertexKey[]): Promise<boolean> {
-    for (const key of keys) if (!this.#bind([], key)) return false;
+    const suits = await this.#fitting(keys, 0);
+    for (const key of keys) if (suits(key) && !this.#bind([], key)) return false;
     for (;;) {
       const length = this.#open.findLastIndex((bindings) => bindings.length > 0);
       if (length < 0) return true;
@@ -128,15 +130,32 @@ class MotifSearch {
       if (read === undefined) return false;
       lists.push(read);
     }
-    for (const binding of bindings) {
+    const candidates = bindings.map((binding) => {
       const around = links.map(({ bound }, link) => lists[link]?.get(binding[bound] as VertexKey) ?? []);
       around.sort((a, b) => a.length - b.length);
       const others = around.slice(1).map((keys) => new Set(keys));
-      for (const key of new Set(around[0])) {
-        if (others.every((keys) => keys.has(key)) && !this.#bind(binding, key)) return false;
-      }
-    }
+      return [...new Set(around[0])].filter((key) => others.every((keys) => keys.has(key)));
+    });
+    const suits = await this.#fitting(candidates, length);
+    for (const [at, binding] of bindings.entries())
+      for (const key of candidates[at] ?? []) if (suits(key) && !this.#bind(binding, key)) return false;
     return true;
+  }
+
+  /** Which of these carry what the vertex of the pattern asks for. */
+  async #fitting(
+    keys: readonly (VertexKey | readonly VertexKey[])[],
+    next: number,
+  ): Promise<(key: VertexKey) => boolean> {
+    const conditions = this.#plan.conditions[next];
+    if (conditions === undefined) return () => true;
+    const fit = new Set<VertexKey>();
+    const names = Object.keys(conditions);
+    for (const batch of batches([...new Set<VertexKey>(keys.flat())], this.#reader.batchSize)) {
+      const values = await this.#reader.properties(batch, names);
+      for (const [at, key] of batch.entries()) if (meets(conditions, values[at])) fit.add(key);
+    }
+    return (key) => fit.has(key);
   }
 
   async #lists(

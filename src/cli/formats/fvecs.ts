@@ -7,7 +7,7 @@
  * Divergence: ivecs values must be exact as f32 (|value| ≤ 2^24).
  */
 import type { ShardloomError } from "../../errors.ts";
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../../files/byte-source.ts";
 import {
   checkDimensions,
   checkFinite,

@@ -5,7 +5,7 @@
  * rank of 1 is a list of labels.
  * Source: LeCun, Cortes, Burges, "The MNIST database", file format section.
  */
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../../files/byte-source.ts";
 import {
   checkDimensions,
   checkSize,

@@ -4,7 +4,7 @@
  * Invariant: every vector has the length of the first. A last line without its line feed that does not parse is
  * `ERR_TRUNCATED`; any other line that does not parse is `ERR_CORRUPT`. A line is at most 8 MiB.
  */
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../../files/byte-source.ts";
 import { dimensionMismatch } from "./fvecs.ts";
 import {
   checkDimensions,

@@ -6,7 +6,7 @@
  * Source: NumPy Enhancement Proposal 1, and `numpy.lib.format`.
  * Divergence: the dictionary is matched key by key rather than evaluated; its three values have one written form each.
  */
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../../files/byte-source.ts";
 import {
   checkDimensions,
   checkFinite,

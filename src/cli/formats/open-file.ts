@@ -5,7 +5,7 @@
  * alike), and a caller's `format` over both. The header is checked when the file is opened.
  */
 import { invalidArgument } from "../../errors.ts";
-import { ByteSource } from "./byte-source.ts";
+import { ByteSource } from "../../files/byte-source.ts";
 import { bvecs, fvecs, ivecs } from "./fvecs.ts";
 import { idx } from "./idx.ts";
 import { jsonLines } from "./json-lines.ts";

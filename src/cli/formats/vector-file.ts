@@ -5,7 +5,7 @@
  * the consumer asks for it; every failure is a ShardloomError that names the file and, below the header, the row.
  */
 import { describeValue, type ErrorCode, ShardloomError } from "../../errors.ts";
-import type { ByteSource } from "./byte-source.ts";
+import type { ByteSource } from "../../files/byte-source.ts";
 
 /** One vector. Without an id in the file, the id is the row number, from 0. */
 export interface VectorRow {

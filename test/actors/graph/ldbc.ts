@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { VertexKey } from "../../../actors/graph/vertex-key.ts";
-import { openGraphFile } from "../../../src/cli/formats/graph-file.ts";
+import { openGraphFile } from "../../../src/files/graph-file.ts";
 import {
   byKey,
   type ReferenceGraph,

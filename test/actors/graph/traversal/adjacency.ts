@@ -13,7 +13,12 @@ export interface CountedAdjacency extends Adjacency {
   readonly asked: number[];
 }
 
-export function adjacencyOf(graph: ReferenceGraph, isLater = false): CountedAdjacency {
+/** @param propertiesOf Of a vertex; asked for those of none, it has none. */
+export function adjacencyOf(
+  graph: ReferenceGraph,
+  isLater = false,
+  propertiesOf: (key: VertexKey) => Readonly<Record<string, string | number>> = () => ({}),
+): CountedAdjacency {
   const asked: number[] = [];
   const listOf = (key: VertexKey, direction: Direction): Neighbours | undefined => {
     const index = graph.indexes.get(key);
@@ -33,6 +38,7 @@ export function adjacencyOf(graph: ReferenceGraph, isLater = false): CountedAdja
       const lists = vertices.map((key) => listOf(key, direction));
       return isLater ? Promise.resolve(lists) : lists;
     },
+    properties: (vertices) => vertices.map((key) => (graph.indexes.has(key) ? propertiesOf(key) : undefined)),
   };
 }
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { type Motif, type MotifEdge, planMotif } from "../../../../actors/graph/traversal/motif-pattern.ts";
 import { findMotif, type MotifMatch, type MotifOptions } from "../../../../actors/graph/traversal/motif-search.ts";
 import { countTriangles } from "../../../../actors/graph/traversal/triangle-count.ts";
+import { meets, type VertexConditions } from "../../../../actors/graph/traversal/vertex-conditions.ts";
 import type { VertexKey } from "../../../../actors/graph/vertex-key.ts";
 import { type ReferenceGraph, referenceGraph } from "../../../../src/sim/workloads/graph-reference.ts";
 import { same } from "../same.ts";
@@ -109,12 +110,63 @@ describe("motif search", () => {
     );
   });
 
+  test("finds one of each class of the bindings that carry what is asked for", async () => {
+    // Of every vertex: what it is, and of most how much.
+    const propertiesOf = (key: VertexKey): Record<string, string | number> => {
+      const number = Number(String(key).replace("v", ""));
+      return { kind: typeof key, ...(number % 4 === 3 ? {} : { size: number }) };
+    };
+    const conditions: readonly (VertexConditions | undefined)[] = [
+      undefined,
+      {},
+      { kind: "number" },
+      { size: { atLeast: 2, atMost: 8 } },
+      { size: [1, 2, 8, 9], kind: ["number", "string"] },
+    ];
+    const drawn = fc.constantFrom(...conditions);
+    await fc.assert(
+      fc.asyncProperty(
+        smallGraph,
+        fc.constantFrom(...patterns),
+        fc.record({ a: drawn, b: drawn, c: drawn }),
+        fc.integer({ min: 1, max: 12 }),
+        async (graph, text, drawnFor, batchSize) => {
+          const names = new Set(text.replaceAll(/[->]/g, " ").split(" "));
+          const chosen = Object.entries(drawnFor).filter(([name, what]) => names.has(name) && what !== undefined);
+          const where = Object.fromEntries(chosen) as Record<string, VertexConditions>;
+          const pattern: Motif = { ...motif(text), where };
+          const adjacency = adjacencyOf(graph, batchSize % 2 === 0, propertiesOf);
+          const result = await findMotif(adjacency, pattern, graph.keys, { batchSize });
+          const plan = planMotif(pattern);
+          const fits = (name: string, key: VertexKey): boolean => meets(where[name] ?? {}, propertiesOf(key));
+          const bindings = allBindings(graph, pattern, fits);
+          const classes = result.matches.map((match) => classOf(plan, match)).sort();
+          same(classes, [...new Set(bindings.map((binding) => classOf(plan, binding)))].sort());
+          for (const match of result.matches)
+            for (const [name, key] of Object.entries(match)) same(fits(name, key), true);
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  test("holds values against conditions", () => {
+    const held = (condition: VertexConditions[string], value?: string | number): boolean =>
+      meets({ p: condition }, value === undefined ? {} : { p: value });
+    expect([held(1, 1), held(1, 2), held("1", 1), held(1)]).toEqual([true, false, false, false]);
+    expect([held(["x", "y"], "y"), held(["x"], "z"), held([0], 0)]).toEqual([true, false, true]);
+    expect([held({ atLeast: 2 }, 2), held({ atLeast: 2 }, 1.9), held({ atMost: 2 }, 2)]).toEqual([true, false, true]);
+    expect([held({ atMost: 2 }), held({ atMost: 2 }, "1"), meets({ p: 1 }, undefined)]).toEqual([false, false, false]);
+  });
+
   test("knows the symmetries of a pattern", () => {
     const count = (text: string, anchors?: Record<string, VertexKey>): number =>
       planMotif(motif(text, anchors)).symmetries.length;
     expect(patterns.map((text) => count(text))).toEqual([1, 2, 1, 2, 3, 6, 2, 4, 4, 2, 6]);
     expect(count("a-b b-c c-a", { a: 1 })).toBe(2);
     expect(count("a-b a-c a-d a-e a-f a-g a-h")).toBe(5040);
+    const where = { a: { kind: "x", size: { atLeast: 1 } }, b: { size: { atLeast: 1 }, kind: "x" }, c: { kind: "x" } };
+    expect(planMotif({ ...motif("a-b b-c c-a"), where }).symmetries).toHaveLength(2);
   });
 
   test("finds each triangle once", async () => {
@@ -182,6 +234,11 @@ describe("motif search", () => {
     ["a loop", motif("a-b b-b"), /an edge must be between two vertices: current value is "b"/],
     ["two parts", motif("a-b c-d"), /the pattern must be connected/],
     ["an anchor for nobody", motif("a-b", { z: 1 }), /an anchor must be a vertex of the pattern: current value is "z"/],
+    [
+      "conditions on nobody",
+      { ...motif("a-b"), where: { z: {} } },
+      /a vertex with conditions must be one of the pattern/,
+    ],
     [
       "an anchor that is not there",
       motif("a-b", { a: 77 }),

@@ -2,10 +2,10 @@
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import type { VertexKey } from "../../../actors/graph/vertex-key.ts";
-import { type OpenGraphOptions, openGraphFile } from "../../../src/cli/formats/graph-file.ts";
-import { ShardloomError } from "../../../src/errors.ts";
-import { temporaryFiles } from "./vector-files.ts";
+import type { VertexKey } from "../../actors/graph/vertex-key.ts";
+import { ShardloomError } from "../../src/errors.ts";
+import { type OpenGraphOptions, openGraphFile } from "../../src/files/graph-file.ts";
+import { temporaryFiles } from "../cli/formats/vector-files.ts";
 
 const write = temporaryFiles();
 

@@ -8,7 +8,7 @@ import { createReadStream, type ReadStream } from "node:fs";
 import { open } from "node:fs/promises";
 import { pipeline, type Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
-import { invalidArgument, ShardloomError } from "../../errors.ts";
+import { invalidArgument, ShardloomError } from "../errors.ts";
 
 const BLOCK_BYTES = 128 * 1024;
 

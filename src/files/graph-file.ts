@@ -1,6 +1,6 @@
 /**
  * Opens a graph in files, plain or gzip: LDBC's `NAME.v` and `NAME.e` (by either name, by `NAME`, or by `NAME.properties`), an edge list
- * `source target [weight]`, or CSV.
+ * `source target [weight]`, or CSV; and loads it.
  *
  * Invariant: the file's name decides the format, and a caller's `format` over it. No descriptor stays open: every call of `vertices` or
  * `edges` reads its file from the start. Where vertices are given, `edges` knows them only after `vertices` was read to its end.
@@ -8,13 +8,16 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { type EdgeTextOptions, readEdgeText } from "../../../actors/graph/formats/edge-text.ts";
-import type { EdgeBatch, VertexBatch } from "../../../actors/graph/formats/graph-batch.ts";
-import { KeySet } from "../../../actors/graph/formats/key-set.ts";
-import type { KeyKind } from "../../../actors/graph/formats/text-fields.ts";
-import type { TableFormat } from "../../../actors/graph/formats/text-table.ts";
-import { readVertexText } from "../../../actors/graph/formats/vertex-text.ts";
-import { invalidArgument, ShardloomError } from "../../errors.ts";
+import type { CallOptions } from "../../actors/call-options.ts";
+import type { Graph } from "../../actors/graph/client-graph.ts";
+import type { GraphBatch, GraphLoadOptions, GraphLoadProgress } from "../../actors/graph/client-load.ts";
+import { type EdgeTextOptions, readEdgeText } from "../../actors/graph/formats/edge-text.ts";
+import type { EdgeBatch, VertexBatch } from "../../actors/graph/formats/graph-batch.ts";
+import { KeySet } from "../../actors/graph/formats/key-set.ts";
+import type { KeyKind } from "../../actors/graph/formats/text-fields.ts";
+import type { TableFormat } from "../../actors/graph/formats/text-table.ts";
+import { readVertexText } from "../../actors/graph/formats/vertex-text.ts";
+import { invalidArgument, ShardloomError } from "../errors.ts";
 import { ByteSource } from "./byte-source.ts";
 
 export interface OpenGraphOptions {
@@ -102,6 +105,98 @@ async function reopen(path: string, read: Map<string, ByteSource>): Promise<Byte
 
 async function* blocksOf(source: ByteSource): AsyncGenerator<Uint8Array, void, undefined> {
   while (await source.fill(1)) yield source.take(source.available);
+}
+
+/** How far the load of a file is. */
+export interface GraphFileProgress extends GraphLoadProgress {
+  /** Of the files as they are, compressed or not. */
+  readonly bytesRead: number;
+  readonly byteLength: number;
+}
+
+/** Options of {@link loadGraphFile}. */
+export interface LoadGraphFileOptions extends CallOptions {
+  /** Called after each batch that was acknowledged. */
+  readonly onProgress?: (progress: GraphFileProgress) => void;
+}
+
+/**
+ * Loads a graph of files into one of a cluster: vertices first; where the files name none, every end of an edge is one. Weights are left out
+ * where the graph has none.
+ *
+ * @example
+ * const file = await openGraphFile("wiki.properties");
+ * const graph = await cluster.graph("wiki", { directed: file.directed ?? true });
+ * await loadGraphFile(graph, file, { onProgress: ({ bytesRead, byteLength }) => show(bytesRead / byteLength) });
+ *
+ * @throws {ShardloomError} what reading throws, with `details.file` and `details.line`, and what `Graph.load` does, with `details.file`,
+ *   `details.firstLine` and `details.lastLine` of the batch; `ERR_INVALID_ARGUMENT` for a file without weights where the graph has them.
+ */
+export async function loadGraphFile(
+  graph: Graph,
+  file: GraphFile,
+  { onProgress, ...options }: LoadGraphFileOptions = {},
+): Promise<GraphLoadProgress> {
+  const { edgePath, vertexPath } = file;
+  let done = { vertices: 0, edges: 0 };
+  let place: Place | undefined;
+  const load = async (batches: AsyncIterable<VertexBatch | EdgeBatch>, path: string, more: GraphLoadOptions) => {
+    const before = done;
+    const sum = ({ vertices, edges }: GraphLoadProgress): GraphLoadProgress => ({
+      vertices: before.vertices + vertices,
+      edges: before.edges + edges,
+    });
+    const told = (progress: GraphLoadProgress): void =>
+      onProgress?.({ ...sum(progress), bytesRead: file.bytesRead(), byteLength: file.byteLength() });
+    const placed = onWay(batches, graph.weighted, path, (next) => {
+      place = next;
+    });
+    done = sum(await graph.load(placed, { ...options, ...more, onProgress: told }));
+  };
+  try {
+    if (vertexPath !== undefined) await load(file.vertices(), vertexPath, {});
+    await load(file.edges(), edgePath, { createMissing: vertexPath === undefined });
+  } catch (error) {
+    throw withPlace(error, place, done);
+  }
+  return done;
+}
+
+/** Lines of the batch that is being loaded. */
+interface Place {
+  readonly file: string;
+  readonly firstLine: number;
+  readonly lastLine: number;
+}
+
+async function* onWay(
+  batches: AsyncIterable<VertexBatch | EdgeBatch>,
+  weighted: boolean,
+  file: string,
+  at: (place: Place | undefined) => void,
+): AsyncGenerator<GraphBatch> {
+  for await (const batch of batches) {
+    const { firstLine, lastLine } = batch;
+    at({ file, firstLine, lastLine });
+    if ("keys" in batch) yield { keys: batch.keys };
+    else {
+      const { sources, targets, weights } = batch;
+      if (weighted && weights === undefined) throw invalidArgument("load graph", "edges", "edges with weights", file);
+      yield { sources, targets, ...(weighted ? { weights } : {}) };
+    }
+    at(undefined); // what fails now is the file, which says where
+  }
+}
+
+function withPlace(error: unknown, place: Place | undefined, before: GraphLoadProgress): unknown {
+  if (!ShardloomError.is(error)) return error;
+  const { code, message, retryable, details, cause } = error;
+  const last = details["loaded"] as Partial<GraphLoadProgress> | undefined;
+  const loaded = {
+    vertices: before.vertices + (last?.vertices ?? 0),
+    edges: before.edges + (last?.edges ?? 0),
+  };
+  return new ShardloomError(code, message, { retryable, details: { ...place, ...details, loaded }, cause });
 }
 
 function textOptions(
