@@ -9,6 +9,7 @@ import type { Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import type { GraphSearch, GraphSearchResult } from "./graph/graph-search.ts";
+import type { NearestPassing } from "./graph/passing-scan.ts";
 import { FAILS, type PassesAt, type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
 import { NOT_KNOWN, none, type OneSidedResult, TOO_FEW } from "./one-sided-result.ts";
 import type { PassingSets } from "./passing-sets.ts";
@@ -37,6 +38,8 @@ export interface FilteredQuery {
   readonly ef: number;
   /** Documents that are read of those that are nearest by their codes, more than k, as some are gone then. */
   readonly ranked: number;
+  /** Whether codes tell the documents' distances: then no more are read than are hits, or as near as the last. */
+  readonly isExact: boolean;
   /** Of the filter. */
   readonly key: string;
   readonly root: RegionRef | undefined;
@@ -57,7 +60,7 @@ export interface FilteredSteps {
 /** @param scanned Distances that were computed before. */
 export function searchPassing(
   { graph, kernels, sets }: FilteredParts,
-  { query, code, k, ef, ranked, key, root, live }: FilteredQuery,
+  { query, code, k, ef, ranked, isExact, key, root, live }: FilteredQuery,
   { begin, search, result, passes }: FilteredSteps,
   scanned: number,
 ): OneSidedResult {
@@ -77,10 +80,11 @@ export function searchPassing(
     if (hits.length === k) return { hits, status, distances };
   }
   for (let attempt = 0, most = ranked; attempt < PASSING_ATTEMPTS; attempt++, most *= 4) {
-    const vertices = among.nearest(graph.view, kernels, code, most);
+    const nearest = among.nearest(graph.view, kernels, code, most);
     distances += among.count;
-    if (vertices === undefined) return none(STATUS.REGION_REVOKED, distances);
-    const failed = failureOf(graph.rank(root, query, vertices, ranked));
+    if (nearest === undefined) return none(STATUS.REGION_REVOKED, distances);
+    const { vertices } = nearest;
+    const failed = failureOf(graph.rank(root, query, vertices, isExact ? withTies(nearest, k) : ranked));
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
     const { hits } = result();
     const isWhole = vertices.length === among.count && among.isCurrent(graph.view);
@@ -111,6 +115,13 @@ export function passesAt(
     if (status !== STATUS.SUCCESS) return undefined;
     return accepts(payload) ? version : FAILS;
   };
+}
+
+/** How many are hits, if all are there still, or as near as the last. */
+function withTies({ distances }: NearestPassing, k: number): number {
+  let count = Math.min(k, distances.length);
+  while (count < distances.length && distances[count] === distances[k - 1]) count++;
+  return count;
 }
 
 function failureOf({ status, unread }: GraphSearchResult): number {
