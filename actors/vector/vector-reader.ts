@@ -85,6 +85,8 @@ export class VectorReader {
   readonly #id: Uint8Array = new Uint8Array(MAX_ID_BYTES);
   #scan: ExactScan | undefined;
   #search: OneSidedSearch | undefined;
+  /** Of the search that is under way, which ends before another begins. */
+  #query: Float32Array = new Float32Array(0);
   #lastShard = -1;
 
   /** @param kernels This thread's kernels, for `scanExact`; a thread that only gets can do without. */
@@ -165,7 +167,9 @@ export class VectorReader {
     const { search, options: resolved } = this.#graphSearch();
     assertK(k);
     assertEf(options.ef ?? 0);
-    return search.run(checkedQuery(resolved.dimensions, query), k, options, this.#searchSource(ONE_SIDED));
+    const { dimensions } = resolved;
+    if (this.#query.length !== dimensions) this.#query = new Float32Array(dimensions);
+    return search.run(checkedQuery(dimensions, query, this.#query), k, options, this.#searchSource(ONE_SIDED));
   }
 
   /** Gives back the memory that searches work in. */

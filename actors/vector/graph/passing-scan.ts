@@ -95,6 +95,11 @@ export class PassingScan {
     return nearestOf(this.#vertices, f64.subarray(out >>> 3, (out >>> 3) + count), most);
   }
 
+  /** Whether what is listed is scanned where it is, as there was no room for copies. */
+  get lacksRoom(): boolean {
+    return this.#isListed && this.#scansBeforeCopy > SCANS_BEFORE_COPY;
+  }
+
   /** Whether the last scan read the vertices' own records, which are to be checked then; else copies that were checked when they were made. */
   get readsRecords(): boolean {
     return this.#readsRecords;

@@ -80,6 +80,7 @@ describe("the vertices that pass a filter", () => {
       expect(found).toHaveLength(10);
     }
     expect(inPlace.scan.copyBytes, "no room was given").toBe(0);
+    expect([set.scan.lacksRoom, inPlace.scan.lacksRoom]).toEqual([false, true]);
     set.close();
     expect(set.scan.copyBytes).toBe(0);
   });
