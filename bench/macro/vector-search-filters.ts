@@ -155,7 +155,9 @@ function sidesOf(
   };
   // Over-fetching nearly all is never the better one.
   const settings = FETCHED.filter((times) => (times * K) / share <= base.count / 4);
-  return [...EFS.map(ours), ...settings.map(fetched), side("scan", 0, scanOf(packed, queries, bytes, passing, reader))];
+  // As often as ours has settings, all of which may come to a scan: the best of as many.
+  const scan = scanOf(packed, queries, bytes, passing, reader);
+  return [...EFS.map(ours), ...settings.map(fetched), ...EFS.map((_, at) => side("scan", at, scan))];
 }
 
 /** A scan of vectors that lie one after the other. */

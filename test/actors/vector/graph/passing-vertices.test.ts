@@ -40,7 +40,7 @@ class Scanned {
   put(row: number): void {
     this.site.rows.put(row, this.vectors());
     this.vertices[row] = this.site.take(this.partition, row);
-    this.partition.markLinked(this.vertices[row] as number);
+    this.partition.markLinked(this.vertices[row]);
   }
 
   update(set: PassingVertices): void {

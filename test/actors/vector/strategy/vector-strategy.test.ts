@@ -47,7 +47,7 @@ const QUERY: RoutedQuery = {
 function received({ payload }: DirectMessage): EngineRequest {
   const memory = wireMemory(payload.byteLength + 8);
   payload.write(memory, 0);
-  return { ...memory, offset: 0, length: payload.byteLength } as EngineRequest;
+  return { ...memory, offset: 0, length: payload.byteLength };
 }
 
 test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
