@@ -26,7 +26,7 @@ export interface PassingChunk {
   readonly vertices: Int32Array;
 }
 
-/** What a scan found: vertices, nearest first, ties by vertex, and their distances. */
+/** What a scan found: vertices, nearest first, ties by vertex, and their distances. Valid until the next scan. */
 export interface NearestPassing {
   readonly vertices: Int32Array;
   readonly distances: Float64Array;
@@ -55,6 +55,7 @@ export class PassingScan {
   #isListed = false;
   #scansBeforeCopy = 0;
   #readsRecords = false;
+  #best: TopList = new TopList(0);
 
   /** @param room Without it nothing is copied. */
   constructor(arena: Arena, room?: CopyRoom) {
@@ -92,7 +93,9 @@ export class PassingScan {
     const norm = metric === METRIC.COSINE ? kernels.inverseNorm(element, query, dimensions) : 0;
     const codeOffset = this.#copies.byteLength > 0 ? CELL_HEADER_BYTES : geometry.codeOffset;
     kernels.distancesAt(metric, element, dimensions, query, norm, codeOffset, records, count, out);
-    return nearestOf(this.#vertices, f64.subarray(out >>> 3, (out >>> 3) + count), most);
+    const room = Math.min(most, count);
+    if (this.#best.limit !== room) this.#best = new TopList(room);
+    return nearestOf(this.#best, this.#vertices, f64, out >>> 3);
   }
 
   /** Whether what is listed is scanned where it is, as there was no room for copies. */
@@ -181,13 +184,12 @@ function joined(lists: readonly Int32Array[]): Int32Array {
 }
 
 /** The vertices of the smallest distances. What has no distance is farthest. */
-function nearestOf(vertices: Int32Array, distances: Float64Array, most: number): NearestPassing {
-  const room = Math.min(most, vertices.length);
-  const best = new TopList(room);
+function nearestOf(best: TopList, vertices: Int32Array, distances: Float64Array, first: number): NearestPassing {
+  best.clear();
   let { bound } = best;
   for (let at = 0; at < vertices.length; at++) {
-    const distance = distances[at] as number;
-    if (best.count === room && !(distance < bound)) continue; // as all before it have smaller numbers
+    const distance = distances[first + at] as number;
+    if (best.count === best.limit && !(distance < bound)) continue; // as all before it have smaller numbers
     best.offer(vertices[at] as number, Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance);
     bound = best.bound;
   }
