@@ -2,7 +2,7 @@
  * What passes the filters that a thread used of late: one set of vertices each.
  *
  * Invariant: at most {@link MOST_SETS} are kept; the one that was not used for longest gives its memory back. Copies of the codes of what passes
- * take {@link MOST_COPY_BYTES} at most, and only those that were not used for a while are given up for others: two sets never drive each other out.
+ * take {@link MOST_COPY_BYTES} at most, less in a small arena, and only those that were not used for a while are given up for others: two sets never drive each other out.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { GraphView } from "./graph/graph-view.ts";
@@ -12,8 +12,9 @@ import { type PassesAt, PassingVertices } from "./graph/passing-vertices.ts";
 const MOST_SETS = 8;
 /** Documents that one search looks at for a set that is not known yet: what that takes is about what some searches take. */
 const MOST_LOOKED_AT = 2_048;
-/** Copies of codes that a thread keeps, of all its filters. */
+/** Copies of codes that a thread keeps, of all its filters, and the part of the arena that they may be. */
 const MOST_COPY_BYTES: number = 16 * 1024 * 1024;
+const COPY_SHARE = 1 / 16;
 /** Searches after which copies that were not used may be given up. */
 const IDLE_SEARCHES = 256;
 
@@ -55,9 +56,10 @@ export class PassingSets implements CopyRoom {
 
   claim(scan: PassingScan, byteLength: number): boolean {
     const scans = [...this.#sets.values()].map(({ set, usedAt }) => ({ scan: set.scan, usedAt }));
-    let left = MOST_COPY_BYTES - scans.reduce((sum, of) => sum + of.scan.copyBytes, 0);
+    const room = Math.min(MOST_COPY_BYTES, COPY_SHARE * this.#arena.capacityBytes);
+    let left = room - scans.reduce((sum, of) => sum + of.scan.copyBytes, 0);
     for (const { scan: other, usedAt } of scans) {
-      if (left >= byteLength || byteLength > MOST_COPY_BYTES) break;
+      if (left >= byteLength || byteLength > room) break;
       if (other === scan || this.#searches - usedAt < IDLE_SEARCHES) continue;
       left += other.copyBytes;
       other.dropCopies();

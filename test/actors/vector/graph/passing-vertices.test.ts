@@ -111,7 +111,7 @@ describe("the vertices that pass a filter", () => {
     const first = of("first");
     expect(scanned.copied(first, scanned.vectors())).toBe(true);
     const { scan } = of("second");
-    const room = 16 * 1024 * 1024;
+    const room = scanned.site.arena.capacityBytes / 16;
     expect(sets.claim(scan, room + 1)).toBe(false);
     expect(sets.claim(scan, room), "the first was used just now").toBe(false);
     expect(first.scan.copyBytes).toBeGreaterThan(0);
