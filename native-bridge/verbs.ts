@@ -187,6 +187,23 @@ export class Verbs {
     return this.read(ref, target, targetOffset);
   }
 
+  /** An aligned word of any incarnation, unsigned, or −1 when it cannot be read. No buffer is bound for it: nothing is allocated. */
+  readWord(address: number, rkey: number): number {
+    const ref = this.#ref;
+    ref.address = address;
+    ref.rkey = rkey;
+    ref.length = 4;
+    let status: number = STATUS.RETRY_EXCEEDED;
+    for (let attempt = this.#attempts; attempt > 0 && status === STATUS.RETRY_EXCEEDED; attempt--) {
+      status = this.beginInPlace(ref);
+      if (status !== SUCCESS) continue;
+      const word = (this.#i32[address >>> 2] as number) >>> 0;
+      status = this.endInPlace();
+      if (status === SUCCESS) return word;
+    }
+    return -1;
+  }
+
   /**
    * Lets `visit` look at the bytes where they are, and validates afterwards. `visit` may see torn bytes and may run again,
    * so it must only compute; what it throws over bytes that turn out torn is dropped.

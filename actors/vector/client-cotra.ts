@@ -8,19 +8,20 @@
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
-import { VECTOR_COLLABORATE } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
 import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
-import { collaboratePayload, readOutcome } from "./cotra/collaborate-codec.ts";
+import { readOutcome } from "./cotra/collaborate-codec.ts";
 import type { CotraOutcome } from "./cotra/cotra-origin.ts";
 import { createTally, sumOf } from "./cotra/cotra-tally.ts";
 import { rankedAgain } from "./graph/graph-code.ts";
 import { TOO_FEW } from "./one-sided-result.ts";
 import type { OneSidedOptions } from "./one-sided-search.ts";
 import { payloadFilter } from "./payload-filter.ts";
+import { COTRA } from "./strategy/cotra-strategy.ts";
+import type { StrategyQuery } from "./strategy/vector-strategy.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
 /** Candidates that are kept at most: their number has to fit messages between workers. */
@@ -56,6 +57,7 @@ export async function searchCotra(
   parts: VectorCollectionParts,
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
+  recall: number,
 ): Promise<SearchResult> {
   const { explain: _, filter, ...unexplained } = options;
   const query = checkedSearch(parts, vector, options);
@@ -64,7 +66,7 @@ export async function searchCotra(
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
-  const found = await searchTogether(parts, query, k, wanted, options);
+  const found = await searchTogether(parts, query, k, wanted, options, recall);
   if ("fallback" in found) return searchOneSided(parts, vector, options, found.fallback);
   const { hits, ...rest } = found;
   return {
@@ -86,6 +88,7 @@ async function searchTogether(
   k: number,
   wanted: OneSidedOptions,
   options: ShardSearchOptions,
+  recallTarget: number,
 ): Promise<CollaborativeAnswer> {
   const { coordinator, options: collection } = parts;
   const startedUs = coordinator.nowMs() * 1000;
@@ -93,19 +96,28 @@ async function searchTogether(
   const reader = parts.reader();
   let tally = createTally();
   let ef = Math.max(rankedAgain(collection, k), wanted.ef || collection.expansionSearch);
+  let selectivity = 1;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++, ef *= 2) {
     if (ef > MAX_EF) return { fallback: "size" };
-    const halves = reader.halves(query, k, wanted);
+    const halves = reader.halves(query, k, wanted, COTRA);
     const waiting = halves.scanWaiting();
     if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined) return { fallback: "memory" };
     if (wanted.filter !== undefined && attempt === 0) {
-      const selectivity = halves.selectivity(wanted.filter.accepts);
+      selectivity = halves.selectivity(wanted.filter.accepts);
       ef = Math.max(ef, Math.ceil((FILTERED_OVER_FETCH * (rankedAgain(collection, k) + SPARE)) / selectivity));
       if (selectivity < LEAST_SELECTIVITY || ef > MAX_EF) return { fallback: "filter" };
     }
     const hasAll = attempt > 0 || wanted.filter !== undefined;
     const most = Math.min(ef, hasAll ? ef : OVER_FETCH * (rankedAgain(collection, k) + SPARE));
-    const outcome = await ask(parts, { k: most, ef, query: waiting.bytes }, deadlineAtMs, options);
+    const outcome = await ask(
+      parts,
+      {
+        ...{ collectionId: parts.collectionId, code: waiting.code, bytes: waiting.bytes, k, ef, wanted: most },
+        ...{ selectivity, recallTarget },
+      },
+      deadlineAtMs,
+      options,
+    );
     if (typeof outcome === "string") return { fallback: outcome };
     const { vertices } = outcome.hits;
     tally = sumOf(tally, outcome.tally);
@@ -122,24 +134,27 @@ async function searchTogether(
 
 /** Has a shard search with the others. @returns Why not, when they did not find all */
 async function ask(
-  { coordinator, collectionId, reader }: VectorCollectionParts,
-  search: { readonly k: number; readonly ef: number; readonly query: Uint8Array },
+  { coordinator, reader }: VectorCollectionParts,
+  search: Omit<StrategyQuery, "timeoutMs">,
   deadlineAtMs: number,
   { signal, priority, tenant }: CallOptions,
 ): Promise<CotraOutcome | SearchFallback> {
   const leftMs = deadlineAtMs - coordinator.nowMs();
-  const shard = reader().nextShard((at) => !coordinator.requester(at).lost);
-  if (shard === undefined) return "lost";
+  const query = { ...search, timeoutMs: Math.max(1, Math.floor(leftMs * SHARE * TOLD_SHARE)) };
+  const [selected] = COTRA.selectShards(
+    query,
+    reader().shardsInTurn((at) => !coordinator.requester(at).lost),
+  );
+  if (selected === undefined) return "lost";
   const call: CallOptions = {
     timeoutMs: Math.max(1, leftMs * SHARE),
     ...(signal === undefined ? {} : { signal }),
     ...(priority === undefined ? {} : { priority }),
     ...(tenant === undefined ? {} : { tenant }),
   };
-  const timeoutMs = Math.max(1, Math.floor(leftMs * SHARE * TOLD_SHARE));
-  const body = collaboratePayload({ collectionId, ...search, timeoutMs });
+  const { type, payload } = COTRA.directMessage(selected, query);
   try {
-    const outcome = await coordinator.ask(shard, VECTOR_COLLABORATE, VSHARD_LISTED, body, readOutcome, call);
+    const outcome = await coordinator.ask(selected.shard, type, VSHARD_LISTED, payload, readOutcome, call);
     return outcome.complete ? outcome : (REASONS[outcome.reason ?? "ERR_WORKER_LOST"] ?? "memory");
   } catch (error) {
     const { code } = ShardloomError.from(error);

@@ -29,7 +29,7 @@ import type { Code } from "./routing/code-table.ts";
 import { NOT_FOUND, type RowReader } from "./row-reader.ts";
 import type { ShardView } from "./shard-view.ts";
 import { LeafView } from "./strategy/leaf-view.ts";
-import type { ResolvedVectorOptions } from "./vector-options.ts";
+import { isExactCode, type ResolvedVectorOptions } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
 /** How to search one-sidedly. */
@@ -115,6 +115,7 @@ export class OneSidedSearch implements DocumentReader {
       const wanted = {
         ...{ query, code: this.#code.bytes, k, ef, key: filter.key, root: source.graph, live: this.#live() },
         ranked: rankedAgain(this.#options, k) + SPARE,
+        isExact: isExactCode(this.#options),
       };
       return searchPassing(parts, wanted, among, distances);
     }

@@ -3,8 +3,8 @@
  *
  * Invariant: two filters of one key let the same documents pass. Bytes that are no msgpack count as no payload, as everywhere.
  */
-import { decodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
-import { compileFilter, encodeFilter } from "./filter.ts";
+import { decodeMetadata, encodeMetadata, type Metadata } from "../../src/store/metadata-codec.ts";
+import { compileFilter } from "./filter.ts";
 
 /** Whether a document passes, by the bytes of its payload. */
 export type Accepts = (payload: Uint8Array | undefined) => boolean;
@@ -16,8 +16,8 @@ export interface PayloadFilter {
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming what is wrong. */
 export function payloadFilter(filter: Metadata): PayloadFilter {
-  const key = Buffer.from(encodeFilter(filter)).toString("latin1");
   const predicate = compileFilter(filter);
+  const key = Buffer.from(encodeMetadata(filter, "filter")).toString("latin1");
   const accepts: Accepts = (payload) => {
     try {
       return predicate(payload === undefined ? undefined : decodeMetadata(payload));

@@ -56,8 +56,6 @@ export class ShardView {
   readonly #bytes: Uint8Array = new Uint8Array(ROOT_BYTES);
   readonly #u32: Uint32Array = new Uint32Array(this.#bytes.buffer);
   readonly #f64: Float64Array = new Float64Array(this.#bytes.buffer);
-  readonly #word: Uint32Array = new Uint32Array(2);
-  readonly #wordBytes: Uint8Array = new Uint8Array(this.#word.buffer);
 
   constructor(verbs: Verbs) {
     this.#verbs = verbs;
@@ -142,7 +140,6 @@ export class ShardView {
   #rootWord(index: number): number {
     const { root } = this;
     if (root === undefined) return -1;
-    const status = this.#verbs.readAt(root.address + CELL_HEADER_BYTES + index * 4, root.rkey, 4, this.#wordBytes, 0);
-    return status === STATUS.SUCCESS ? (this.#word[0] as number) : -1;
+    return this.#verbs.readWord(root.address + CELL_HEADER_BYTES + index * 4, root.rkey);
   }
 }

@@ -62,11 +62,11 @@ export function assertTarget(dimensions: number, target: Float32Array): void {
   throw invalidArgument("read vector", "target", `a Float32Array of at least ${dimensions} components`, target);
 }
 
-/** A checked copy of a query. */
-export function checkedQuery(dimensions: number, vector: ArrayLike<number>): Float32Array {
+/** A checked copy of a query. @param into As long as the query is to be. @default a new one */
+export function checkedQuery(dimensions: number, vector: ArrayLike<number>, into?: Float32Array): Float32Array {
   const owner = (): string => "query";
   assertLength("search", dimensions, vector, owner, {});
-  return checkedCopy("search", vector, owner, {});
+  return checkedCopy("search", vector, owner, {}, into);
 }
 
 function assertLength(
@@ -88,11 +88,18 @@ function assertLength(
   );
 }
 
-function checkedCopy(action: string, vector: ArrayLike<number>, owner: () => string, details: object): Float32Array {
+function checkedCopy(
+  action: string,
+  vector: ArrayLike<number>,
+  owner: () => string,
+  details: object,
+  into?: Float32Array,
+): Float32Array {
   // Holes, strings and bigints must not become numbers on the way.
   const plain = vector instanceof Float32Array || vector instanceof Float64Array || !hasOther(vector);
   if (plain) {
-    const copy = new Float32Array(vector); // a value beyond float32 becomes an infinity here, which is refused too
+    const copy = into ?? new Float32Array(vector.length);
+    copy.set(vector); // a value beyond float32 becomes an infinity here, which is refused too
     let sum = 0;
     for (let at = 0; at < copy.length; at++) sum += (copy[at] as number) * 0; // 0 unless one of them is not finite
     if (sum === 0) return copy;

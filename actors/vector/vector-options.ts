@@ -151,12 +151,20 @@ export function firstBeyond(components: Float32Array, from: number, to: number, 
 
 /** Index of the first component that is no whole number from 0 to 255, or −1. */
 export function firstBeyondByte(components: Float32Array): number {
-  return components.findIndex((value) => value !== (value & 255));
+  for (let at = 0; at < components.length; at++) {
+    const value = components[at] as number;
+    if (value !== (value & 255)) return at;
+  }
+  return -1;
 }
 
 /** Index of the first component that is no whole number from −128 to 127, or −1. */
 export function firstBeyondSignedByte(components: Float32Array): number {
-  return components.findIndex((value) => value !== (value << 24) >> 24);
+  for (let at = 0; at < components.length; at++) {
+    const value = components[at] as number;
+    if (value !== (value << 24) >> 24) return at;
+  }
+  return -1;
 }
 
 /** The first component that keeps a vector from having a code of bytes, and what it must be; undefined: none does. */

@@ -38,6 +38,7 @@ import { ATTEMPTS, NOT_FOUND, RowReader } from "./row-reader.ts";
 import { ShardView } from "./shard-view.ts";
 import type { LeafView } from "./strategy/leaf-view.ts";
 import { estimateSelectivity } from "./strategy/selectivity.ts";
+import { ONE_SIDED, type ShardDescriptor, type VectorStrategy } from "./strategy/vector-strategy.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
 import type { StoredVector } from "./vector-replies.ts";
@@ -56,6 +57,9 @@ export interface VectorReaderSource {
   /** For `search`: the collection's options, and the root of the graph over all shards, undefined while there is none. */
   readonly graph?: { readonly options: ResolvedVectorOptions; readonly root: () => RegionRef | undefined };
 }
+
+/** A strategy whose searches read memory here. */
+type Exposing = Required<Pick<VectorStrategy, "exposedRegion">>;
 
 /** What a search that the shards take part in needs of its own thread. */
 export interface SearchHalves {
@@ -81,6 +85,8 @@ export class VectorReader {
   readonly #id: Uint8Array = new Uint8Array(MAX_ID_BYTES);
   #scan: ExactScan | undefined;
   #search: OneSidedSearch | undefined;
+  /** Of the search that is under way, which ends before another begins. */
+  #query: Float32Array = new Float32Array(0);
   #lastShard = -1;
 
   /** @param kernels This thread's kernels, for `scanExact`; a thread that only gets can do without. */
@@ -161,7 +167,9 @@ export class VectorReader {
     const { search, options: resolved } = this.#graphSearch();
     assertK(k);
     assertEf(options.ef ?? 0);
-    return search.run(checkedQuery(resolved.dimensions, query), k, options, this.#searchSource());
+    const { dimensions } = resolved;
+    if (this.#query.length !== dimensions) this.#query = new Float32Array(dimensions);
+    return search.run(checkedQuery(dimensions, query, this.#query), k, options, this.#searchSource(ONE_SIDED));
   }
 
   /** Gives back the memory that searches work in. */
@@ -171,28 +179,30 @@ export class VectorReader {
   }
 
   /** The halves of a search that the shards take part in, for one query that was checked. */
-  halves(query: Float32Array, k: number, options: OneSidedOptions): SearchHalves {
+  halves(query: Float32Array, k: number, options: OneSidedOptions, strategy: Exposing): SearchHalves {
     const { search } = this.#graphSearch();
-    const source = this.#searchSource();
+    const source = this.#searchSource(strategy);
     return {
       graph: source.graph,
       leaves: search.leaves,
       scanWaiting: () => search.scanWaiting(query, k, options, source),
       selectivity: (accepts) => estimateSelectivity(this.#rows, source.views, accepts),
-      rank: (waiting, vertices) => search.rank(query, k, options, this.#searchSource(), waiting, vertices),
+      rank: (waiting, vertices) => search.rank(query, k, options, this.#searchSource(strategy), waiting, vertices),
       finish: (waiting, candidates, partial) =>
-        search.finish(query, k, options, this.#searchSource(), waiting, candidates, partial),
+        search.finish(query, k, options, this.#searchSource(strategy), waiting, candidates, partial),
     };
   }
 
-  /** A shard that can be read from here and fulfils a condition, another one each time; undefined when there is none. */
-  nextShard(condition: (shard: number) => boolean): number | undefined {
+  /** The shards that can be read from here and fulfil a condition, each time with another one of them first. */
+  shardsInTurn(condition: (shard: number) => boolean): ShardDescriptor[] {
     const roots = this.#source.roots();
-    for (let step = 0; step < roots.length; step++) {
-      this.#lastShard = (this.#lastShard + 1) % roots.length;
-      if (roots[this.#lastShard] !== undefined && condition(this.#lastShard)) return this.#lastShard;
-    }
-    return undefined;
+    const there = [...roots.keys()].filter((shard) => roots[shard] !== undefined && condition(shard));
+    const first = Math.max(
+      0,
+      there.findIndex((shard) => shard > this.#lastShard),
+    );
+    this.#lastShard = there[first] ?? -1;
+    return [...there.slice(first), ...there.slice(0, first)].map((shard) => ({ shard }));
   }
 
   #graphSearch(): { readonly search: OneSidedSearch; readonly options: ResolvedVectorOptions } {
@@ -203,12 +213,12 @@ export class VectorReader {
     return { search: this.#search, options: graph.options };
   }
 
-  #searchSource(): OneSidedSource {
+  #searchSource({ exposedRegion }: Exposing): OneSidedSource {
     const { roots, graph, shardOf } = this.#source;
     return {
       views: roots().map((_, shard) => this.#view(shard)),
       rootOf: (shard) => roots()[shard],
-      graph: graph?.root(),
+      graph: exposedRegion({ graph: graph?.root() }),
       shardOf: (hash) => shardOf(hash),
     };
   }

@@ -195,6 +195,39 @@ describe("a one-sided search", () => {
     });
   });
 
+  it("scans copies of what passes when a filter is used again and again, and sees every change at once", async () => {
+    await start();
+    const docs = await cluster.vectors("docs", ONE_SIDED);
+    const vectors = clustered(600);
+    const rare = (id: number): { rare: boolean } => ({ rare: id % 10 === 0 });
+    await docs.upsert(toDocuments(vectors).map((document) => ({ ...document, payload: rare(document.id) })));
+    await docs.indexed({ timeoutMs: 60_000 });
+    const [query, far] = [vectors[0] as Float32Array, new Float32Array(DIMENSIONS).fill(9)];
+    const search = async (vector = query, k = 10): Promise<unknown[]> => {
+      const { hits, by } = await docs.search(vector, { filter: { rare: true }, k });
+      expect(by).toBe("one-sided");
+      return idsOf(hits);
+    };
+    const again = async (): Promise<void> => {
+      const truth = idsOf((await docs.search(query, { filter: { rare: true }, exact: true })).hits);
+      for (let time = 0; time < 8; time++) expect(await search()).toEqual(truth);
+    };
+    await again();
+    await docs.delete([0]);
+    expect(await search(query, 60)).not.toContain(0);
+    await docs.indexed();
+    await again();
+    await docs.upsert({ id: 1, vector: far, payload: { rare: true } });
+    expect(await search(far, 1)).toEqual([1]);
+    await docs.indexed();
+    await again();
+    await docs.upsert({ id: 10, vector: vectors[10] as Float32Array, payload: { rare: false } });
+    expect(await search(vectors[10], 60)).not.toContain(10);
+    await docs.upsert({ id: 20, vector: far.map((x) => -x), payload: { rare: true } });
+    expect((await search(vectors[20], 60)).at(-1), "it is far away now").toBe(20);
+    await again();
+  });
+
   it("goes to the shards where it could not give what is asked for, and says why", async () => {
     await start();
     const docs = await cluster.vectors("docs", ONE_SIDED);

@@ -55,8 +55,6 @@ export class GraphView {
   lostPartition = -1;
   readonly #verbs: Verbs;
   readonly #access: RegionAccess;
-  readonly #word: Uint32Array = new Uint32Array(1);
-  readonly #wordBytes: Uint8Array = new Uint8Array(this.#word.buffer);
   #table: Int32Array = new Int32Array(0);
   #tableBytes: Uint8Array = new Uint8Array(0);
   #words: Int32Array = new Int32Array(0);
@@ -132,8 +130,8 @@ export class GraphView {
 
   /** The structure word, as an int32, or undefined when the root cannot be read. */
   #wordNow(root: RegionRef, index: number): number | undefined {
-    const status = this.#verbs.readAt(root.address + CELL_HEADER_BYTES + index * 4, root.rkey, 4, this.#wordBytes, 0);
-    return status === STATUS.SUCCESS ? (this.#word[0] as number) | 0 : undefined;
+    const word = this.#verbs.readWord(root.address + CELL_HEADER_BYTES + index * 4, root.rkey);
+    return word < 0 ? undefined : word | 0;
   }
 
   #read(root: RegionRef, lenient: boolean): number {

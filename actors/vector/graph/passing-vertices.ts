@@ -1,6 +1,6 @@
 /**
- * The vertices of a graph whose documents pass a filter, kept by a thread that searches: bits that the search kernel reads, and a list that is
- * scanned where few pass.
+ * The vertices of a graph whose documents pass a filter, kept by a thread that searches: bits that the search kernel reads, and lists that are
+ * scanned where few pass (passing-scan.ts).
  *
  * Invariant: a document that passes and does not wait to be linked has its bit once `update` said so: a chunk is walked again when it tells of a
  * change, which it does before the row stops waiting. Bits may stand for documents that are gone or do not pass any more: who reads the rows asks
@@ -9,9 +9,11 @@
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
 import { USER0, USER1, USER2, USER3, VERSION_LOW } from "../../../native-bridge/cell-layout.ts";
-import { type Kernels, METRIC } from "../../../native-bridge/kernels.ts";
+import type { KernelChunk } from "../../../native-bridge/graph-kernels.ts";
+import type { Kernels } from "../../../native-bridge/kernels.ts";
 import { type GraphGeometry, VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
 import type { GraphView } from "./graph-view.ts";
+import { type CopyRoom, type NearestPassing, PassingScan } from "./passing-scan.ts";
 
 /** The version that the document of a vertex has ({@link versionBits}), if it passes; {@link FAILS}; undefined: that cannot be told now. */
 export type PassesAt = (address: number, incarnation: number, shard: number) => number | undefined;
@@ -36,8 +38,6 @@ interface Chunk {
 }
 
 const UNKNOWN = -1;
-/** Bytes of a scan's work for each vertex: its address, its distance. */
-const SCAN_BYTES = 12;
 
 export class PassingVertices {
   /** Vertices that passed when they were looked at. */
@@ -46,12 +46,12 @@ export class PassingVertices {
   #chunks: (Chunk | undefined)[] = [];
   #chunkShift = 0;
   #bits = { address: 0, byteLength: 0 };
-  #scan = { address: 0, byteLength: 0 };
-  /** Whether the list of the scan is that of the bits. */
-  #isListed = false;
+  readonly #scan: PassingScan;
 
-  constructor(arena: Arena) {
+  /** @param room For copies of what passes. @default none are made */
+  constructor(arena: Arena, room?: CopyRoom) {
     this.#arena = arena;
+    this.#scan = new PassingScan(arena, room);
   }
 
   /** Byte offset of the bitmap over vertices, and its bits. */
@@ -121,38 +121,34 @@ export class PassingVertices {
   }
 
   /**
-   * The vertices that pass and are nearest by their codes, nearest first: all of them are looked at.
+   * The vertices that pass and are nearest by their codes: all of them are looked at.
    *
    * @returns Undefined when a chunk changed hands.
    * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`.
    */
-  nearest(view: GraphView, kernels: Kernels, code: Uint8Array, most: number): Int32Array | undefined {
-    const { geometry } = view;
-    const { count } = this;
-    if (geometry === undefined) return undefined;
-    const { metric, element, dimensions, codeOffset, codeBytes } = geometry;
-    const vertices = this.#list(geometry, codeBytes);
-    const { bytes, f64 } = this.#arena;
-    const records = this.#scan.address;
-    const out = (records + 4 * count + 15) & ~15;
-    const query = out + 8 * count;
-    bytes.set(code, query);
-    const norm = metric === METRIC.COSINE ? kernels.inverseNorm(element, query, dimensions) : 0;
-    kernels.distancesAt(metric, element, dimensions, query, norm, codeOffset, records, count, out);
-    for (const { stampAddress, stamp } of view.chunks)
-      if (stampAddress !== 0 && Atomics.load(this.#arena.i32, stampAddress >>> 2) !== stamp) return undefined;
-    return nearestOf(vertices, f64.subarray(out >>> 3, (out >>> 3) + count), most);
+  nearest(view: GraphView, kernels: Kernels, code: Uint8Array, most: number): NearestPassing | undefined {
+    if (view.geometry === undefined) return undefined;
+    const found = this.#scan.nearest(this.#chunks, view.geometry, kernels, code, most);
+    const isGood = ({ stampAddress, stamp }: KernelChunk): boolean =>
+      stampAddress === 0 || Atomics.load(this.#arena.i32, stampAddress >>> 2) === stamp;
+    if (!this.#scan.readsRecords || view.chunks.every(isGood)) return found;
+    this.#scan.changed();
+    return undefined;
+  }
+
+  /** What scans them. */
+  get scan(): PassingScan {
+    return this.#scan;
   }
 
   /** Gives the memory back. */
   close(): void {
-    for (const { address, byteLength } of [this.#bits, this.#scan])
-      if (byteLength > 0) this.#arena.free(address, byteLength);
+    const { address, byteLength } = this.#bits;
+    if (byteLength > 0) this.#arena.free(address, byteLength);
     this.#bits = { address: 0, byteLength: 0 };
-    this.#scan = { address: 0, byteLength: 0 };
+    this.#scan.close();
     this.#chunks = [];
     this.count = 0;
-    this.#isListed = false;
   }
 
   /** Looks at the vertices of a chunk whose documents are not known. @returns how many; −1 when some are not known still */
@@ -162,6 +158,7 @@ export class PassingVertices {
     const passing: number[] = [];
     let looked = 0;
     let whole = true;
+    let isOther = false;
     for (let slot = 0; slot < 1 << chunkShift; slot++) {
       const word = (chunk.address + slot * stride) >>> 2;
       const version = Atomics.load(i32, word + VERSION_LOW);
@@ -180,13 +177,16 @@ export class PassingVertices {
         if (passed === undefined) whole = false;
         chunk.versions[slot] = passed !== undefined && isRead ? version : UNKNOWN;
         chunk.passed[slot] = passed ?? UNKNOWN;
+        isOther ||= passed !== FAILS || this.#has(vertex);
         this.#set(vertex, passed !== FAILS);
       }
       if (this.#has(vertex)) passing.push(vertex);
     }
-    this.count += passing.length - chunk.vertices.length;
-    chunk.vertices = Int32Array.from(passing);
-    this.#isListed = false;
+    if (isOther) {
+      this.count += passing.length - chunk.vertices.length;
+      chunk.vertices = Int32Array.from(passing);
+      this.#scan.changed();
+    }
     return whole ? looked : -1;
   }
 
@@ -194,7 +194,7 @@ export class PassingVertices {
     for (const vertex of vertices) this.#set(vertex, false);
     this.count -= vertices.length;
     this.#chunks[number] = undefined;
-    this.#isListed = false;
+    this.#scan.changed();
   }
 
   #has(vertex: number): boolean {
@@ -221,44 +221,4 @@ export class PassingVertices {
     if (before > 0) this.#arena.free(address, before);
     this.#bits = { address: wider, byteLength: room };
   }
-
-  /** Writes where the records of all that pass are. @returns their vertices */
-  #list({ chunkShift, stride }: GraphGeometry, codeBytes: number): readonly Int32Array[] {
-    const lists = this.#chunks.flatMap((chunk) => (chunk === undefined ? [] : [chunk.vertices]));
-    const needed = SCAN_BYTES * this.count + codeBytes + 64;
-    if (needed > this.#scan.byteLength) {
-      const byteLength = (Math.max(needed, 2 * this.#scan.byteLength) + 63) & ~63;
-      const address = this.#arena.allocate(byteLength);
-      if (this.#scan.byteLength > 0) this.#arena.free(this.#scan.address, this.#scan.byteLength);
-      this.#scan = { address, byteLength };
-      this.#isListed = false;
-    }
-    if (this.#isListed) return lists;
-    let word = this.#scan.address >>> 2;
-    for (const chunk of this.#chunks)
-      for (const vertex of chunk?.vertices ?? [])
-        this.#arena.u32[word++] = (chunk?.address ?? 0) + (vertex & ((1 << chunkShift) - 1)) * stride;
-    this.#isListed = true;
-    return lists;
-  }
-}
-
-/** The vertices of the smallest distances, ties by vertex. What has no distance is farthest. */
-function nearestOf(lists: readonly Int32Array[], distances: Float64Array, most: number): Int32Array {
-  const best: { vertex: number; distance: number }[] = [];
-  let worst = Number.POSITIVE_INFINITY;
-  let at = 0;
-  for (const list of lists) {
-    for (const vertex of list) {
-      const given = distances[at++] as number;
-      const distance = Number.isNaN(given) ? Number.POSITIVE_INFINITY : given;
-      if (best.length === most && distance >= worst) continue;
-      let place = best.length;
-      while (place > 0 && (best[place - 1] as { distance: number }).distance > distance) place--;
-      best.splice(place, 0, { vertex, distance });
-      if (best.length > most) best.pop();
-      if (best.length === most) worst = (best[most - 1] as { distance: number }).distance;
-    }
-  }
-  return Int32Array.from(best, ({ vertex }) => vertex);
 }

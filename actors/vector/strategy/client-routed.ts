@@ -17,16 +17,13 @@ import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../cli
 import { TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves } from "../vector-options.ts";
-import { compassStrategy, type RoutedParts } from "./compass-strategy.ts";
+import { COMPASS } from "./compass-strategy.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
-import { spireStrategy } from "./spire-strategy.ts";
-import type { SelectedShard, StrategyQuery, VectorStrategy } from "./vector-strategy.ts";
+import { SPIRE } from "./spire-strategy.ts";
+import type { AskingStrategy, RoutedQuery, SelectedShard } from "./vector-strategy.ts";
 
 /** Strategies that choose shards. */
-const ROUTED: Readonly<Record<"compass" | "spire", (parts: RoutedParts) => VectorStrategy>> = {
-  compass: compassStrategy,
-  spire: spireStrategy,
-};
+const ROUTED: Readonly<Record<"compass" | "spire", AskingStrategy<RoutedQuery>>> = { compass: COMPASS, spire: SPIRE };
 
 /** Documents that are asked for beyond k, as some are gone then, and more where a filter lets few pass. */
 const SPARE = 8;
@@ -54,7 +51,8 @@ export async function searchRouted(
   const accepted = filter === undefined ? undefined : payloadFilter(filter);
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
-  const halves = parts.reader().halves(query, k, wants);
+  const strategy = ROUTED[by];
+  const halves = parts.reader().halves(query, k, wants, strategy);
   const waiting = halves.scanWaiting();
   const router = halves.leaves.router(halves.graph);
   if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
@@ -63,9 +61,10 @@ export async function searchRouted(
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
   const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
   if (selectivity < LEAST_SELECTIVITY || wanted > MOST_WANTED) return searchOneSided(parts, vector, options, "filter");
-  const { collectionId } = parts;
-  const strategy = ROUTED[by]({ collectionId, router, leaves: halves.leaves, graph: halves.graph });
-  const asked: StrategyQuery = {
+  const { medoids } = halves.leaves;
+  const asked: RoutedQuery = {
+    collectionId: parts.collectionId,
+    leaves: { router, medoids: medoids.bind(halves.leaves) },
     code: waiting.code,
     bytes: waiting.bytes,
     k,
@@ -73,6 +72,7 @@ export async function searchRouted(
     wanted,
     selectivity,
     recallTarget: recall,
+    timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
   const selected = strategy.selectShards(
     asked,
@@ -114,27 +114,21 @@ function instead(
 /** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */
 function ask(
   { coordinator }: VectorCollectionParts,
-  strategy: VectorStrategy,
-  query: StrategyQuery,
+  strategy: AskingStrategy<RoutedQuery>,
+  query: RoutedQuery,
   selected: readonly SelectedShard[],
   options: ShardSearchOptions,
 ): Promise<{ readonly answers: readonly NearReply[]; readonly completeness: Completeness }> {
   const gather = new Gather<NearReply>(selected.length, options.gather ?? "all");
-  const timeoutMs = Math.max(0.001, (coordinator.deadlineAtMs(options) - coordinator.nowMs()) * SHARE_OF_TIME);
   const { signal, priority, tenant } = options;
   const limits = {
-    timeoutMs,
+    timeoutMs: query.timeoutMs,
     ...(signal === undefined ? {} : { signal }),
     ...(priority === undefined ? {} : { priority }),
     ...(tenant === undefined ? {} : { tenant }),
   };
   for (const [index, shard] of selected.entries()) {
     const message = strategy.directMessage(shard, query);
-    if (message === undefined) {
-      const error = new ShardloomError("ERR_INTERNAL", `Cannot search by ${strategy.name} as it has no message`);
-      gather.end(index, plainOutcome(shard.shard, 0, error), []);
-      continue;
-    }
     coordinator
       .ask(shard.shard, message.type, VSHARD_LISTED, message.payload, (m) => readNearReply(m, m.offset), limits)
       .then(

@@ -16,7 +16,8 @@ import { type CodeHost, groupingMetric } from "../routing/code-table.ts";
 import { Compass } from "../routing/compass.ts";
 import type { CompassCalibration } from "../routing/compass-calibration.ts";
 import { exchangePayload } from "./exchange-messages.ts";
-import type { DirectMessage, VectorStrategy } from "./vector-strategy.ts";
+import { SPIRE } from "./spire-strategy.ts";
+import type { DirectMessage, HeldTables } from "./vector-strategy.ts";
 
 /** What an exchange needs of its shard. */
 export interface LeafExchangeOptions {
@@ -51,7 +52,7 @@ export interface TableRouter {
   readonly version: number;
 }
 
-export class LeafExchange implements Pick<VectorStrategy, "buildTimeExchange"> {
+export class LeafExchange implements HeldTables {
   readonly #options: LeafExchangeOptions;
   #exchange: CentroidExchange | undefined;
   #peers: readonly number[] = [];
@@ -114,12 +115,12 @@ export class LeafExchange implements Pick<VectorStrategy, "buildTimeExchange"> {
       this.#described = { version: ready, vertices };
       exchange.publish(columns);
     }
-    for (const peer of this.#peers) this.#send(peer, this.buildTimeExchange(peer));
+    for (const peer of this.#peers) this.#send(peer, SPIRE.buildTimeExchange(peer, this));
     this.#nextTickMs = nowMs() + (exchange.missing().length > 0 ? TICK_MS.missing : TICK_MS.whole);
   }
 
-  /** What is offered to a peer: the stamps of all tables that are held. */
-  buildTimeExchange(peer: number): DirectMessage | undefined {
+  /** The stamps of all tables that are held. */
+  offer(peer: number): DirectMessage | undefined {
     const offer = this.#current()
       .tick()
       .find(({ to }) => to === peer);

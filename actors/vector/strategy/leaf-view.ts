@@ -56,8 +56,6 @@ export class LeafView {
   readonly #root: Int32Array = new Int32Array(WORDS + 1);
   readonly #rootBytes: Uint8Array = new Uint8Array(this.#root.buffer, 0, WORDS * 4);
   readonly #rootF64: Float64Array = new Float64Array(this.#root.buffer);
-  readonly #word: Int32Array = new Int32Array(1);
-  readonly #wordBytes: Uint8Array = new Uint8Array(this.#word.buffer);
   readonly #nearest: TopList = new TopList(ENTRY_LEAVES);
   #table: RegionRef | undefined;
   #version = 0;
@@ -100,8 +98,8 @@ export class LeafView {
     for (let at = 0; at < count && table !== undefined; at++) {
       const word = LEAF_ENTRIES + (leaves[at] as number) * LEAF_WORDS + LEAF_MEDOID;
       const address = table.address + CELL_HEADER_BYTES + word * 4;
-      if (this.#verbs.readAt(address, table.rkey, 4, this.#wordBytes, 0) !== STATUS.SUCCESS) continue;
-      if ((this.#word[0] as number) > 0) vertices.push((this.#word[0] as number) - 1);
+      const medoid = this.#verbs.readWord(address, table.rkey) | 0;
+      if (medoid > 0) vertices.push(medoid - 1);
     }
     return vertices;
   }

@@ -9,9 +9,11 @@
  * ```
  * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`).
  */
+import type { Payload } from "../../../src/routing/requester.ts";
 import type { EngineReply, EngineRequest, WireMemory } from "../../engine.ts";
 import type { Candidate } from "../graph/label-search.ts";
 import { corrupt, need } from "../vector-requests.ts";
+import type { DirectMessage } from "./vector-strategy.ts";
 
 const REQUEST_HEADER = 32;
 const REPLY_HEADER = 8;
@@ -51,6 +53,12 @@ export function writeNearRequest(m: WireMemory, offset: number, request: NearReq
   m.i32.set(entries, w + REQUEST_HEADER / 4);
   m.i32.set(leaves, w + REQUEST_HEADER / 4 + entries.length);
   m.bytes.set(code, offset + REQUEST_HEADER + padded(4 * (entries.length + leaves.length)));
+}
+
+/** A request of a near-data search as a message of its type. */
+export function nearMessage(type: number, request: NearRequest): DirectMessage {
+  const write: Payload["write"] = (target, offset) => writeNearRequest(target, offset, request);
+  return { type, payload: { byteLength: nearRequestBytes(request), write } };
 }
 
 /** Everything in it is a copy. */

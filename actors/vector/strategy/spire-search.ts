@@ -15,11 +15,10 @@ import { leafOfRow } from "./leaf-exchange.ts";
 import {
   type NearReply,
   type NearRequest,
+  nearMessage,
   nearReplyBytes,
-  nearRequestBytes,
   readNearReply,
   writeCandidates,
-  writeNearRequest,
 } from "./near-messages.ts";
 
 /** The time that shards have for each other; the caller's own may end sooner. */
@@ -95,12 +94,9 @@ async function gather(
       code,
       recallPpm: 0,
     };
-    const payload = {
-      byteLength: nearRequestBytes(part),
-      write: (target: Parameters<typeof writeNearRequest>[0], offset: number) => writeNearRequest(target, offset, part),
-    };
+    const { type, payload } = nearMessage(VECTOR_NEAR, part);
     if (context.peers === undefined) throw unknownLeaves(context.workerIndex);
-    return context.peers.ask(shard, VECTOR_NEAR, payload, (m) => readNearReply(m, m.offset), TIMEOUT_MS);
+    return context.peers.ask(shard, type, payload, (m) => readNearReply(m, m.offset), TIMEOUT_MS);
   });
   const replies = await Promise.all(parts);
   const candidates = replies

@@ -1,36 +1,33 @@
 /**
- * SPIRE: one shard is asked, the one that computes for the leaf nearest to the query; it has the leaves that count read where they are.
+ * SPIRE: one shard is asked, the one that computes for the leaf nearest to the query; it has the leaves that count read where they are. Which
+ * leaves there are the shards tell each other.
  *
- * Invariant: as of Compass: made for one query, and what it tells the shard are hints.
+ * Invariant: as of Compass: what it tells the shard are hints.
  */
 import { VECTOR_SPIRE } from "../../../src/wire/message-types.ts";
 import { TopList } from "../routing/top-list.ts";
-import { type RoutedParts, routingTarget } from "./compass-strategy.ts";
-import { nearRequestBytes, writeNearRequest } from "./near-messages.ts";
-import { SCATTER, type VectorStrategy } from "./vector-strategy.ts";
+import { routingTarget } from "./compass-strategy.ts";
+import { nearMessage } from "./near-messages.ts";
+import { type AskingStrategy, type RoutedQuery, type VectorStrategy, wholeGraph } from "./vector-strategy.ts";
 
 const PER_MILLION = 1_000_000;
 
-export function spireStrategy({ collectionId, router, graph }: RoutedParts): VectorStrategy {
-  return {
-    ...SCATTER,
-    name: "spire",
-    selectShards({ code }, shards) {
-      const nearest = new TopList(1);
-      router.nearestLeaves(code, nearest);
-      const shard = router.shardOf(nearest.ids[0] as number);
-      return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, leaves: nearest.ids }));
-    },
-    directMessage(_, { bytes, k, wanted, selectivity, recallTarget }) {
-      const request = {
-        ...{ collectionId, wanted, version: 0, entries: [], leaves: [], code: bytes },
-        ef: Math.ceil(k / selectivity),
-        recallPpm: Math.round(routingTarget(recallTarget) * PER_MILLION),
-      };
-      const write = (target: Parameters<typeof writeNearRequest>[0], offset: number): void =>
-        writeNearRequest(target, offset, request);
-      return { type: VECTOR_SPIRE, payload: { byteLength: nearRequestBytes(request), write } };
-    },
-    exposedRegion: () => graph,
-  };
-}
+export const SPIRE: AskingStrategy<RoutedQuery> & Required<Pick<VectorStrategy, "buildTimeExchange">> = {
+  name: "spire",
+  exposedRegion: wholeGraph,
+  buildTimeExchange: (peer, held) => held.offer(peer),
+  selectShards({ leaves: { router }, code }, shards) {
+    const nearest = new TopList(1);
+    router.nearestLeaves(code, nearest);
+    const shard = router.shardOf(nearest.ids[0] as number);
+    return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, leaves: nearest.ids }));
+  },
+  directMessage(_, { collectionId, bytes, k, wanted, selectivity, recallTarget }) {
+    const request = {
+      ...{ collectionId, wanted, version: 0, entries: [], leaves: [], code: bytes },
+      ef: Math.ceil(k / selectivity),
+      recallPpm: Math.round(routingTarget(recallTarget) * PER_MILLION),
+    };
+    return nearMessage(VECTOR_SPIRE, request);
+  },
+};

@@ -2,13 +2,15 @@
  * How a search finds its documents: the seam between a collection and the ways to search it.
  *
  * A strategy answers four questions: which shards a query concerns, what shards tell each other while the collection is built, what a chosen
- * shard is sent, and which memory is read without asking anybody. The defaults are those of scatter-gather, the reference and the last
- * resort of every other: all shards, no exchange, no message but the plain search, no region.
+ * shard is sent, and which memory is read without asking anybody. What it leaves out is as with scatter-gather, the reference and the last resort
+ * of every other: all shards, no exchange, no message but the plain search, no memory. The first and the last two are asked by the thread that
+ * searches, the second by the shards' workers, so a strategy keeps nothing: it is told what its side holds.
  * Invariant: a strategy decides nothing about what is true: hits are read from their documents' rows whoever found them.
  */
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { Code } from "../routing/code-table.ts";
+import type { Compass } from "../routing/compass.ts";
 import type { StrategyName } from "../vector-options.ts";
 
 /** What a strategy is told of a shard. */
@@ -16,8 +18,16 @@ export interface ShardDescriptor {
   readonly shard: number;
 }
 
+/** What the thread that searches knows of the leaves of all shards, for one query. */
+export interface KnownLeaves {
+  readonly router: Pick<Compass, "selectShards" | "nearestLeaves" | "shardOf">;
+  /** The medoids that leaves have now, of the first `count`. */
+  medoids(leaves: Int32Array, count: number): readonly number[];
+}
+
 /** What a strategy is told of a query. */
 export interface StrategyQuery {
+  readonly collectionId: number;
   /** As the vertices of the graph are compared. */
   readonly code: Code;
   /** The same as bytes. */
@@ -30,6 +40,13 @@ export interface StrategyQuery {
   readonly selectivity: number;
   /** Mean share of the true nearest to be found, in (0, 1]. */
   readonly recallTarget: number;
+  /** What a shard is told it has. */
+  readonly timeoutMs: number;
+}
+
+/** A query whose strategy chooses by leaves. */
+export interface RoutedQuery extends StrategyQuery {
+  readonly leaves: KnownLeaves;
 }
 
 /** A shard that is to be asked. */
@@ -45,25 +62,41 @@ export interface DirectMessage {
   readonly payload: Payload;
 }
 
-export interface VectorStrategy {
-  readonly name: StrategyName;
-  /** The shards that a query is for, of those there are. */
-  selectShards(query: StrategyQuery, shards: readonly ShardDescriptor[]): readonly SelectedShard[];
-  /** What this shard sends a peer while the collection is built, and now and then after. */
-  buildTimeExchange(peer: number): DirectMessage | undefined;
-  /** What a chosen shard is sent instead of the plain search. */
-  directMessage(shard: SelectedShard, query: StrategyQuery): DirectMessage | undefined;
-  /** Memory that is read one-sidedly. */
-  exposedRegion(): RegionRef | undefined;
+/** What a shard holds of the tables of centroids, its own and its peers'. */
+export interface HeldTables {
+  /** What a peer is told of them; undefined: it is none of those that have leaves. */
+  offer(peer: number): DirectMessage | undefined;
 }
 
-const EVERYWHERE = new Int32Array(0);
+/** Memory of a collection that threads of its node can open. */
+export interface SharedMemory {
+  /** The root of the graph over all shards; undefined while there is none. */
+  readonly graph: RegionRef | undefined;
+}
 
-/** Every shard searches its own documents. */
-export const SCATTER: VectorStrategy = {
-  name: "scatter",
-  selectShards: (_, shards) => shards.map(({ shard }) => ({ shard, leaves: EVERYWHERE })),
-  buildTimeExchange: () => undefined,
-  directMessage: () => undefined,
-  exposedRegion: () => undefined,
+export interface VectorStrategy<Query extends StrategyQuery = StrategyQuery> {
+  readonly name: StrategyName;
+  /** The shards that a query is for, of those there are. @default all, each for its own documents */
+  readonly selectShards?: (query: Query, shards: readonly ShardDescriptor[]) => readonly SelectedShard[];
+  /** What a shard sends a peer while the collection is built, and now and then after. @default nothing */
+  readonly buildTimeExchange?: (peer: number, held: HeldTables) => DirectMessage | undefined;
+  /** What a chosen shard is sent. @default the plain search */
+  readonly directMessage?: (shard: SelectedShard, query: Query) => DirectMessage;
+  /** Memory that the thread that searches reads by itself. @default none */
+  readonly exposedRegion?: (memory: SharedMemory) => RegionRef | undefined;
+}
+
+/** A strategy that chooses shards and has messages for them. */
+export type AskingStrategy<Query extends StrategyQuery = StrategyQuery> = VectorStrategy<Query> &
+  Required<Pick<VectorStrategy<Query>, "selectShards" | "directMessage" | "exposedRegion">>;
+
+/** Nobody is asked: the thread that searches reads the whole graph. */
+export const ONE_SIDED: VectorStrategy & Required<Pick<VectorStrategy, "exposedRegion">> = {
+  name: "one-sided",
+  exposedRegion: wholeGraph,
 };
+
+/** The graph of all shards: of every strategy that is no scatter, as documents are ranked by it whoever found them. */
+export function wholeGraph({ graph }: SharedMemory): RegionRef | undefined {
+  return graph;
+}

@@ -1,0 +1,100 @@
+/** The seam: what each strategy answers to its four questions, and that no memory, message or shard comes from anywhere else. */
+import { describe, expect, test } from "vitest";
+import type { EngineRequest } from "../../../../actors/engine.ts";
+import { readCollaborateRequest } from "../../../../actors/vector/cotra/collaborate-codec.ts";
+import type { TopList } from "../../../../actors/vector/routing/top-list.ts";
+import { COMPASS } from "../../../../actors/vector/strategy/compass-strategy.ts";
+import { COTRA } from "../../../../actors/vector/strategy/cotra-strategy.ts";
+import { readNearRequest } from "../../../../actors/vector/strategy/near-messages.ts";
+import { SPIRE } from "../../../../actors/vector/strategy/spire-strategy.ts";
+import { type DirectMessage, ONE_SIDED, type RoutedQuery } from "../../../../actors/vector/strategy/vector-strategy.ts";
+import { VECTOR_COLLABORATE, VECTOR_NEAR, VECTOR_SPIRE } from "../../../../src/wire/message-types.ts";
+import { wireMemory } from "../support.ts";
+
+const GRAPH = { address: 4096, rkey: 77, length: 512 };
+const SHARDS = [0, 1, 2].map((shard) => ({ shard }));
+/** What the router was asked for. */
+const targets: number[] = [];
+/** Of leaves of which number l is shard l % 4's, and 6 the nearest. */
+const QUERY: RoutedQuery = {
+  collectionId: 9,
+  code: Uint8Array.of(1, 2, 3),
+  bytes: Uint8Array.of(1, 2, 3),
+  k: 10,
+  ef: 64,
+  wanted: 18,
+  selectivity: 0.5,
+  recallTarget: 0.9,
+  timeoutMs: 1_234,
+  leaves: {
+    router: {
+      selectShards: (_, { recallTarget }) => {
+        targets.push(recallTarget);
+        const shards = [2, 3].map((shard) => ({ shard, leaves: Int32Array.of(shard, shard + 4) }));
+        return { shards, rule: "adaptive", unknown: [], computed: 0 } as never;
+      },
+      nearestLeaves: (_code, nearest: TopList) => {
+        nearest.clear();
+        nearest.offer(6, 0.5);
+        return 1;
+      },
+      shardOf: (leaf) => leaf % 4,
+    },
+    medoids: (leaves, count) => [...leaves.subarray(0, count)].map((leaf) => 100 + leaf),
+  },
+};
+
+function received({ payload }: DirectMessage): EngineRequest {
+  const memory = wireMemory(payload.byteLength + 8);
+  payload.write(memory, 0);
+  return { ...memory, offset: 0, length: payload.byteLength };
+}
+
+test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
+  "$name: the graph is what is read, and nothing while there is none",
+  (of) => {
+    expect(of.exposedRegion({ graph: GRAPH })).toBe(GRAPH);
+    expect(of.exposedRegion({ graph: undefined })).toBeUndefined();
+  },
+);
+
+describe("which shards, and what they are sent", () => {
+  test("compass: those that the router chose and that are there, from the medoids of their leaves", () => {
+    const selected = COMPASS.selectShards(QUERY, SHARDS);
+    expect(selected).toEqual([{ shard: 2, leaves: Int32Array.of(2, 6) }]);
+    expect(targets.at(-1), "half of what may be lost is for the searches").toBeCloseTo(0.95);
+    const message = COMPASS.directMessage(selected[0] as never, QUERY);
+    expect(message.type).toBe(VECTOR_NEAR);
+    const { entries, leaves, ...rest } = readNearRequest(received(message));
+    expect([[...Array.from(entries)], [...Array.from(leaves)]]).toEqual([[102, 106], []]);
+    expect(rest).toEqual({ collectionId: 9, wanted: 18, ef: 64, version: 0, code: QUERY.bytes, recallPpm: 0 });
+  });
+
+  test("spire: the one that has the nearest leaf, which is told the recall and how many neighbours count", () => {
+    expect(SPIRE.selectShards(QUERY, SHARDS).map(({ shard }) => shard)).toEqual([2]);
+    expect(SPIRE.selectShards(QUERY, SHARDS.slice(0, 2)), "it is not there").toEqual([]);
+    const message = SPIRE.directMessage({ shard: 2, leaves: Int32Array.of(6) }, QUERY);
+    expect(message.type).toBe(VECTOR_SPIRE);
+    const { entries, leaves, ...rest } = readNearRequest(received(message));
+    expect([entries.length, leaves.length]).toEqual([0, 0]);
+    expect(rest).toEqual({ collectionId: 9, wanted: 18, ef: 20, version: 0, code: QUERY.bytes, recallPpm: 950_000 });
+  });
+
+  test("cotra: the first in turn, which has the others help it in the time that it is told", () => {
+    const [selected, ...others] = COTRA.selectShards(QUERY, [...SHARDS].reverse());
+    expect([selected?.shard, others]).toEqual([2, []]);
+    expect(COTRA.selectShards(QUERY, [])).toEqual([]);
+    const message = COTRA.directMessage(selected as never, QUERY);
+    expect(message.type).toBe(VECTOR_COLLABORATE);
+    expect(readCollaborateRequest(received(message))).toEqual({
+      ...{ collectionId: 9, k: 18, ef: 64, timeoutMs: 1_234, query: QUERY.bytes },
+    });
+  });
+});
+
+test("spire: a peer is sent what the shard's tables have for it, and one that has no leaves nothing", () => {
+  const message: DirectMessage = { type: 1, payload: { byteLength: 0, write: () => undefined } };
+  const held = { offer: (peer: number) => (peer === 1 ? message : undefined) };
+  expect(SPIRE.buildTimeExchange(1, held)).toBe(message);
+  expect(SPIRE.buildTimeExchange(2, held)).toBeUndefined();
+});
