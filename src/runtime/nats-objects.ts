@@ -1,11 +1,21 @@
 /**
  * Objects in NATS' object store: named bytes that are put, read and removed whole.
  *
+ * ```
+ *  $O.STORE.M.name in base64   what the object is: its pieces' subject, how many, and their digest
+ *  $O.STORE.C.nuid             its pieces, in order, all before the former
+ * ```
+ *
  * Invariant: as for every call of nats.ts. What {@link NatsObjects.get} gives is what was put, by its digest. An object that was put under a new
  * name is never changed here; of a put that failed pieces may be left, until {@link NatsObjectsSurvey.sweep} removes them.
+ * Divergence: the library reads and lists by consumers, which wait for as many messages as the server has counted, and the count may be wrong after a
+ * crash of the server: then they wait for ever, or leave some out. Here each message is asked for, and one that is gone is said to be. The
+ * library marks what it removes and keeps the marks for ever; here nothing stays.
  */
-import { jetstreamManager } from "@nats-io/jetstream";
-import { Objm } from "@nats-io/obj";
+import { jetstreamManager, type MsgRequest, type StoredMsg } from "@nats-io/jetstream";
+import { type ObjectInfo, Objm } from "@nats-io/obj";
+import { ShardloomError } from "../errors.ts";
+import { createDigest } from "./digest.ts";
 import { foreign, type NatsConnection } from "./nats.ts";
 
 export interface NatsObjectsOptions {
@@ -17,13 +27,18 @@ export interface NatsObjectsOptions {
 
 /** What a store had when it was looked at: objects, and pieces of some that are not whole. */
 export interface NatsObjectsSurvey {
-  /** Removes what was there then and is not to be kept. What came later stays. @returns how many objects went */
-  sweep(isKept: (name: string) => boolean, timeoutMs: number): Promise<number>;
+  /**
+   * Removes what was there then and is not to be kept. What came later stays, and so do all pieces if an object that is kept is not there: they may
+   * be its own.
+   *
+   * @returns how many objects went
+   */
+  sweep(kept: ReadonlySet<string>, timeoutMs: number): Promise<number>;
 }
 
 export interface NatsObjects {
   put(name: string, bytes: Uint8Array, timeoutMs: number): Promise<void>;
-  /** Undefined: there is none of that name. */
+  /** Undefined: there is none of that name. @throws {ShardloomError} `ERR_CORRUPT` when pieces of it are gone; and as calls do. */
   get(name: string, timeoutMs: number): Promise<Uint8Array | undefined>;
   /** Nothing when there is none of that name. */
   remove(name: string, timeoutMs: number): Promise<void>;
@@ -46,9 +61,41 @@ export async function openNatsObjects(
   const objects = await call("open", false, timeoutMs, () => new Objm(connection.library).create(store, { replicas }));
   if ((await call("look at", false, timeoutMs, () => objects.status())).ttl > 0) throw foreign("object store", store);
   const stream = `OBJ_${store}`;
-  const pieces = `$O.${store}.C.`;
-  const remove = async (name: string, limitMs: number): Promise<void> => {
-    await call("remove from", true, limitMs, () => objects.delete(name));
+  const [names, pieces] = [`$O.${store}.M.`, `$O.${store}.C.`];
+  const purge = async (filter: string, limitMs: number): Promise<void> => {
+    await call("clear", true, limitMs, () => manager.streams.purge(stream, { filter }));
+  };
+  const look = async (name: string, limitMs: number): Promise<ObjectInfo | undefined> =>
+    (await call("look into", false, limitMs, () => objects.info(name))) ?? undefined;
+  /** @returns subject of the pieces that went, if there was such an object */
+  const remove = async (name: string, limitMs: number): Promise<string | undefined> => {
+    const info = await look(name, limitMs);
+    if (info === undefined) return undefined;
+    await purge(names + encodeName(name), limitMs); // first: what has a name has its pieces
+    await purge(pieces + info.nuid, limitMs);
+    return pieces + info.nuid;
+  };
+  /** The next piece of an object at a sequence or behind it, from whatever server has it; that there is none only the leader can say. */
+  const next = async (subject: string, seq: number): Promise<StoredMsg | null> => {
+    const query = { seq, next_by_subj: subject };
+    const near = await manager.direct.getMessage(stream, query).catch(() => null);
+    return near ?? (await manager.streams.getMessage(stream, query as MsgRequest));
+  };
+  /** Undefined: they are not all there, or not what they were. */
+  const bytesOf = async ({ nuid, chunks, size, digest }: ObjectInfo, limitMs: number): Promise<Uint8Array | undefined> => {
+    const bytes = new Uint8Array(size);
+    const found = createDigest();
+    let [sequence, length] = [0, 0];
+    for (let piece = 0; piece < chunks; piece++) {
+      const from = sequence + 1;
+      const message = await call("read", false, limitMs, () => next(pieces + nuid, from));
+      if (message === null || length + message.data.length > size) return undefined;
+      bytes.set(message.data, length);
+      found.add(message.data);
+      length += message.data.length;
+      sequence = message.seq;
+    }
+    return length === size && found.end() === hexadecimal(digest) ? bytes : undefined;
   };
   return {
     put: async (name, bytes, limitMs) => {
@@ -56,31 +103,59 @@ export async function openNatsObjects(
       await call("write to", true, limitMs, () => objects.putBlob(meta, bytes, { timeout: limitMs }));
     },
     get: async (name, limitMs) => {
-      const found = await call("read", false, limitMs, () => objects.getBlob(name));
-      return found === null ? undefined : found;
+      for (let damaged: string | undefined; ; ) {
+        const info = await look(name, limitMs);
+        if (info === undefined || info.deleted) return undefined;
+        const bytes = await bytesOf(info, limitMs);
+        if (bytes !== undefined) return bytes;
+        if (info.nuid === damaged) throw notWhole(store, name);
+        damaged = info.nuid; // unless it was put anew meanwhile
+      }
     },
-    remove,
+    remove: async (name, limitMs) => void (await remove(name, limitMs)),
     survey: async (limitMs) => {
       const { state } = await call("look at", false, limitMs, () =>
-        manager.streams.info(stream, { subjects_filter: `${pieces}>` }),
+        manager.streams.info(stream, { subjects_filter: `$O.${store}.>` }),
       );
       const subjects = Object.keys(state.subjects ?? {});
-      const before = await call("list", false, limitMs, () => objects.list());
+      const before = subjects.filter((subject) => subject.startsWith(names)).map((at) => decodeName(at.slice(names.length)));
       return {
-        sweep: async (isKept, sweepMs) => {
-          const gone = before.filter(({ name }) => !isKept(name));
-          for (const { name } of gone) await remove(name, sweepMs);
-          // Of those that are kept some may have become whole meanwhile.
-          const now = await call("list", false, sweepMs, () => objects.list());
-          // A list that lacks what was there before is not whole: what it does not name may be kept all the same.
-          const listed = new Set(now.map(({ name }) => name));
-          if (before.some(({ name }) => isKept(name) && !listed.has(name))) return gone.length;
-          const kept = new Set(now.filter(({ name }) => isKept(name)).map(({ nuid }) => pieces + nuid));
-          for (const filter of subjects)
-            if (!kept.has(filter)) await call("clear", true, sweepMs, () => manager.streams.purge(stream, { filter }));
+        sweep: async (kept, sweepMs) => {
+          const left = new Set(subjects.filter((subject) => subject.startsWith(pieces)));
+          const gone = before.filter((name) => !kept.has(name));
+          for (const name of gone) left.delete((await remove(name, sweepMs)) ?? "");
+          if (left.size <= kept.size) return gone.length; // each has its own
+          for (const name of kept) {
+            const info = await look(name, sweepMs);
+            if (info === undefined) return gone.length;
+            left.delete(pieces + info.nuid);
+          }
+          for (const subject of left) await purge(subject, sweepMs);
           return gone.length;
         },
       };
     },
   };
+}
+
+/** As the library does. Names are ASCII. */
+function encodeName(name: string): string {
+  return Buffer.from(name, "latin1").toString("base64").replaceAll("+", "-").replaceAll("/", "_");
+}
+
+function decodeName(encoded: string): string {
+  return Buffer.from(encoded, "base64url").toString("latin1");
+}
+
+/** Of a digest as the store has it: `SHA-256=` and base64. */
+function hexadecimal(digest: string): string {
+  return Buffer.from(digest.slice(digest.indexOf("=") + 1), "base64url").toString("hex");
+}
+
+function notWhole(store: string, name: string): ShardloomError {
+  return new ShardloomError(
+    "ERR_CORRUPT",
+    `Cannot read object store ${store} over NATS as object ${name} must be as it was put: pieces of it are gone`,
+    { details: { store, name } },
+  );
 }
