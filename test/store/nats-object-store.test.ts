@@ -214,7 +214,8 @@ describe("the disk over NATS", () => {
     const later = await open(store);
     expect((await subjectsIn(store)).pieces.sort()).toEqual([...pieces].sort());
     expect([await get(later, "a"), await get(later, "b")]).toEqual([patterned(100, 1), patterned(100, 2)]);
-    // What is removed leaves nothing, not even a mark.
+    // No read has left the server anything to look after, and what is removed leaves nothing, not even a mark.
+    expect((await manager.streams.info(`OBJ_${store}`)).state.consumer_count).toBe(0);
     await later.remove("a");
     const left = await subjectsIn(store);
     expect([left.names.length, left.pieces.length]).toEqual([1, 1]);
