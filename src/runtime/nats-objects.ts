@@ -13,7 +13,7 @@
  * Here each message is asked for, and one that is gone is said to be. The library marks what it removes and keeps the marks for ever; here
  * nothing stays.
  */
-import { type JetStreamManager, jetstreamManager, type MsgRequest, type StoredMsg } from "@nats-io/jetstream";
+import { type JetStreamManager, jetstreamManager, type StoredMsg } from "@nats-io/jetstream";
 import { type ObjectInfo, type ObjectStore, Objm } from "@nats-io/obj";
 import { ShardloomError } from "../errors.ts";
 import { createDigest } from "./digest.ts";
@@ -158,7 +158,7 @@ class StoredObjects implements NatsObjects {
     const { direct, streams } = this.#manager;
     const query = { seq, next_by_subj: subject };
     const near = await direct.getMessage(this.#stream, query).catch(() => null);
-    return near ?? (await streams.getMessage(this.#stream, query as MsgRequest));
+    return near ?? (await streams.getMessage(this.#stream, query));
   }
 
   /** @returns subject of the pieces that went, if there was such an object */
