@@ -86,8 +86,9 @@ export async function listenForControl(
 ): Promise<{ close(): Promise<void> }> {
   const path = join(directory, SOCKET);
   await rm(path, { force: true }); // of a life that ended badly: the directory is this node's by now
+  const open = new Set<AbortController>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    serve(socket, (request, following) => answer(request, cluster, self, following));
+    serve(socket, open, (request, following) => answer(request, cluster, self, following));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) => {
@@ -96,7 +97,12 @@ export async function listenForControl(
     server.listen(path, resolve);
   });
   await chmod(path, 0o600);
-  return { close: () => closeServer(server) };
+  return {
+    close: () => {
+      for (const asked of open) asked.abort(); // whoever asked is told
+      return closeServer(server);
+    },
+  };
 }
 
 /** Asks the running node of a directory. @throws {ShardloomError} `ERR_UNAVAILABLE` when none runs there, and what the node answers */
@@ -172,12 +178,18 @@ function unanswered(directory: string, cause: unknown): ShardloomError {
 /** Of an answer that takes its time: how it is followed, and given up. */
 type Following = Required<Pick<BackupOptions, "signal" | "onProgress">>;
 
-function serve(socket: Socket, answered: (request: NodeRequest, following: Following) => unknown): void {
+/** @param open What is being answered, and can be given up. */
+function serve(
+  socket: Socket,
+  open: Set<AbortController>,
+  answered: (request: NodeRequest, following: Following) => unknown,
+): void {
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
   socket.on("error", () => socket.destroy());
   const say = (line: object): unknown => socket.writable && socket.write(`${JSON.stringify(line)}\n`);
   const reply = async (line: string): Promise<void> => {
     const asked = new AbortController();
+    open.add(asked);
     try {
       const request = JSON.parse(line) as NodeRequest;
       const following: Following = { signal: asked.signal, onProgress: (progress) => say({ progress }) };
@@ -191,6 +203,7 @@ function serve(socket: Socket, answered: (request: NodeRequest, following: Follo
       const { code, message, details } = ShardloomError.from(error);
       say({ error: { code, message, details } });
     }
+    open.delete(asked);
     socket.end();
   };
   readLine(socket).then(reply, () => socket.destroy());
