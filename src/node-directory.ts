@@ -10,7 +10,7 @@
  * Invariant: a directory without node.json is none, so that a node whose founding or joining was broken off does it again. An invitation holds a
  * token for one node: a secret that can be used once.
  */
-import { join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { ClusterOptions } from "./cluster-options.ts";
 import { checkNodeAddresses, type NodeAddress } from "./cluster-wire.ts";
 import { describeValue, invalidArgument, ShardloomError } from "./errors.ts";
@@ -112,6 +112,28 @@ export async function readNodeRecord(directory: string): Promise<NodeRecord> {
       `Cannot open ${directory} as a node as it must have ${RECORD}: it has none`,
     );
   return recordOf(content, RECORD);
+}
+
+/**
+ * Where things are that a directory names: what a cluster keeps, and the node's directory that this is in, if it is in one. Either may be named.
+ *
+ * @throws {ShardloomError} As {@link readNodeRecord}, but for `ERR_NO_FILE`.
+ */
+export async function placesOf(directory: string): Promise<{ readonly home?: string; readonly data: string }> {
+  const named = resolve(directory);
+  if (await isHome(named)) return { home: named, data: join(named, SHARDS) };
+  if (basename(named) === SHARDS && (await isHome(dirname(named)))) return { home: dirname(named), data: named };
+  return { data: directory };
+}
+
+async function isHome(directory: string): Promise<boolean> {
+  try {
+    await readNodeRecord(directory);
+    return true;
+  } catch (error) {
+    if (ShardloomError.is(error) && error.code === "ERR_NO_FILE") return false;
+    throw error;
+  }
 }
 
 /** The options of `Cluster.start` for the node of a directory; more may be added. @throws {ShardloomError} As {@link readNodeRecord}. */

@@ -2,7 +2,7 @@
  * What the commands over directories of nodes share: progress in bytes, and an end that says what an interruption left.
  *
  * Invariant: they work offline. A directory that a cluster has open is refused with `ERR_DIRECTORY_IN_USE`; a running one is backed up by its own
- * process, with `cluster.snapshot()`.
+ * process, with `cluster.snapshot()`, for which `shardloom backup` asks a node.
  */
 import type { BackupOptions, BackupReport } from "../cluster-backup.ts";
 import type { CommandContext } from "./command.ts";

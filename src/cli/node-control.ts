@@ -1,18 +1,21 @@
 /**
  * What a running node can be asked on its own machine: lines of JSON over a socket in its directory, which only its owner can open.
  *
- * Invariant: one request a connection, answered by one line: `{ "result": … }` or `{ "error": { code, message } }`. Nothing that a request says can
- * end the node.
+ * Invariant: one request a connection, answered by one line: `{ "result": … }` or `{ "error": { code, message, details } }`, before which there may be
+ * some `{ "progress": … }`. Nothing that a request says can end the node; what takes time is given up when whoever asked says no more.
  */
 import { chmod, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { abortError } from "../../actors/call-options.ts";
 import type { Cluster } from "../cluster.ts";
+import type { BackupOptions, BackupProgress, BackupReport } from "../cluster-backup.ts";
 import { type ErrorCode, invalidArgument, ShardloomError } from "../errors.ts";
 import type { PlacementMove } from "../topology/placement.ts";
 
 /** What can be asked. */
-export const NODE_ACTIONS = ["status", "drain", "resume", "preview"] as const;
+export const NODE_ACTIONS = ["status", "drain", "resume", "preview", "backup"] as const;
 export type NodeAction = (typeof NODE_ACTIONS)[number];
 
 /** A request. */
@@ -22,6 +25,16 @@ export interface NodeRequest {
   readonly shard?: number;
   /** For `preview`: a node that would be gone. @default all stay */
   readonly without?: string;
+  /** For `backup`: an empty directory of this machine, from its root. */
+  readonly target?: string;
+}
+
+/** What a node that serves has backed up: its own part of the cluster. */
+export interface NodeBackup {
+  readonly node: string;
+  /** The other nodes, whose parts are not in it. */
+  readonly others: readonly string[];
+  readonly report: BackupReport;
 }
 
 /** What a placement made anew would move. Nothing is moved. */
@@ -61,6 +74,8 @@ export interface NodeStatus {
 const SOCKET = "control.sock";
 const MAX_REQUEST_BYTES = 64 * 1024;
 const TIMEOUT_MS = 5_000;
+/** A node tells several times a second how far it is; one that says nothing for so long stands still. */
+const SILENCE_MS = 60_000;
 const NEW_LINE = 10;
 
 /** Answers requests about a cluster until it is closed. @throws {ShardloomError} `ERR_IO` when there can be no socket in the directory */
@@ -71,7 +86,10 @@ export async function listenForControl(
 ): Promise<{ close(): Promise<void> }> {
   const path = join(directory, SOCKET);
   await rm(path, { force: true }); // of a life that ended badly: the directory is this node's by now
-  const server = createServer((socket) => serve(socket, (request) => answer(request, cluster, self)));
+  const open = new Set<AbortController>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    serve(socket, open, (request, following) => answer(request, cluster, self, following));
+  });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) => {
       reject(new ShardloomError("ERR_IO", `Cannot listen on ${path}: ${cause.message}`, { cause }));
@@ -79,7 +97,12 @@ export async function listenForControl(
     server.listen(path, resolve);
   });
   await chmod(path, 0o600);
-  return { close: () => closeServer(server) };
+  return {
+    close: () => {
+      for (const asked of open) asked.abort(); // whoever asked is told
+      return closeServer(server);
+    },
+  };
 }
 
 /** Asks the running node of a directory. @throws {ShardloomError} `ERR_UNAVAILABLE` when none runs there, and what the node answers */
@@ -96,33 +119,94 @@ export async function askNode<T>(directory: string, request: NodeRequest): Promi
     if (error !== undefined) throw new ShardloomError(error.code, error.message);
     return result as T;
   } catch (cause) {
-    if (ShardloomError.is(cause)) throw cause;
-    throw new ShardloomError(
-      "ERR_UNAVAILABLE",
-      `Cannot ask node of ${directory} as it must be running: ${(cause as Error).message}`,
-      { cause },
-    );
+    throw unanswered(directory, cause);
   } finally {
     socket.destroy();
   }
 }
 
-function serve(socket: Socket, answered: (request: NodeRequest) => unknown): void {
+/**
+ * Has the running node of a directory back up what it keeps, while it serves.
+ *
+ * @throws {ShardloomError} `ERR_UNAVAILABLE` when none runs there, or it ends meanwhile: then the target is no backup; `ERR_ABORTED`; and as
+ *   `Cluster.snapshot`.
+ */
+export async function backupNode(directory: string, target: string, options: BackupOptions = {}): Promise<NodeBackup> {
+  const { signal, onProgress } = options;
+  const socket = connect(join(directory, SOCKET));
+  socket.setTimeout(SILENCE_MS, () => socket.destroy(new Error(`it said nothing for ${SILENCE_MS} ms`)));
+  const failed = new Promise<never>((_, reject) => socket.once("error", reject));
+  failed.catch(() => undefined); // also when it is over
+  const giveUp = (): void => void socket.end(); // the node removes what it has copied, and says so
+  signal?.addEventListener("abort", giveUp);
+  try {
+    socket.write(`${JSON.stringify({ action: "backup", target } satisfies NodeRequest)}\n`);
+    if (signal?.aborted === true) giveUp();
+    return await Promise.race([failed, lastLine(socket, onProgress)]);
+  } catch (cause) {
+    if (signal?.aborted === true) throw abortError(signal);
+    throw unanswered(directory, cause);
+  } finally {
+    signal?.removeEventListener("abort", giveUp);
+    socket.destroy();
+  }
+}
+
+async function lastLine(socket: Socket, onProgress?: (progress: BackupProgress) => void): Promise<NodeBackup> {
+  for await (const line of createInterface({ input: socket })) {
+    const { progress, error, result } = JSON.parse(line) as {
+      progress?: BackupProgress;
+      error?: ShardloomError;
+      result?: NodeBackup;
+    };
+    if (progress !== undefined) onProgress?.(progress);
+    if (error !== undefined) throw new ShardloomError(error.code, error.message, { details: error.details });
+    if (result !== undefined) return result;
+  }
+  throw new Error("it has ended meanwhile");
+}
+
+function unanswered(directory: string, cause: unknown): ShardloomError {
+  if (ShardloomError.is(cause)) return cause;
+  return new ShardloomError(
+    "ERR_UNAVAILABLE",
+    `Cannot ask node of ${directory} as it must be running: ${(cause as Error).message}`,
+    { cause },
+  );
+}
+
+/** Of an answer that takes its time: how it is followed, and given up. */
+type Following = Required<Pick<BackupOptions, "signal" | "onProgress">>;
+
+/** @param open What is being answered, and can be given up. */
+function serve(
+  socket: Socket,
+  open: Set<AbortController>,
+  answered: (request: NodeRequest, following: Following) => unknown,
+): void {
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
   socket.on("error", () => socket.destroy());
-  readLine(socket).then(
-    (line) => {
-      let reply: object;
-      try {
-        reply = { result: answered(JSON.parse(line) as NodeRequest) };
-      } catch (error) {
-        const { code, message } = ShardloomError.from(error);
-        reply = { error: { code, message } };
+  const say = (line: object): unknown => socket.writable && socket.write(`${JSON.stringify(line)}\n`);
+  const reply = async (line: string): Promise<void> => {
+    const asked = new AbortController();
+    open.add(asked);
+    try {
+      const request = JSON.parse(line) as NodeRequest;
+      const following: Following = { signal: asked.signal, onProgress: (progress) => say({ progress }) };
+      if (request.action === "backup") {
+        socket.setTimeout(0);
+        for (const event of ["end", "close"]) socket.once(event, () => asked.abort());
+        socket.resume();
       }
-      socket.end(`${JSON.stringify(reply)}\n`);
-    },
-    () => socket.destroy(),
-  );
+      say({ result: await answered(request, following) });
+    } catch (error) {
+      const { code, message, details } = ShardloomError.from(error);
+      say({ error: { code, message, details } });
+    }
+    open.delete(asked);
+    socket.end();
+  };
+  readLine(socket).then(reply, () => socket.destroy());
 }
 
 /** What comes before the first end of a line. */
@@ -139,9 +223,11 @@ async function readLine(socket: Socket): Promise<string> {
   throw new Error("it ends without a whole line");
 }
 
-type Answer = NodeStatus | MovesPreview | { readonly changed: boolean };
+type Answer = NodeStatus | MovesPreview | { readonly changed: boolean } | Promise<NodeBackup>;
 
-function answer({ action, shard, without }: NodeRequest, cluster: Cluster, self: string): Answer {
+function answer(request: NodeRequest, cluster: Cluster, self: string, following: Following): Answer {
+  const { action, shard, without, target } = request;
+  if (action === "backup") return backUp(cluster, self, target as string, following);
   if (action === "status") return statusOf(cluster, self);
   if (action === "drain") return { changed: cluster.drain(shard as number) };
   if (action === "resume") return { changed: cluster.resume(shard as number) };
@@ -150,6 +236,12 @@ function answer({ action, shard, without }: NodeRequest, cluster: Cluster, self:
     "ERR_INVALID_ARGUMENT",
     `Cannot answer as action must be one of ${NODE_ACTIONS.join(", ")}: current value is ${String(action)}`,
   );
+}
+
+async function backUp(cluster: Cluster, self: string, target: string, following: Following): Promise<NodeBackup> {
+  const report = await cluster.snapshot(target, following);
+  const others = cluster.members().flatMap(({ kind, id }) => (kind === "node" && id !== self ? [id] : []));
+  return { node: self, others, report };
 }
 
 function previewOf(cluster: Cluster, self: string, without: string | undefined): MovesPreview {

@@ -7,6 +7,7 @@
  *
  * Invariant: a table is only put in place of the one that its writer has put before, so that whoever opens the disk ends all that have it open:
  * these can read on, and change nothing. Blocks go when no kept table has them; what a writer that died has left, when the disk is opened next.
+ * A file of which the server has lost a block is read as damaged, `ERR_CORRUPT`.
  * Divergence: names are durable at once, and a file when it is closed; more than a disk has to promise.
  */
 import { ShardloomError } from "../errors.ts";
@@ -45,6 +46,8 @@ const FORMAT = 1;
 const TIMEOUT_MS = 10_000;
 /** How often opening begins anew as another one was there first, and putting a table as an earlier one came late. */
 const MAX_TRIES = 16;
+/** Versions of a block that one life may give out: no two lives give a block the same name, also when one of them was frozen long ago. */
+const VERSIONS_PER_REVISION: number = 2 ** 20;
 
 /** A table, and who has put it. */
 interface Table extends StoredNames {
@@ -79,7 +82,7 @@ export async function openNatsDisk(connection: NatsConnection, options: NatsDisk
     try {
       const revision = await bucket.put(KEY, encodeTable({ ...names, writer }), found?.revision ?? 0, timeoutMs);
       const blocks = new Set(Object.values(names.files).flatMap(blocksOf));
-      await survey.sweep((name) => blocks.has(name), timeoutMs);
+      await survey.sweep(blocks, timeoutMs);
       return new NatsDisk(kept, names, revision);
     } catch (error) {
       if (!ShardloomError.is(error) || error.code !== "ERR_STALE_EPOCH") throw error;
@@ -113,7 +116,7 @@ class NatsDisk implements Disk {
       put: (name, bytes) => objects.put(name, bytes, timeoutMs),
       get: async (name) => {
         const found = await objects.get(name, timeoutMs);
-        if (found === undefined) throw diskError("read block", name, "EIO");
+        if (found === undefined) throw new ShardloomError("ERR_CORRUPT", `block ${name} is gone`);
         return found;
       },
       forget: (name) => this.#forgotten.push(name),
@@ -121,7 +124,8 @@ class NatsDisk implements Disk {
         this.#isChanged = true;
       },
     };
-    const files = Object.entries(names.files).map(([path, file]) => [path, this.#fileOf(file)] as const);
+    const least = revision * VERSIONS_PER_REVISION;
+    const files = Object.entries(names.files).map(([path, file]) => [path, this.#fileOf(file, least)] as const);
     this.#names = new ObjectNames(names.directories, files);
   }
 
@@ -176,8 +180,8 @@ class NatsDisk implements Disk {
     });
   }
 
-  #fileOf(stored: StoredFile): ObjectFile {
-    return new ObjectFile(this.#blocks, stored);
+  #fileOf(stored: StoredFile, leastVersion = 0): ObjectFile {
+    return new ObjectFile(this.#blocks, stored, leastVersion);
   }
 
   #handle(path: string, file: ObjectFile, isWritable: boolean): DiskFile {
@@ -316,9 +320,18 @@ async function attempt<T>(operation: string, path: string, run: () => Promise<T>
   } catch (error) {
     const failure = ShardloomError.from(error, "ERR_IO");
     if (failure.details["operation"] !== undefined || failure.code === "ERR_INVALID_ARGUMENT") throw failure;
+    if (failure.code === "ERR_CORRUPT") throw damaged(operation, path, failure);
     const isFull = failure.code === "ERR_DISK_FULL" || failure.code === "ERR_RECORD_TOO_LARGE";
     throw diskError(operation, path, isFull ? "ENOSPC" : "EIO", failure);
   }
+}
+
+/** The server answers, and no longer has what it had: no later try finds it. */
+function damaged(operation: string, path: string, cause: ShardloomError): ShardloomError {
+  return new ShardloomError("ERR_CORRUPT", `Cannot ${operation} as ${path} must be as it was kept: ${cause.message}`, {
+    details: { operation, path },
+    cause,
+  });
 }
 
 function encodeTable(table: Table): Uint8Array {

@@ -37,12 +37,13 @@ export class ObjectFile {
   #read: { readonly name: string; readonly bytes: Uint8Array } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(blocks: Blocks, { id, size, blocks: versions }: StoredFile) {
+  /** @param leastVersion No version up to this is given out: another writer of the same file may have. */
+  constructor(blocks: Blocks, { id, size, blocks: versions }: StoredFile, leastVersion: number) {
     this.id = id;
     this.#blocks = blocks;
     this.#size = size;
     this.#versions = [...versions];
-    this.#newest = Math.max(0, ...versions);
+    this.#newest = Math.max(leastVersion, ...versions);
   }
 
   /** As a table is to have it: of what was changed since {@link upload}, nothing but the size. */

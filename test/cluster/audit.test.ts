@@ -132,7 +132,9 @@ describe("an audit", () => {
       [0, 1, 2, 3],
       [0, 1, 2, 3],
     ]);
-    expect(given.asked.slice(3).every((vshards) => vshards.length === 1 && vshards[0] === 1)).toBe(true);
+    const later = given.asked.slice(3);
+    expect(later.length).toBeGreaterThan(0);
+    expect(later).toEqual(later.map(() => [1]));
   });
 
   test("ends with what is behind, by how much, and who was silent", async () => {

@@ -123,6 +123,7 @@ describe.each([1, 2])("a cluster of %i copies that serves", (replicationFactor) 
     // What is acknowledged before it begins must be in it; what is tried later may be.
     written.start(() => docs);
     const least = written.acknowledged();
+    expect(least.size).toBeGreaterThan(0);
     const target = join(root, "backup");
     const report = await cluster.snapshot(target);
     expect(report).toMatchObject({ shards: 2, hashedVshards: 16 * replicationFactor });

@@ -1,4 +1,5 @@
 /** The disk over a real nats-server: the suite of all disks, snapshots on it, and servers that are frozen, killed or shared with another writer. */
+import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Disk } from "../../src/runtime/disk.ts";
 import type { NatsConnection } from "../../src/runtime/nats.ts";
@@ -41,6 +42,21 @@ async function objectsIn(store: string): Promise<string[]> {
   const { library } = connection;
   const { Objm } = await import("@nats-io/obj");
   return (await (await new Objm(library).open(store)).list()).map(({ name }) => name);
+}
+
+/** All subjects of a store that have messages: names of objects, and pieces. */
+async function subjectsIn(store: string): Promise<{ names: string[]; pieces: string[] }> {
+  const manager = await jetstreamManager(connection.library);
+  const { state } = await manager.streams.info(`OBJ_${store}`, { subjects_filter: ">" });
+  const all = Object.keys(state.subjects ?? {});
+  const isName = (subject: string): boolean => subject.startsWith(`$O.${store}.M.`);
+  return { names: all.filter(isName), pieces: all.filter((subject) => !isName(subject)) };
+}
+
+/** Removes messages behind the disk's back, as a server does that loses some of them in a crash. */
+async function lose(store: string, filter: string): Promise<void> {
+  const manager = await jetstreamManager(connection.library);
+  expect((await manager.streams.purge(`OBJ_${store}`, { filter })).purged).toBeGreaterThan(0);
 }
 
 /** Bytes that tell where they are. */
@@ -151,6 +167,60 @@ describe("the disk over NATS", () => {
     expect([await third.list(""), await get(third, "b")]).toEqual([["a", "b"], patterned(100, 2)]);
   });
 
+  test("gives what its last writer wrote of a file that a former one changes still", async () => {
+    const store = newStore();
+    const first = await open(store);
+    await put(first, "a", patterned(100, 1));
+    const file = await first.open("a", "write");
+    await file.write(0, patterned(100, 3));
+    const second = await open(store);
+    await put(second, "a", patterned(100, 2));
+    await fails(file.sync(), "ERR_READ_ONLY"); // and has kept its block by then
+    for (const disk of [second, await open(store)]) expect(await get(disk, "a")).toEqual(patterned(100, 2));
+  });
+
+  test("says of a block whose pieces are gone that it is damaged, as often as it is asked, and gives all others", async () => {
+    const store = newStore();
+    const disk = await open(store);
+    await put(disk, "a", patterned(MIB, 1));
+    const [ofA = ""] = (await subjectsIn(store)).pieces;
+    await put(disk, "b", patterned(2 * MIB, 2));
+    await lose(store, ofA);
+    for (const one of [disk, await open(store), await open(store)]) {
+      await fails(get(one, "a"), "ERR_CORRUPT");
+      expect(Buffer.compare(await get(one, "b"), patterned(2 * MIB, 2))).toBe(0);
+    }
+    const later = await open(store);
+    await later.remove("a");
+    await put(later, "a", patterned(10, 4));
+    expect(await get(later, "a")).toEqual(patterned(10, 4));
+  });
+
+  test("clears no pieces while it does not find all that its files have, and all that they do not have otherwise", async () => {
+    const store = newStore();
+    const disk = await open(store);
+    await put(disk, "a", patterned(100, 1));
+    await put(disk, "b", patterned(100, 2));
+    const { names, pieces } = await subjectsIn(store);
+    expect([names.length, pieces.length]).toEqual([2, 2]);
+    const manager = await jetstreamManager(connection.library);
+    const name = await manager.streams.getMessage(`OBJ_${store}`, { last_by_subj: names[0] as string });
+    const orphan = `$O.${store}.C.orphan`;
+    await jetstream(connection.library).publish(orphan, patterned(10, 5));
+    await lose(store, names[0] as string);
+    await open(store);
+    expect((await subjectsIn(store)).pieces.sort()).toEqual([...pieces, orphan].sort());
+    await jetstream(connection.library).publish(names[0] as string, name?.data ?? "");
+    const later = await open(store);
+    expect((await subjectsIn(store)).pieces.sort()).toEqual([...pieces].sort());
+    expect([await get(later, "a"), await get(later, "b")]).toEqual([patterned(100, 1), patterned(100, 2)]);
+    // No read has left the server anything to look after, and what is removed leaves nothing, not even a mark.
+    expect((await manager.streams.info(`OBJ_${store}`)).state.consumer_count).toBe(0);
+    await later.remove("a");
+    const left = await subjectsIn(store);
+    expect([left.names.length, left.pieces.length]).toEqual([1, 1]);
+  });
+
   test("says in time that a frozen server does not answer; then it is what its owner thinks, whatever came late", async () => {
     const store = newStore();
     const disk = await open(store, 300);
@@ -195,7 +265,7 @@ describe("the disk over NATS", () => {
     const objects = await openNatsObjects(connection, { store }, CALL_MS);
     for (const name of await objectsIn(store)) await objects.remove(name, CALL_MS);
     const later = await open(store);
-    await fails(get(later, "a"), "ERR_IO");
+    await fails(get(later, "a"), "ERR_CORRUPT");
     const { Kvm } = await import("@nats-io/kv");
     const kv = await new Kvm(connection.library).open(`${store}-names`);
     const table = (await kv.get("names"))?.string() ?? "";

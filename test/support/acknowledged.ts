@@ -83,6 +83,7 @@ export class AcknowledgedWrites {
   /** Fails unless everything acknowledged is there, and nothing that nobody has written. */
   async check(docs: VectorCollection): Promise<void> {
     const { ids, generationOf } = this.#options;
+    expect(this.#acknowledged.size, "documents of which a write was acknowledged").toBeGreaterThan(0);
     const found = await docs.getMany(ids, { timeoutMs: 60_000 });
     const wrong = ids.flatMap((id, at) => {
       const vector = found[at]?.vector;

@@ -9,6 +9,7 @@ import type { RunOptions, RunResult, WorldOptions } from "../../../src/sim/world
 import { type MutatedCopy, mutatedCopy, unmutated } from "../../support/mutated.ts";
 import { DURABLE_MUTANTS } from "./durable-mutants.ts";
 import { GRAPH_MUTANTS } from "./graph-mutants.ts";
+import { LEASE_MUTANTS } from "./lease-mutants.ts";
 import { LOG_MUTANTS } from "./log-mutants.ts";
 import { MESSAGE_MUTANTS } from "./message-mutants.ts";
 import type { Mutant } from "./mutant.ts";
@@ -19,6 +20,7 @@ import { SCENES, type Scene, type SceneName } from "./scenes.ts";
 export const MUTANTS: readonly Mutant[] = [
   ...REPLICATION_MUTANTS,
   ...PROMOTION_MUTANTS,
+  ...LEASE_MUTANTS,
   ...MESSAGE_MUTANTS,
   ...LOG_MUTANTS,
   ...DURABLE_MUTANTS,

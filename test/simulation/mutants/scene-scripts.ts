@@ -76,6 +76,15 @@ export function overtaken(): Fault[] {
   ];
 }
 
+/** A node sleeps until another has taken over, and wakes up as what it was: its peers do not reach it, and who grants leases says nothing. */
+export function asleep(): Fault[] {
+  return [
+    { kind: "partition", atMs: 900, durationMs: 4_600, targets: ["n0"], size: 0 },
+    { kind: "pause", atMs: 1_000, durationMs: 2_600, targets: ["n0"], size: 0 },
+    { kind: "nats-frozen", atMs: 3_500, durationMs: 2_000, targets: ["nats"], size: 0 },
+  ];
+}
+
 /** The power fails again and again while a slow disk has much in hand, of which it keeps some sectors. */
 export function tornTails(): Fault[] {
   const site = "n0/disk";

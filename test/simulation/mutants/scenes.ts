@@ -7,6 +7,7 @@ import type { Fault, FaultKind } from "../../../src/sim/fault-types.ts";
 import type { WorldOptions } from "../../../src/sim/world-types.ts";
 import {
   adopted,
+  asleep,
   cutOffAndCrashed,
   heardByTheWrongOne,
   hoursApart,
@@ -83,6 +84,12 @@ export const SCENES = {
     options: { clients: 12, keys: 24, perSecond: 8, writes: 0.3, timeoutMs: 1_500 },
     world: { ...THREE, leases: true, durationMs: 12_000, faults: "none" },
     script: overtaken(),
+  },
+  sleeper: {
+    ...register,
+    options: { clients: 30, keys: 12, perSecond: 5, writes: 0.3, timeoutMs: 250 },
+    world: { ...THREE, leases: true, durationMs: 5_000, faults: "none" },
+    script: asleep(),
   },
   breaks: {
     ...register,
