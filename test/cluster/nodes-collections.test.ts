@@ -103,7 +103,7 @@ it("that two nodes have made differently while they could not reach each other a
     await eventually("it is refused", () =>
       node.vectors("docs").then(
         () => false,
-        (error: Error) => /dimensions must be [23]: current value is [23]/.test(error.message),
+        (error: unknown) => /dimensions must be [23]: current value is [23]/.test((error as Error).message),
       ),
     );
   expect(await nodes.node(1).dropVectors("docs")).toBe(true);

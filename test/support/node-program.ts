@@ -20,7 +20,7 @@ export function vectorOf(node: number, at: number): [number, number] {
 
 const WORDS = ["tea", "cup", "pot", "leaf", "water", "fire", "stone"];
 /** How collections of texts are opened. */
-export const TEXT_OPTIONS = { fields: { title: 2, body: 1 } } as const;
+export const TEXT_OPTIONS = { fields: { title: 2, body: 1 }, positions: true } as const;
 
 /** Texts of one node. */
 export function textsOf(node: number): TextDocument[] {
@@ -36,11 +36,12 @@ export function textsOf(node: number): TextDocument[] {
 
 /** What searches of texts find, in order and with their scores. */
 export async function readTexts(texts: TextCollection): Promise<object> {
-  const asked = ["tea leaf", '"cup pot"', "fire", "stone water cup"].map(async (query) => {
+  const found: string[][] = [];
+  for (const query of ["tea leaf", '"cup pot"', "fire", "stone water cup"]) {
     const { hits } = await texts.search(query, { k: 30, consistency: "strong" });
-    return hits.map(({ id, score }) => `${id} ${score.toFixed(5)}`);
-  });
-  return { count: await texts.count({ consistency: "strong" }), found: await Promise.all(asked) };
+    found.push(hits.map(({ id, score }) => `${id} ${score.toFixed(5)}`));
+  }
+  return { count: await texts.count({ consistency: "strong" }), found };
 }
 
 async function program(cluster: Cluster, signal: AbortSignal): Promise<void> {
