@@ -161,6 +161,8 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     expect(await codeOf("--data", join(root, "again"), "--join", used)).toBe("ERR_UNTRUSTED");
     expect(await codeOf("--data", join(root, "again"), "--join", used.slice(0, 200))).toBe("ERR_CORRUPT");
     expect(await codeOf("--data", join(root, "nobody"))).toBe("ERR_NO_FILE");
+    // Whatever is not TLS is no address, on loopback neither.
+    expect(await codeOf("--data", join(root, "a"), "--listen", "http://127.0.0.1:7401")).toBe("ERR_INVALID_ARGUMENT");
     const usage = await shardloom("node", "--data", join(root, "again"), "--members", nodes.members);
     expect(usage.code).toBe(2);
     const nowhere = await shardloom("node", "--data", join(root, "again"), ...founding, "--keep", "nats");
