@@ -116,6 +116,7 @@ export class CollectionCatalog<Resolved> {
       throw invalidArgument("open collection", "name", "1 to 128 letters, digits, dots, underscores or dashes", name);
     this.#drops.retry();
     if (!this.#entries.has(name)) await this.#parts.others?.settled();
+    this.#parts.assertOpen();
     let opening = this.#entries.get(name);
     if (opening === undefined) {
       if (options === undefined) throw notThere(name);

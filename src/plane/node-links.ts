@@ -225,6 +225,7 @@ export class NodeLinks {
     this.#closed = true;
     const error = new ShardloomError("ERR_CLOSED", `Cannot go on as node ${this.#options.self} is closed`);
     for (const link of this.#links.values()) link.close(error);
+    this.#collections?.giveUpWaiting();
     this.#pump.close();
     this.#options.transport.close();
     this.#events.removeAllListeners();

@@ -133,6 +133,14 @@ describe("who has opened", () => {
     expect(isSettled).toBe(false);
     await of.until("there was time enough", () => isSettled, 200);
   });
+
+  it("does not wait for anybody once it is closed", async () => {
+    const { of, a } = linked();
+    const settled = a.exchange.settled();
+    of.a.links.start([]);
+    of.a.links.close();
+    await settled;
+  });
 });
 
 describe("what cannot be opened", () => {
