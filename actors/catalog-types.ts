@@ -4,6 +4,7 @@
  * Invariant: no behaviour. An engine tells a catalog how its messages and options look, and nothing of what is in its collections.
  */
 import type { RegionRef } from "../native-bridge/region-layout.ts";
+import type { CollectionExchange } from "../src/plane/collection-exchange.ts";
 import type { Payload, ReplyFrame } from "../src/routing/requester.ts";
 import type { CollectionStore } from "../src/store/collection-store.ts";
 import type { Coordinator } from "./coordinator.ts";
@@ -35,6 +36,8 @@ export interface CatalogParts {
   readonly assertOpen: () => void;
   /** The collections of the node's directory. @default none: they end with the process */
   readonly store?: CollectionStore | undefined;
+  /** The other nodes: they are told what is opened and dropped here. @default there are none */
+  readonly others?: Pick<CollectionExchange, "settled" | "spread" | "tell"> | undefined;
   /** Called when a collection is gone, before its shards have acknowledged that. */
   readonly onDropped?: (collectionId: number) => void;
 }

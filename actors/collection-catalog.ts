@@ -7,37 +7,29 @@
  * outlives a worker; for the workers that live on, a drop stays on a list until each has acknowledged it, and every later
  * call tries it again.
  *
- * Every node of a cluster opens a collection for itself, on its own shards, whose workers it must be able to replace. All make the
- * same id from the name, and ask each other's shards whether the options agree, as far as they can be reached: a node that is down
- * hinders nobody. The id of a dropped collection is not used again: shards remember it, and the next collection of that name gets the
- * id of its next generation.
+ * Every node of a cluster opens a collection on its own shards, whose workers it must be able to replace: one because somebody asks for it
+ * there, the others because they are told (see collection-exchange.ts). All make the same id from the name. Who creates one asks the shards of
+ * the others whether the options agree, as far as they can be reached: a node that is down hinders nobody. Where two nodes that could not reach
+ * each other have made one with different options, opening it fails on both until it is dropped. The id of a dropped collection is not used
+ * again: shards remember it, and the next collection of that name gets the id of its next generation.
  *
  * Where the node has a directory, its collections are open again from the next start on. See collection-store.ts for the order of things.
  */
 import type { RegionRef } from "../native-bridge/region-layout.ts";
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
+import type { CollectionNews } from "../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../src/plane/shard-task.ts";
 import type { KeptCollection } from "../src/store/collection-store.ts";
 import { MEMBER_STATE } from "../src/topology/snapshot.ts";
 import { hashString } from "../src/topology/stable-hash.ts";
 import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
+import { allDropped, dropped, notThere, sameHash, tooOften } from "./catalog-errors.ts";
 import type { CatalogEngine, CatalogEntry, CatalogParts } from "./catalog-types.ts";
+import { CollectionDrops, isLost } from "./collection-drops.ts";
 import { wasDropped } from "./dropped-collections.ts";
 
-/** A drop that some shards have not acknowledged. */
-interface Dropping {
-  readonly name: string;
-  readonly collectionId: number;
-  /** Takes a creation back. */
-  readonly undo: boolean;
-  readonly shards: Set<number>;
-  /** The attempt under way. */
-  attempt: Promise<void> | undefined;
-}
-
-/** How often a collection is opened again on shards whose worker was replaced meanwhile, and dropped where one was lost. */
+/** How often a collection is opened again on shards whose worker was replaced meanwhile. */
 const ATTEMPTS = 4;
-const LOST: ReadonlySet<string> = new Set(["ERR_WORKER_LOST", "ERR_HANDLER_HUNG", "ERR_NATIVE_QUARANTINED"]);
 
 /** How long other nodes' shards may take to tell whether they have a collection with other options. */
 const CHECK_TIMEOUT_MS = 1_000;
@@ -52,18 +44,25 @@ export class CollectionCatalog<Resolved> {
   readonly #engine: CatalogEngine<Resolved>;
   readonly #entries: Map<string, Promise<CatalogEntry<Resolved>>> = new Map();
   readonly #open: Map<string, CatalogEntry<Resolved>> = new Map();
-  readonly #dropping: Map<number, Dropping> = new Map();
+  readonly #drops: CollectionDrops;
   /** Per shard, how many workers it has had. */
   readonly #successions: number[] = [];
   /** How often collections of a name were dropped, as far as this node knows. */
   readonly #generations: Map<string, number> = new Map();
   /** Collections that are being taken off the directory's list, by name. */
   readonly #forgetting: Map<string, Promise<void>> = new Map();
+  /** What other nodes have told is taken one after the other, by name. */
+  readonly #learning: Map<string, Promise<void>> = new Map();
+  /** Names of which another node has a collection with other options. */
+  readonly #conflicts: Map<string, { readonly generation: number; readonly error: ShardloomError }> = new Map();
+  /** Entries that the other nodes have been given time to open. */
+  readonly #spread: WeakMap<CatalogEntry<Resolved>, Promise<void>> = new WeakMap();
 
   /** With the collections of the directory: they are open once {@link reopen} has resolved. */
   constructor(parts: CatalogParts, engine: CatalogEngine<Resolved>) {
     this.#parts = parts;
     this.#engine = engine;
+    this.#drops = new CollectionDrops(parts, engine);
     const { collections = [], generations = [] } = parts.store?.kept ?? {};
     for (const kept of [...generations, ...collections])
       if (kept.engine === engine.name) this.#generations.set(kept.name, kept.generation);
@@ -86,7 +85,7 @@ export class CollectionCatalog<Resolved> {
         await this.#openOn(missing, entry, openedIn, attempt === ATTEMPTS);
         for (const shard of missing) if (openedIn[shard] !== undefined) opened.add(shard);
       }
-      if (!this.#ownShards.every(done)) throw tooOften(name);
+      if (!this.#ownShards.every(done)) throw tooOften(name, ATTEMPTS);
     }
   }
 
@@ -115,44 +114,38 @@ export class CollectionCatalog<Resolved> {
     this.#parts.assertOpen();
     if (typeof name !== "string" || !NAME.test(name))
       throw invalidArgument("open collection", "name", "1 to 128 letters, digits, dots, underscores or dashes", name);
-    this.#retryDrops();
+    this.#drops.retry();
+    if (!this.#entries.has(name)) await this.#parts.others?.settled();
+    this.#parts.assertOpen();
     let opening = this.#entries.get(name);
     if (opening === undefined) {
-      if (options === undefined) {
-        throw new ShardloomError(
-          "ERR_UNKNOWN_COLLECTION",
-          `Cannot open collection ${JSON.stringify(name)} as it does not exist and no options were given`,
-          { details: { name } },
-        );
-      }
-      opening = this.#create(name, options);
-      this.#entries.set(name, opening);
-      opening.catch(() => this.#entries.delete(name));
+      if (options === undefined) throw notThere(name);
+      opening = this.#enter(name, this.#create(name, options));
     }
     const entry = await opening;
     if (options !== undefined) this.#engine.assertSame(entry.options, options);
+    await this.#spreadOf(name, entry);
+    const conflict = this.#conflicts.get(name);
+    if (conflict?.generation === this.#generationOf(name)) throw conflict.error;
     return entry;
   }
 
   /** @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` when the collection was dropped. */
   assertEntry(name: string, entry: CatalogEntry<Resolved>): void {
     this.#parts.assertOpen();
-    if (!entry.dropped) return;
-    throw new ShardloomError(
-      "ERR_UNKNOWN_COLLECTION",
-      `Cannot use collection ${JSON.stringify(name)} as it was dropped`,
-      { details: { name } },
-    );
+    if (entry.dropped) throw dropped(name);
   }
 
   /**
-   * Drops a collection on every shard of this node and frees its regions; other nodes drop it for themselves. It is gone at once; when a shard does not acknowledge that in
+   * Drops a collection on every shard of this node and frees its regions; other nodes are told. It is gone at once; when a shard does not acknowledge that in
    * time, this rejects, and calling it again, or any later open or drop, goes on with it.
    *
-   * @returns whether it existed, or was still being dropped
+   * @param isHeard Whether another node has dropped it. @returns whether it existed, or was still being dropped
    */
-  async drop(name: string): Promise<boolean> {
-    this.#parts.assertOpen();
+  async drop(name: string, isHeard = false): Promise<boolean> {
+    const { assertOpen, others } = this.#parts;
+    assertOpen();
+    if (!isHeard && !this.#entries.has(name)) await others?.settled();
     const entry = await this.#entries.get(name);
     const existed = entry !== undefined && !entry.dropped;
     if (existed) {
@@ -161,29 +154,31 @@ export class CollectionCatalog<Resolved> {
       this.#forgetting.set(name, forgetting);
       await forgetting;
     }
-    const drops = [...this.#dropping.values()].filter((dropping) => dropping.name === name);
-    this.#retryDrops();
+    const drops = this.#drops.of(name);
+    this.#drops.retry();
     await Promise.all(drops.flatMap(({ attempt }) => (attempt === undefined ? [] : [attempt])));
+    if (existed && !isHeard) await others?.spread(this.#newsOf(name));
     return existed || drops.length > 0;
   }
 
   /** Takes a collection off the lists, the directory's first: were its shards first, a crash could leave a part of it. */
   async #forget(name: string, entry: CatalogEntry<Resolved>): Promise<void> {
     const generation = this.#generationOf(name) + 1;
-    const { store, onDropped } = this.#parts;
+    const { store, others, onDropped } = this.#parts;
     if (store !== undefined) await store.remove({ engine: this.#engine.name, name, generation });
     entry.dropped = true;
     this.#entries.delete(name);
     this.#open.delete(name);
     onDropped?.(entry.collectionId);
     this.#generations.set(name, generation);
-    this.#beginDrop(name, entry.collectionId, false);
+    others?.tell(this.#newsOf(name));
+    this.#drops.begin(name, entry.collectionId, false);
   }
 
   /** What the next worker of a shard must take over. It frees everything else, so drops are done with that. */
   recoverTasks(shard: number): RecoverTask[] {
     this.#successions[shard] = this.#successionOf(shard) + 1;
-    for (const dropping of this.#dropping.values()) this.#acknowledged(dropping, shard);
+    this.#drops.replaced(shard);
     return [...this.#open.values()].flatMap(({ collectionId, options, roots }) => {
       const root = roots[shard];
       if (root === undefined) return [];
@@ -201,45 +196,112 @@ export class CollectionCatalog<Resolved> {
     }
   }
 
+  /** What this node has, and what was dropped, as other nodes are told. */
+  news(): CollectionNews[] {
+    const gone = [...this.#generations.keys()].filter((name) => !this.#open.has(name));
+    return [
+      ...[...this.#open].map(([name, entry]) => this.#newsOf(name, entry)),
+      ...gone.map((name) => this.#newsOf(name)),
+    ];
+  }
+
+  /**
+   * Another node has told what it has: what is newer than what is here is opened, or dropped, here too.
+   *
+   * @param drop What drops a collection. @throws {ShardloomError} `ERR_COLLECTION_MISMATCH` when there is one with other options; as opening and dropping do.
+   */
+  learn(
+    news: CollectionNews,
+    drop: (name: string) => Promise<boolean> = (name) => this.drop(name, true),
+  ): Promise<void> {
+    const { name } = news;
+    const learnt = (this.#learning.get(name) ?? Promise.resolve()).then(() => this.#learn(news, drop));
+    const over = learnt.catch(() => undefined);
+    this.#learning.set(name, over);
+    void over.then(() => {
+      if (this.#learning.get(name) === over) this.#learning.delete(name);
+    });
+    return learnt;
+  }
+
+  async #learn({ name, generation, options }: CollectionNews, drop: (name: string) => Promise<boolean>): Promise<void> {
+    await this.#entries.get(name)?.catch(() => undefined);
+    this.#parts.assertOpen();
+    while (generation > this.#generationOf(name) && this.#entries.has(name)) await drop(name);
+    if (generation > this.#generationOf(name)) {
+      this.#generations.set(name, generation); // at once: who opens one from now on opens the newer one
+      await this.#parts.store?.remove({ engine: this.#engine.name, name, generation });
+      this.#parts.others?.tell(this.#newsOf(name));
+    }
+    if (options === undefined || generation !== this.#generationOf(name)) return;
+    try {
+      const resolved = this.#engine.fromKept(options);
+      const opening = this.#entries.get(name) ?? this.#enter(name, this.#createAs(name, generation, resolved, true));
+      this.#engine.assertSame((await opening).options, resolved);
+    } catch (error) {
+      const failure = ShardloomError.from(error);
+      if (failure.code === "ERR_COLLECTION_MISMATCH") this.#conflicts.set(name, { generation, error: failure });
+      throw failure;
+    }
+  }
+
+  #newsOf(name: string, entry?: CatalogEntry<Resolved>): CollectionNews {
+    const news = { engine: this.#engine.name, name, generation: this.#generationOf(name) };
+    return entry === undefined ? news : { ...news, options: this.#engine.toKept(entry.options) };
+  }
+
+  /** Gives the other nodes time to open it, once. */
+  #spreadOf(name: string, entry: CatalogEntry<Resolved>): Promise<void> | undefined {
+    const { others } = this.#parts;
+    if (others === undefined || entry.dropped) return undefined;
+    const spread = this.#spread.get(entry) ?? others.spread(this.#newsOf(name, entry));
+    this.#spread.set(entry, spread);
+    return spread;
+  }
+
+  #enter(name: string, opening: Promise<CatalogEntry<Resolved>>): Promise<CatalogEntry<Resolved>> {
+    this.#entries.set(name, opening);
+    opening.catch(() => this.#entries.delete(name));
+    return opening;
+  }
+
   /** Creates the collection in the first generation of its name that nobody has dropped. */
   async #create(name: string, options: Resolved): Promise<CatalogEntry<Resolved>> {
     for (let attempt = 0; attempt < MAX_GENERATIONS; attempt++) {
       const generation = this.#generationOf(name);
       try {
-        return await this.#createAs(name, this.#idOf(name, generation), options);
+        return await this.#createAs(name, generation, options, false);
       } catch (error) {
         if (!wasDropped(error)) throw error;
         this.#generations.set(name, generation + 1);
       }
     }
-    throw new ShardloomError(
-      "ERR_UNAVAILABLE",
-      `Cannot open collection ${JSON.stringify(name)} as ${MAX_GENERATIONS} generations of it were dropped`,
-      { details: { name, generations: MAX_GENERATIONS } },
-    );
+    throw allDropped(name, MAX_GENERATIONS);
   }
 
   /** The same on every node. @throws {ShardloomError} `ERR_COLLECTION_MISMATCH` when another collection's name has the same hash. */
   #idOf(name: string, generation: number): number {
     const collectionId = collectionIdOf(this.#engine.name, name, generation);
-    for (const [other, entry] of this.#open) {
-      if (other === name || entry.collectionId !== collectionId) continue;
-      throw new ShardloomError(
-        "ERR_COLLECTION_MISMATCH",
-        `Cannot open collection ${JSON.stringify(name)} as its hash must differ from that of ${JSON.stringify(other)}: current value is ${collectionId}`,
-        { details: { name, other, collectionId } },
-      );
-    }
+    for (const [other, entry] of this.#open)
+      if (other !== name && entry.collectionId === collectionId) throw sameHash(name, other, collectionId);
     return collectionId;
   }
 
-  async #createAs(name: string, collectionId: number, options: Resolved): Promise<CatalogEntry<Resolved>> {
-    await this.#dropping.get(collectionId)?.attempt; // a creation that failed has to be taken back first
+  /** @param isHeard Whether another node has it: nobody is asked then. */
+  async #createAs(
+    name: string,
+    generation: number,
+    options: Resolved,
+    isHeard: boolean,
+  ): Promise<CatalogEntry<Resolved>> {
+    const { store, others } = this.#parts;
+    const collectionId = this.#idOf(name, generation);
+    await this.#drops.attemptOf(collectionId); // a creation that failed has to be taken back first
     const entry = this.#entryOf(collectionId, options);
     const openedIn: number[] = [];
-    let checked = false;
-    const kept = { engine: this.#engine.name, name, generation: this.#generationOf(name) };
-    await this.#parts.store?.add({ ...kept, collection: collectionId, options: this.#engine.toKept(options) });
+    let checked = isHeard;
+    const kept = { engine: this.#engine.name, name, generation };
+    await store?.add({ ...kept, collection: collectionId, options: this.#engine.toKept(options) });
     try {
       for (let attempt = 0; attempt < ATTEMPTS; ) {
         const missing = this.#ownShards.filter((shard) => openedIn[shard] !== this.#successionOf(shard));
@@ -250,14 +312,15 @@ export class CollectionCatalog<Resolved> {
           checked = true;
         } else {
           this.#open.set(name, entry); // in one turn with the look above: no worker is replaced in between
+          others?.tell(this.#newsOf(name, entry));
           return entry;
         }
       }
-      throw tooOften(name);
+      throw tooOften(name, ATTEMPTS);
     } catch (error) {
       // When this fails too the collection is there at the next start: whether it was made is not known.
-      await this.#parts.store?.remove(kept).catch(() => undefined);
-      await this.#beginDrop(name, collectionId, true).attempt?.catch(() => undefined); // the first failure is the one to tell
+      await store?.remove(kept).catch(() => undefined);
+      await this.#drops.begin(name, collectionId, true).attempt?.catch(() => undefined); // the first failure is the one to tell
       throw error;
     }
   }
@@ -306,48 +369,6 @@ export class CollectionCatalog<Resolved> {
     return { collectionId, options, roots, dropped: false };
   }
 
-  #beginDrop(name: string, collectionId: number, undo: boolean): Dropping {
-    const shards = new Set(this.#ownShards);
-    const dropping: Dropping = { name, collectionId, undo, shards, attempt: undefined };
-    this.#dropping.set(collectionId, dropping);
-    this.#retryDrops();
-    return dropping;
-  }
-
-  /** Goes on with every drop that nobody is at. Who waits for one awaits its `attempt`; the others leave it on the list. */
-  #retryDrops(): void {
-    for (const dropping of this.#dropping.values()) {
-      if (dropping.attempt !== undefined) continue;
-      dropping.attempt = this.#dropOn(dropping).finally(() => {
-        dropping.attempt = undefined;
-      });
-      dropping.attempt.catch(() => undefined); // it stays on the list
-    }
-  }
-
-  async #dropOn(dropping: Dropping): Promise<void> {
-    const { coordinator } = this.#parts;
-    const { dropType, dropPayload } = this.#engine;
-    const payload = dropPayload(dropping.collectionId, dropping.undo);
-    const dropOne = (shard: number): Promise<undefined> =>
-      coordinator.ask(shard, dropType, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL);
-    for (let attempt = 1; dropping.shards.size > 0; attempt++) {
-      const shards = [...dropping.shards];
-      const settled = await Promise.allSettled(shards.map(dropOne));
-      let fatal: unknown;
-      for (const [at, call] of settled.entries()) {
-        if (call.status === "fulfilled") this.#acknowledged(dropping, shards[at] as number);
-        else if (attempt === ATTEMPTS || !isLost(call.reason)) fatal ??= call.reason;
-      }
-      if (fatal !== undefined && dropping.shards.size > 0) throw ShardloomError.from(fatal);
-    }
-  }
-
-  #acknowledged(dropping: Dropping, shard: number): void {
-    dropping.shards.delete(shard);
-    if (dropping.shards.size === 0) this.#dropping.delete(dropping.collectionId);
-  }
-
   get #ownShards(): readonly number[] {
     return this.#parts.ownShards ?? this.#parts.coordinator.shards;
   }
@@ -361,14 +382,6 @@ export class CollectionCatalog<Resolved> {
   }
 }
 
-function tooOften(name: string): ShardloomError {
-  return new ShardloomError(
-    "ERR_UNAVAILABLE",
-    `Cannot open collection ${JSON.stringify(name)} as workers were replaced during ${ATTEMPTS} attempts`,
-    { details: { name, attempts: ATTEMPTS } },
-  );
-}
-
 /** A positive int32 that every node makes of the same collection. */
 export function collectionIdOf(engine: string, name: string, generation: number): number {
   return hashString(`${engine} ${name} ${generation}`) & 0x7fffffff || 1;
@@ -377,8 +390,4 @@ export function collectionIdOf(engine: string, name: string, generation: number)
 /** Whether a shard in this state can be expected to answer soon. */
 function mayAnswer(state: number | undefined): boolean {
   return state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING || state === MEMBER_STATE.SUSPECT;
-}
-
-function isLost(error: unknown): boolean {
-  return LOST.has(ShardloomError.from(error).code);
 }

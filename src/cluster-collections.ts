@@ -1,24 +1,34 @@
 /**
  * The collections of a cluster, of all engines: what its workers take over and give back, and what a directory has of them.
  *
+ * Of several nodes each tells the others of its vectors and texts, and takes what they tell; a graph lies on one node.
+ *
  * Invariant: all catalogs see the same workers and the same directory; what a worker recovers is told to all, and each takes its own.
  */
 import { GraphCatalog } from "../actors/graph/graph-catalog.ts";
 import { TextCatalog } from "../actors/text/text-catalog.ts";
 import { VectorCatalog, type VectorCatalogOptions } from "../actors/vector/vector-catalog.ts";
+import type { OtherNodes } from "./cluster-nodes.ts";
+import type { CollectionHolder, CollectionNews } from "./plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "./plane/shard-task.ts";
 
+/** What the catalogs of a cluster are made from. */
+export interface ClusterCollectionsOptions extends Omit<VectorCatalogOptions, "others"> {
+  readonly others: OtherNodes | undefined;
+}
+
 /** The catalogs of one cluster. */
-export class ClusterCollections {
+export class ClusterCollections implements CollectionHolder {
   readonly vectors: VectorCatalog;
   readonly texts: TextCatalog;
   readonly graphs: GraphCatalog;
 
-  constructor(parts: VectorCatalogOptions) {
+  constructor(parts: ClusterCollectionsOptions) {
     const { coordinator, ownShards, assertOpen, store, onDropped } = parts;
-    this.vectors = new VectorCatalog(parts);
+    const others = parts.others?.exchange(this);
+    this.vectors = new VectorCatalog({ ...parts, others });
     const own = ownShards === undefined ? {} : { ownShards };
-    this.texts = new TextCatalog({ coordinator, assertOpen, store, ...own });
+    this.texts = new TextCatalog({ coordinator, assertOpen, store, others, ...own });
     this.graphs = new GraphCatalog({
       coordinator,
       assertOpen,
@@ -30,6 +40,16 @@ export class ClusterCollections {
   /** Names of the open collections. */
   names(): string[] {
     return [...this.vectors.names(), ...this.texts.names(), ...this.graphs.names()];
+  }
+
+  news(): CollectionNews[] {
+    return [...this.vectors.news(), ...this.texts.news()];
+  }
+
+  /** Of an engine that this version does not have nothing is taken. */
+  async learn(news: CollectionNews): Promise<void> {
+    const learner = [this.vectors, this.texts].find(({ engine }) => engine === news.engine);
+    await learner?.learn(news);
   }
 
   /** What the next worker of a shard must take over. */

@@ -6,6 +6,7 @@
 import type { ActorTable } from "../actors/actor-router.ts";
 import type { ResolvedClusterOptions } from "./cluster-options.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
+import { CollectionExchange, type CollectionHolder } from "./plane/collection-exchange.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import { NodeHeartbeats } from "./plane/node-heartbeats.ts";
 import { NodeLinks, type NodesOptions } from "./plane/node-links.ts";
@@ -87,6 +88,11 @@ export class OtherNodes {
     this.#runtime = runtime;
     this.#topology = topology;
     this.links = new NodeLinks({ ...runtime, ...nodes, topology: topology.shared });
+  }
+
+  /** What this node and the others tell each other of their collections. Before `start`. */
+  exchange(holder: CollectionHolder): CollectionExchange {
+    return new CollectionExchange(this.links, this.#runtime.scheduler, holder);
   }
 
   /** Connects to the others, once this node's workers serve. @param actors What they have registered. */

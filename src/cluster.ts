@@ -100,6 +100,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       coordinator: this.#client.coordinator,
       memory: this.#memory,
       ownShards: place.own,
+      others: this.#others,
       store: storage?.collections,
       hasRows: rowsOf(this.#topology.shared, this.#replicas),
       assertOpen: () => this.#assertOpen(),
@@ -205,9 +206,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return createActorRef(definition, key, this.#router as ActorRouter);
   }
 
-  /**
-   * Opens a tick barrier, creating it when it is new and options are given. Its members may live on any threads. @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`.
-   */
+  /** Opens a tick barrier, creating it when it is new and options are given. Its members may live on any threads. @throws {ShardloomError} `ERR_BARRIER` without options for a new name, `ERR_INVALID_ARGUMENT`. */
   async barrier(name: string, options?: OpenBarrierOptions): Promise<TickBarrier> {
     this.#assertOpen();
     return this.#client.barriers.open(name, options);

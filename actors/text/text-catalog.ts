@@ -4,6 +4,7 @@
  * Invariant: a handle is given out only for a collection that every shard of this node has open, and its language is loaded on this thread.
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import type { CollectionNews } from "../../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { TEXT_DROP, TEXT_OPEN } from "../../src/wire/message-types.ts";
 import type { CatalogParts } from "../catalog-types.ts";
@@ -49,13 +50,14 @@ export async function connectText(
 
 /** The collections of texts of one cluster. */
 export class TextCatalog {
+  readonly engine = "text";
   readonly #parts: CatalogParts;
   readonly #catalog: CollectionCatalog<ResolvedTextOptions>;
 
   constructor(parts: CatalogParts) {
     this.#parts = parts;
     this.#catalog = new CollectionCatalog(parts, {
-      name: "text",
+      name: this.engine,
       assertSame: assertSameTextOptions,
       openType: TEXT_OPEN,
       openPayload: (collectionId, options, checkOnly) => {
@@ -108,7 +110,17 @@ export class TextCatalog {
     return { collectionId: entry.collectionId, options: toTextOptions(entry.options), roots: [...entry.roots] };
   }
 
-  /** Drops a collection on every shard of this node. @returns whether it existed, or was still being dropped */
+  /** As {@link CollectionCatalog.news}. */
+  news(): CollectionNews[] {
+    return this.#catalog.news();
+  }
+
+  /** As {@link CollectionCatalog.learn}. */
+  learn(news: CollectionNews): Promise<void> {
+    return this.#catalog.learn(news);
+  }
+
+  /** As {@link CollectionCatalog.drop}. */
   drop(name: string): Promise<boolean> {
     return this.#catalog.drop(name);
   }

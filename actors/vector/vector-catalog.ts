@@ -8,6 +8,7 @@ import type { Arena } from "../../native-bridge/arena.ts";
 import type { Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef, RegionTable } from "../../native-bridge/region-table.ts";
 import { Verbs } from "../../native-bridge/verbs.ts";
+import type { CollectionNews } from "../../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
@@ -52,6 +53,7 @@ type Entry = CatalogEntry<ResolvedVectorOptions>;
 
 /** The collections of vectors of one cluster. */
 export class VectorCatalog {
+  readonly engine = "vector";
   readonly #parts: VectorCatalogOptions;
   readonly #catalog: CollectionCatalog<ResolvedVectorOptions>;
   /** The graphs of collections whose strategy needs one, by collection. They belong to the main thread, so they outlive every worker. */
@@ -67,7 +69,7 @@ export class VectorCatalog {
     this.#parts = parts;
     for (const shard of parts.ownShards ?? parts.coordinator.shards) this.#away.add(shard);
     this.#catalog = new CollectionCatalog(parts, {
-      name: "vector",
+      name: this.engine,
       assertSame: assertSameOptions,
       openType: VECTOR_OPEN,
       openPayload: (collectionId, options, checkOnly) => ({
@@ -121,11 +123,21 @@ export class VectorCatalog {
     });
   }
 
-  /** Drops a collection on every shard of this node. @returns whether it existed, or was still being dropped */
-  async drop(name: string): Promise<boolean> {
+  /** As {@link CollectionCatalog.news}. */
+  news(): CollectionNews[] {
+    return this.#catalog.news();
+  }
+
+  /** As {@link CollectionCatalog.learn}. */
+  learn(news: CollectionNews): Promise<void> {
+    return this.#catalog.learn(news, (name) => this.drop(name, true));
+  }
+
+  /** As {@link CollectionCatalog.drop}. */
+  async drop(name: string, isHeard = false): Promise<boolean> {
     const entry = this.#catalog.known(name);
     if (entry !== undefined && this.#graphs.has(entry.collectionId)) this.#leaving.set(entry.collectionId, name);
-    const existed = await this.#catalog.drop(name); // when it fails it is tried again: the graph goes then
+    const existed = await this.#catalog.drop(name, isHeard); // when it fails it is tried again: the graph goes then
     if (entry !== undefined) this.#readers.get(entry)?.close();
     for (const [collectionId, of] of this.#leaving) {
       if (of !== name) continue;

@@ -17,6 +17,7 @@ import type { TopologySource } from "../topology/topology-source.ts";
 import type { ConnectionHandler, NodeConnection, NodeTransport } from "../transport/transport.ts";
 import {
   bodyOf,
+  FLAG_ALL,
   frameOf,
   LINK_FRAME,
   type LinkFrame,
@@ -33,6 +34,7 @@ import {
   type LinkHello,
   misfit,
 } from "../wire/link-hello.ts";
+import type { LinkCollections } from "./collection-exchange.ts";
 import { LinkAnswers } from "./link-answers.ts";
 import { LinkCalls } from "./link-calls.ts";
 
@@ -65,6 +67,8 @@ export interface NodeLinkOptions extends Runtime, LinkEvents {
   readonly topology: TopologySource;
   /** The map of this node, encoded; told to the peer when it is connected. */
   readonly map: () => Uint8Array | undefined;
+  /** What the two nodes tell each other of collections: until the peer's are here, it is told of no shard. @default nothing */
+  readonly collections?: () => LinkCollections | undefined;
 }
 
 /** A greeting must be answered within. */
@@ -79,6 +83,8 @@ const GONE_LIMIT = 1_024;
 interface Attempt {
   connection: NodeConnection | undefined;
   greeting: Timer | undefined;
+  /** The peer has told of all its collections. */
+  hasTold: boolean;
   ended: boolean;
 }
 
@@ -135,7 +141,7 @@ export class NodeLink {
 
   /** The peer has dialled. */
   accept(connection: NodeConnection): ConnectionHandler {
-    const attempt: Attempt = { connection, greeting: undefined, ended: false };
+    const attempt: Attempt = { connection, greeting: undefined, hasTold: false, ended: false };
     this.#begin(attempt, 0);
     return this.#handler(attempt);
   }
@@ -161,6 +167,11 @@ export class NodeLink {
     if (map !== undefined) sendOn(this.#up?.connection, frameOf({ kind: LINK_FRAME.MAP }, map));
   }
 
+  /** Tells the peer of collections; while it is not connected it is told of all when it is. */
+  tellCollections(body: Uint8Array): void {
+    sendOn(this.#up?.connection, frameOf({ kind: LINK_FRAME.COLLECTIONS }, body));
+  }
+
   /** Tells the peer that a thread of this node has ended; while it is not connected the latest ones are kept for it. */
   tellThreadGone(name: string): void {
     this.#gone.push(name);
@@ -179,7 +190,7 @@ export class NodeLink {
   #dial(): void {
     this.#retry = undefined;
     const { transport, peer } = this.#options;
-    const attempt: Attempt = { connection: undefined, greeting: undefined, ended: false };
+    const attempt: Attempt = { connection: undefined, greeting: undefined, hasTold: false, ended: false };
     attempt.connection = transport.dial(peer, this.#handler(attempt));
     this.#begin(attempt, ++this.#dialled);
   }
@@ -241,7 +252,9 @@ export class NodeLink {
     const send = (frame: LinkFrame): void => sendOn(attempt.connection, frame);
     this.tellMap();
     this.calls.opened(send);
-    this.answers.opened(send);
+    const collections = this.#options.collections?.();
+    if (collections === undefined) this.answers.opened(send);
+    else for (const [flags, body] of collections.all()) send(frameOf({ kind: LINK_FRAME.COLLECTIONS, flags }, body));
     this.#tellGone();
     this.#options.onUp(this.peer, hello.incarnation);
   }
@@ -296,7 +309,21 @@ export class NodeLink {
         return onThreadGone(this.peer, new TextDecoder().decode(bodyOf(frame)));
       case LINK_FRAME.MAP:
         return onMap(bodyOf(frame).slice());
+      case LINK_FRAME.COLLECTIONS:
+        return this.#takeCollections(frame);
     }
+  }
+
+  /** The peer has told of collections. Once those that it has are here, it may ask: it is told of this node's shards. */
+  #takeCollections(frame: LinkFrame): void {
+    const attempt = this.#up;
+    const isAll = (frame.flags & FLAG_ALL) !== 0;
+    const taken = this.#options.collections?.()?.take(this.peer, bodyOf(frame), isAll);
+    if (!isAll || attempt === undefined || attempt.hasTold) return;
+    attempt.hasTold = true;
+    void taken?.then(() => {
+      if (this.#up === attempt) this.answers.opened((reply) => sendOn(attempt.connection, reply));
+    });
   }
 
   #tellGone(): void {

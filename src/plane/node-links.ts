@@ -15,6 +15,7 @@ import type { TopologySnapshot } from "../topology/snapshot.ts";
 import type { TopologySource } from "../topology/topology-source.ts";
 import type { NodeTransport } from "../transport/transport.ts";
 import { actorsChecksum, type ClusterShape } from "../wire/link-hello.ts";
+import type { LinkCollections } from "./collection-exchange.ts";
 import type { ControlClient } from "./control-types.ts";
 import type { LinkCounters } from "./link-counters.ts";
 import { LinkPump } from "./link-pump.ts";
@@ -86,6 +87,7 @@ export class NodeLinks {
   readonly #pump: LinkPump;
   readonly #events: EventEmitter<Events> = new EventEmitter();
   #map: Uint8Array | undefined;
+  #collections: LinkCollections | undefined;
   #closed = false;
 
   constructor(options: NodeLinksOptions) {
@@ -125,6 +127,7 @@ export class NodeLinks {
       .timer(FIRST_CONTACT_MS, () => {
         if (this.#closed) return;
         for (const link of this.#links.values()) link.giveUpWaiting();
+        this.#collections?.giveUpWaiting();
       })
       .unref();
   }
@@ -186,6 +189,16 @@ export class NodeLinks {
     this.#events.on("map", listener);
   }
 
+  /** What this node has of collections, and what hears of those of others. Before `start`. */
+  exchange(collections: LinkCollections): void {
+    this.#collections = collections;
+  }
+
+  /** Something has changed with collections of this node: those nodes are told that are connected. */
+  tellCollections(body: Uint8Array): void {
+    for (const link of this.#links.values()) link.tellCollections(body);
+  }
+
   /** A thread of another node has ended. */
   onThreadGone(listener: (peer: string, thread: string) => void): void {
     this.#events.on("thread-gone", listener);
@@ -212,6 +225,7 @@ export class NodeLinks {
     this.#closed = true;
     const error = new ShardloomError("ERR_CLOSED", `Cannot go on as node ${this.#options.self} is closed`);
     for (const link of this.#links.values()) link.close(error);
+    this.#collections?.giveUpWaiting();
     this.#pump.close();
     this.#options.transport.close();
     this.#events.removeAllListeners();
@@ -231,6 +245,7 @@ export class NodeLinks {
       onDatagram: (node, bytes) => void events.emit("datagram", node, bytes),
       onMap: (map) => void events.emit("map", map),
       map: () => this.#map,
+      collections: () => this.#collections,
       onReady: () => this.#pump.kick(),
       onAnswers: () => this.#pump.dirty(),
     });

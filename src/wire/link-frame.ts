@@ -42,6 +42,8 @@ export const LINK_FRAME = {
   THREAD_GONE: 10,
   /** A map of the cluster that the sending node has; body: see cluster-map.ts. */
   MAP: 11,
+  /** Collections that the sending node has, or that were dropped; body: see collection-exchange.ts. */
+  COLLECTIONS: 12,
 } as const;
 export type LinkFrameKind = (typeof LINK_FRAME)[keyof typeof LINK_FRAME];
 
@@ -49,6 +51,8 @@ export type LinkFrameKind = (typeof LINK_FRAME)[keyof typeof LINK_FRAME];
 export const FLAG_IN_DOUBT = 1;
 /** Of a failure: the request never reached the shard. */
 export const FLAG_REJECTED = 2;
+/** Of collections: with those before it on the connection these are all. */
+export const FLAG_ALL = 1;
 
 export const LINK_HEADER_BYTES = 24;
 const KINDS: ReadonlySet<number> = new Set(Object.values(LINK_FRAME));

@@ -9,7 +9,7 @@ import { crc32 } from "../runtime/checksum.ts";
 import { createValueCodec } from "./value-codec.ts";
 
 /** Version of frames and greetings. */
-export const LINK_PROTOCOL = 1;
+export const LINK_PROTOCOL = 2;
 
 /** What must be the same on both nodes. */
 export interface ClusterShape {

@@ -1,9 +1,11 @@
 /** Catalogs of several nodes over shards that all can ask: ids agree, options too, and a node that is down hinders nobody. */
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { CollectionCatalog, collectionIdOf } from "../../actors/collection-catalog.ts";
 import type { Coordinator } from "../../actors/coordinator.ts";
 import { DroppedCollections } from "../../actors/dropped-collections.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import type { CollectionNews } from "../../src/plane/collection-exchange.ts";
 import type { Payload } from "../../src/routing/requester.ts";
 import type { CollectionStore, KeptCollections } from "../../src/store/collection-store.ts";
 import { createSnapshot, MEMBER_STATE } from "../../src/topology/snapshot.ts";
@@ -50,6 +52,8 @@ function cluster() {
   const shards = Array.from({ length: 6 }, () => new ToyShard());
   const states = new Uint8Array(6).fill(MEMBER_STATE.UP);
   const asked: { from: number; shard: number; type: number }[] = [];
+  /** What nodes have told, and who. */
+  const told: { readonly from: number; readonly news: CollectionNews }[] = [];
   const node = (from: number, store?: CollectionStore): CollectionCatalog<number> => {
     const coordinator = {
       shards: [0, 1, 2, 3, 4, 5],
@@ -73,8 +77,16 @@ function cluster() {
         return decode(target.handle(type, [...memory.i32]));
       },
     } as unknown as Coordinator;
+    const tell = (news: CollectionNews): void => void told.push({ from, news });
+    const settled = (): Promise<void> => Promise.resolve();
     return new CollectionCatalog<number>(
-      { coordinator, ownShards: own(from), assertOpen: () => undefined, store },
+      {
+        coordinator,
+        ownShards: own(from),
+        assertOpen: () => undefined,
+        store,
+        others: { tell, settled, spread: settled },
+      },
       {
         name: "toy",
         assertSame: (existing, wanted) => {
@@ -91,7 +103,7 @@ function cluster() {
       },
     );
   };
-  return { shards, states, asked, node, nodes: [node(0), node(1), node(2)] as const };
+  return { shards, states, asked, told, node, nodes: [node(0), node(1), node(2)] as const };
 }
 
 function own(node: number): number[] {
@@ -209,6 +221,64 @@ describe("several nodes", () => {
     nodes[0].recoverTasks(0);
     await opening;
     expect((shards[0] as ToyShard).collections.size).toBe(1);
+  });
+});
+
+describe("nodes that tell each other", () => {
+  const NAMES = ["docs", "notes"];
+
+  test("open and drop what another has, once each, and refuse other options", async () => {
+    const { nodes, told, shards } = cluster();
+    await nodes[0].entry("docs", 7);
+    const [opened] = told.splice(0);
+    expect(opened).toEqual({ from: 0, news: { engine: "toy", name: "docs", generation: 0, options: 7 } });
+    const news = opened?.news as CollectionNews;
+    for (const catalog of nodes) await Promise.all([catalog.learn(news), catalog.learn(news)]);
+    for (const shard of shards) expect([...shard.collections.values()]).toEqual([7]);
+    expect(told.splice(0).map(({ from }) => from)).toEqual([1, 2]);
+    await expect(nodes[1].learn({ ...news, options: 8 })).rejects.toThrow(code("ERR_COLLECTION_MISMATCH"));
+    await expect(nodes[1].entry("docs", undefined)).rejects.toThrow(code("ERR_COLLECTION_MISMATCH"));
+    await nodes[2].drop("docs");
+    const [dropped] = told.splice(0);
+    for (const catalog of nodes) await catalog.learn((dropped as { news: CollectionNews }).news);
+    for (const catalog of nodes) await catalog.learn(news); // late, and old
+    for (const shard of shards) expect(shard.collections.size).toBe(0);
+    expect((await nodes[1].entry("docs", 8)).collectionId).toBe(collectionIdOf("toy", "docs", 1));
+  });
+
+  test("agree in the end, in whatever order and however often they are told", async () => {
+    const step = fc.record({
+      node: fc.nat(2),
+      name: fc.constantFrom(...NAMES),
+      act: fc.constantFrom("open", "drop", "hear", "lose"),
+      at: fc.nat(50),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+        const { nodes, told, shards } = cluster();
+        for (const { node, name, act, at } of steps) {
+          const catalog = nodes[node] as CollectionCatalog<number>;
+          if (act === "open") await catalog.entry(name, 7);
+          if (act === "drop") await catalog.drop(name);
+          if (told.length === 0) continue;
+          // Told of anything that was ever said and not lost, so also late and twice.
+          if (act === "hear") await catalog.learn((told[at % told.length] as (typeof told)[number]).news);
+          if (act === "lose") told.splice(at % told.length, 1);
+        }
+        // Everybody is connected anew with everybody, and what follows from that is told.
+        for (const from of nodes) for (const to of nodes) for (const news of from.news()) await to.learn(news);
+        for (const from of nodes) for (const to of nodes) for (const news of from.news()) await to.learn(news);
+        const sorted = (catalog: CollectionCatalog<number>): unknown =>
+          catalog
+            .news()
+            .sort((a, b) => (a.name < b.name ? -1 : 1))
+            .filter(({ generation, options }) => generation > 0 || options !== undefined);
+        const [first] = nodes;
+        for (const catalog of nodes) expect(sorted(catalog)).toEqual(sorted(first));
+        for (const shard of shards) expect(shard.collections.size).toBe(first.names().length);
+      }),
+      { numRuns: 100 },
+    );
   });
 });
 

@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type AuditReport, mergeAudits } from "../../src/index.ts";
-import { eventually } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 import { shardloom } from "../support/command.ts";
 import { NatsServer } from "../support/nats-server.ts";
 import { NODE_NAMES, type NodeName, ThreeNodes } from "../support/node-process.ts";
-import { DOCUMENTS_PER_NODE, vectorOf } from "../support/node-program.ts";
+import { DOCUMENTS_PER_NODE, readTexts, TEXT_OPTIONS, textsOf, vectorOf } from "../support/node-program.ts";
 
 const NAMES = NODE_NAMES;
 const LONG = process.env["SHARDLOOM_LONG"] === "1";
@@ -48,6 +48,19 @@ async function expectWhole(names: readonly NodeName[] = NAMES): Promise<void> {
   for (const name of names) expect(await nodes.at(name).ask("find"), name).toMatchObject(WHOLE);
 }
 
+/** Every node finds among the texts of all what one process finds that has all of them. */
+async function expectTextsOfOneProcess(): Promise<void> {
+  await using alone = await startTestCluster({ workers: 1 });
+  const texts = await alone.text("texts", TEXT_OPTIONS);
+  for (const [at, name] of NAMES.entries()) {
+    expect(await nodes.at(name).ask("write")).toMatchObject({ written: textsOf(at).length });
+    await texts.upsert(textsOf(at));
+  }
+  const expected = await readTexts(texts);
+  expect(expected).toMatchObject({ count: 180 });
+  for (const name of NAMES) expect(await nodes.at(name).ask("read"), name).toMatchObject(expected);
+}
+
 /** Whether all copies of all nodes hold the same. */
 async function areLevel(): Promise<boolean> {
   const reports = await Promise.all(NAMES.map((name) => nodes.at(name).ask("audit")));
@@ -59,6 +72,7 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     await nodes.found("--copies", "2");
     await storeAll();
     await expectWhole();
+    await expectTextsOfOneProcess();
 
     await nodes.at("b").end("SIGKILL");
     await eventually("b is missed", async () => (await nodes.seenBy("a"))[1]?.state === "down", 10_000);
@@ -67,7 +81,6 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     expect(dead.objects[0]).toMatchObject({ error: { code: "ERR_UNAVAILABLE" } });
     await nodes.start("b").next("serving");
     await nodes.allUp();
-    await nodes.at("b").ask("open");
     expect((await nodes.seenBy("c"))[1]).toMatchObject({ node: "b", incarnation: 2 });
     await expectWhole();
 
@@ -94,7 +107,6 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
       await expectWhole(["a", "c"]);
       await nodes.start("b").next("serving");
       await nodes.allUp();
-      await nodes.at("b").ask("open");
       await expectWhole();
       // Writes need a quorum, and the copies of b were gone: until they are level eventual reads may miss some.
       await eventually("all copies are level", areLevel, 20_000);
@@ -114,7 +126,6 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
       for (const name of NAMES) nodes.start(name);
       for (const name of NAMES) await nodes.at(name).next("serving");
       await nodes.allUp();
-      for (const name of NAMES) await nodes.at(name).ask("open");
       await expectWhole();
     },
   );
@@ -150,6 +161,8 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     expect(await codeOf("--data", join(root, "again"), "--join", used)).toBe("ERR_UNTRUSTED");
     expect(await codeOf("--data", join(root, "again"), "--join", used.slice(0, 200))).toBe("ERR_CORRUPT");
     expect(await codeOf("--data", join(root, "nobody"))).toBe("ERR_NO_FILE");
+    // Whatever is not TLS is no address, on loopback neither.
+    expect(await codeOf("--data", join(root, "a"), "--listen", "http://127.0.0.1:7401")).toBe("ERR_INVALID_ARGUMENT");
     const usage = await shardloom("node", "--data", join(root, "again"), "--members", nodes.members);
     expect(usage.code).toBe(2);
     const nowhere = await shardloom("node", "--data", join(root, "again"), ...founding, "--keep", "nats");

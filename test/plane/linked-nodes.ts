@@ -14,6 +14,7 @@ import { createSeededRandom } from "../../src/runtime/random.ts";
 import { createVirtualTime, type VirtualTime } from "../../src/runtime/scheduler.ts";
 import { createSnapshot, type SnapshotOptions } from "../../src/topology/snapshot.ts";
 import { LocalTopology } from "../../src/topology/topology-source.ts";
+import type { NodeTransport } from "../../src/transport/transport.ts";
 import { writeEnvelope } from "../../src/wire/envelope.ts";
 import { ENVELOPE_BYTES, FLAG_ERROR, FLAG_REPLY } from "../../src/wire/envelope-layout.ts";
 import { encodeError } from "../../src/wire/error-codec.ts";
@@ -85,6 +86,14 @@ export class PlayedShard {
   }
 }
 
+/** What a node reaches the other by. */
+interface LinkedNetwork {
+  transport(name: string): NodeTransport;
+}
+
+/** Virtual, as a rule; real time between processes. */
+type LinkedTime = Pick<VirtualTime, "clock" | "scheduler">;
+
 /** A node with one asking thread, "main". */
 export class LinkedNode {
   readonly links: NodeLinks;
@@ -93,9 +102,9 @@ export class LinkedNode {
   readonly topology: LocalTopology;
   /** Of the asking thread, by remote shard. */
   readonly bridges: Map<number, SharedArrayBuffer> = new Map();
-  readonly #time: VirtualTime;
+  readonly #time: LinkedTime;
 
-  constructor(network: MemoryNetwork, time: VirtualTime, options: NodeOptions) {
+  constructor(network: LinkedNetwork, time: LinkedTime, options: NodeOptions) {
     const { name, members, incarnation = 1 } = options;
     const runtime = { clock: time.clock, scheduler: time.scheduler, random: createSeededRandom(7) };
     this.name = name;

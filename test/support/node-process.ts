@@ -131,7 +131,7 @@ export class ThreeNodes {
     return node;
   }
 
-  /** Founds the cluster, with more options, and has all nodes up and the collection of their program open. */
+  /** Founds the cluster, with more options, and has all nodes up. */
   async found(...options: string[]): Promise<void> {
     const ports = await Promise.all(NODE_NAMES.map(freePort));
     this.members = NODE_NAMES.map((name, at) => `${name}=${at === 2 ? "https" : "tls"}://127.0.0.1:${ports[at]}`).join(
@@ -153,7 +153,6 @@ export class ThreeNodes {
     for (const { node, invitation } of this.invitations) this.start(node as NodeName, "--join", invitation as string);
     for (const name of NODE_NAMES) await this.at(name).next("serving");
     await this.allUp();
-    await Promise.all(NODE_NAMES.map((name) => this.at(name).ask("open")));
   }
 
   async seenBy(name: NodeName): Promise<NodeRow[]> {

@@ -1,11 +1,12 @@
 /**
- * What test nodes run (`shardloom node --run`), for every line of standard input: `open` the collection, `store` documents of its own, `find` those of
- * all by strong reads, `find-now`, without waiting long, `look` for them by eventual ones, `audit` its copies; `load` writes and reads all the time from
+ * What test nodes run (`shardloom node --run`), for every line of standard input: `store` documents of its own, in a collection that the first node
+ * opens and the others are told of, `find` those of all by strong reads, `find-now`, without waiting long, `look` for them by eventual ones, `audit` its copies; `write` a third of the texts
+ * and `read` all of them; `load` writes and reads all the time from
  * then on, and says what came of that since the last time, as the end of the node does. It says what came of it in a line of JSON.
  */
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Cluster, VectorCollection, VectorDocument } from "../../src/index.ts";
+import type { Cluster, TextCollection, TextDocument, VectorCollection, VectorDocument } from "../../src/index.ts";
 
 const OPTIONS = { dimensions: 2, metric: "l2" } as const;
 
@@ -15,6 +16,32 @@ export const DOCUMENTS_PER_NODE = 40;
 /** The vector of a node's document. */
 export function vectorOf(node: number, at: number): [number, number] {
   return [Math.cos(node + 3 * at) * (at + 1), Math.sin(node * 7 + at)];
+}
+
+const WORDS = ["tea", "cup", "pot", "leaf", "water", "fire", "stone"];
+/** How collections of texts are opened. */
+export const TEXT_OPTIONS = { fields: { title: 2, body: 1 }, positions: true } as const;
+
+/** Texts of one node. */
+export function textsOf(node: number): TextDocument[] {
+  return Array.from({ length: 60 }, (_, at) => {
+    const id = node * 60 + at;
+    const word = (step: number): string => WORDS[(id * step + at) % WORDS.length] as string;
+    return {
+      id,
+      fields: { title: word(3), body: Array.from({ length: 3 + (id % 5) }, (__, n) => word(n + 1)).join(" ") },
+    };
+  });
+}
+
+/** What searches of texts find, in order and with their scores. */
+export async function readTexts(texts: TextCollection): Promise<object> {
+  const found: string[][] = [];
+  for (const query of ["tea leaf", '"cup pot"', "fire", "stone water cup"]) {
+    const { hits } = await texts.search(query, { k: 30, consistency: "strong" });
+    found.push(hits.map(({ id, score }) => `${id} ${score.toFixed(5)}`));
+  }
+  return { count: await texts.count({ consistency: "strong" }), found };
 }
 
 async function program(cluster: Cluster, signal: AbortSignal): Promise<void> {
@@ -93,9 +120,15 @@ async function store(documents: VectorCollection, all: VectorDocument[], idempot
 }
 
 async function act(cluster: Cluster, line: string, self: number): Promise<object> {
-  const documents: VectorCollection = await cluster.vectors("documents", OPTIONS);
-  if (line === "open") return {};
   if (line === "audit") return cluster.audit();
+  const opens = (line === "store" || line === "write") && self === 0;
+  if (line === "write" || line === "read") {
+    const texts = await cluster.text("texts", opens ? TEXT_OPTIONS : undefined);
+    return line === "read"
+      ? readTexts(texts)
+      : { written: await texts.upsert(textsOf(self)).then(() => textsOf(self).length) };
+  }
+  const documents: VectorCollection = await cluster.vectors("documents", opens ? OPTIONS : undefined);
   if (line === "store") {
     const all = Array.from({ length: DOCUMENTS_PER_NODE }, (_, at) => ({
       id: `${self}-${at}`,
