@@ -18,7 +18,7 @@ import type { RegionRef } from "../native-bridge/region-layout.ts";
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../src/plane/shard-task.ts";
 import type { KeptCollection } from "../src/store/collection-store.ts";
-import { MEMBER_STATE } from "../src/topology/snapshot.ts";
+import { isRemoved, MEMBER_STATE, shardsOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
 import { hashString } from "../src/topology/stable-hash.ts";
 import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import type { CatalogEngine, CatalogEntry, CatalogParts } from "./catalog-types.ts";
@@ -332,7 +332,8 @@ export class CollectionCatalog<Resolved> {
     const dropOne = (shard: number): Promise<undefined> =>
       coordinator.ask(shard, dropType, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL);
     for (let attempt = 1; dropping.shards.size > 0; attempt++) {
-      const shards = [...dropping.shards];
+      const shards = [...dropping.shards].filter((shard) => !isRemoved(coordinator.snapshot, shard));
+      for (const shard of dropping.shards) if (!shards.includes(shard)) this.#acknowledged(dropping, shard);
       const settled = await Promise.allSettled(shards.map(dropOne));
       let fatal: unknown;
       for (const [at, call] of settled.entries()) {
@@ -349,7 +350,9 @@ export class CollectionCatalog<Resolved> {
   }
 
   get #ownShards(): readonly number[] {
-    return this.#parts.ownShards ?? this.#parts.coordinator.shards;
+    const { ownShards, coordinator } = this.#parts;
+    if (ownShards === undefined) return coordinator.shards;
+    return ownShards.filter((shard) => !isRemoved(coordinator.snapshot, shard));
   }
 
   #successionOf(shard: number): number {
@@ -359,6 +362,17 @@ export class CollectionCatalog<Resolved> {
   #generationOf(name: string): number {
     return this.#generations.get(name) ?? 0;
   }
+}
+
+/** @throws {ShardloomError} `ERR_UNAVAILABLE` for what lies on all shards, when one of them was removed. */
+export function assertAllShards(snapshot: TopologySnapshot, kind: string, name: string): void {
+  const shards = shardsOf(snapshot);
+  if (shards.length === snapshot.shards) return;
+  throw new ShardloomError(
+    "ERR_UNAVAILABLE",
+    `Cannot open ${kind} ${JSON.stringify(name)} as no shard may have been removed: ${snapshot.shards - shards.length} were`,
+    { details: { name, shards }, retryable: false },
+  );
 }
 
 function tooOften(name: string): ShardloomError {

@@ -93,6 +93,7 @@ export {
 } from "./cluster-audit.ts";
 export type { BackupOptions, BackupProgress, BackupReport } from "./cluster-backup.ts";
 export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
+export type { RemovalReport, RemoveOptions } from "./cluster-members.ts";
 export type { NatsStorage } from "./cluster-nats-options.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export type { RestoreOptions, RestoreReport } from "./cluster-restore.ts";

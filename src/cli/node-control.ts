@@ -8,17 +8,18 @@ import { chmod, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Cluster } from "../cluster.ts";
+import type { RemovalReport } from "../cluster-members.ts";
 import { type ErrorCode, invalidArgument, ShardloomError } from "../errors.ts";
 import type { PlacementMove } from "../topology/placement.ts";
 
 /** What can be asked. */
-export const NODE_ACTIONS = ["status", "drain", "resume", "preview"] as const;
+export const NODE_ACTIONS = ["status", "drain", "resume", "remove", "preview"] as const;
 export type NodeAction = (typeof NODE_ACTIONS)[number];
 
 /** A request. */
 export interface NodeRequest {
   readonly action: NodeAction;
-  /** For `drain` and `resume`. */
+  /** For `drain`, `resume` and `remove`. */
   readonly shard?: number;
   /** For `preview`: a node that would be gone. @default all stay */
   readonly without?: string;
@@ -61,6 +62,9 @@ export interface NodeStatus {
 const SOCKET = "control.sock";
 const MAX_REQUEST_BYTES = 64 * 1024;
 const TIMEOUT_MS = 5_000;
+/** How long a shard may take to be removed; then its new copies are waited for, and the answer. */
+const REMOVE_MS = 15_000;
+const REMOVED_MS = 30_000;
 const NEW_LINE = 10;
 
 /** Answers requests about a cluster until it is closed. @throws {ShardloomError} `ERR_IO` when there can be no socket in the directory */
@@ -71,7 +75,8 @@ export async function listenForControl(
 ): Promise<{ close(): Promise<void> }> {
   const path = join(directory, SOCKET);
   await rm(path, { force: true }); // of a life that ended badly: the directory is this node's by now
-  const server = createServer((socket) => serve(socket, (request) => answer(request, cluster, self)));
+  // Half open: an answer that takes a while comes after the end of its request.
+  const server = createServer({ allowHalfOpen: true }, (socket) => serve(socket, (request) => answer(request, cluster, self)));
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) => {
       reject(new ShardloomError("ERR_IO", `Cannot listen on ${path}: ${cause.message}`, { cause }));
@@ -86,7 +91,8 @@ export async function listenForControl(
 export async function askNode<T>(directory: string, request: NodeRequest): Promise<T> {
   const path = join(directory, SOCKET);
   const socket = connect(path);
-  socket.setTimeout(TIMEOUT_MS, () => socket.destroy(new Error(`it does not answer within ${TIMEOUT_MS} ms`)));
+  const timeoutMs = request.action === "remove" ? REMOVED_MS : TIMEOUT_MS;
+  socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`it does not answer within ${timeoutMs} ms`)));
   try {
     socket.end(`${JSON.stringify(request)}\n`);
     const { result, error } = JSON.parse(await readLine(socket)) as {
@@ -111,10 +117,11 @@ function serve(socket: Socket, answered: (request: NodeRequest) => unknown): voi
   socket.setTimeout(TIMEOUT_MS, () => socket.destroy());
   socket.on("error", () => socket.destroy());
   readLine(socket).then(
-    (line) => {
+    async (line) => {
+      socket.setTimeout(0); // who asks knows how long to wait
       let reply: object;
       try {
-        reply = { result: answered(JSON.parse(line) as NodeRequest) };
+        reply = { result: await answered(JSON.parse(line) as NodeRequest) };
       } catch (error) {
         const { code, message } = ShardloomError.from(error);
         reply = { error: { code, message } };
@@ -139,12 +146,13 @@ async function readLine(socket: Socket): Promise<string> {
   throw new Error("it ends without a whole line");
 }
 
-type Answer = NodeStatus | MovesPreview | { readonly changed: boolean };
+type Answer = NodeStatus | MovesPreview | RemovalReport | { readonly changed: boolean };
 
-function answer({ action, shard, without }: NodeRequest, cluster: Cluster, self: string): Answer {
+function answer({ action, shard, without }: NodeRequest, cluster: Cluster, self: string): Answer | Promise<Answer> {
   if (action === "status") return statusOf(cluster, self);
   if (action === "drain") return { changed: cluster.drain(shard as number) };
   if (action === "resume") return { changed: cluster.resume(shard as number) };
+  if (action === "remove") return cluster.remove(shard as number, { timeoutMs: REMOVE_MS });
   if (action === "preview") return previewOf(cluster, self, without);
   throw new ShardloomError(
     "ERR_INVALID_ARGUMENT",
