@@ -24,8 +24,9 @@ export type {
 export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
-export type { CountTrianglesOptions, TraversalLimits } from "../actors/graph/client-traversal.ts";
+export type { CountTrianglesOptions, Explained, TraversalLimits } from "../actors/graph/client-traversal.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
+export type { ExplainGraph, GraphExplanation, GraphOutcome } from "../actors/graph/graph-account.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
 export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
 export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";

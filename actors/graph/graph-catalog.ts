@@ -9,7 +9,7 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { GRAPH_DROP, GRAPH_OPEN } from "../../src/wire/message-types.ts";
 import type { CatalogEntry, CatalogParts } from "../catalog-types.ts";
-import { CollectionCatalog } from "../collection-catalog.ts";
+import { assertAllShards, CollectionCatalog } from "../collection-catalog.ts";
 import { Graph } from "./client-graph.ts";
 import type { GraphDescription } from "./connected-graphs.ts";
 import type { KeptGraph } from "./graph-engine.ts";
@@ -62,7 +62,8 @@ export class GraphCatalog {
 
   async #entry(name: string, options: GraphOptions | undefined): Promise<CatalogEntry<KeptGraph>> {
     const { coordinator, ownShards } = this.#parts;
-    const shards = coordinator.shards.length;
+    const { shards } = coordinator.snapshot;
+    assertAllShards(coordinator.snapshot, "graph", name);
     if (ownShards !== undefined && ownShards.length !== shards) {
       throw new ShardloomError(
         "ERR_UNAVAILABLE",
