@@ -116,8 +116,8 @@ export class ClusterMembers {
     const id = this.#idOf(ACTION, shard);
     if (!Number.isFinite(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS)
       throw invalidArgument(ACTION, "timeoutMs", `a number between 1 and ${MAX_TIMEOUT_MS}`, timeoutMs);
-    const keeper = this.#checked(shard);
     const byMs = runtime.clock.nowMs() + timeoutMs;
+    const keeper = await this.#checked(shard, byMs);
     const held = this.#heldBy(shard);
     const primaries = held.filter((vshard) => topology.current.owners[vshard] === shard);
     const drained = topology.membership.get(id)?.drains === true;
@@ -136,26 +136,35 @@ export class ClusterMembers {
     return { shard, primaries: primaries.length, copies: held.length, filling };
   }
 
-  /** @throws {ShardloomError} `ERR_UNAVAILABLE` when something would be lost, or the rest could not hold it. */
-  #checked(shard: number): MapKeeper {
-    const { topology, keeper, obstacle } = this.#options;
+  /**
+   * Waits a little for copies that are about to be level.
+   *
+   * @throws {ShardloomError} `ERR_UNAVAILABLE` when something would be lost, or the rest could not hold it.
+   */
+  async #checked(shard: number, byMs: number): Promise<MapKeeper> {
+    const { runtime, topology, keeper, obstacle, assertOpen } = this.#options;
     if (this.#removing !== undefined) throw this.#unavailable(shard, `shard ${this.#removing.shard} is being removed`);
     const reason = obstacle();
     if (reason !== undefined) throw this.#unavailable(shard, reason);
+    if (keeper === undefined) throw this.#onlyCopies(shard, this.#heldBy(shard));
     const { replicationFactor } = topology.current;
-    const only = this.#heldBy(shard).filter((vshard) => keeper === undefined || !this.#isElsewhere(vshard, shard));
-    if (keeper === undefined || only.length > 0)
-      throw this.#unavailable(
-        shard,
-        `every vshard must have another copy that is level: ${only.length} of its have none, the first is ${only[0]}`,
-        { vshards: only },
-      );
-    const plan = topology.preview({ remove: [shard] });
-    if (plan.copies.includes(NO_SHARD))
-      throw this.#unavailable(shard, `${replicationFactor} shards that may hold copies must be left`, {
-        replicationFactor,
-      });
-    return keeper;
+    if (topology.preview({ remove: [shard] }).copies.includes(NO_SHARD)) {
+      const rule = `${replicationFactor} shards that may hold copies must be left`;
+      throw this.#unavailable(shard, rule, { replicationFactor });
+    }
+    const levelByMs = Math.min(byMs, runtime.clock.nowMs() + LEVEL_MS);
+    for (;;) {
+      assertOpen();
+      const only = this.#heldBy(shard).filter((vshard) => !this.#isElsewhere(vshard, shard));
+      if (only.length === 0) return keeper;
+      if (runtime.clock.nowMs() >= levelByMs) throw this.#onlyCopies(shard, only);
+      await sleep(runtime.scheduler, LOOK_MS);
+    }
+  }
+
+  #onlyCopies(shard: number, vshards: readonly number[]): ShardloomError {
+    const rule = `every vshard must have another copy that is level: ${vshards.length} of its have none, the first is ${vshards[0]}`;
+    return this.#unavailable(shard, rule, { vshards });
   }
 
   /** Whether a shard that serves has all of a vshard, or will have when it asks for what it lacks of the last second. */
@@ -176,8 +185,10 @@ export class ClusterMembers {
 
   /** Waits until others are whole primaries of all that a shard holds copies of. */
   async #handOver(keeper: MapKeeper, shard: number, held: readonly number[], byMs: number): Promise<void> {
-    const { clock, scheduler } = this.#options.runtime;
+    const { runtime, assertOpen } = this.#options;
+    const { clock, scheduler } = runtime;
     for (;;) {
+      assertOpen();
       const isGiven = keeper.leave([shard]);
       const left = held.filter((vshard) => !this.#isServedElsewhere(vshard, shard));
       if (isGiven && left.length === 0) return;
@@ -226,8 +237,9 @@ export class ClusterMembers {
 
   /** Waits until copies are level. @returns the vshards of which some are not, when the time is over */
   async #filled(vshards: readonly number[], byMs: number): Promise<number[]> {
-    const { runtime, topology } = this.#options;
+    const { runtime, topology, assertOpen } = this.#options;
     for (;;) {
+      assertOpen();
       const { copies, replicationFactor } = topology.current;
       const filling = vshards.filter((vshard) =>
         copies

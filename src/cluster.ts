@@ -255,6 +255,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /**
    * Takes a shard out for good: others become primary of what it was, and hold copies of what it held; its worker ends, and nobody replaces it.
+   * Writes that wait for copies of what it is primary of may end in `ERR_QUORUM`, as at any change of a primary.
    * @throws {ShardloomError} `ERR_UNAVAILABLE` with what would be lost, `ERR_TIMEOUT`, `ERR_INVALID_ARGUMENT`; then it goes on.
    */
   remove(shard: number, options?: RemoveOptions): Promise<RemovalReport> {

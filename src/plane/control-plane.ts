@@ -169,10 +169,11 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     const worker = this.#workers.get(shard);
     if (worker === undefined) return;
     this.#workers.delete(shard);
+    this.#quarantined.add(worker); // watched, and closed, like those that were replaced
     try {
       await stopWorkers([worker], this.#options.platform.runtime.scheduler, options);
     } catch (error) {
-      this.#workers.set(shard, worker);
+      if (this.#quarantined.delete(worker)) this.#workers.set(shard, worker);
       throw error;
     }
     this.#without(shard, hasLeft(shard));
@@ -390,7 +391,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.#lost(worker, error);
       return;
     }
-    if (worker.state === "quarantined") return;
+    if (worker.state === "quarantined" || this.#workers.get(worker.shard) !== worker) return;
     worker.state = "quarantined";
     this.#quarantined.add(worker);
     this.#replace(worker, error);
