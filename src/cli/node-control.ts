@@ -76,7 +76,9 @@ export async function listenForControl(
   const path = join(directory, SOCKET);
   await rm(path, { force: true }); // of a life that ended badly: the directory is this node's by now
   // Half open: an answer that takes a while comes after the end of its request.
-  const server = createServer({ allowHalfOpen: true }, (socket) => serve(socket, (request) => answer(request, cluster, self)));
+  const server = createServer({ allowHalfOpen: true }, (socket) =>
+    serve(socket, (request) => answer(request, cluster, self)),
+  );
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) => {
       reject(new ShardloomError("ERR_IO", `Cannot listen on ${path}: ${cause.message}`, { cause }));
