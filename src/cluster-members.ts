@@ -261,7 +261,7 @@ export class ClusterMembers {
     assertOpen();
     const living = own.filter((each) => !isRemoved(topology.current, each));
     if (living.includes(shard)) return shardId(shard);
-    throw invalidArgument(action, "shard", `one of this node's that is not removed, ${living.join(", ")}`, shard);
+    throw invalidArgument(action, "shard", `one of this node's, ${living.join(", ")}`, shard);
   }
 
   #publish(changed: boolean): boolean {

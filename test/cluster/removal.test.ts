@@ -158,7 +158,7 @@ describe("remove()", () => {
       expect(error.message).toContain(text);
     };
     for (const shard of [3, -1, 1.5])
-      await refuse(cluster.remove(shard), "ERR_INVALID_ARGUMENT", `not removed, 0, 1, 2: current value is ${shard}`);
+      await refuse(cluster.remove(shard), "ERR_INVALID_ARGUMENT", `this node's, 0, 1, 2: current value is ${shard}`);
     await refuse(cluster.remove(1, { timeoutMs: 0 }), "ERR_INVALID_ARGUMENT", "timeoutMs must be a number between 1");
     await cluster.graph("roads", {});
     await refuse(cluster.remove(1), "ERR_UNAVAILABLE", 'no graph may lie on it: "roads"');
@@ -169,9 +169,9 @@ describe("remove()", () => {
     expect(second).toEqual(first);
     expect(first.status).toBe("fulfilled");
     expect(other).toMatchObject({ reason: { code: "ERR_UNAVAILABLE", message: /shard 1 is being removed/ } });
-    await refuse(cluster.remove(1), "ERR_INVALID_ARGUMENT", "not removed, 0, 2: current value is 1");
+    await refuse(cluster.remove(1), "ERR_INVALID_ARGUMENT", "this node's, 0, 2: current value is 1");
     await refuse(cluster.remove(2), "ERR_UNAVAILABLE", "2 shards that may hold copies must be left");
-    for (const act of [() => cluster.drain(1), () => cluster.resume(1)]) expect(act).toThrow("not removed, 0, 2");
+    for (const act of [() => cluster.drain(1), () => cluster.resume(1)]) expect(act).toThrow("this node's, 0, 2");
     await refuse(cluster.graph("roads", {}), "ERR_UNAVAILABLE", "no shard may have been removed: 1 were");
   });
 
