@@ -4,6 +4,7 @@
  * Invariant: every error names the collection.
  */
 import { type ErrorCode, ShardloomError } from "../src/errors.ts";
+import { shardsOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
 
 export function notThere(name: string): ShardloomError {
   return cannot("ERR_UNKNOWN_COLLECTION", "open", name, "it does not exist and no options were given", {});
@@ -36,4 +37,15 @@ function cannot(
 ): ShardloomError {
   const message = `Cannot ${action} collection ${JSON.stringify(name)} as ${reason}`;
   return new ShardloomError(code, message, { details: { name, ...details } });
+}
+
+/** @throws {ShardloomError} `ERR_UNAVAILABLE` for what lies on all shards, when one of them was removed. */
+export function assertAllShards(snapshot: TopologySnapshot, kind: string, name: string): void {
+  const shards = shardsOf(snapshot);
+  if (shards.length === snapshot.shards) return;
+  throw new ShardloomError(
+    "ERR_UNAVAILABLE",
+    `Cannot open ${kind} ${JSON.stringify(name)} as no shard may have been removed: ${snapshot.shards - shards.length} were`,
+    { details: { name, shards }, retryable: false },
+  );
 }

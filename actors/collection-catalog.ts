@@ -20,7 +20,7 @@ import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { CollectionNews } from "../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../src/plane/shard-task.ts";
 import type { KeptCollection } from "../src/store/collection-store.ts";
-import { MEMBER_STATE } from "../src/topology/snapshot.ts";
+import { isRemoved, MEMBER_STATE } from "../src/topology/snapshot.ts";
 import { hashString } from "../src/topology/stable-hash.ts";
 import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { allDropped, dropped, notThere, sameHash, tooOften } from "./catalog-errors.ts";
@@ -370,7 +370,9 @@ export class CollectionCatalog<Resolved> {
   }
 
   get #ownShards(): readonly number[] {
-    return this.#parts.ownShards ?? this.#parts.coordinator.shards;
+    const { ownShards, coordinator } = this.#parts;
+    if (ownShards === undefined) return coordinator.shards;
+    return ownShards.filter((shard) => !isRemoved(coordinator.snapshot, shard));
   }
 
   #successionOf(shard: number): number {

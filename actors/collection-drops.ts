@@ -5,6 +5,7 @@
  * a time for each; one that failed is made again by the next call.
  */
 import { ShardloomError } from "../src/errors.ts";
+import { isRemoved } from "../src/topology/snapshot.ts";
 import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import type { CatalogEngine, CatalogParts } from "./catalog-types.ts";
 
@@ -45,7 +46,8 @@ export class CollectionDrops {
   }
 
   begin(name: string, collectionId: number, undo: boolean): Dropping {
-    const shards = new Set(this.#parts.ownShards ?? this.#parts.coordinator.shards);
+    const { ownShards, coordinator } = this.#parts;
+    const shards = new Set(ownShards ?? coordinator.shards);
     const dropping: Dropping = { name, collectionId, undo, shards, attempt: undefined };
     this.#dropping.set(collectionId, dropping);
     this.retry();
@@ -75,7 +77,8 @@ export class CollectionDrops {
     const dropOne = (shard: number): Promise<undefined> =>
       coordinator.ask(shard, dropType, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL);
     for (let attempt = 1; dropping.shards.size > 0; attempt++) {
-      const shards = [...dropping.shards];
+      const shards = [...dropping.shards].filter((shard) => !isRemoved(coordinator.snapshot, shard));
+      for (const shard of dropping.shards) if (!shards.includes(shard)) this.#acknowledged(dropping, shard);
       const settled = await Promise.allSettled(shards.map(dropOne));
       let fatal: unknown;
       for (const [at, call] of settled.entries()) {

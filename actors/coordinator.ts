@@ -18,7 +18,7 @@ import type { Clock } from "../src/runtime/clock.ts";
 import type { Random } from "../src/runtime/random.ts";
 import type { Scheduler } from "../src/runtime/scheduler.ts";
 import { MAX_KEY_ENTRY_BYTES } from "../src/store/idempotent-effect.ts";
-import type { TopologySnapshot } from "../src/topology/snapshot.ts";
+import { isRemoved, shardsOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import {
@@ -95,9 +95,9 @@ export class Coordinator {
     return this.#options.topology.current();
   }
 
-  /** All shards, in order. */
+  /** All shards that are not removed, in order. */
   get shards(): number[] {
-    return Array.from({ length: this.snapshot.shards }, (_, shard) => shard);
+    return shardsOf(this.snapshot);
   }
 
   /** The time on which deadlines are made. */
@@ -137,8 +137,9 @@ export class Coordinator {
 
   #leastPayloadBytes(): number {
     let least = Number.POSITIVE_INFINITY;
-    for (let shard = 0; shard < this.snapshot.shards; shard++)
-      least = Math.min(least, this.requester(shard).maxPayloadBytes);
+    const { snapshot } = this;
+    for (let shard = 0; shard < snapshot.shards; shard++)
+      if (!isRemoved(snapshot, shard)) least = Math.min(least, this.requester(shard).maxPayloadBytes);
     return least;
   }
 

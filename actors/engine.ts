@@ -163,11 +163,18 @@ export interface EngineReply extends WireMemory {
   hold(): HeldReply | undefined;
 }
 
+/** Where the time of a held reply went, in us: to its own work, and to that of others before it began. */
+export interface HeldTimes {
+  readonly serviceUs: number;
+  readonly queueUs: number;
+}
+
 /** A reply that is owed. Ends with exactly one `send` or `fail`; a second one is ignored. */
 export interface HeldReply {
   /** Whether the caller has given up; an answer costs its room all the same, so that the slot is freed. */
   readonly cancelled: boolean;
-  send(lengthBytes: number, write: (memory: WireMemory, offset: number) => void): void;
+  /** @param times What it took since the reply was held, in us. @default the answer tells no times */
+  send(lengthBytes: number, write: (memory: WireMemory, offset: number) => void, times?: HeldTimes): void;
   fail(error: unknown): void;
 }
 

@@ -20,7 +20,7 @@ import {
 import { encodeError } from "../src/wire/error-codec.ts";
 import { messageTypeName } from "../src/wire/message-types.ts";
 import { type LsnList, type RefusedVshard, routedReplyBytes, writeRoutedReply } from "../src/wire/routed-codec.ts";
-import type { EngineReply, HeldReply, WireMemory } from "./engine.ts";
+import type { EngineReply, HeldReply, HeldTimes, WireMemory } from "./engine.ts";
 
 /** What became of the vshards of a planned request. */
 export interface RoutedPrefix {
@@ -43,6 +43,8 @@ export class RingReply implements EngineReply {
   #flags = 0;
   #claimed = false;
   #held = false;
+  /** Of the reply that was held last: how long its request had waited. */
+  #owed = { waitedUs: 0 };
   /** What stands before the body of the reply to a planned request. */
   #prefix: RoutedPrefix | undefined;
   #prefixBytes = 0;
@@ -149,7 +151,10 @@ export class RingReply implements EngineReply {
    * @param serviceUs How long the handler ran, and how long the request had waited before that.
    */
   end(serviceUs = 0, queueUs = 0): void {
-    if (this.#held) return;
+    if (this.#held) {
+      this.#owed.waitedUs = queueUs;
+      return;
+    }
     if (!this.#claimed) this.claim(0);
     this.#claimed = false;
     const word = this.#server.replyOffset >> 2;
@@ -192,6 +197,8 @@ export class RingReply implements EngineReply {
   ): HeldReply {
     this.#late ??= new RingReply(this.#origin, this.#topology, this.#onLate);
     const late = this.#late;
+    const debt = { waitedUs: 0 };
+    this.#owed = debt;
     let owed = true;
     const settle = (answer: () => void): void => {
       if (!owed) return;
@@ -204,14 +211,15 @@ export class RingReply implements EngineReply {
       get cancelled() {
         return server.isCancelled(slot, sequence);
       },
-      send: (lengthBytes: number, write: (memory: WireMemory, offset: number) => void) =>
+      send: (lengthBytes: number, write: (memory: WireMemory, offset: number) => void, times?: HeldTimes) =>
         settle(() => {
           try {
             late.begin(server, type, slot, sequence, FLAG_REPLY);
             if (prefix !== undefined) late.route(prefix);
             late.claim(lengthBytes);
             write(late, late.offset);
-            late.end();
+            if (times === undefined) late.end();
+            else late.end(times.serviceUs, debt.waitedUs + times.queueUs);
           } catch (error) {
             late.abort();
             fail(error);

@@ -68,8 +68,8 @@ export function topologyOf(
   { shards }: NodePlace,
   { clock, scheduler }: Runtime,
 ): NodeTopology {
-  const { vshards, replicationFactor, zones, suspectMs, downMs } = options;
-  const shape = { shards, vshards, replicationFactor, zones, suspectMs, downMs };
+  const { vshards, replicationFactor, zones, weights, suspectMs, downMs } = options;
+  const shape = { shards, vshards, replicationFactor, zones, weights, suspectMs, downMs };
   return new NodeTopology({ clock, scheduler, ...shape, ...(nodes === undefined ? {} : { nodes }) });
 }
 

@@ -11,6 +11,7 @@ import type { Acks, CallDefaults } from "./routing/call-defaults.ts";
 import { CONSISTENCIES, type Consistency, STRATEGIES, type Strategy } from "./routing/plan.ts";
 import { DURABILITIES, type Durability } from "./store/log.ts";
 import type { NatsPlace } from "./store/nats-shard.ts";
+import { checkWeight } from "./topology/weight.ts";
 
 /** What `Cluster.start` takes; every member is optional. */
 export interface ClusterOptions {
@@ -108,6 +109,8 @@ export interface ClusterOptions {
   readonly node?: NodeOptions;
   /** Zone of each worker, by name: copies of a vshard go to different zones while there are enough. @default one zone */
   readonly zones?: readonly string[];
+  /** Share of the vshards that each worker gets, relative to the others: above 0, at most 100. Not where something is kept. @default equal shares */
+  readonly weights?: readonly number[];
 }
 
 /** {@link ClusterOptions} with every default filled in. */
@@ -158,13 +161,12 @@ export function resolveClusterOptions(
     leaseMs: options.leaseMs ?? 1_000,
     downMs: options.downMs ?? Math.max(1_200, 2 * (options.suspectMs ?? 600)),
     zones: options.zones ?? new Array<string>(workers).fill("zone-0"),
+    weights: options.weights ?? new Array<number>(workers).fill(1),
     ...(options.maxHeapMb === undefined ? {} : { maxHeapMb: options.maxHeapMb }),
     ...(options.directory === undefined ? {} : { directory: options.directory }),
     ...(options.nats === undefined ? {} : { nats: resolveNatsStorage(options.nats, options.node?.cluster) }),
   };
   refuseUnknown(options, resolved);
-  if (shards !== undefined && options.zones !== undefined)
-    throw refuse("zones", "absent, as the zones of several nodes are the nodes'", options.zones);
   integer(resolved, "workers", shards?.own ?? 1, shards?.own ?? 256);
   powerOfTwo(resolved, "vshards", all, 32_768);
   integer(resolved, "memoryBytes", MIB, 4 * GIB);
@@ -187,8 +189,7 @@ export function resolveClusterOptions(
   integer(resolved, "downMs", resolved.suspectMs + 1, 600_000);
   checkStorage(options, resolved);
   integer(resolved, "leaseMs", 100, 60_000);
-  if (!Array.isArray(resolved.zones) || resolved.zones.length !== workers || !resolved.zones.every(isName))
-    throw refuse("zones", `an array of ${workers} names, one for each worker`, resolved.zones);
+  checkPlacing(options, resolved, shards !== undefined);
   if (resolved.maxHeapMb !== undefined) integer({ maxHeapMb: resolved.maxHeapMb }, "maxHeapMb", 16, 1_048_576);
   if (!Array.isArray(resolved.actors) || !resolved.actors.every((url) => url instanceof URL)) {
     throw refuse("actors", "an array of URL objects", resolved.actors);
@@ -209,6 +210,22 @@ function checkRings(resolved: ResolvedClusterOptions): void {
     );
   powerOfTwo(resolved, "meshRingBytes", 16 * KIB, GIB);
   integer(resolved, "creditMessages", 1, 4096);
+}
+
+/** What decides where vshards go. */
+function checkPlacing(options: ClusterOptions, resolved: ResolvedClusterOptions, hasNodes: boolean): void {
+  const { workers, zones, weights } = resolved;
+  if (hasNodes && options.zones !== undefined)
+    throw refuse("zones", "absent, as the zones of several nodes are the nodes'", options.zones);
+  if (!Array.isArray(zones) || zones.length !== workers || !zones.every(isName))
+    throw refuse("zones", `an array of ${workers} names, one for each worker`, zones);
+  if (options.weights === undefined) return;
+  if (hasNodes) throw refuse("weights", "absent, as all shards of several nodes weigh the same", weights);
+  if (isKept(options))
+    throw refuse("weights", "absent where shards are kept: with others each would be in another place", weights);
+  if (!Array.isArray(weights) || weights.length !== workers)
+    throw refuse("weights", `an array of ${workers} numbers, one for each worker`, weights);
+  for (const [shard, weight] of weights.entries()) checkWeight("start cluster", `weights[${shard}]`, weight);
 }
 
 function checkStorage(options: ClusterOptions, resolved: ResolvedClusterOptions): void {

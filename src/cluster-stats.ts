@@ -13,7 +13,7 @@ import type { ShardloomError } from "./errors.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import type { NodeTopology } from "./plane/node-topology.ts";
 import { shardId } from "./topology/member.ts";
-import { MEMBER_STATE, type TopologySnapshot } from "./topology/snapshot.ts";
+import { MEMBER_STATE, shardsOf, type TopologySnapshot } from "./topology/snapshot.ts";
 
 /** `green`: every shard serves. `yellow`: some do not, every vshard has its primary. `red`: some vshards have no primary that serves. */
 export type ClusterHealth = "green" | "yellow" | "red";
@@ -58,9 +58,8 @@ function serves(state: number): boolean {
 /** Health and quorum of a snapshot. */
 export function judge(snapshot: TopologySnapshot): { readonly health: ClusterHealth; readonly quorum: boolean } {
   const { states, groups } = snapshot;
-  let health: ClusterHealth = states.every((state) => state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING)
-    ? "green"
-    : "yellow";
+  const well = [MEMBER_STATE.UP, MEMBER_STATE.DRAINING, MEMBER_STATE.REMOVED] as const;
+  let health: ClusterHealth = states.every((state) => well.some((each) => each === state)) ? "green" : "yellow";
   let quorum = true;
   for (const { copies } of groups) {
     const serving = copies.reduce((sum, shard) => sum + Number(serves(states[shard] as number)), 0);
@@ -136,8 +135,8 @@ export async function gatherStats(
   const missing = names.filter((_, at) => holdings[at]?.status === "rejected"); // dropped meanwhile, or a shard is silent
   const total = (of: "documents" | "vertices" | "edges"): number => held.reduce((sum, holding) => sum + holding[of], 0);
   let bytes = 0;
-  for (let shard = 0; shard < snapshot.shards; shard++) {
-    const parts = held.map((holding) => holding.shards[shard] ?? { documents: 0, bytes: 0 });
+  for (const [at, shard] of shardsOf(snapshot).entries()) {
+    const parts = held.map((holding) => holding.shards[at] ?? { documents: 0, bytes: 0 });
     const metrics = {
       documents: parts.reduce((sum, part) => sum + part.documents, 0),
       bytes: parts.reduce((sum, part) => sum + part.bytes, 0),

@@ -26,6 +26,7 @@ import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import { ClusterCollections } from "./cluster-collections.ts";
 import { startReal } from "./cluster-environment.ts";
 import { createMapKeeper, handOver, keepMap } from "./cluster-leases.ts";
+import { ClusterMembers, obstacleTo, type RemovalReport, type RemoveOptions } from "./cluster-members.ts";
 import { type ClusterMemory, createClusterMemory } from "./cluster-memory.ts";
 import { type NodePlace, OtherNodes, rowsOf, shardCounts, topologyOf } from "./cluster-nodes.ts";
 import {
@@ -39,7 +40,7 @@ import { type ClusterStats, gatherInfo, gatherStats } from "./cluster-stats.ts";
 import { ClusterStorage, environmentOf, releasing, storedPlace } from "./cluster-storage.ts";
 import type { CloseOptions, ClusterEnvironment, ClusterEvents, ClusterInfo } from "./cluster-types.ts";
 import { createWorkers, realPlatform } from "./cluster-workers.ts";
-import { invalidArgument, ShardloomError } from "./errors.ts";
+import { ShardloomError } from "./errors.ts";
 import type { ControlPlane } from "./plane/control-plane.ts";
 import type { MapKeeper } from "./plane/map-keeper.ts";
 import type { LinkStats } from "./plane/node-links.ts";
@@ -47,8 +48,6 @@ import type { NodeTopology, PlacementChange } from "./plane/node-topology.ts";
 import type { Platform } from "./plane/platform.ts";
 import type { AdmissionStats } from "./routing/admission.ts";
 import type { Member } from "./topology/member.ts";
-import { shardId } from "./topology/member.ts";
-import type { Membership } from "./topology/membership.ts";
 import type { PlacementPlan } from "./topology/placement.ts";
 import { createReplicaBlock } from "./topology/replica-table.ts";
 import { Session } from "./topology/session.ts";
@@ -66,6 +65,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #client: ClientThread;
   readonly #control: ControlPlane;
   readonly #keeper: MapKeeper | undefined;
+  readonly #members: ClusterMembers;
   readonly #collections: ClusterCollections;
   readonly #storage: ClusterStorage | undefined;
   readonly #platform: Platform;
@@ -119,6 +119,16 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#followWorkers();
     this.#keeper = createMapKeeper(platform.runtime, nodes, options, this.#topology, this.#replicas, storage);
     if (this.#keeper !== undefined) keepMap(this.#keeper, this.#topology, this.#control, this.#others?.links);
+    this.#members = new ClusterMembers({
+      runtime: platform.runtime,
+      topology: this.#topology,
+      replicas: this.#replicas,
+      control: this.#control,
+      keeper: this.#keeper,
+      own: place.own,
+      assertOpen: () => this.#assertOpen(),
+      obstacle: () => obstacleTo(this.#others !== undefined, storage, this.#collections),
+    });
     this.#ports = new ClusterPorts(place.threads, this.#control, this.#collections);
   }
 
@@ -234,12 +244,21 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /** Takes a shard out of new reads wherever another copy may answer; it goes on serving the rest. @returns false when it was so */
   drain(shard: number): boolean {
-    return this.#change((membership) => membership.drain(shardId(this.#checkedShard(shard))));
+    return this.#members.drain(shard);
   }
 
   /** Ends {@link drain}. @returns false when the shard was not draining */
   resume(shard: number): boolean {
-    return this.#change((membership) => membership.resume(shardId(this.#checkedShard(shard))));
+    return this.#members.resume(shard);
+  }
+
+  /**
+   * Takes a shard out for good: others become primary of what it was, and hold copies of what it held; its worker ends, and nobody replaces it.
+   * Writes that wait for copies of what it is primary of may end in `ERR_QUORUM`, as at any change of a primary.
+   * @throws {ShardloomError} `ERR_UNAVAILABLE` with what would be lost, `ERR_TIMEOUT`, `ERR_INVALID_ARGUMENT`; then it goes on.
+   */
+  remove(shard: number, options?: RemoveOptions): Promise<RemovalReport> {
+    return this.#members.remove(shard, options);
   }
 
   /** What a change of the members would move: a dry run. */
@@ -307,13 +326,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   async audit(options?: AuditOptions): Promise<AuditReport> {
     this.#assertOpen();
-    const parts = {
-      ...this.#platform.runtime,
-      control: this.#control,
-      topology: () => this.topology,
-      ownShards: this.#place.own,
-    };
-    return auditCopies(parts, options);
+    const parts = { ...this.#platform.runtime, control: this.#control, topology: () => this.topology };
+    return auditCopies({ ...parts, ownShards: this.#place.own }, options);
   }
 
   /**
@@ -322,11 +336,8 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
    */
   async snapshot(target: string, options?: BackupOptions): Promise<BackupReport> {
     this.#assertOpen();
-    return snapshotCluster(
-      { platform: this.#platform, control: this.#control, storage: this.#storage },
-      target,
-      options,
-    );
+    const parts = { platform: this.#platform, control: this.#control, storage: this.#storage };
+    return snapshotCluster(parts, target, options);
   }
 
   /** Counters and states of everything. A worker that does not answer has no `stats`. */
@@ -378,19 +389,6 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       this.#ports.recovered(event.shard, event.ready.recovered);
       this.emit("worker-restarted", event);
     });
-  }
-
-  #change(act: (membership: Membership) => boolean): boolean {
-    this.#assertOpen();
-    const changed = act(this.#topology.membership);
-    this.#topology.publish();
-    return changed;
-  }
-
-  #checkedShard(shard: number): number {
-    const { own } = this.#place;
-    if (own.includes(shard)) return shard;
-    throw invalidArgument("change member", "shard", `one of this node's, ${own.join(", ")}`, shard);
   }
 
   #assertOpen(): void {

@@ -24,9 +24,10 @@ export type {
 export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
-export type { CountTrianglesOptions, TraversalLimits } from "../actors/graph/client-traversal.ts";
+export type { CountTrianglesOptions, Explained, TraversalLimits } from "../actors/graph/client-traversal.ts";
 export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
+export type { ExplainGraph, GraphExplanation, GraphOutcome } from "../actors/graph/graph-account.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
 export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
 export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";
@@ -95,6 +96,7 @@ export {
 } from "./cluster-audit.ts";
 export type { BackupOptions, BackupProgress, BackupReport } from "./cluster-backup.ts";
 export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
+export type { RemovalReport, RemoveOptions } from "./cluster-members.ts";
 export type { NatsStorage } from "./cluster-nats-options.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export type { RestoreOptions, RestoreReport } from "./cluster-restore.ts";

@@ -6,10 +6,12 @@
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_MEET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
+import type { GraphAccount } from "./graph-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
 
@@ -31,11 +33,13 @@ export interface GraphHandle {
   readonly roots: () => readonly RegionRef[];
   /** Throws when the graph was dropped or the cluster closed. */
   readonly assertOpen: () => void;
+  /** Counts what is asked. @default nobody does */
+  readonly account?: GraphAccount | undefined;
 }
 
 /** Asks one shard. */
 export function askShard<T>(
-  { coordinator }: GraphHandle,
+  { coordinator, account }: GraphHandle,
   shard: number,
   type: number,
   body: unknown,
@@ -47,7 +51,14 @@ export function askShard<T>(
     byteLength: bytes.length,
     write: (target: { bytes: Uint8Array }, offset: number) => target.bytes.set(bytes, offset),
   };
-  return coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options, PRIORITY.BULK);
+  if (account === undefined)
+    return coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options, PRIORITY.BULK);
+  account.sent(shard, bytes.length);
+  const counted = (frame: ReplyFrame): T => {
+    account.answered(shard, frame);
+    return decode(frame);
+  };
+  return coordinator.ask(shard, type, VSHARD_LISTED, payload, counted, options, PRIORITY.BULK);
 }
 
 /** Asks all shards. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
@@ -106,8 +117,12 @@ export async function sendList(
 }
 
 /** Puts a question that changes nothing, again when a shard has changed or its worker was lost meanwhile. */
-export async function askAgain<T>({ coordinator }: GraphHandle, question: () => Promise<T>): Promise<T> {
+export async function askAgain<T>({ coordinator, account }: GraphHandle, question: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
+    if (account !== undefined) {
+      account.rounds++;
+      if (attempt > 1) account.repeats++;
+    }
     try {
       return await question();
     } catch (error) {

@@ -32,8 +32,14 @@ import {
 import { NeighbourClient, type VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties, setVertexProperties, type VertexPropertyValues } from "./client-properties.ts";
 import { GraphResult } from "./client-run.ts";
-import { type CountTrianglesOptions, GraphTraversals, type TraversalLimits } from "./client-traversal.ts";
+import {
+  type CountTrianglesOptions,
+  type Explained,
+  GraphTraversals,
+  type TraversalLimits,
+} from "./client-traversal.ts";
 import type { GhostStatus } from "./ghosts/shard-ghosts.ts";
+import type { GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
 import { RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
 import {
@@ -75,7 +81,6 @@ export class Graph {
   readonly directed: boolean;
   readonly weighted: boolean;
   readonly #handle: GraphHandle;
-  readonly #neighbours: NeighbourClient;
   readonly #traversals: GraphTraversals;
 
   constructor(handle: GraphHandle) {
@@ -83,8 +88,7 @@ export class Graph {
     this.directed = handle.options.directed;
     this.weighted = handle.options.weighted;
     this.#handle = handle;
-    this.#neighbours = new NeighbourClient(handle);
-    this.#traversals = new GraphTraversals(handle, this.#neighbours);
+    this.#traversals = new GraphTraversals(handle, new NeighbourClient(handle));
   }
 
   /**
@@ -223,12 +227,12 @@ export class Graph {
   async neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection = "out",
-    options: CallOptions = {},
+    options: CallOptions & { readonly explain?: (explanation: GraphExplanation) => void } = {},
   ): Promise<(VertexNeighbours | undefined)[]> {
     this.#handle.assertOpen();
     if (!["out", "in", "both"].includes(direction))
       throw invalidArgument("read neighbours", "direction", '"out", "in" or "both"', direction);
-    return this.#neighbours.read(vertices, direction, options);
+    return this.#traversals.neighbours(vertices, direction, options);
   }
 
   /**
@@ -236,7 +240,7 @@ export class Graph {
    *
    * @throws {ShardloomError} `ERR_UNKNOWN_VERTEX`, `ERR_INVALID_ARGUMENT`, `ERR_ABORTED`, `ERR_TIMEOUT`; a bound reached is `truncated`.
    */
-  async kHop(starts: readonly VertexKey[], options: KHopOptions & TraversalLimits): Promise<KHopResult> {
+  async kHop(starts: readonly VertexKey[], options: KHopOptions & TraversalLimits): Promise<Explained<KHopResult>> {
     return this.#traversals.kHop(starts, options);
   }
 
@@ -245,17 +249,17 @@ export class Graph {
     from: VertexKey,
     to: VertexKey,
     options: ShortestPathOptions & TraversalLimits = {},
-  ): Promise<ShortestPath> {
+  ): Promise<Explained<ShortestPath>> {
     return this.#traversals.shortestPath(from, to, options);
   }
 
   /** How many sets of three vertices have an edge between each two, whatever the directions. @throws {ShardloomError} as {@link kHop}. */
-  async countTriangles(options: CountTrianglesOptions = {}): Promise<TriangleCount> {
+  async countTriangles(options: CountTrianglesOptions = {}): Promise<Explained<TriangleCount>> {
     return this.#traversals.countTriangles(options);
   }
 
   /** Where a small pattern of vertices and edges occurs. @throws {ShardloomError} as {@link kHop}; also for a bad pattern. */
-  async findMotif(motif: Motif, options: MotifOptions & TraversalLimits = {}): Promise<MotifResult> {
+  async findMotif(motif: Motif, options: MotifOptions & TraversalLimits = {}): Promise<Explained<MotifResult>> {
     return this.#traversals.findMotif(motif, options);
   }
 

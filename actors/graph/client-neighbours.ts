@@ -7,6 +7,7 @@
 import { GRAPH_BUILD, GRAPH_NEIGHBOURS } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import { askAgain, askAll, askShard, type GraphHandle } from "./client-calls.ts";
+import type { GraphAccount } from "./graph-account.ts";
 import { plainRef } from "./graph-messages.ts";
 import type { NeighbourDirection, NeighbourList, NeighboursReply, NeighboursRequest } from "./graph-neighbours.ts";
 import type { BuildReply } from "./run-messages.ts";
@@ -35,18 +36,20 @@ export class NeighbourClient {
     vertices: readonly VertexKey[],
     direction: NeighbourDirection,
     options: CallOptions,
+    account?: GraphAccount,
   ): Promise<(VertexNeighbours | undefined)[]> {
+    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
     const places = this.#handle.coordinator.shards.map((): number[] => []);
     for (const [at, key] of vertices.entries()) {
       checkKey("read neighbours", "vertex", key, at);
       (places[ownerOfHash(hashOfKey(key), places.length)] as number[]).push(at);
     }
-    return askAgain(this.#handle, async () => {
+    return askAgain(handle, async () => {
       try {
         const answers: (NeighbourList | undefined)[] = new Array(vertices.length).fill(undefined);
-        this.#shards ??= await this.#build(options);
+        this.#shards ??= await this.#build(handle, options);
         await Promise.all(
-          places.map((mine, shard) => this.#readShard(shard, mine, vertices, direction, options, answers)),
+          places.map((mine, shard) => this.#readShard(handle, shard, mine, vertices, direction, options, answers)),
         );
         return answers.map((list) => (list === undefined ? undefined : this.#named(list)));
       } catch (error) {
@@ -56,10 +59,10 @@ export class NeighbourClient {
     });
   }
 
-  #build(options: CallOptions): Promise<BuildReply[]> {
-    const { collection, roots } = this.#handle;
+  #build(handle: GraphHandle, options: CallOptions): Promise<BuildReply[]> {
+    const { collection, roots } = handle;
     const table = roots().map(plainRef);
-    return askAll<BuildReply>(this.#handle, GRAPH_BUILD, () => ({ collection, run: 0, roots: table }), options);
+    return askAll<BuildReply>(handle, GRAPH_BUILD, () => ({ collection, run: 0, roots: table }), options);
   }
 
   #named({ keys, columns }: NeighbourList): VertexNeighbours {
@@ -75,6 +78,7 @@ export class NeighbourClient {
   }
 
   async #readShard(
+    handle: GraphHandle,
     shard: number,
     places: readonly number[],
     vertices: readonly VertexKey[],
@@ -82,14 +86,14 @@ export class NeighbourClient {
     options: CallOptions,
     answers: (NeighbourList | undefined)[],
   ): Promise<void> {
-    const { collection } = this.#handle;
+    const { collection } = handle;
     const shards = this.#shards as readonly BuildReply[];
     let next = 0;
     let skip = 0;
     while (next < places.length) {
       const keys = places.slice(next, next + QUESTION).map((at) => vertices[at] as VertexKey);
       const request: NeighboursRequest = { collection, shards, keys, direction, skip };
-      const { lists, given } = await askShard<NeighboursReply>(this.#handle, shard, GRAPH_NEIGHBOURS, request, options);
+      const { lists, given } = await askShard<NeighboursReply>(handle, shard, GRAPH_NEIGHBOURS, request, options);
       for (const [at, list] of lists.entries()) {
         const place = places[next + at] as number;
         if (list !== null) answers[place] = joined(at === 0 && skip > 0 ? answers[place] : undefined, list);

@@ -9,8 +9,10 @@ import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_SCAN } from "../../src/wire/message-types.ts";
 import { type CallOptions, checkedTimeout, checkSignal } from "../call-options.ts";
 import { askAgain, askShard, type GraphHandle } from "./client-calls.ts";
-import type { NeighbourClient } from "./client-neighbours.ts";
+import type { NeighbourClient, VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties } from "./client-properties.ts";
+import { type ExplainGraph, GraphAccount, type GraphExplanation } from "./graph-account.ts";
+import type { NeighbourDirection } from "./graph-neighbours.ts";
 import type { ScanReply, ScanRequest } from "./graph-scan.ts";
 import type { Adjacency, TraversalOptions } from "./traversal/adjacency.ts";
 import { type KHopOptions, type KHopResult, kHop } from "./traversal/k-hop.ts";
@@ -30,7 +32,12 @@ const MAX_STARTS = 65_536;
 export interface TraversalLimits {
   /** Time until the whole of it fails with `ERR_TIMEOUT`, in ms. @default none; each of its questions has the cluster's `requestTimeoutMs` */
   readonly timeoutMs?: number | undefined;
+  /** Gives the result an account of what was asked of whom, or tells it to a function. @default false */
+  readonly explain?: ExplainGraph | undefined;
 }
+
+/** A result, with how it came about when `explain` was asked for. */
+export type Explained<Result> = Result & { readonly explain?: GraphExplanation };
 
 type Limits = TraversalLimits & Pick<TraversalOptions, "signal">;
 
@@ -51,14 +58,15 @@ export class GraphTraversals {
   }
 
   /** The keys of all vertices, shard by shard; each page as the shard is then. */
-  async *vertices(options: CallOptions = {}): AsyncGenerator<VertexKey> {
-    const { collection, coordinator } = this.#handle;
+  async *vertices(options: CallOptions = {}, account?: GraphAccount): AsyncGenerator<VertexKey> {
+    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
+    const { collection, coordinator } = handle;
     for (const shard of coordinator.shards) {
       for (let from = 0; from >= 0; ) {
         this.#handle.assertOpen();
         const request: ScanRequest = { collection, from, count: PAGE };
-        const { keys, next } = await askAgain(this.#handle, () =>
-          askShard<ScanReply>(this.#handle, shard, GRAPH_SCAN, request, options),
+        const { keys, next } = await askAgain(handle, () =>
+          askShard<ScanReply>(handle, shard, GRAPH_SCAN, request, options),
         );
         yield* keys;
         from = next;
@@ -66,45 +74,79 @@ export class GraphTraversals {
     }
   }
 
-  async kHop(starts: readonly VertexKey[], options: KHopOptions & TraversalLimits): Promise<KHopResult> {
+  async kHop(starts: readonly VertexKey[], options: KHopOptions & TraversalLimits): Promise<Explained<KHopResult>> {
     if (!Array.isArray(starts) || starts.length < 1 || starts.length > MAX_STARTS)
       throw invalidArgument("search graph", "starts", `1 to ${MAX_STARTS} vertices`, starts);
     for (const [at, key] of starts.entries()) checkKey("search graph", "start", key, at);
-    return kHop(this.#adjacency(options), starts, options);
+    return this.#explained(options, (account) => kHop(this.#adjacency(options, account), starts, options));
   }
 
   async shortestPath(
     from: VertexKey,
     to: VertexKey,
     options: ShortestPathOptions & TraversalLimits,
-  ): Promise<ShortestPath> {
+  ): Promise<Explained<ShortestPath>> {
     checkKey("search graph", "from", from);
     checkKey("search graph", "to", to);
     if (options.weighted === true && !this.#handle.options.weighted)
       throw invalidArgument("search graph", "weighted", "false for a graph without weights", true);
-    return shortestPath(this.#adjacency(options), from, to, options);
+    return this.#explained(options, (account) => shortestPath(this.#adjacency(options, account), from, to, options));
   }
 
-  async countTriangles(options: CountTrianglesOptions): Promise<TriangleCount> {
+  async countTriangles(options: CountTrianglesOptions): Promise<Explained<TriangleCount>> {
     const { vertices, ...bounds } = options;
     const limits = this.#limits(options);
     const mustExist = vertices !== undefined;
-    return countTriangles(this.#adjacency(options), vertices ?? this.vertices(limits()), { ...bounds, mustExist });
+    return this.#explained(options, (account) => {
+      const from = vertices ?? this.vertices(limits(), account);
+      return countTriangles(this.#adjacency(options, account), from, { ...bounds, mustExist });
+    });
   }
 
-  async findMotif(motif: Motif, options: MotifOptions & TraversalLimits): Promise<MotifResult> {
+  async findMotif(motif: Motif, options: MotifOptions & TraversalLimits): Promise<Explained<MotifResult>> {
     const limits = this.#limits(options);
     for (const [name, conditions] of Object.entries(motif.where ?? {}))
       checkConditions(name, conditions, this.#handle.options.vertexProperties);
-    return findMotif(this.#adjacency(options), motif, this.vertices(limits()), options);
+    return this.#explained(options, (account) =>
+      findMotif(this.#adjacency(options, account), motif, this.vertices(limits(), account), options),
+    );
   }
 
-  #adjacency(options: Limits): Adjacency {
+  async neighbours(
+    vertices: readonly VertexKey[],
+    direction: NeighbourDirection,
+    { explain, ...options }: CallOptions & Pick<TraversalLimits, "explain">,
+  ): Promise<(VertexNeighbours | undefined)[]> {
+    const read = async (account: GraphAccount | undefined): Promise<{ lists: (VertexNeighbours | undefined)[] }> => ({
+      lists: await this.#neighbours.read(vertices, direction, options, account),
+    });
+    return (await this.#explained({ explain }, read)).lists;
+  }
+
+  /** Answers a question, with an account if one is asked for. */
+  async #explained<Result extends object>(
+    { explain }: Pick<TraversalLimits, "explain">,
+    answer: (account: GraphAccount | undefined) => Promise<Result>,
+  ): Promise<Explained<Result>> {
+    if (explain === undefined || explain === false) return answer(undefined);
+    if (explain !== true && typeof explain !== "function")
+      throw invalidArgument("search graph", "explain", "true, false or a function", explain);
+    const { coordinator, options } = this.#handle;
+    const account = new GraphAccount();
+    const startedMs = coordinator.nowMs();
+    const { topologyEpoch } = coordinator.snapshot;
+    const result = await answer(account);
+    const explanation = account.explain((coordinator.nowMs() - startedMs) * 1000, topologyEpoch, options.shards);
+    if (typeof explain === "function") explain(explanation);
+    return { ...result, explain: explanation };
+  }
+
+  #adjacency(options: Limits, account: GraphAccount | undefined): Adjacency {
     const limits = this.#limits(options);
     return {
       neighbours: async (vertices, direction) => {
         this.#handle.assertOpen();
-        return this.#neighbours.read(vertices, direction, limits());
+        return this.#neighbours.read(vertices, direction, limits(), account);
       },
       properties: async (vertices, names) => {
         this.#handle.assertOpen();

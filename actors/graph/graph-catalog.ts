@@ -8,6 +8,7 @@ import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { GRAPH_DROP, GRAPH_OPEN } from "../../src/wire/message-types.ts";
+import { assertAllShards } from "../catalog-errors.ts";
 import type { CatalogEntry, CatalogParts } from "../catalog-types.ts";
 import { CollectionCatalog } from "../collection-catalog.ts";
 import { Graph } from "./client-graph.ts";
@@ -62,7 +63,8 @@ export class GraphCatalog {
 
   async #entry(name: string, options: GraphOptions | undefined): Promise<CatalogEntry<KeptGraph>> {
     const { coordinator, ownShards } = this.#parts;
-    const shards = coordinator.shards.length;
+    const { shards } = coordinator.snapshot;
+    assertAllShards(coordinator.snapshot, "graph", name);
     if (ownShards !== undefined && ownShards.length !== shards) {
       throw new ShardloomError(
         "ERR_UNAVAILABLE",

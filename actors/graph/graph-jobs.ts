@@ -20,6 +20,10 @@ export interface JobOwner {
 interface Job extends JobOwner {
   readonly held: HeldReply | undefined;
   readonly work: SlicedWork;
+  /** When it was taken on, and what its slices have taken, in ms. */
+  readonly takenMs: number;
+  queuedMs: number | undefined;
+  workedMs: number;
 }
 
 export class GraphJobs {
@@ -31,7 +35,8 @@ export class GraphJobs {
   }
 
   start(owner: JobOwner, reply: EngineReply, work: SlicedWork): void {
-    this.#jobs.push({ ...owner, held: reply.hold(), work });
+    const takenMs = this.#nowMs();
+    this.#jobs.push({ ...owner, held: reply.hold(), work, takenMs, queuedMs: undefined, workedMs: 0 });
   }
 
   /** Goes on with all of them, in turns. @returns whether anything was done */
@@ -76,10 +81,14 @@ export class GraphJobs {
         job.held.fail(new ShardloomError("ERR_ABORTED", "Cannot go on as the caller has given up"));
         return true;
       }
+      const beganMs = this.#nowMs();
+      job.queuedMs ??= beganMs - job.takenMs;
       const step = job.work.next();
+      job.workedMs += this.#nowMs() - beganMs;
       if (step.done !== true) return step.value;
       this.#end(job);
-      sendBody(job.held, step.value);
+      const times = { serviceUs: Math.ceil(job.workedMs * 1000), queueUs: Math.floor(job.queuedMs * 1000) };
+      sendBody(job.held, step.value, times);
     } catch (error) {
       this.#end(job);
       job.held?.fail(error);

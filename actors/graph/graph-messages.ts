@@ -13,7 +13,7 @@
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { createValueCodec, type ValueCodec } from "../../src/wire/value-codec.ts";
-import type { EngineReply, EngineRequest, HeldReply, WireMemory } from "../engine.ts";
+import type { EngineReply, EngineRequest, HeldReply, HeldTimes, WireMemory } from "../engine.ts";
 import { checkKey, type VertexKey } from "./vertex-key.ts";
 
 const LIST_HEADER = 16;
@@ -44,9 +44,9 @@ export function replyBody(reply: EngineReply, value: unknown): void {
 }
 
 /** Answers with a plain value, later. */
-export function sendBody(held: HeldReply | undefined, value: unknown): void {
+export function sendBody(held: HeldReply | undefined, value: unknown, times?: HeldTimes): void {
   const body = codec.encode(value);
-  held?.send(body.length, (memory, offset) => memory.bytes.set(body, offset));
+  held?.send(body.length, (memory, offset) => memory.bytes.set(body, offset), times);
 }
 
 /** Columns of one message: keys, or sources, targets and what edges carry. */

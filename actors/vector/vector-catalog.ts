@@ -12,6 +12,7 @@ import type { CollectionNews } from "../../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
+import { assertAllShards } from "../catalog-errors.ts";
 import type { CatalogEntry, CatalogParts } from "../catalog-types.ts";
 import { CollectionCatalog } from "../collection-catalog.ts";
 import { VectorCollection } from "./client-collection.ts";
@@ -100,6 +101,11 @@ export class VectorCatalog {
     return this.#catalog.names();
   }
 
+  /** Of those the ones with a graph over all shards. */
+  graphNames(): string[] {
+    return this.names().filter((name) => this.#graphs.has(this.#catalog.known(name)?.collectionId ?? 0));
+  }
+
   /** What another thread needs for a handle of its own; creates the collection as {@link open} does. */
   async describe(name: string, options: VectorCollectionOptions | undefined): Promise<CollectionDescription> {
     const entry = await this.#entry(name, options);
@@ -163,8 +169,11 @@ export class VectorCatalog {
   }
 
   async #entry(name: string, options: VectorCollectionOptions | undefined): Promise<Entry> {
-    this.#parts.assertOpen();
-    return this.#catalog.entry(name, options === undefined ? undefined : resolveVectorOptions(options));
+    const { assertOpen, coordinator } = this.#parts;
+    assertOpen();
+    const resolved = options === undefined ? undefined : resolveVectorOptions(options);
+    if (resolved !== undefined && usesGraph(resolved)) assertAllShards(coordinator.snapshot, "vector graph", name);
+    return this.#catalog.entry(name, resolved);
   }
 
   /** The graph over a collection, made when it is first asked for; undefined: its strategy needs none. */

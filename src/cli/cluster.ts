@@ -1,19 +1,21 @@
-/** `shardloom cluster`: asks the running node of a directory how its cluster is, and drains shards. */
+/** `shardloom cluster`: asks the running node of a directory how its cluster is, drains shards and removes them. */
+import type { RemovalReport } from "../cluster-members.ts";
 import { readNodeRecord } from "../node-directory.ts";
 import { NO_SHARD } from "../topology/snapshot.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
 import { askNode, type MovesPreview, type NodeStatus } from "./node-control.ts";
 import { formatTable } from "./table.ts";
 
-const ACTIONS = ["status", "nodes", "shards", "drain", "resume", "rebalance"] as const;
+const ACTIONS = ["status", "nodes", "shards", "drain", "resume", "remove", "rebalance"] as const;
 const RIGHT = "right" as const;
 type Action = (typeof ACTIONS)[number];
 
 export const cluster: Command = {
   name: "cluster",
   summary:
-    "Show the nodes and shards of a cluster as one of its running nodes sees them, drain shards and resume them, list what would move",
-  usage: "status | nodes | shards | drain SHARD | resume SHARD | rebalance --dry-run [--without NODE] --data DIRECTORY",
+    "Show the nodes and shards of a cluster as one of its running nodes sees them, drain shards, resume and remove them, list what would move",
+  usage:
+    "status | nodes | shards | drain SHARD | resume SHARD | remove SHARD | rebalance --dry-run [--without NODE] --data DIRECTORY",
   operands: { min: 1, max: 2 },
   options: {
     data: { type: "string", placeholder: "DIRECTORY", summary: "directory of a node that runs on this machine" },
@@ -27,7 +29,7 @@ export const cluster: Command = {
       throw new UsageError(`cluster takes ${ACTIONS.join(", ")}: ${JSON.stringify(name)} is none`);
     const directory = context.text("data");
     if (directory === undefined) throw new UsageError("cluster needs --data DIRECTORY");
-    const takesShard = action === "drain" || action === "resume";
+    const takesShard = action === "drain" || action === "resume" || action === "remove";
     const shard = Number(operand);
     if ((operand !== undefined) !== takesShard || more.length > 0 || (takesShard && !Number.isInteger(shard)))
       throw new UsageError(`usage is cluster ${action}${takesShard ? " SHARD" : ""} --data DIRECTORY`);
@@ -36,6 +38,7 @@ export const cluster: Command = {
     if (isDry !== (action === "rebalance") || (without !== undefined && !isDry))
       throw new UsageError("cluster rebalance, and nothing else, takes --dry-run, which it needs, and --without NODE");
     await readNodeRecord(directory); // says what is wrong with it, if it is no node's
+    if (action === "remove") return remove(context, directory, shard);
     if (takesShard) return change(context, directory, action, shard);
     if (action === "rebalance") return preview(context, directory, without);
     return show(context, action, await askNode<NodeStatus>(directory, { action: "status" }));
@@ -52,6 +55,16 @@ async function change(
   output.object({ action, shard, changed });
   const done = action === "drain" ? "drains: it answers what it must and gets no new work" : "takes work again";
   output.line(changed ? `Shard ${shard} ${done}.` : `Shard ${shard} was not changed: it is as it was.`);
+  return EXIT.OK;
+}
+
+/** For good: nothing takes it back. */
+async function remove({ output }: CommandContext, directory: string, shard: number): Promise<number> {
+  const report = await askNode<RemovalReport>(directory, { action: "remove", shard });
+  output.object({ action: "remove", ...report });
+  const { primaries, copies, filling } = report;
+  output.line(`Shard ${shard} is removed: others have its ${primaries} primaries, and its ${copies} copies.`);
+  if (filling.length > 0) output.line(`New copies of ${filling.length} vshards are being filled still.`);
   return EXIT.OK;
 }
 

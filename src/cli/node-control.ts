@@ -11,17 +11,18 @@ import { createInterface } from "node:readline";
 import { abortError } from "../../actors/call-options.ts";
 import type { Cluster } from "../cluster.ts";
 import type { BackupOptions, BackupProgress, BackupReport } from "../cluster-backup.ts";
+import type { RemovalReport } from "../cluster-members.ts";
 import { type ErrorCode, invalidArgument, ShardloomError } from "../errors.ts";
 import type { PlacementMove } from "../topology/placement.ts";
 
 /** What can be asked. */
-export const NODE_ACTIONS = ["status", "drain", "resume", "preview", "backup"] as const;
+export const NODE_ACTIONS = ["status", "drain", "resume", "remove", "preview", "backup"] as const;
 export type NodeAction = (typeof NODE_ACTIONS)[number];
 
 /** A request. */
 export interface NodeRequest {
   readonly action: NodeAction;
-  /** For `drain` and `resume`. */
+  /** For `drain`, `resume` and `remove`. */
   readonly shard?: number;
   /** For `preview`: a node that would be gone. @default all stay */
   readonly without?: string;
@@ -76,6 +77,9 @@ const MAX_REQUEST_BYTES = 64 * 1024;
 const TIMEOUT_MS = 5_000;
 /** A node tells several times a second how far it is; one that says nothing for so long stands still. */
 const SILENCE_MS = 60_000;
+/** How long a shard may take to be removed; then its new copies are waited for, and the answer. */
+const REMOVE_MS = 15_000;
+const REMOVED_MS = 30_000;
 const NEW_LINE = 10;
 
 /** Answers requests about a cluster until it is closed. @throws {ShardloomError} `ERR_IO` when there can be no socket in the directory */
@@ -86,6 +90,7 @@ export async function listenForControl(
 ): Promise<{ close(): Promise<void> }> {
   const path = join(directory, SOCKET);
   await rm(path, { force: true }); // of a life that ended badly: the directory is this node's by now
+  // Half open: an answer that takes a while comes after the end of its request.
   const open = new Set<AbortController>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     serve(socket, open, (request, following) => answer(request, cluster, self, following));
@@ -109,7 +114,8 @@ export async function listenForControl(
 export async function askNode<T>(directory: string, request: NodeRequest): Promise<T> {
   const path = join(directory, SOCKET);
   const socket = connect(path);
-  socket.setTimeout(TIMEOUT_MS, () => socket.destroy(new Error(`it does not answer within ${TIMEOUT_MS} ms`)));
+  const timeoutMs = request.action === "remove" ? REMOVED_MS : TIMEOUT_MS;
+  socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`it does not answer within ${timeoutMs} ms`)));
   try {
     socket.end(`${JSON.stringify(request)}\n`);
     const { result, error } = JSON.parse(await readLine(socket)) as {
@@ -193,8 +199,8 @@ function serve(
     try {
       const request = JSON.parse(line) as NodeRequest;
       const following: Following = { signal: asked.signal, onProgress: (progress) => say({ progress }) };
+      socket.setTimeout(0); // who asks knows how long to wait
       if (request.action === "backup") {
-        socket.setTimeout(0);
         for (const event of ["end", "close"]) socket.once(event, () => asked.abort());
         socket.resume();
       }
@@ -223,14 +229,15 @@ async function readLine(socket: Socket): Promise<string> {
   throw new Error("it ends without a whole line");
 }
 
-type Answer = NodeStatus | MovesPreview | { readonly changed: boolean } | Promise<NodeBackup>;
+type Answer = NodeStatus | MovesPreview | RemovalReport | NodeBackup | { readonly changed: boolean };
 
-function answer(request: NodeRequest, cluster: Cluster, self: string, following: Following): Answer {
+function answer(request: NodeRequest, cluster: Cluster, self: string, following: Following): Answer | Promise<Answer> {
   const { action, shard, without, target } = request;
   if (action === "backup") return backUp(cluster, self, target as string, following);
   if (action === "status") return statusOf(cluster, self);
   if (action === "drain") return { changed: cluster.drain(shard as number) };
   if (action === "resume") return { changed: cluster.resume(shard as number) };
+  if (action === "remove") return cluster.remove(shard as number, { timeoutMs: REMOVE_MS });
   if (action === "preview") return previewOf(cluster, self, without);
   throw new ShardloomError(
     "ERR_INVALID_ARGUMENT",

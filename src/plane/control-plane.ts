@@ -16,30 +16,24 @@ import { type Timer, withinMs } from "../runtime/scheduler.ts";
 import type { ShardProbe } from "../topology/failure-detector.ts";
 import { encodeError } from "../wire/error-codec.ts";
 import type { ControlConnection } from "./control-rpc.ts";
-import type { ControlClient, ControlPlaneEvents, ControlPlaneOptions } from "./control-types.ts";
+import {
+  attachToNobody,
+  type ControlClient,
+  type ControlPlaneEvents,
+  type ControlPlaneOptions,
+} from "./control-types.ts";
 import { Mesh } from "./mesh.ts";
 import type { NodeLinks } from "./node-links.ts";
 import { Pauses } from "./pauses.ts";
-import type { RunningWorker, WorkerHost } from "./platform.ts";
+import type { WorkerHost } from "./platform.ts";
 import { type PeeredWorker, RemotePeers } from "./remote-peers.ts";
 import { RestartBudget } from "./restart-budget.ts";
 import type { ShardControl, ShardReady, ShardStats, ShardTask } from "./shard-task.ts";
 import { type StopOptions, stopWorkers } from "./stop-workers.ts";
 import { createWorkerBlock, WorkerBlock } from "./worker-block.ts";
-import { describeDeath, unlessLost } from "./worker-death.ts";
+import { describeDeath, hasLeft, hasStopped, notStarted, unlessLost } from "./worker-death.ts";
 import { lookIntervalMs, type Verdict, verdictError, WorkerMonitor } from "./worker-monitor.ts";
-import { heartbeatOf, probeOf, type WorkerHeartbeat } from "./worker-view.ts";
-
-interface Worker {
-  readonly shard: number;
-  readonly incarnation: number;
-  readonly block: WorkerBlock;
-  readonly control: ControlConnection<ShardControl>;
-  readonly running: RunningWorker;
-  readonly ready: Promise<ShardReady>;
-  readonly monitor: WorkerMonitor;
-  state: "starting" | "up" | "quarantined" | "lost" | "stopped";
-}
+import { heartbeatOf, isComing, peered, probeOf, type Worker, type WorkerHeartbeat } from "./worker-view.ts";
 
 /** Owns the workers of one node. */
 export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
@@ -53,7 +47,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   readonly #budgets: Map<number, RestartBudget>;
   readonly #remote: RemotePeers | undefined;
   readonly #pauses: Pauses;
-  /** Shards that were given up, and why. */
+  /** Shards that were given up, or have left, and why. */
   readonly #down: Map<number, ShardloomError> = new Map();
   #watcher: Timer | undefined;
   /** Set by the first close and never reset: nothing is replaced any more. */
@@ -89,6 +83,8 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   /** Adds a client thread: every worker serves it from now on. */
   async addClient(client: ControlClient): Promise<void> {
     this.#register(client);
+    for (const [shard, error] of this.#down)
+      if (!this.#workers.has(shard)) attachToNobody(client, shard, error, this.#options);
     await Promise.all(this.#all.map((worker) => this.#bridge(client, worker)));
   }
 
@@ -138,14 +134,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   #connect(links: NodeLinks): RemotePeers {
     const { bridge, mesh } = this.#options;
     links.onThreadGone((_, thread) => void this.#forget(thread).catch(() => undefined)); // nobody waits for it: only rings of a thread that is gone stay
-    const workers = (): PeeredWorker[] =>
-      this.#all
-        .filter(({ state }) => state === "up" || state === "starting")
-        .map(({ shard, block, control }) => ({
-          shard,
-          block: block.memory,
-          tell: (peer) => void control.remote.attachPeer(peer).catch(() => undefined), // its successor is told anew
-        }));
+    const workers = (): PeeredWorker[] => this.#all.filter(isComing).map(peered);
     return new RemotePeers({ links, bridge, mesh }, { clients: () => this.#clients.values(), workers });
   }
 
@@ -172,7 +161,22 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
 
   /** The shared words of a shard's present worker, for failure detectors. */
   probe(shard: number): ShardProbe {
-    return probeOf(this.#workers.get(shard) as Worker);
+    return probeOf(this.#workers.get(shard));
+  }
+
+  /** Ends a shard's worker in order, and nobody replaces it. @throws {ShardloomError} `ERR_TIMEOUT`: then it is replaced when it stops. */
+  async end(shard: number, options: StopOptions): Promise<void> {
+    const worker = this.#workers.get(shard);
+    if (worker === undefined) return;
+    this.#workers.delete(shard);
+    this.#quarantined.add(worker); // watched, and closed, like those that were replaced
+    try {
+      await stopWorkers([worker], this.#options.platform.runtime.scheduler, options);
+    } catch (error) {
+      if (this.#quarantined.delete(worker)) this.#workers.set(shard, worker);
+      throw error;
+    }
+    this.#without(shard, hasLeft(shard));
   }
 
   /**
@@ -264,11 +268,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   async #whenReady(worker: Worker, delayMs: number): Promise<ShardReady> {
     const { platform, startTimeoutMs } = this.#options;
     const ready = await withinMs(platform.runtime.scheduler, startTimeoutMs + delayMs, worker.ready);
-    if (ready === undefined) {
-      throw new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${worker.shard} within ${startTimeoutMs} ms`, {
-        details: { shard: worker.shard },
-      });
-    }
+    if (ready === undefined) throw notStarted(worker.shard, startTimeoutMs);
     if (worker.state === "starting") worker.state = "up";
     this.emit("worker-ready", { shard: worker.shard, incarnation: worker.incarnation });
     return ready;
@@ -278,9 +278,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#quarantined.delete(worker);
     if (this.#ending || ending === "retired") {
       worker.state = "stopped";
-      worker.control.end(
-        new ShardloomError("ERR_CLOSED", `Cannot call the worker of shard ${worker.shard} as it has stopped`),
-      );
+      worker.control.end(hasStopped(worker.shard));
       return;
     }
     this.#lost(worker, describeDeath(worker.shard, new Error(`it left its loop: ${String(ending)}`)));
@@ -312,15 +310,20 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     else this.#respawn(shard, incarnation + 1, lostAtMs, delayMs);
   }
 
-  /** The shard stays without a worker: peers fail what they have for it. */
   #giveUp(shard: number, error: ShardloomError): void {
+    this.#without(shard, error);
+    this.#tell("worker-down", { shard, error });
+  }
+
+  /** The shard stays without a worker: clients and peers fail what they have for it. */
+  #without(shard: number, error: ShardloomError): void {
     this.#down.set(shard, error);
+    for (const [, client] of this.#clients) client.lose(shard, error);
     for (const peer of this.#all) {
       // A peer that has died itself has nothing open.
       if (peer.shard !== shard && peer.state === "up")
         peer.control.remote.losePeer(shard, encodeError(error)).catch(() => undefined);
     }
-    this.#tell("worker-down", { shard, error });
   }
 
   /** Emits once this stack has unwound: no listener that throws, or closes the cluster, disturbs supervision. */
@@ -336,7 +339,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
     this.#workers.set(shard, worker);
     this.#tell("worker-starting", { shard, incarnation });
     for (const peer of this.#all) {
-      if (peer === worker || (peer.state !== "up" && peer.state !== "starting")) continue;
+      if (peer === worker || !isComing(peer)) continue;
       // A peer that dies meanwhile learns of this worker when its own replacement starts.
       peer.control.remote
         .attachPeer({ ...this.#peerTask(peer.shard, shard, block), incarnation })
@@ -370,16 +373,12 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
   }
 
   #check(worker: Worker): void {
-    const { state, monitor, shard } = worker;
+    const { state, monitor, shard, incarnation } = worker;
     // A starting worker may serve, and hang, before its "ready" has arrived.
     if (state !== "up" && state !== "quarantined" && !(state === "starting" && monitor.running)) return;
     const verdict = monitor.look();
     if (verdict === "fine") return;
-    const error = verdictError(
-      verdict,
-      { shard, incarnation: worker.incarnation, quietMs: monitor.quietMs },
-      this.#options,
-    );
+    const error = verdictError(verdict, { shard, incarnation, quietMs: monitor.quietMs }, this.#options);
     this.#remove(worker, verdict, error);
   }
 
@@ -392,7 +391,7 @@ export class ControlPlane extends EventEmitter<ControlPlaneEvents> {
       this.#lost(worker, error);
       return;
     }
-    if (worker.state === "quarantined") return;
+    if (worker.state === "quarantined" || this.#workers.get(worker.shard) !== worker) return;
     worker.state = "quarantined";
     this.#quarantined.add(worker);
     this.#replace(worker, error);

@@ -3,12 +3,13 @@
  *
  * Invariant: options are resolved; only what a cluster may do without is absent.
  */
-import type { BridgeOptions } from "../../native-bridge/bridge.ts";
+import { type BridgeOptions, createBridge } from "../../native-bridge/bridge.ts";
 import type { ShardloomError } from "../errors.ts";
 import type { CallDefaults } from "../routing/call-defaults.ts";
 import type { NodeLinks } from "./node-links.ts";
 import type { Platform } from "./platform.ts";
 import type { RecoverTask, ShardReady, ShardStorage } from "./shard-task.ts";
+import { createWorkerBlock } from "./worker-block.ts";
 
 /** A client thread, seen from the control plane. */
 export interface ControlClient {
@@ -20,6 +21,17 @@ export interface ControlClient {
   lose(shard: number, error: ShardloomError): void;
   /** Whom to tell that the bridge to a shard is damaged, so that another one is attached. Called when the thread is added. */
   watch(onDamaged: (shard: number) => void): void;
+}
+
+/** Gives a client thread a bridge to a shard that has no worker any more: what it asks fails. */
+export function attachToNobody(
+  client: ControlClient,
+  shard: number,
+  error: ShardloomError,
+  { bridge }: Pick<ControlPlaneOptions, "bridge">,
+): void {
+  client.attach(shard, createBridge(bridge), createWorkerBlock(), 0);
+  client.lose(shard, error);
 }
 
 /** Options of the control plane. */

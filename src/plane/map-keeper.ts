@@ -20,9 +20,9 @@ import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";
-import { type ClusterMap, decodeMap, MAP_KEY, withLife, withMoved } from "../topology/cluster-map.ts";
+import { type ClusterMap, decodeMap, MAP_KEY, withLife, withMoved, withRemoved } from "../topology/cluster-map.ts";
 import { HeldLease, leaseKey, takeLease, WatchedLease } from "../topology/lease.ts";
-import type { LeaseEntry, LeaseStore } from "../topology/lease-store.ts";
+import { isTransient, type LeaseEntry, type LeaseStore } from "../topology/lease-store.ts";
 import type { LeaseWords } from "../topology/lease-words.ts";
 import type { ReplicaTable } from "../topology/replica-table.ts";
 import { planTakeover } from "../topology/takeover.ts";
@@ -155,16 +155,32 @@ export class MapKeeper {
   }
 
   /**
-   * Gives all that this node is primary of to other holders of copies, as it is about to close; its shards go on as copies, which their successors ask
-   * before they serve. To be called again until it is done.
+   * Gives all that shards of this node are primary of to other holders of copies; they go on as copies, which their successors ask before they serve.
+   * To be called again until it is done; `shardReady` ends it. @param shards @default all of the node, as it is about to close
    *
    * @returns whether nothing is left, and the store knows
    */
-  leave(): boolean {
-    const { ownShards, current } = this.#options.topology;
-    for (const shard of ownShards) this.#lost.set(shard, undefined);
+  leave(shards: readonly number[] = this.#options.topology.ownShards): boolean {
+    const { topology } = this.#options;
+    for (const shard of shards) {
+      this.#lost.get(shard)?.cancel();
+      this.#lost.set(shard, undefined);
+    }
     this.#moveOwn();
-    return !this.#moving && !this.#inDoubt && !current.owners.some((owner) => ownShards.includes(owner));
+    return !this.#moving && !this.#inDoubt && !topology.current.owners.some((owner) => shards.includes(owner));
+  }
+
+  /**
+   * Takes a shard of this node that has no worker any more, and is primary of nothing, off the map for good.
+   *
+   * @param followers Who is to hold its copy of each vshard instead, as the map is then.
+   * @returns whether the store knows
+   */
+  remove(shard: number, followers: () => ReadonlyMap<number, number>): Promise<boolean> {
+    const { topology } = this.#options;
+    return this.#record.change((map) =>
+      map.removed?.includes(shard) === true ? undefined : withRemoved(map, topology.current, shard, followers()),
+    );
   }
 
   close(): void {
@@ -381,12 +397,4 @@ export class MapKeeper {
     timer.unref();
     this.#timers.add(timer);
   }
-}
-
-/** Whether a call to the store may succeed when it is made again. */
-function isTransient(error: unknown): boolean {
-  return (
-    ShardloomError.is(error) &&
-    (error.code === "ERR_TIMEOUT" || error.code === "ERR_CLOSED" || error.code === "ERR_UNAVAILABLE")
-  );
 }

@@ -37,6 +37,8 @@ export interface NodeTopologyOptions {
   readonly replicationFactor: number;
   /** Zone of each shard, by name; with `nodes` those are of the nodes. */
   readonly zones: readonly string[];
+  /** Share of each shard, relative to the others. @default equal ones */
+  readonly weights?: readonly number[];
   /** A shard or node silent for so long is suspect, and down; in ms. */
   readonly suspectMs: number;
   readonly downMs: number;
@@ -200,6 +202,11 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     if (incarnation > (this.#lost.get(shard) ?? -1)) this.#lost.set(shard, incarnation);
   }
 
+  /** A shard of this node is about to have no worker any more: that it is silent says nothing. */
+  shardEnds(shard: number): void {
+    this.#detector.forget(shardId(shard));
+  }
+
   /** Publishes what has changed at once; otherwise it is published when the present stack has unwound. */
   publish(): void {
     if (!this.#dirty) return;
@@ -214,6 +221,7 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     if (map.version <= current.mapVersion) return;
     const nodeOf = (shard: number): string => this.memberOf(shard)?.node ?? "";
     const resolved = resolveMap(map, this.#placed, current.replicationFactor, nodeOf);
+    for (const shard of map.removed ?? []) this.membership.deregister(shardId(shard), "removed");
     const topologyEpoch = current.topologyEpoch + 1;
     const epochs = { topologyEpoch, mapEpoch: topologyEpoch, mapVersion: map.version };
     this.#dirty = false;
@@ -261,7 +269,7 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
 
   /** All nodes and shards, joining. */
   #register(): void {
-    const { shards, zones, nodes } = this.#options;
+    const { shards, zones, weights, nodes } = this.#options;
     if (nodes !== undefined) {
       checkNodes(nodes, shards);
       registerNodes(this.membership, nodes);
@@ -269,8 +277,10 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     }
     const zoneNames = [...new Set(zones)];
     this.membership.registerNode({ name: NODE, roles: ["coordinator", "data"] });
-    for (let shard = 0; shard < shards; shard++)
-      this.membership.registerShard({ shard, node: NODE, zone: zoneNames.indexOf(zones[shard] as string) });
+    for (let shard = 0; shard < shards; shard++) {
+      const zone = zoneNames.indexOf(zones[shard] as string);
+      this.membership.registerShard({ shard, node: NODE, zone, weight: weights?.[shard] ?? 1 });
+    }
   }
 
   #judged(change: LivenessChange): void {

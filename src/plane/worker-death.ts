@@ -24,3 +24,22 @@ export function unlessLost(worker: { readonly state: string }): (error: unknown)
     if (worker.state !== "lost") throw error;
   };
 }
+
+/** A worker has not told in time that it serves. */
+export function notStarted(shard: number, startTimeoutMs: number): ShardloomError {
+  return new ShardloomError("ERR_TIMEOUT", `Cannot start shard ${shard} within ${startTimeoutMs} ms`, {
+    details: { shard },
+  });
+}
+
+/** What is asked of a worker that was stopped in order. */
+export function hasStopped(shard: number): ShardloomError {
+  return new ShardloomError("ERR_CLOSED", `Cannot call the worker of shard ${shard} as it has stopped`);
+}
+
+/** What is asked of a shard that has no worker any more, as it is being removed. */
+export function hasLeft(shard: number): ShardloomError {
+  return new ShardloomError("ERR_UNAVAILABLE", `Cannot ask shard ${shard} as it has left the cluster`, {
+    details: { shard },
+  });
+}

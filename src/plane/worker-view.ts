@@ -5,7 +5,19 @@
  */
 import { HEARTBEAT } from "../../native-bridge/heartbeat.ts";
 import type { ShardProbe } from "../topology/failure-detector.ts";
+import type { PeeredWorker } from "./remote-peers.ts";
+import type { ShardReady } from "./shard-task.ts";
+import type { StoppableWorker } from "./stop-workers.ts";
 import type { WorkerBlock } from "./worker-block.ts";
+import type { WorkerMonitor } from "./worker-monitor.ts";
+
+/** A worker as its control plane has it. */
+export interface Worker extends StoppableWorker {
+  readonly incarnation: number;
+  readonly ready: Promise<ShardReady>;
+  readonly monitor: WorkerMonitor;
+  state: "starting" | "up" | "quarantined" | "lost" | "stopped";
+}
 
 /** What one worker does. */
 export interface WorkerHeartbeat {
@@ -32,10 +44,24 @@ export function heartbeatOf({ shard, incarnation, state, block }: ViewedWorker):
   return { shard, incarnation, state, activity: activityOf(doing), sinceMs, ...block.bell.counters() };
 }
 
-export function probeOf({ state, block }: ViewedWorker): ShardProbe {
+/** @param worker Undefined: the shard has none any more. */
+export function probeOf(worker: ViewedWorker | undefined): ShardProbe {
+  if (worker === undefined) return { progress: 0, beats: 0, activity: "idle", dead: true };
+  const { state, block } = worker;
   const { state: doing, beats } = block.heartbeat.read();
   const { progress } = block;
   return { progress, beats, activity: activityOf(doing), dead: state === "lost" || doing === HEARTBEAT.DEAD };
+}
+
+/** Whether a worker serves, or is about to. */
+export function isComing({ state }: Worker): boolean {
+  return state === "up" || state === "starting";
+}
+
+/** A worker as those of other nodes are told of it. */
+export function peered({ shard, block, control }: Worker): PeeredWorker {
+  const tell: PeeredWorker["tell"] = (peer) => void control.remote.attachPeer(peer).catch(() => undefined); // its successor is told anew
+  return { shard, block: block.memory, tell };
 }
 
 function activityOf(doing: number): "idle" | "js" | "native" {

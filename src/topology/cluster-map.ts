@@ -3,11 +3,11 @@
  * all nodes compute, and which life of each node takes part.
  *
  * Invariant: a version names one map, and grows with every change of it. A vshard's term is the version at which its primary became it, or at which
- * the primary's node began its life if that was later: no two primaries, and no two lives of one, have the same. The set of a vshard's copies never
- * changes here, only their order.
+ * the primary's node began its life if that was later: no two primaries, and no two lives of one, have the same. The set of a vshard's copies only
+ * changes when one of their shards is removed, whose place another one takes; otherwise their order does.
  */
 import { ShardloomError } from "../errors.ts";
-import { MAX_MAP_VERSION } from "./snapshot.ts";
+import { ascending, MAX_MAP_VERSION, type TopologySnapshot } from "./snapshot.ts";
 
 /** A node that takes part. */
 export interface NodeLife {
@@ -23,6 +23,8 @@ export interface MovedVshard {
   readonly term: number;
   /** Its copies, the primary first. */
   readonly copies: readonly number[];
+  /** The same shards by place. @default ascending */
+  readonly places?: readonly number[];
 }
 
 /** The record. */
@@ -30,6 +32,8 @@ export interface ClusterMap {
   readonly version: number;
   readonly lives: Readonly<Record<string, NodeLife>>;
   readonly moved: Readonly<Record<number, MovedVshard>>;
+  /** Shards that were removed: they hold nothing, and never will again. @default none */
+  readonly removed?: readonly number[];
   /** Who wrote it, unique: tells a writer in doubt whether it was he. */
   readonly writer: string;
 }
@@ -56,12 +60,36 @@ export function withLife(map: ClusterMap, node: string, incarnation: number, lea
 export function withMoved(map: ClusterMap, copies: ReadonlyMap<number, readonly number[]>): ClusterMap {
   const version = nextVersion(map, 1);
   const moved: Record<number, MovedVshard> = { ...map.moved };
-  for (const [vshard, list] of copies) moved[vshard] = { term: version, copies: list };
+  for (const [vshard, list] of copies) moved[vshard] = { ...moved[vshard], term: version, copies: list };
   return { ...map, version, moved };
 }
 
 /**
- * Copies and terms of all vshards.
+ * The map without a shard that is primary of nothing. Terms stay, as primaries do.
+ *
+ * @param snapshot With this map.
+ * @param followers Who is to hold its copy of each vshard of which it has one, and holds none yet.
+ */
+export function withRemoved(
+  map: ClusterMap,
+  snapshot: TopologySnapshot,
+  shard: number,
+  followers: ReadonlyMap<number, number>,
+): ClusterMap {
+  const { copies, places, terms, replicationFactor } = snapshot;
+  const moved: Record<number, MovedVshard> = { ...map.moved };
+  for (const [vshard, follower] of followers) {
+    const replaced = (list: Uint16Array): number[] =>
+      Array.from(list.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor), (holder) =>
+        holder === shard ? follower : holder,
+      );
+    moved[vshard] = { term: terms[vshard] as number, copies: replaced(copies), places: replaced(places) };
+  }
+  return { ...map, version: nextVersion(map, 1), moved, removed: [...(map.removed ?? []), shard] };
+}
+
+/**
+ * Copies, by rank and by place, and terms of all vshards.
  *
  * @param placed Copies by the placement. Shape: `Uint16Array[vshards × replicationFactor]`
  * @param nodeOf The node of a shard.
@@ -71,16 +99,18 @@ export function resolveMap(
   placed: Uint16Array,
   replicationFactor: number,
   nodeOf: (shard: number) => string,
-): { readonly copies: Uint16Array; readonly terms: Uint32Array } {
+): { readonly copies: Uint16Array; readonly places: Uint16Array; readonly terms: Uint32Array } {
   const copies = placed.slice();
+  const places = ascending(placed, replicationFactor);
   const terms = new Uint32Array(copies.length / replicationFactor);
   for (let vshard = 0; vshard < terms.length; vshard++) {
     const moved = map.moved[vshard];
     if (moved !== undefined) copies.set(moved.copies.slice(0, replicationFactor), vshard * replicationFactor);
+    if (moved?.places !== undefined) places.set(moved.places.slice(0, replicationFactor), vshard * replicationFactor);
     const life = map.lives[nodeOf(copies[vshard * replicationFactor] as number)];
     terms[vshard] = Math.max(1, moved?.term ?? 1, life?.term ?? 1);
   }
-  return { copies, terms };
+  return { copies, places, terms };
 }
 
 export function encodeMap(map: ClusterMap): Uint8Array {

@@ -51,6 +51,14 @@ export function createLocalLeaseStore(): LeaseStore {
   };
 }
 
+/** Whether a call to the store may succeed when it is made again. */
+export function isTransient(error: unknown): boolean {
+  return (
+    ShardloomError.is(error) &&
+    (error.code === "ERR_TIMEOUT" || error.code === "ERR_CLOSED" || error.code === "ERR_UNAVAILABLE")
+  );
+}
+
 /** Why a change was refused. */
 function staleRevision(key: string, rule: number, value: number): ShardloomError {
   return new ShardloomError(

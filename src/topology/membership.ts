@@ -295,6 +295,7 @@ export class Membership {
     readonly mapEpoch: number;
     readonly mapVersion: number;
     readonly copies: Uint16Array;
+    readonly places?: Uint16Array;
     readonly terms: Uint32Array;
   }): TopologySnapshot {
     return createSnapshot({ ...map, states: this.states(map.shards), zones: this.zones(map.shards) });

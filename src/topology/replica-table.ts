@@ -8,7 +8,8 @@
  *  per vshard           sampled: the head of a primary on another node
  *  record, 32 bytes     i32 version (odd: being written) | i32 tag | f64 lsn | f64 time in ms | f64 sampled at, in ms; of a head its term
  * ```
- * A copy's records have the place of its shard among the vshard's shards in ascending order, which does not change with the primary.
+ * A copy's records have the place of its shard among the vshard's shards (`TopologySnapshot.places`), which does not change with the primary. Who
+ * follows a shard that was removed has its place, and that one's worker has ended before.
  *
  * Invariant: every record has one writer at a time: the vshard's primary for head and missing, the shard that holds the copy for
  * applied. Readers take a record between two equal even versions, so LSNs are exact up to 2^53 and never torn. A primary publishes a
@@ -329,16 +330,12 @@ export class ReplicaTable implements LagSource {
 
   /** @returns the byte offset of a copy's applied record, -1 when the shard holds none */
   #copyAt(vshard: number, shard: number): number {
-    const { copies, replicationFactor } = this.#topology.current();
+    const { places, replicationFactor } = this.#topology.current();
     if (vshard >= this.#vshards) return -1;
-    let place = 0;
-    let holds = false;
-    for (let copy = 0; copy < replicationFactor && copy < this.#factor; copy++) {
-      const other = copies[vshard * replicationFactor + copy] as number;
-      if (other < shard) place++;
-      else if (other === shard) holds = true;
-    }
-    return holds ? HEADER_BYTES + (this.#vshards + vshard * this.#factor + place) * RECORD_BYTES : -1;
+    for (let place = 0; place < replicationFactor && place < this.#factor; place++)
+      if (places[vshard * replicationFactor + place] === shard)
+        return HEADER_BYTES + (this.#vshards + vshard * this.#factor + place) * RECORD_BYTES;
+    return -1;
   }
 
   #previousAt(vshard: number): number {

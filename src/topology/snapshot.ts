@@ -64,6 +64,11 @@ export interface TopologySnapshot {
   /** Shape: `Uint16Array[vshards × replicationFactor]`, primary first, {@link NO_SHARD} where there are fewer copies. */
   readonly copies: Uint16Array;
   /**
+   * The same shards by place, shaped as `copies`: a holder keeps its place while the vshard is its own to hold, whoever is the primary, and who follows
+   * one that was removed has its place.
+   */
+  readonly places: Uint16Array;
+  /**
    * Shape: `Uint32Array[vshards]`. The term of each vshard: a number that is higher with every primary it gets, and with every life of
    * the primary's node. What was written in a term has LSNs of that term, see `baseLsn`.
    */
@@ -91,6 +96,8 @@ export interface SnapshotOptions {
   readonly replicationFactor?: number;
   /** Shape as {@link TopologySnapshot.copies}. @default round robin: copy c of vshard v on shard (v + c) mod shards */
   readonly copies?: Uint16Array;
+  /** Of each vshard the shards of `copies`. @default ascending */
+  readonly places?: Uint16Array;
   /** @default all 1 */
   readonly terms?: Uint32Array;
   /** @default all up */
@@ -143,9 +150,11 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
   const terms = options.terms ?? new Uint32Array(vshards).fill(1);
   requireLength("terms", terms, vshards);
   const copies = options.copies ?? roundRobin(shards, vshards, replicationFactor);
+  const places = options.places ?? ascending(copies, replicationFactor);
   const states = options.states ?? new Uint8Array(shards).fill(MEMBER_STATE.UP);
   const zones = options.zones ?? new Uint16Array(shards);
   requireLength("copies", copies, vshards * replicationFactor);
+  requireLength("places", places, copies.length);
   requireLength("states", states, shards);
   requireLength("zones", zones, shards);
   const owners = new Uint16Array(vshards);
@@ -164,6 +173,7 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
     replicationFactor,
     owners,
     copies,
+    places,
     terms,
     states,
     zones,
@@ -181,25 +191,26 @@ export function withStates(snapshot: TopologySnapshot, states: Uint8Array): Topo
 /** Bytes that {@link encodeSnapshot} writes. */
 export function snapshotBytes(shape: { shards: number; vshards: number; replicationFactor: number }): number {
   const { shards, vshards, replicationFactor } = shape;
-  return 4 * HEADER_WORDS + 4 * vshards + 2 * vshards * replicationFactor + 2 * shards + shards;
+  return 4 * HEADER_WORDS + 4 * vshards + 4 * vshards * replicationFactor + 2 * shards + shards;
 }
 
 const HEADER_WORDS = 6;
 
 /**
  * A snapshot as bytes, little-endian: `i32 epoch | i32 mapEpoch | i32 mapVersion | i32 shards | i32 vshards | i32 replicationFactor | u32
- * terms | u16 copies | u16 zones | u8 states`.
+ * terms | u16 copies | u16 places | u16 zones | u8 states`.
  */
 export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
   const { topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor } = snapshot;
-  const { terms, copies, zones, states } = snapshot;
+  const { terms, copies, places, zones, states } = snapshot;
   const bytes = new Uint8Array(snapshotBytes(snapshot));
   const header = [topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor];
   new Int32Array(bytes.buffer, 0, HEADER_WORDS).set(header);
   new Uint32Array(bytes.buffer, 4 * HEADER_WORDS, vshards).set(terms);
-  const u16 = new Uint16Array(bytes.buffer, 4 * (HEADER_WORDS + vshards), copies.length + shards);
+  const u16 = new Uint16Array(bytes.buffer, 4 * (HEADER_WORDS + vshards), 2 * copies.length + shards);
   u16.set(copies);
-  u16.set(zones, copies.length);
+  u16.set(places, copies.length);
+  u16.set(zones, 2 * copies.length);
   bytes.set(states, 4 * (HEADER_WORDS + vshards) + 2 * u16.length);
   return bytes;
 }
@@ -217,12 +228,13 @@ export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
   const terms = new Uint32Array(own.buffer, 4 * HEADER_WORDS, vshards);
   const from = 4 * (HEADER_WORDS + vshards);
   const copies = new Uint16Array(own.buffer, from, count);
-  const zones = new Uint16Array(own.buffer, from + 2 * count, shards);
-  const states = own.subarray(from + 2 * count + 2 * shards);
+  const places = new Uint16Array(own.buffer, from + 2 * count, count);
+  const zones = new Uint16Array(own.buffer, from + 4 * count, shards);
+  const states = own.subarray(from + 4 * count + 2 * shards);
   if (states.some((state) => state > MEMBER_STATE.REMOVED)) throw corrupt("a state is unknown");
   try {
     const epochs = { topologyEpoch, mapEpoch, mapVersion };
-    return createSnapshot({ ...epochs, shards, vshards, replicationFactor, terms, copies, zones, states });
+    return createSnapshot({ ...epochs, shards, vshards, replicationFactor, terms, copies, places, zones, states });
   } catch (error) {
     throw corrupt(ShardloomError.from(error).message);
   }
@@ -258,6 +270,16 @@ export function ownerOf(snapshot: TopologySnapshot, vshard: number): number {
   return snapshot.owners[vshard] as number;
 }
 
+/** Whether a shard was taken out of the cluster for good. */
+export function isRemoved({ states }: TopologySnapshot, shard: number): boolean {
+  return states[shard] === MEMBER_STATE.REMOVED;
+}
+
+/** All shards that were not, in order. */
+export function shardsOf(snapshot: TopologySnapshot): number[] {
+  return Array.from({ length: snapshot.shards }, (_, shard) => shard).filter((shard) => !isRemoved(snapshot, shard));
+}
+
 /** Whether a shard holds a copy of a vshard. */
 export function holdsCopy(snapshot: TopologySnapshot, shard: number, vshard: number): boolean {
   const { replicationFactor, copies } = snapshot;
@@ -273,6 +295,13 @@ function roundRobin(shards: number, vshards: number, replicationFactor: number):
     copies[at] = copy < shards ? (Math.floor(at / replicationFactor) + copy) % shards : NO_SHARD;
   }
   return copies;
+}
+
+/** Of each vshard its shards in ascending order, those that are not there last. */
+export function ascending(copies: Uint16Array, replicationFactor: number): Uint16Array {
+  const places = copies.slice();
+  for (let at = 0; at < places.length; at += replicationFactor) places.subarray(at, at + replicationFactor).sort();
+  return places;
 }
 
 function checkCopies(copies: Uint16Array, shards: number, vshard: number): void {

@@ -17,7 +17,7 @@ export const MAX_WEIGHT = 100;
  * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` naming the value and the rule.
  */
 export function checkWeight(action: string, name: string, weight: number): void {
-  if (!(weight > 0 && weight <= MAX_WEIGHT)) {
+  if (typeof weight !== "number" || !(weight > 0 && weight <= MAX_WEIGHT)) {
     throw invalidArgument(action, name, `a number above 0 and at most ${MAX_WEIGHT}`, weight);
   }
 }

@@ -148,6 +148,11 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     const refused = await shardloom("cluster", "drain", "7", "--json", "--data", join(root, "b"));
     expect(refused.code).toBe(1);
     expect(refused.objects[0]).toMatchObject({ error: { code: "ERR_INVALID_ARGUMENT" } });
+    const removed = await shardloom("cluster", "remove", "1", "--json", "--data", join(root, "b"));
+    expect(removed.code).toBe(1);
+    expect(removed.objects[0]).toMatchObject({
+      error: { code: "ERR_UNAVAILABLE", message: expect.stringContaining("shards of several nodes stay") as string },
+    });
 
     const codeOf = async (...args: string[]): Promise<unknown> => {
       const { code, objects } = await shardloom("node", "--json", ...args);

@@ -210,9 +210,23 @@ describe("options of a cluster", () => {
     ["zones", { workers: 1, zones: untyped("a") }],
     ["zones", { workers: 2, zones: ["a", ""] }],
     ["zones", { workers: 2, zones: untyped(["a", 7]) }],
+    ["weights", { workers: 3, weights: [1, 2] }],
+    ["weights", { workers: 1, weights: untyped(1) }],
+    ["weights", { workers: 2, weights: [1, 2], directory: "anywhere" }],
+    ["weights[1]", { workers: 2, weights: [1, 0] }],
+    ["weights[0]", { workers: 2, weights: [-1, 1] }],
+    ["weights[0]", { workers: 2, weights: [Number.NaN, 1] }],
+    ["weights[1]", { workers: 2, weights: untyped([1, "2"]) }],
+    ["weights[1]", { workers: 2, weights: [1, 101] }],
   ])("%s: %j is refused, and nothing starts", async (name, options) => {
     await refuses(() => Cluster.start(options), name);
   });
+});
+
+it("workers get vshards by their weights", async () => {
+  await using cluster = await startCopies({ workers: 2, replicationFactor: 1, vshards: 64, weights: [1, 3] });
+  const count = (shard: number): number => cluster.topology.owners.filter((owner) => owner === shard).length;
+  expect([count(0), count(1)]).toEqual([16, 48]);
 });
 
 it("copies go to different zones while there are enough of them", async () => {

@@ -1,7 +1,15 @@
 /** The record of the map, and who takes vshards over. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { decodeMap, encodeMap, firstMap, resolveMap, withLife, withMoved } from "../../src/topology/cluster-map.ts";
+import {
+  decodeMap,
+  encodeMap,
+  firstMap,
+  resolveMap,
+  withLife,
+  withMoved,
+  withRemoved,
+} from "../../src/topology/cluster-map.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { planTakeover, type TakeoverRules } from "../../src/topology/takeover.ts";
 
@@ -61,6 +69,47 @@ describe("a map record", () => {
           }
           last = [...terms];
         }
+      }),
+    );
+  });
+
+  test("without a shard has its followers in its places, and all else as it was (property)", () => {
+    const turn = fc.record({ vshard: fc.nat(VSHARDS - 1), by: fc.integer({ min: 1, max: FACTOR - 1 }) });
+    fc.assert(
+      fc.property(fc.array(turn, { maxLength: 10 }), fc.nat(SHARDS - 1), (turns, gone) => {
+        let map = firstMap();
+        const listOf = (list: Uint16Array, vshard: number): number[] => [
+          ...list.subarray(vshard * FACTOR, (vshard + 1) * FACTOR),
+        ];
+        const move = (vshard: number, by: number): void => {
+          const list = listOf(resolve(map).copies, vshard);
+          map = withMoved(map, new Map([[vshard, [...list.slice(by), ...list.slice(0, by)]]]));
+        };
+        for (const { vshard, by } of turns) move(vshard, by);
+        for (let vshard = 0; vshard < VSHARDS; vshard++)
+          if (resolve(map).copies[vshard * FACTOR] === gone) move(vshard, 1);
+        const before = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor: FACTOR, ...resolve(map) });
+        const all = Array.from({ length: SHARDS }, (_, shard) => shard);
+        const followers = new Map<number, number>();
+        for (let vshard = 0; vshard < VSHARDS; vshard++) {
+          const list = listOf(before.copies, vshard);
+          if (list.includes(gone)) followers.set(vshard, all.find((shard) => !list.includes(shard)) as number);
+        }
+        const next = decodeMap(encodeMap(withRemoved(map, before, gone, followers)));
+        expect(next).toMatchObject({ version: map.version + 1, removed: [gone] });
+        for (let vshard = 0; vshard < VSHARDS; vshard++) {
+          const follow = (shard: number): number => (shard === gone ? (followers.get(vshard) as number) : shard);
+          const { copies, places, terms } = resolve(next);
+          expect(listOf(copies, vshard)).toEqual(listOf(before.copies, vshard).map(follow));
+          expect(listOf(places, vshard)).toEqual(listOf(before.places, vshard).map(follow));
+          expect(terms[vshard]).toBe(before.terms[vshard]);
+        }
+        // Places stay when primaries change later.
+        map = next;
+        const { places } = resolve(map);
+        for (const { vshard, by } of turns) move(vshard, by);
+        expect(resolve(map).places).toEqual(places);
+        expect(map.removed).toEqual([gone]);
       }),
     );
   });

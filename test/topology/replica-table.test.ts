@@ -27,6 +27,18 @@ describe("the table", () => {
     expect(table.lag(99, 0)).toBeUndefined();
   });
 
+  test("who follows a removed shard has its place, and begins with nothing; nobody else's records move", () => {
+    const { table, topology } = tableAt();
+    const { copies } = snapshot;
+    const wide = createSnapshot({ shards: 4, vshards: 4, replicationFactor: 2, copies, topologyEpoch: 2 });
+    table.publishApplied(0, 0, 7, 0);
+    table.publishApplied(0, 1, 5, 0);
+    topology.learn({ ...wide, copies: wide.copies.with(0, 3), places: wide.places.with(0, 3) });
+    expect([0, 1, 2, 3].map((shard) => table.appliedLsn(0, shard))).toEqual([-1, 5, -1, -1]);
+    table.publishApplied(0, 3, 4, 0);
+    expect([table.appliedLsn(0, 1), table.appliedLsn(0, 3)]).toEqual([5, 4]);
+  });
+
   test("a copy that has everything lags by 0, whenever that was written", () => {
     const { table, clock } = tableAt();
     table.publishHead(0, 1, 1_000);

@@ -183,7 +183,7 @@ describe("topology snapshot as bytes", () => {
       createSnapshot({ shards: 2, vshards: 2, topologyEpoch: 0x01020304, zones: Uint16Array.of(5, 6) }),
     );
     expect(Buffer.from(bytes).toString("hex")).toBe(
-      "040302010403020101000000020000000200000001000000010000000100000000000100050006000101",
+      "04030201040302010100000002000000020000000100000001000000010000000000010000000100050006000101",
     );
   });
 
