@@ -84,7 +84,7 @@ export class PlannedRequests {
       return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs));
     });
     handler(request, draft);
-    if (held !== undefined) return;
+    if (held !== undefined) return this.#options.gate.noteRead();
     const body = draft.take();
     this.#options.gate.assertStill();
     if (writes.isSettled(accepted)) {

@@ -7,6 +7,7 @@ import type { Mutant } from "./mutant.ts";
 
 const ORDER = "linearizable";
 const CONVERGES = "converges";
+const ACTS = "one primary acts per vshard and epoch";
 
 /** Of nodes that take over from others. */
 export const PROMOTION_MUTANTS: readonly Mutant[] = [
@@ -29,6 +30,19 @@ export const PROMOTION_MUTANTS: readonly Mutant[] = [
     patches: [{ file: "actors/replication/refill", from: "if (lsn > Math.max(0, furthest.lsn))", to: "if (lsn < -1)" }],
     scene: "overtaken",
     rules: [ORDER, CONVERGES],
+  },
+  {
+    id: "writes-begun-without-a-lease",
+    what: "a node whose lease is over gives LSNs to writes; as nobody acknowledges them, no client is told anything wrong",
+    patches: [
+      {
+        file: "actors/replication/vshard-gate",
+        from: "if (routed.consistency === CONSISTENCY.WRITE)\n            this.assertServing();",
+        to: "",
+      },
+    ],
+    scene: "awakened",
+    rules: [ACTS],
   },
   {
     id: "nobody-takes-over",

@@ -76,6 +76,13 @@ export function overtaken(): Fault[] {
   ];
 }
 
+/** Nodes, one after the other, stand still for so long that others take over, and go on with what they were asked before and meanwhile. */
+export function stoodStill(): Fault[] {
+  return [0, 1].map((node): Fault => {
+    return { kind: "pause", atMs: 1_500 + 4_500 * node, durationMs: 2_500, targets: [`n${node}`], size: 0 };
+  });
+}
+
 /** The power fails again and again while a slow disk has much in hand, of which it keeps some sectors. */
 export function tornTails(): Fault[] {
   const site = "n0/disk";

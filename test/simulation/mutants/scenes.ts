@@ -14,6 +14,7 @@ import {
   outages,
   overtaken,
   shortLives,
+  stoodStill,
   tornTails,
 } from "./scene-scripts.ts";
 
@@ -82,6 +83,12 @@ export const SCENES = {
     options: { clients: 12, keys: 24, perSecond: 8, writes: 0.3, timeoutMs: 1_500 },
     world: { ...THREE, leases: true, durationMs: 12_000, faults: "none" },
     script: overtaken(),
+  },
+  awakened: {
+    ...register,
+    options: { clients: 12, keys: 24, perSecond: 8, writes: 0.5, timeoutMs: 3_000 },
+    world: { ...THREE, leases: true, durationMs: 10_000, faults: "none" },
+    script: stoodStill(),
   },
   breaks: {
     ...register,
