@@ -76,7 +76,7 @@ export function overtaken(): Fault[] {
 /** Nodes, one after the other, stand still for so long that others take over, and go on with what they were asked before and meanwhile. */
 export function stoodStill(): Fault[] {
   return [0, 1].map((node): Fault => {
-    return { kind: "pause", atMs: 1_500 + 4_500 * node, durationMs: 2_500, targets: [`n${node}`], size: 0 };
+    return { kind: "pause", atMs: 1_500 + 4_500 * node, durationMs: 3_800, targets: [`n${node}`], size: 0 };
   });
 }
 

@@ -86,7 +86,7 @@ export const SCENES = {
   },
   awakened: {
     ...register,
-    options: { clients: 12, keys: 24, perSecond: 8, writes: 0.5, timeoutMs: 3_000 },
+    options: { clients: 36, keys: 24, perSecond: 12, writes: 0.5, timeoutMs: 5_000 },
     world: { ...THREE, leases: true, durationMs: 10_000, faults: "none" },
     script: stoodStill(),
   },
