@@ -93,7 +93,10 @@ export class PlannedRequests {
       return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs, strong));
     });
     handler(request, draft);
-    if (held !== undefined) return;
+    if (held !== undefined) {
+      if (strong) this.#options.gate.noteRead();
+      return;
+    }
     const body = draft.take();
     if (strong) this.#options.gate.assertStill();
     if (writes.isSettled(accepted)) {

@@ -32,7 +32,16 @@ export {
   type WriteOf,
 } from "./sim/history-invariants.ts";
 export type { Call, HistoryEntry, HistoryType, Violation } from "./sim/history-types.ts";
-export { type GatherRecord, gathersTellWhatIsMissing } from "./sim/invariants.ts";
+export {
+  type GatherRecord,
+  gathersTellWhatIsMissing,
+  type MapView,
+  type MessageCounts,
+  messagesAreConserved,
+  onePrimaryActs,
+  onePrimaryPerEpoch,
+  type PrimaryDeed,
+} from "./sim/invariants.ts";
 export {
   type LinearizabilityOptions,
   type LinearizabilityResult,

@@ -20,6 +20,7 @@ import type { HeldReply } from "../engine.ts";
 import { partsOf } from "../snapshot-parts.ts";
 import { Arrivals, peersOf } from "./arrivals.ts";
 import { answer, OwnedVshard } from "./owned-vshard.ts";
+import { PRIMARY_ACTS, type PrimaryActKind, tellActs, telling } from "./primary-acts.ts";
 import type { PrimaryOptions } from "./primary-options.ts";
 import { ReplicaLink } from "./replica-link.ts";
 import { MESSAGE_OVERHEAD_BYTES, type ReplicaSource, sourceOf } from "./replica-messages.ts";
@@ -126,6 +127,7 @@ export class Primary implements EffectLog, ReplicatedWrites {
     const { log } = this.#options;
     log?.assertRoom(effects.reduce((sum, { body }) => sum + body.length + ENTRY_BYTES, 0));
     const lsns = effects.map((effect) => this.#append(effect));
+    if (PRIMARY_ACTS.hasSubscribers) this.#teller("append", new Set(effects.map(({ vshard }) => vshard)))();
     onPublished?.();
     if (log === undefined) return { lsns, position: 0 };
     const entries = effects.map((effect, at) => effectEntry(effect, lsns[at] as number, this.#termOf(effect.vshard)));
@@ -186,8 +188,9 @@ export class Primary implements EffectLog, ReplicatedWrites {
     if (written === undefined) return;
     const { table, shard } = this.#options;
     const { acks, deadlineAtMs } = write;
-    const waiting =
-      held === undefined ? undefined : this.#waiting.add("write", acks, held, body ?? new Uint8Array(0), deadlineAtMs);
+    const heard = held !== undefined && PRIMARY_ACTS.hasSubscribers;
+    const owed = heard ? telling(held, this.#teller("acknowledge", written.vshards)) : held;
+    const waiting = owed && this.#waiting.add("write", acks, owed, body ?? new Uint8Array(0), deadlineAtMs);
     for (const [at, vshard] of written.vshards.entries()) {
       const owned = this.#owned.get(vshard) as OwnedVshard;
       const lsn = written.lsns[at] as number;
@@ -332,6 +335,12 @@ export class Primary implements EffectLog, ReplicatedWrites {
       if (!ShardloomError.is(error)) throw error;
       return false;
     }
+  }
+
+  /** Says what is done as primary in the terms that are known now, when it is. */
+  #teller(kind: PrimaryActKind, vshards: Iterable<number>): () => void {
+    const terms = this.#snapshot?.terms;
+    return () => tellActs(kind, this.#options.shard, vshards, terms);
   }
 
   #publishHead(vshard: number, lsn: number, atMs: number): void {

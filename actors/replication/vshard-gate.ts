@@ -22,6 +22,7 @@ import {
   type RoutedReader,
   SCOPE,
 } from "../../src/wire/routed-codec.ts";
+import { PRIMARY_ACTS, tellActs } from "./primary-acts.ts";
 
 /** Sets that are kept for the next request with the same one. */
 const MAX_SETS = 32;
@@ -141,11 +142,22 @@ export class VshardGate {
   assertStill(): void {
     this.assertServing();
     const { mapVersion } = this.#topology.current();
-    if (mapVersion === this.#known?.snapshot.mapVersion) return;
+    if (mapVersion === this.#known?.snapshot.mapVersion) return this.noteRead();
     throw new ShardloomError(
       "ERR_STALE_EPOCH",
       `Cannot answer strong read as the map must be what it was when it began: current value is version ${mapVersion}`,
     );
+  }
+
+  /** The strong read that was admitted last has read, as the primary. */
+  noteRead(): void {
+    if (!PRIMARY_ACTS.hasSubscribers || this.#known === undefined) return;
+    const { owners, terms } = this.#known.snapshot;
+    const accepted = this.accepted();
+    const read = Array.from(owners.keys()).filter(
+      (vshard) => owners[vshard] === this.#shard && (accepted === undefined || accepted[vshard] === 1),
+    );
+    tellActs("read", this.#shard, read, terms);
   }
 
   /** Whether it is the primary of what the map says. What has one copy is nobody else's, and leases are only granted where its log may be. */

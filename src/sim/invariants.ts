@@ -1,6 +1,6 @@
 /**
  * Rules that the system itself must keep, whatever clients asked: answers tell what is missing, messages are accounted for, copies agree,
- * every vshard has one primary.
+ * every vshard has one primary, by the maps and by what shards do.
  *
  * Invariant: each rule is a function of plain records to violations; it looks at nothing else, so that a test can show that it fails.
  * Rules about what clients saw are in `history-invariants.ts`.
@@ -101,6 +101,42 @@ export function onePrimaryPerEpoch(views: Iterable<MapView>): readonly Violation
       findings.add(
         `${about} name ${known.owners[vshard]} and ${view.owners[vshard]} as primary of vshard ${vshard}, and differ in ${differing.length}`,
       );
+  }
+  return findings.violations;
+}
+
+/** What a shard did as the primary of a vshard. */
+export interface PrimaryDeed {
+  /** What it did, for people. */
+  readonly what: string;
+  readonly vshard: number;
+  /** The epoch in which it took itself for the primary: that of the vshard, higher with every primary that it gets. */
+  readonly epoch: number;
+  readonly shard: number;
+}
+
+/**
+ * Of each vshard one shard alone acts as primary in an epoch, and nobody in an older one than somebody has acted in before: what leases and fences
+ * are for, whether or not a client could have noticed. Give deeds in the order in which they were done; of equal ones that follow each other one will do.
+ */
+export function onePrimaryActs(deeds: Iterable<PrimaryDeed>): readonly Violation[] {
+  const findings = new Findings("one primary acts per vshard and epoch");
+  const newest = new Map<number, PrimaryDeed>();
+  const told = new Set<string>();
+  for (const deed of deeds) {
+    const { what, vshard, epoch, shard } = deed;
+    const known = newest.get(vshard);
+    if (known === undefined || epoch > known.epoch) {
+      newest.set(vshard, deed);
+      continue;
+    }
+    if (epoch === known.epoch && shard === known.shard) continue;
+    const whose = `${vshard} ${epoch} ${shard}`;
+    if (told.has(whose)) continue; // once for each of its lives as primary
+    told.add(whose);
+    findings.add(
+      `vshard ${vshard}: shard ${shard} ${what} in epoch ${epoch} after shard ${known.shard} ${known.what} in epoch ${known.epoch}`,
+    );
   }
   return findings.violations;
 }

@@ -1,15 +1,23 @@
 /**
- * What the invariants of the system are judged by: counters of all messages, every map of vshards that any node had, and who was declared
- * down.
+ * What the invariants of the system are judged by: counters of all messages, every map of vshards that any node had, what shards did as
+ * primaries, and who was declared down.
  *
  * Invariant: nothing that is recorded changes what happens in the world; counters are read when nothing is open any more.
  */
+import { PRIMARY_ACTS, type PrimaryAct, type PrimaryActKind } from "../../actors/replication/primary-acts.ts";
 import type { ClusterInfo } from "../cluster-types.ts";
 import type { LinkStats } from "../plane/node-links.ts";
 import type { Fault } from "./fault-types.ts";
 import { Findings, MAX_FINDINGS } from "./findings.ts";
 import type { Violation } from "./history-types.ts";
-import { type MapView, type MessageCounts, messagesAreConserved, onePrimaryPerEpoch } from "./invariants.ts";
+import {
+  type MapView,
+  type MessageCounts,
+  messagesAreConserved,
+  onePrimaryActs,
+  onePrimaryPerEpoch,
+  type PrimaryDeed,
+} from "./invariants.ts";
 import type { NodeService } from "./node-service.ts";
 import type { QuietPhase } from "./quiet-phase.ts";
 
@@ -42,6 +50,41 @@ export class MapRecords {
 
   violations(): readonly Violation[] {
     return onePrimaryPerEpoch(this.#views);
+  }
+}
+
+const DEEDS: Readonly<Record<PrimaryActKind, string>> = {
+  append: "gave an LSN to a write",
+  acknowledge: "acknowledged a write",
+  read: "answered a strong read",
+};
+
+/** What shards of a world did as primaries: of each vshard who begins to act when another one, or it in another term, did before. */
+export class ActRecords {
+  readonly #deeds: PrimaryDeed[] = [];
+  /** By vshard. */
+  readonly #last: Map<number, PrimaryAct> = new Map();
+  readonly #hear: (message: unknown) => void = (message) => this.#take(message as PrimaryAct);
+
+  /** All shards of a world are in this thread, and a thread runs one world. */
+  listen(): void {
+    PRIMARY_ACTS.subscribe(this.#hear);
+  }
+
+  close(): void {
+    PRIMARY_ACTS.unsubscribe(this.#hear);
+  }
+
+  violations(): readonly Violation[] {
+    return onePrimaryActs(this.#deeds);
+  }
+
+  #take(act: PrimaryAct): void {
+    const { kind, vshard, term: epoch, shard } = act;
+    const last = this.#last.get(vshard);
+    if (last !== undefined && last.term === epoch && last.shard === shard) return;
+    this.#last.set(vshard, act);
+    this.#deeds.push({ what: DEEDS[kind], vshard, epoch, shard });
   }
 }
 

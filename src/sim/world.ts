@@ -33,7 +33,7 @@ import type { TrappedCall } from "./traps.ts";
 import { checkOperations, checkRun, generateOperations, workloadFailed } from "./workload-run.ts";
 import type { Operation, Workload } from "./workload-types.ts";
 import { WorldNode } from "./world-node.ts";
-import { DeathRecords, judgeMessages, MapRecords } from "./world-records.ts";
+import { ActRecords, DeathRecords, judgeMessages, MapRecords } from "./world-records.ts";
 import { clusterOptionsOf, faultShapeOf, membersOf } from "./world-shape.ts";
 import { WorldTargets } from "./world-targets.ts";
 import type { Escape, NodeStats, ReplayPlan, ResolvedWorldOptions, RunProgress, RunResult } from "./world-types.ts";
@@ -89,6 +89,7 @@ class World {
   readonly #services: readonly NodeService[];
   readonly #clients: Clients;
   readonly #maps: MapRecords = new MapRecords();
+  readonly #acts: ActRecords = new ActRecords();
   readonly #deaths: DeathRecords = new DeathRecords();
   readonly #violations: Violation[] = [];
   readonly #escapes: Escape[] = [];
@@ -134,14 +135,17 @@ class World {
   async run(): Promise<RunResult> {
     const atomics = new VirtualAtomics(this.#loop, this.#injector);
     const uninstall = atomics.install();
+    this.#acts.listen();
     try {
       await this.#start();
       await this.#work();
       await this.#heal();
       await this.#check();
+      this.#violations.push(...this.#acts.violations());
       return this.#result();
     } finally {
       uninstall();
+      this.#acts.close();
       for (const { node } of this.#services) node.crash();
     }
   }

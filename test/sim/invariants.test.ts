@@ -16,7 +16,9 @@ import {
   type GatherRecord,
   gathersTellWhatIsMissing,
   messagesAreConserved,
+  onePrimaryActs,
   onePrimaryPerEpoch,
+  type PrimaryDeed,
 } from "../../src/sim/invariants.ts";
 import { createSnapshot } from "../../src/topology/snapshot.ts";
 import { below, record, trueRegister } from "./histories.ts";
@@ -331,5 +333,31 @@ describe("one primary", () => {
       yield { node: "n0", mapEpoch: 1, owners };
     }
     expectOne(onePrimaryPerEpoch(views()), rule, /name 0 and 1 as primary of vshard 0/);
+  });
+
+  const deeds = (...list: readonly (readonly [vshard: number, epoch: number, shard: number])[]): PrimaryDeed[] =>
+    list.map(([vshard, epoch, shard]) => ({ what: "read", vshard, epoch, shard }));
+
+  it.each<[string, PrimaryDeed[], RegExp?]>([
+    ["nobody", []],
+    ["one after the other", deeds([0, 1, 0], [1, 1, 1], [0, 1, 0], [0, 4, 1], [0, 6, 0], [1, 1, 1])],
+    ["the same one in a new epoch", deeds([0, 1, 0], [0, 2, 0])],
+    [
+      "two in one epoch",
+      deeds([0, 1, 0], [0, 1, 1]),
+      /^vshard 0: shard 1 read in epoch 1 after shard 0 read in epoch 1$/,
+    ],
+    [
+      "one that is over",
+      deeds([0, 1, 0], [0, 4, 1], [0, 1, 0], [0, 4, 1], [0, 1, 0]),
+      /shard 0 read in epoch 1 after .* 4$/,
+    ],
+    [
+      "one that is over for itself",
+      deeds([0, 4, 0], [0, 1, 0]),
+      /shard 0 read in epoch 1 after shard 0 read in epoch 4/,
+    ],
+  ])("onePrimaryActs: %s", (_, list, message) => {
+    expectOne(onePrimaryActs(list), "one primary acts per vshard and epoch", message);
   });
 });

@@ -8,6 +8,7 @@ import type { Mutant } from "./mutant.ts";
 const ORDER = "linearizable";
 const CONVERGES = "converges";
 const ONE_ACTIVATION = "one activation of an actor";
+const ACTS = "one primary acts per vshard and epoch";
 
 /** Of nodes that take over from others. */
 export const PROMOTION_MUTANTS: readonly Mutant[] = [
@@ -50,6 +51,19 @@ export const PROMOTION_MUTANTS: readonly Mutant[] = [
     ],
     scene: "seen",
     rules: ["session reads never go back"],
+  },
+  {
+    id: "writes-begun-without-a-lease",
+    what: "a node whose lease is over gives LSNs to writes; as nobody acknowledges them, no client is told anything wrong",
+    patches: [
+      {
+        file: "actors/replication/vshard-gate",
+        from: "if (routed.consistency === CONSISTENCY.WRITE)\n            this.assertServing();",
+        to: "",
+      },
+    ],
+    scene: "awakened",
+    rules: [ACTS],
   },
   {
     id: "nobody-takes-over",

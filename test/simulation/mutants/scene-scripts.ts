@@ -5,16 +5,13 @@
  */
 import type { Fault } from "../../../src/sim/fault-types.ts";
 
-/** Two nodes, one after the other, are cut off, and crash before anybody has heard of what they were told meanwhile. */
+/** A node is cut off, and crashes before anybody has heard of what it was told meanwhile. */
 export function cutOffAndCrashed(): Fault[] {
-  return [0, 1].flatMap((node) => {
-    const atMs = 3_000 + node * 19_000; // by then the other has its memory back
-    const targets = [`n${node}`];
-    return [
-      { kind: "partition", atMs, durationMs: 2_500, targets, size: 0.5 },
-      { kind: "crash", atMs: atMs + 1_200, durationMs: 500, targets, size: 0.5 },
-    ] as const;
-  });
+  const targets = ["n0"];
+  return [
+    { kind: "partition", atMs: 1_500, durationMs: 2_500, targets, size: 0.5 },
+    { kind: "crash", atMs: 2_700, durationMs: 500, targets, size: 0.5 },
+  ];
 }
 
 /**
@@ -83,6 +80,13 @@ export function asleep(): Fault[] {
     { kind: "pause", atMs: 1_000, durationMs: 2_600, targets: ["n0"], size: 0 },
     { kind: "nats-frozen", atMs: 3_500, durationMs: 2_000, targets: ["nats"], size: 0 },
   ];
+}
+
+/** Nodes, one after the other, stand still for so long that others take over, and go on with what they were asked before and meanwhile. */
+export function stoodStill(): Fault[] {
+  return [0, 1].map((node): Fault => {
+    return { kind: "pause", atMs: 1_500 + 4_500 * node, durationMs: 3_800, targets: [`n${node}`], size: 0 };
+  });
 }
 
 /** The power fails again and again while a slow disk has much in hand, of which it keeps some sectors. */

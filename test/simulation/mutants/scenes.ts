@@ -15,6 +15,7 @@ import {
   outages,
   overtaken,
   shortLives,
+  stoodStill,
   takenAndGivenBack,
   tornTails,
 } from "./scene-scripts.ts";
@@ -64,8 +65,8 @@ export const SCENES = {
   },
   isolated: {
     ...register,
-    options: { clients: 18, keys: 6, perSecond: 10, writes: 0.5, timeoutMs: 150 },
-    world: { ...THREE, durationMs: 30_000, faults: "none" },
+    options: { clients: 30, keys: 10, perSecond: 10, writes: 0.5, timeoutMs: 150 },
+    world: { ...THREE, durationMs: 6_000, faults: "none" },
     script: cutOffAndCrashed(),
   },
   misled: {
@@ -90,6 +91,12 @@ export const SCENES = {
     options: { clients: 30, keys: 12, perSecond: 5, writes: 0.3, timeoutMs: 250 },
     world: { ...THREE, leases: true, durationMs: 5_000, faults: "none" },
     script: asleep(),
+  },
+  awakened: {
+    ...register,
+    options: { clients: 36, keys: 24, perSecond: 12, writes: 0.5, timeoutMs: 5_000 },
+    world: { ...THREE, leases: true, durationMs: 10_000, faults: "none" },
+    script: stoodStill(),
   },
   breaks: {
     ...register,
@@ -118,7 +125,7 @@ export const SCENES = {
       maxStalenessMs: 60,
     },
     // A vshard is to be written now and then only: a copy must be level when its primary is looked at, and not long after.
-    world: { ...THREE, vshards: 64, durationMs: 60_000, faults: { delay: 1 } },
+    world: { ...THREE, vshards: 64, durationMs: 20_000, faults: { delay: 1 } },
   },
   bounded: {
     ...register,
@@ -280,9 +287,9 @@ export const SCENES = {
   },
   "graph-losses": {
     ...graph,
-    options: { clients: 6, perSecond: 6 },
+    options: { clients: 6, perSecond: 10, changes: 0.2 },
     // Who sleeps through a wake is in the middle of a superstep for long, and workers die there too.
-    world: { ...SHARDS, durationMs: 4_000, faults: { "worker-crash": 120, "wake-dropped": 0.002 } },
+    world: { ...SHARDS, durationMs: 4_000, faults: { "worker-crash": 300, "wake-dropped": 0.002 } },
   },
 } as const satisfies Readonly<Record<string, Scene>>;
 
