@@ -25,7 +25,7 @@ let cluster: Cluster;
 afterEach(() => cluster.close());
 
 async function start(options: ClusterOptions = {}): Promise<Cluster> {
-  cluster = await startTestCluster({ workers: 3, ...options });
+  cluster = await startTestCluster({ workers: 3, requestTimeoutMs: 20_000, ...options });
   return cluster;
 }
 
@@ -307,22 +307,20 @@ describe("what goes wrong", () => {
   });
 
   it("a worker that is held: searches that need it go another way in time", async () => {
-    await start({ maxHandlerMs: 20_000 });
+    await start({ maxHandlerMs: 60_000 });
     const docs = await cluster.vectors("docs", ONE_SIDED);
     const vectors = clustered(400);
     await docs.upsert(toDocuments(vectors));
     await docs.indexed();
-    const held = await hold(cluster, 1, 4_000);
+    const held = await hold(cluster, 1, 30_000);
     const ways = new Set<string>();
-    for (const [id, vector] of vectors.slice(0, 4).entries()) {
-      const began = performance.now();
-      const { hits, by, fallback } = await docs.search(vector, { by: "cotra", timeoutMs: 1_000, ef: 100 });
-      expect(performance.now() - began).toBeLessThan(1_000);
+    const searches = vectors.slice(0, 4).map((vector) => docs.search(vector, { by: "cotra", timeoutMs: 3_000, ef: 100 }));
+    for (const [id, { hits, by, fallback }] of (await Promise.all(searches)).entries()) {
       expect(hits[0]?.id).toBe(id);
       ways.add(`${by} ${fallback}`);
     }
     expect([...ways]).toEqual(["one-sided late"]);
-    await held.end;
+    await held.release();
     await eventually(
       "it searches again",
       async () => (await docs.search(vectors[0] as Float32Array, { by: "cotra" })).by === "cotra",
@@ -330,7 +328,7 @@ describe("what goes wrong", () => {
   });
 
   it("a search that is called off ends at once, and leaves nothing behind", async () => {
-    await start({ maxHandlerMs: 20_000 });
+    await start({ maxHandlerMs: 60_000 });
     const docs = await cluster.vectors("docs", ONE_SIDED);
     const vectors = clustered(300);
     await docs.upsert(toDocuments(vectors));
@@ -338,17 +336,16 @@ describe("what goes wrong", () => {
     await expect(
       docs.search(vectors[0] as Float32Array, { by: "cotra", signal: AbortSignal.abort() }),
     ).rejects.toMatchObject({ code: "ERR_ABORTED" });
-    const held = await hold(cluster, 1, 2_000);
+    const held = await hold(cluster, 1, 30_000);
     const controller = new AbortController();
     const called = Array.from({ length: 30 }, () =>
       docs.search(vectors[5] as Float32Array, { by: "cotra", signal: controller.signal, timeoutMs: 20_000 }),
     );
     setTimeout(() => controller.abort(), 50);
-    const began = performance.now();
     for (const outcome of await Promise.allSettled(called))
       expect(outcome).toMatchObject({ status: "rejected", reason: { code: "ERR_ABORTED" } });
-    expect(performance.now() - began).toBeLessThan(1_500);
-    await held.end;
+    expect(held.isOn).toBe(true);
+    await held.release();
     const after = await docs.search(vectors[5] as Float32Array, { by: "cotra", k: 1 });
     expect([after.by, after.hits[0]?.id]).toEqual(["cotra", 5]);
   });

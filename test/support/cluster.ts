@@ -27,10 +27,11 @@ export async function eventually(
   }
 }
 
-/** A key of an actor that lives on the given shard, which must be the primary of something. */
-export function keyOnShard(cluster: Cluster, definition: AnyActorDefinition, shard: number): string {
+/** A key of an actor that lives on the given shard, which must be the primary of something. @param skip Keys before it that do, too. */
+export function keyOnShard(cluster: Cluster, definition: AnyActorDefinition, shard: number, skip = 0): string {
   if (!cluster.topology.owners.includes(shard)) throw new Error(`no actor lives on shard ${shard}`);
-  for (let at = 0; ; at++) if (cluster.shardOfActor(definition, `key-${at}`) === shard) return `key-${at}`;
+  for (let at = 0, found = 0; ; at++)
+    if (cluster.shardOfActor(definition, `key-${at}`) === shard && found++ === skip) return `key-${at}`;
 }
 
 /** A uniform vector. */

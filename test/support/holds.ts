@@ -40,9 +40,9 @@ async function begun(cluster: Cluster, shard: number, milliseconds: number, isSp
   const held = { isOn: true, end, release };
   const over = (): void => {
     held.isOn = false;
-    gate.open();
   };
-  end.then(over, over);
+  // Who is told that its call has failed has not let the thread go.
+  end.then(release, () => undefined).then(over, over);
   await eventually(`shard ${shard} is held`, () => {
     const beat = cluster.heartbeats()[shard];
     return beat?.activity === "js" && performance.timeOrigin + performance.now() - beat.sinceMs > HELD_MS;
