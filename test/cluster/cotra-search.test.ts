@@ -314,7 +314,9 @@ describe("what goes wrong", () => {
     await docs.indexed();
     const held = await hold(cluster, 1, 30_000);
     const ways = new Set<string>();
-    const searches = vectors.slice(0, 4).map((vector) => docs.search(vector, { by: "cotra", timeoutMs: 3_000, ef: 100 }));
+    const searches = vectors
+      .slice(0, 4)
+      .map((vector) => docs.search(vector, { by: "cotra", timeoutMs: 3_000, ef: 100 }));
     for (const [id, { hits, by, fallback }] of (await Promise.all(searches)).entries()) {
       expect(hits[0]?.id).toBe(id);
       ways.add(`${by} ${fallback}`);

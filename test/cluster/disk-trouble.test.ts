@@ -172,7 +172,12 @@ describe.skipIf(noMounts !== undefined)("a disk of one shard that is full", () =
       expect(strong?.vector?.[1]).toBe(acknowledged.get(id));
       answered++;
     };
-    await Promise.all(full.filter((other) => !doubtful.has(other)).slice(-20).map(read));
+    await Promise.all(
+      full
+        .filter((other) => !doubtful.has(other))
+        .slice(-20)
+        .map(read),
+    );
     expect(answered).toBeGreaterThan(5);
     expect((await generations(docs, full, true)).size).toBe(full.length);
     expect(await generations(docs, other)).toEqual(new Map(other.map((id) => [id, acknowledged.get(id)])));

@@ -160,9 +160,7 @@ describe.each(["all", "quorum"] as const)("every worker killed in turn under loa
           expect(subset(writers.writes, WRITE_FAILURES), place).toEqual([]);
           expect(readers.reads["ok"], place).toBeGreaterThan(10);
           expect(writers.writes["ok"], place).toBeGreaterThan(10);
-          expect(Math.max(readers.slowestMs, writers.slowestMs), place).toBeLessThan(
-            TIMEOUT_MS + 500 + stalls.totalMs,
-          );
+          expect(Math.max(readers.slowestMs, writers.slowestMs), place).toBeLessThan(TIMEOUT_MS + 500 + stalls.totalMs);
           const copy = await whenCopiesEqual(cluster, docs);
           expectKept(copy, known, place);
           for (const id of fixed.keys()) expect(copy.has(id), place).toBe(true);

@@ -82,7 +82,12 @@ describe("a cluster in NATS", () => {
     const nats = { servers: [server.url], store };
     const count = 400;
     const patient = { servers: [server.url], store, timeoutMs: 5_000 }; // nothing of this is about a server that is late
-    const first = await start(store, { replicationFactor: 2, snapshotBytes: 32 * 1024, nats: patient, leaseMs: 20_000 });
+    const first = await start(store, {
+      replicationFactor: 2,
+      snapshotBytes: 32 * 1024,
+      nats: patient,
+      leaseMs: 20_000,
+    });
     const docs = await openDocs(first);
     const vectorOf = (id: number): number[] => [id, id % 7, 1, 0];
     // Enough of it for snapshots, after which the log before them goes.

@@ -336,10 +336,12 @@ describe("vectors of several nodes", () => {
       });
     }
     await eventually("it is written", () =>
-      (collections[2] as VectorCollection).upsert([{ id: 7, vector: vectorOf(7), payload: { id: 7, again: true } }]).then(
-        () => true,
-        () => false,
-      ),
+      (collections[2] as VectorCollection)
+        .upsert([{ id: 7, vector: vectorOf(7), payload: { id: 7, again: true } }])
+        .then(
+          () => true,
+          () => false,
+        ),
     );
     expect((await collections[0]?.get(7))?.payload).toEqual({ id: 7, again: true });
   });
