@@ -1,13 +1,17 @@
-/** `backup`, `restore`, `verify` and `log` as a user runs them: processes, their streams, their exit codes. */
+/** `backup`, `restore`, `verify` and `log` as a user runs them: their streams and exit codes. */
 import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { backup } from "../../src/cli/backup.ts";
+import { log } from "../../src/cli/log.ts";
+import { restore } from "../../src/cli/restore.ts";
+import { verify } from "../../src/cli/verify.ts";
 import { shardPaths } from "../../src/store/backup-shard.ts";
 import { segmentName } from "../../src/store/segment-format.ts";
-import { shardloom } from "../support/command.ts";
+import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
 import { makeDirectory } from "../support/directories.ts";
 
 const HOLDER = fileURLToPath(new URL("../cluster/directory-holder.child.js", import.meta.url));
@@ -23,6 +27,9 @@ beforeEach(async () => {
 });
 afterEach(() => rm(root, { recursive: true }));
 
+/** Without a process for each. */
+const here = (...args: string[]): Promise<Finished> => shardloomHere([backup, restore, verify, log], ...args);
+
 async function damage(): Promise<void> {
   const path = join(data, shardPaths(1).log, segmentName(1));
   const bytes = await readFile(path);
@@ -37,20 +44,20 @@ describe("the commands over directories", () => {
     expect(shown.code, shown.stderr).toBe(0);
     expect(shown.stdout).toContain(`Backed up ${data} to ${target}`);
     expect(shown.stderr).toMatch(/backing up done: [\d,]+ bytes/);
-    const verified = await shardloom("verify", target, "--json");
+    const verified = await here("verify", target, "--json");
     expect(verified).toMatchObject({ code: 0, objects: [{ backup: target, shards: 2, collections: 1 }] });
-    const restored = await shardloom("restore", target, into, "--files-only", "--json");
+    const restored = await here("restore", target, into, "--files-only", "--json");
     expect(restored).toMatchObject({
       code: 0,
       stderr: "",
       objects: [{ backup: target, directory: into, shards: 2, verifiedVshards: 0 }],
     });
-    const whole = await shardloom("verify", into, "--json");
+    const whole = await here("verify", into, "--json");
     expect(whole).toMatchObject({
       code: 0,
       objects: [{ node: "local", starts: 1, damaged: 0, collections: [{ name: "docs" }] }],
     });
-    const logs = await shardloom("log", into, "--json");
+    const logs = await here("log", into, "--json");
     expect(logs).toMatchObject({
       code: 0,
       objects: [
@@ -59,7 +66,7 @@ describe("the commands over directories", () => {
       ],
     });
     expect(logs.objects[0]?.["vshards"]).toHaveLength(7);
-    const table = await shardloom("log", into, "--shard", "1", "--vshards");
+    const table = await here("log", into, "--shard", "1", "--vshards");
     expect(table.code).toBe(0);
     expect(table.stdout).toMatch(/Shard 1: positions 1 to 30/);
     expect(table.stdout).toMatch(/first LSN/);
@@ -69,17 +76,17 @@ describe("the commands over directories", () => {
   test("tell damage by position, LSN and vshard, and back nothing up of it", async () => {
     await makeDirectory(data, 30);
     await damage();
-    const verified = await shardloom("verify", data);
+    const verified = await here("verify", data);
     expect(verified.code).toBe(1);
     expect(verified.stdout).toMatch(/damaged at position \d+, LSN \d+ of vshard \d/);
-    const logs = await shardloom("log", data, "--json");
+    const logs = await here("log", data, "--json");
     expect(logs).toMatchObject({
       code: 1,
       objects: [{ shard: 0 }, { shard: 1, corrupt: { position: expect.any(Number) } }],
     });
-    const failed = await shardloom("backup", data, target, "--json");
+    const failed = await here("backup", data, target, "--json");
     expect(failed).toMatchObject({ code: 1, objects: [{ error: { code: "ERR_CORRUPT", details: { shard: 1 } } }] });
-    const nothing = await shardloom("verify", target, "--json");
+    const nothing = await here("verify", target, "--json");
     expect(nothing).toMatchObject({ code: 1, objects: [{ error: { code: "ERR_DIRECTORY_MISMATCH" } }] });
   });
 
@@ -93,7 +100,7 @@ describe("the commands over directories", () => {
         ["verify", data],
         ["log", data],
       ]) {
-        const refused = await shardloom(...command, "--json");
+        const refused = await here(...command, "--json");
         expect(refused).toMatchObject({
           code: 1,
           objects: [{ error: { code: "ERR_DIRECTORY_IN_USE", details: { pid: child.pid } } }],
@@ -103,14 +110,14 @@ describe("the commands over directories", () => {
       child.kill("SIGKILL");
       await exited;
     }
-    const missing = await shardloom("backup", join(root, "nowhere"), target);
+    const missing = await here("backup", join(root, "nowhere"), target);
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain("ERR_NO_FILE");
     await writeFile(join(root, "mine"), "");
-    expect((await shardloom("backup", data, root, "--json")).objects).toMatchObject([
+    expect((await here("backup", data, root, "--json")).objects).toMatchObject([
       { error: { code: "ERR_FILE_EXISTS" } },
     ]);
     for (const args of [["backup", data], ["restore"], ["log", data, "--shard", "9"], ["verify", "a", "b"]])
-      expect((await shardloom(...args)).code, args.join(" ")).toBe(2);
+      expect((await here(...args)).code, args.join(" ")).toBe(2);
   });
 });

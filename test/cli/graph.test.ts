@@ -5,8 +5,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import { graph } from "../../src/cli/graph.ts";
-import { runProgram } from "../../src/cli/program.ts";
-import { shardloom } from "../support/command.ts";
+import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
 import { differences } from "../support/graphs.ts";
 import { LDBC_GRAPHS, type LdbcGraph } from "../support/ldbc-graphs.ts";
 
@@ -47,7 +46,9 @@ describe("shardloom graph run", () => {
     const expected = EXAMPLE.expected[algorithm];
     if (expected === undefined) throw new Error(`${algorithm} has no expected output`);
     const out = join(folder, `${algorithm}.txt`);
-    const { code, objects, stderr } = await shardloom(
+    // One of them as a user does.
+    const run = algorithm === "PR" ? shardloom : (...args: string[]) => shardloomHere([graph], ...args);
+    const { code, objects, stderr } = await run(
       "graph",
       "run",
       name as string,
@@ -88,7 +89,7 @@ describe("shardloom graph run", () => {
       [["run", "wcc", "--graph", join(folder, "missing.e"), "--out", out], 1, /missing\.e/],
     ];
     for (const [args, wanted, message] of cases) {
-      const { code, stderr } = await shardloom("graph", ...args);
+      const { code, stderr } = await shardloomHere([graph], "graph", ...args);
       expect([code, stderr], args.join(" ")).toEqual([wanted, expect.stringMatching(message)]);
     }
     expect([existsSync(out), existsSync(`${out}.new`)]).toEqual([false, false]);
@@ -97,20 +98,8 @@ describe("shardloom graph run", () => {
 
 describe("shardloom graph with traversals", () => {
   const edges = file("walks.txt", "1 2 4\n2 3 4\n3 1 4\n3 4 1\n1 4 20\n5 5 1\n");
-  /** In this process: to start another for each of many small answers takes longer than all that is tested here. */
-  const here = async (...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> => {
-    const texts = { stdout: "", stderr: "" };
-    const stream = (name: keyof typeof texts) => ({
-      write: (text: string) => {
-        texts[name] += text;
-      },
-    });
-    const { signal } = new AbortController();
-    const [stdout, stderr] = [stream("stdout"), stream("stderr")];
-    const options = { commands: [graph], defaultCommand: "graph", version: "0", stdout, stderr, signal };
-    const code = await runProgram(["graph", ...args, "--workers", "2"], options);
-    return { code, ...texts };
-  };
+  const here = (...args: readonly string[]): Promise<Finished> =>
+    shardloomHere([graph], "graph", ...args, "--workers", "2");
   const ask = async (...args: readonly string[]): Promise<Record<string, unknown>> => {
     const { code, stdout, stderr } = await here(...args, "--graph", edges, "--json");
     expect(code, stderr).toBe(0);

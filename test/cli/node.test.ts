@@ -3,9 +3,11 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { cluster } from "../../src/cli/cluster.ts";
+import { node as nodeCommand } from "../../src/cli/node.ts";
 import { type AuditReport, mergeAudits } from "../../src/index.ts";
 import { eventually, startTestCluster } from "../support/cluster.ts";
-import { shardloom } from "../support/command.ts";
+import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
 import { NatsServer } from "../support/nats-server.ts";
 import { NODE_NAMES, type NodeName, ThreeNodes } from "../support/node-process.ts";
 import { DOCUMENTS_PER_NODE, readTexts, TEXT_OPTIONS, textsOf, vectorOf } from "../support/node-program.ts";
@@ -23,6 +25,9 @@ afterEach(async () => {
   await nodes.kill();
   await rm(root, { recursive: true, force: true });
 });
+
+/** The commands that are asked most, without a process for each. */
+const ask = (...args: string[]): Promise<Finished> => shardloomHere([cluster, nodeCommand], ...args);
 
 /** The nearest of all documents to what the program looks for, as one who holds all would find them. */
 function nearest(): string[] {
@@ -135,27 +140,27 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     const status = await shardloom("cluster", "status", "--data", join(root, "c"));
     expect(status.stdout).toMatch(/c \(asked\)\s+up\s+yes\s+1\s+1/);
     expect(status.stdout).toContain("Everything is up.");
-    const drained = await shardloom("cluster", "drain", "1", "--json", "--data", join(root, "b"));
+    const drained = await ask("cluster", "drain", "1", "--json", "--data", join(root, "b"));
     expect(drained.objects).toEqual([{ action: "drain", shard: 1, changed: true }]);
-    expect((await shardloom("cluster", "shards", "--data", join(root, "b"))).stdout).toMatch(/1\s+b\s+draining/);
-    expect((await shardloom("cluster", "resume", "1", "--json", "--data", join(root, "b"))).code).toBe(0);
-    const all = await shardloom("cluster", "rebalance", "--dry-run", "--json", "--data", join(root, "b"));
+    expect((await ask("cluster", "shards", "--data", join(root, "b"))).stdout).toMatch(/1\s+b\s+draining/);
+    expect((await ask("cluster", "resume", "1", "--json", "--data", join(root, "b"))).code).toBe(0);
+    const all = await ask("cluster", "rebalance", "--dry-run", "--json", "--data", join(root, "b"));
     expect(all.objects[0]).toEqual({ node: "b", moves: [] });
-    const less = await shardloom("cluster", "rebalance", "--dry-run", "--without", "c", "--data", join(root, "b"));
+    const less = await ask("cluster", "rebalance", "--dry-run", "--without", "c", "--data", join(root, "b"));
     expect(less.stdout).toMatch(/\d+\s+2\s+[01]\s+primary\s+removed\n/);
     expect(less.stdout).toMatch(/\n[1-9]\d* moves; nothing was moved\.\n/);
-    expect((await shardloom("cluster", "rebalance", "--data", join(root, "b"))).code).toBe(2);
-    const refused = await shardloom("cluster", "drain", "7", "--json", "--data", join(root, "b"));
+    expect((await ask("cluster", "rebalance", "--data", join(root, "b"))).code).toBe(2);
+    const refused = await ask("cluster", "drain", "7", "--json", "--data", join(root, "b"));
     expect(refused.code).toBe(1);
     expect(refused.objects[0]).toMatchObject({ error: { code: "ERR_INVALID_ARGUMENT" } });
-    const removed = await shardloom("cluster", "remove", "1", "--json", "--data", join(root, "b"));
+    const removed = await ask("cluster", "remove", "1", "--json", "--data", join(root, "b"));
     expect(removed.code).toBe(1);
     expect(removed.objects[0]).toMatchObject({
       error: { code: "ERR_UNAVAILABLE", message: expect.stringContaining("shards of several nodes stay") as string },
     });
 
     const codeOf = async (...args: string[]): Promise<unknown> => {
-      const { code, objects } = await shardloom("node", "--json", ...args);
+      const { code, objects } = await ask("node", "--json", ...args);
       expect(code).toBe(1);
       return (objects.at(-1) as { error: { code: string } }).error.code;
     };
@@ -168,9 +173,9 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     expect(await codeOf("--data", join(root, "nobody"))).toBe("ERR_NO_FILE");
     // Whatever is not TLS is no address, on loopback neither.
     expect(await codeOf("--data", join(root, "a"), "--listen", "http://127.0.0.1:7401")).toBe("ERR_INVALID_ARGUMENT");
-    const usage = await shardloom("node", "--data", join(root, "again"), "--members", nodes.members);
+    const usage = await ask("node", "--data", join(root, "again"), "--members", nodes.members);
     expect(usage.code).toBe(2);
-    const nowhere = await shardloom("node", "--data", join(root, "again"), ...founding, "--keep", "nats");
+    const nowhere = await ask("node", "--data", join(root, "again"), ...founding, "--keep", "nats");
     expect([nowhere.code, nowhere.stderr]).toEqual([2, expect.stringContaining("--keep nats needs --nats")]);
   });
 });

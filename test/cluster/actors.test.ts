@@ -3,11 +3,12 @@ import type { Cluster } from "../../src/index.ts";
 import { defineActor } from "../../src/index.ts";
 import { counter, relay, saboteur } from "../support/actors.ts";
 import { ACTORS_URL, eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { hold } from "../support/holds.ts";
 
 describe("actors on real workers", () => {
   let cluster: Cluster;
   beforeAll(async () => {
-    cluster = await startTestCluster();
+    cluster = await startTestCluster({ maxHandlerMs: 60_000 });
   });
   afterAll(() => cluster.close());
 
@@ -47,10 +48,12 @@ describe("actors on real workers", () => {
     const key = keyOnShard(cluster, saboteur, 0);
     const ref = cluster.actor(saboteur, key);
     const before = await ref.calls();
-    const blocked = ref.block(200, { timeoutMs: 50 });
-    const expired = cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 60 });
-    await expect(blocked).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    const other = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 0, 1));
+    await expect(other.sleepUntilAborted(60_000, { timeoutMs: 50 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    const held = await hold(cluster, 0, 20_000);
+    const expired = ref.calls(undefined, { timeoutMs: 50 });
     await expect(expired).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    await held.release();
     expect(await ref.calls()).toBe(before + 1);
   });
 
@@ -69,7 +72,8 @@ describe("actors on real workers", () => {
       const ref = cluster.actor(saboteur, key);
       const controller = new AbortController();
       const running = ref.noteAbort(60_000, { signal: controller.signal, timeoutMs: 60_000 });
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      const other = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard, 1));
+      await eventually("it runs", async () => (await other.noting()) === 1);
       controller.abort();
       await expect(running).rejects.toMatchObject({ code: "ERR_ABORTED" });
       await eventually("the handler saw its signal", async () => (await ref.aborts()) === 1);
@@ -77,19 +81,22 @@ describe("actors on real workers", () => {
   });
 
   it("hands the loop a turn in a long chain of local asks", async () => {
-    const own = await startTestCluster({ maxHandlerMs: 300 });
+    const own = await startTestCluster({ maxHandlerMs: 800 });
     try {
       let lost = 0;
       own.on("worker-lost", () => lost++);
       const from = keyOnShard(own, relay, 0);
       const to = keyOnShard(own, counter, 0);
-      const chain = own.actor(relay, from).chain({ key: to, milliseconds: 1_000 }, { timeoutMs: 20_000 });
-      let ended = false;
-      void chain.then(() => {
-        ended = true;
-      });
-      await own.actor(saboteur, keyOnShard(own, saboteur, 0)).calls();
-      expect(ended).toBe(false); // the other actor was served in the middle of the chain
+      const chain = own.actor(relay, from).chain({ key: to, milliseconds: 2_000 }, { timeoutMs: 20_000 });
+      // The worker answers both in the order in which it had done them.
+      const order: string[] = [];
+      const ended = chain.then(() => order.push("chain"));
+      const served = own
+        .actor(saboteur, keyOnShard(own, saboteur, 0))
+        .calls()
+        .then(() => order.push("other"));
+      await Promise.all([served, ended]);
+      expect(order).toEqual(["other", "chain"]); // the other actor was served in the middle of the chain
       expect(await chain).toBeGreaterThan(100);
       expect(lost).toBe(0);
     } finally {
@@ -115,15 +122,14 @@ describe("actors on real workers", () => {
 
   it("serves other actors of the shard while a handler awaits", async () => {
     const key = keyOnShard(cluster, saboteur, 1);
-    let slept = false;
-    const sleeping = cluster.actor(saboteur, key).sleep(600, { timeoutMs: 5_000 });
-    void sleeping.then(() => {
-      slept = true;
-    });
+    const controller = new AbortController();
+    const call = { signal: controller.signal, timeoutMs: 60_000 };
+    const sleeping = cluster.actor(saboteur, key).sleepUntilAborted(60_000, call);
+    const ended = expect(sleeping).rejects.toMatchObject({ code: "ERR_ABORTED" });
     const other = keyOnShard(cluster, counter, 1);
     await cluster.actor(counter, other).read();
-    expect(slept).toBe(false);
-    expect(await sleeping).toBe("slept");
+    controller.abort(); // nothing else ends it
+    await ended;
   });
 
   it("refuses actors that no worker hosts, naming them", () => {

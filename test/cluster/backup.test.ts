@@ -18,6 +18,7 @@ import type { SegmentLog } from "../../src/store/segment-log.ts";
 import { eventually } from "../support/cluster.ts";
 import { kill, startCopies } from "../support/copies.ts";
 import { makeDirectory, openLog } from "../support/directories.ts";
+import { holdStarts } from "../support/gate.ts";
 import { framesOf } from "../support/segment-logs.ts";
 
 const platform = realPlatform();
@@ -228,13 +229,14 @@ async function promoted(): Promise<Cluster> {
   const actors = ["actors", "start-trouble"].map((name) => new URL(`../support/${name}.js`, import.meta.url));
   const cluster = await startCopies({ actors, directory: data, memoryBytes: 64 * 1024 * 1024 });
   const owners = [...cluster.topology.owners].join();
-  process.env["SHARDLOOM_TEST_START"] = "1500";
+  const letStart = holdStarts();
   try {
     const back = kill(cluster, 1);
     await eventually("others take over", () => [...cluster.topology.owners].join() !== owners, 20_000);
+    letStart();
     await back;
   } finally {
-    delete process.env["SHARDLOOM_TEST_START"];
+    letStart();
   }
   await eventually("it has its vshards again", () => [...cluster.topology.owners].join() === owners, 20_000);
   return cluster;

@@ -2,9 +2,13 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { systemClock } from "../../src/runtime/clock.ts";
 import { counter, saboteur, saver } from "../support/actors.ts";
-import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { block } from "../support/holds.ts";
+
+/** What a close may take that waits for nothing: one that waits in vain takes all of the time it has. */
+const PATIENCE_MS = 25_000;
+const PROMPT_MS = 15_000;
 
 async function elapsed(work: () => Promise<unknown>): Promise<number> {
   const started = performance.now();
@@ -21,7 +25,7 @@ describe("Cluster.close()", () => {
       .exit(1)
       .catch(() => undefined);
     await restarting;
-    expect(await elapsed(() => cluster.close({ timeoutMs: 8_000, force: false }))).toBeLessThan(4_000);
+    expect(await elapsed(() => cluster.close({ timeoutMs: PATIENCE_MS, force: false }))).toBeLessThan(PROMPT_MS);
   });
 
   it("does not wait for the index to be built", async () => {
@@ -34,7 +38,7 @@ describe("Cluster.close()", () => {
       })),
     );
     expect((await docs.status()).some((shard) => shard.unindexed > 1_000)).toBe(true);
-    expect(await elapsed(() => cluster.close({ timeoutMs: 8_000 }))).toBeLessThan(3_000);
+    expect(await elapsed(() => cluster.close({ timeoutMs: PATIENCE_MS }))).toBeLessThan(PROMPT_MS);
   });
 
   it("ends open handlers by their signal, and actors that back off, without spinning", async () => {
@@ -43,9 +47,9 @@ describe("Cluster.close()", () => {
     sleeping.catch(() => undefined);
     await cluster.actor(saboteur, "sleepier").calls();
     const cpu = process.cpuUsage();
-    expect(await elapsed(() => cluster.close({ timeoutMs: 8_000 }))).toBeLessThan(3_000);
+    expect(await elapsed(() => cluster.close({ timeoutMs: PATIENCE_MS }))).toBeLessThan(PROMPT_MS);
     const { user, system } = process.cpuUsage(cpu);
-    expect((user + system) / 1000).toBeLessThan(1_500);
+    expect((user + system) / 1000).toBeLessThan(5_000);
     await expect(sleeping).rejects.toMatchObject({ code: "ERR_CLOSED" });
   });
 
@@ -56,7 +60,7 @@ describe("Cluster.close()", () => {
     const folder = mkdtempSync(join(tmpdir(), "shardloom-close-"));
     const path = join(folder, "saved");
     await cluster.actor(saver, from).remember({ key: to, path });
-    expect(await elapsed(() => cluster.close({ timeoutMs: 8_000 }))).toBeLessThan(3_000);
+    expect(await elapsed(() => cluster.close({ timeoutMs: PATIENCE_MS }))).toBeLessThan(PROMPT_MS);
     expect(readFileSync(path, "utf8")).toMatch(/^1$|closed/i);
     rmSync(folder, { recursive: true });
   });
@@ -80,25 +84,17 @@ describe("Cluster.close()", () => {
   });
 
   it("that failed can be called again, and replaces no worker in between", async () => {
-    const cluster = await startTestCluster();
+    const cluster = await startTestCluster({ maxHandlerMs: 60_000 });
     let restarted = 0;
     cluster.on("worker-restarted", () => restarted++);
-    const key = keyOnShard(cluster, saboteur, 0);
-    cluster
-      .actor(saboteur, key)
-      .block(900)
-      .catch(() => undefined);
-    const runs = (): boolean => {
-      const beat = cluster.heartbeats()[0];
-      return beat?.activity === "js" && systemClock.nowMs() - beat.sinceMs > 100;
-    };
-    await eventually("the handler holds the thread", runs);
+    const held = await block(cluster, 0, 20_000);
     await expect(cluster.close({ timeoutMs: 100, force: false })).rejects.toMatchObject({
       code: "ERR_TIMEOUT",
       details: { shards: expect.arrayContaining([0]) as number[] },
     });
-    await new Promise((resolve) => setTimeout(resolve, 1_200));
-    await cluster.close({ timeoutMs: 5_000 });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await held.release().catch(() => undefined);
+    await cluster.close({ timeoutMs: PATIENCE_MS });
     expect(restarted).toBe(0);
   });
 });

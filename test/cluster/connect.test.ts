@@ -157,9 +157,8 @@ describe("connect()", () => {
       const { worker, ask } = await startThread(cluster);
       const answers: unknown[] = [];
       for (const shard of [0, 1]) {
-        const began = performance.now();
+        // What is not refused at once ends at its deadline, with another code.
         answers.push(await ask("count", keyOnShard(cluster, counter, shard)));
-        expect(performance.now() - began).toBeLessThan(2_000);
       }
       expect(answers).toEqual([{ code: "ERR_WORKER_LOST" }, { value: 0 }]);
       expect(await ask("leave")).toEqual({});

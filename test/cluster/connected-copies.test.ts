@@ -65,13 +65,13 @@ describe("connected threads", () => {
 
 describe("a cluster that closes", () => {
   it("ends what waits for copies, shards and hedges with ERR_CLOSED, at once", async () => {
-    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
+    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 60_000, requestTimeoutMs: 60_000 });
     const docs = await cluster.vectors("docs", OPTIONS);
     await docs.upsert(
       Array.from({ length: 60 }, (_, id) => ({ id, vector: FOUR(id) })),
       { acks: "all" },
     );
-    await block(cluster, 1, 400);
+    const blocked = await block(cluster, 1, 30_000);
     const session = cluster.session();
     const open = [
       ...Array.from({ length: 10 }, (_, at) => docs.get(at, { consistency: "strong" })),
@@ -86,10 +86,11 @@ describe("a cluster that closes", () => {
     ];
     const settled = Promise.allSettled(open);
     const began = performance.now();
-    const closing = cluster.close();
+    const closing = cluster.close({ timeoutMs: 60_000 });
     for (const outcome of await settled)
       if (outcome.status === "rejected") expect(codeOf(outcome.reason)).toBe("ERR_CLOSED");
-    expect(performance.now() - began, "before the block has ended").toBeLessThan(300);
+    expect(performance.now() - began, "before the block has ended").toBeLessThan(15_000);
+    void blocked.release().catch(() => undefined);
     await closing;
     await expect(docs.count()).rejects.toMatchObject({ code: "ERR_CLOSED" });
   });
@@ -99,7 +100,7 @@ describe("explain", () => {
   let cluster: Cluster;
   let docs: VectorCollection;
   beforeAll(async () => {
-    cluster = await startCopies({ maxHandlerMs: 20_000 });
+    cluster = await startCopies({ maxHandlerMs: 60_000 });
     docs = await cluster.vectors("docs", OPTIONS);
     await docs.upsert(
       Array.from({ length: 100 }, (_, id) => ({ id, vector: FOUR(id) })),
@@ -140,12 +141,14 @@ describe("explain", () => {
   });
 
   it("tells queueing apart from service, and a second attempt from the first", async () => {
-    const { end } = await block(cluster, 1, 300);
-    const { explain } = await docs.search(FOUR(1), { consistency: "strong", explain: true });
+    const blocked = await block(cluster, 1, 20_000);
+    const asked = docs.search(FOUR(1), { consistency: "strong", explain: true, timeoutMs: 20_000 });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await blocked.release();
+    const { explain } = await asked;
     const outcome = explain?.outcomes.find(({ shard }) => shard === 1);
     expect(outcome?.queueUs).toBeGreaterThan(100_000);
-    expect(outcome?.serviceUs).toBeLessThan(100_000);
-    await end;
+    expect(outcome?.serviceUs).toBeLessThan(outcome?.queueUs as number);
     await whenAllUp(cluster);
     const restarted = kill(cluster, 2);
     const open = Array.from({ length: 20 }, () =>

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Cluster, Consistency, PlainReadOptions, Strategy, VectorCollection } from "../../src/index.ts";
 import { randomVector, startTestCluster } from "../support/cluster.ts";
-import { readCopy, seeded, startCopies, whenCopiesEqual } from "../support/copies.ts";
+import { copyAt, seeded, startCopies, whenCopiesEqual } from "../support/copies.ts";
 
 const long = process.env["SHARDLOOM_LONG"] === "1";
 const DIMENSIONS = 8;
@@ -146,10 +146,10 @@ describe.each([2, 3])("%i copies", (replicationFactor) => {
   it.runIf(replicationFactor === 3)("a write acknowledged by all is on all copies at once", async () => {
     for (let round = 0; round < 20; round++) {
       await docs.upsert({ id: "all", vector: new Float32Array(DIMENSIONS).fill(round) }, { acks: "all" });
-      for (let shard = 0; shard < 3; shard++) expect((await readCopy(cluster, docs, shard))?.get("all")).toBe(round);
+      for (let shard = 0; shard < 3; shard++) expect((await copyAt(cluster, docs, shard)).get("all")).toBe(round);
     }
     await docs.delete("all", { acks: "all" });
-    for (let shard = 0; shard < 3; shard++) expect((await readCopy(cluster, docs, shard))?.has("all")).toBe(false);
+    for (let shard = 0; shard < 3; shard++) expect((await copyAt(cluster, docs, shard)).has("all")).toBe(false);
   });
 });
 

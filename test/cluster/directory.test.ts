@@ -229,13 +229,13 @@ describe("collections of a directory", () => {
     const first = await start();
     await first.vectors("docs", { dimensions: 2 });
     await first.close();
-    const cluster = await start({ actors: [ACTORS_URL], maxHandlerMs: 150 });
+    const cluster = await start({ actors: [ACTORS_URL], maxHandlerMs: 800 });
     const docs = await cluster.vectors("docs");
     await docs.upsert(Array.from({ length: 50 }, (_, id) => ({ id, vector: [id, 1] })));
     const restarted = new Promise((resolve) => cluster.once("worker-restarted", resolve));
     await cluster
       .actor(saboteur, keyOnShard(cluster, saboteur, 1))
-      .block(5_000)
+      .block(60_000)
       .catch(() => undefined);
     await restarted;
     expect(await docs.count()).toBe(50);

@@ -8,8 +8,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { lmdbDocuments } from "../../src/cluster-documents.ts";
 import { realPlatform } from "../../src/cluster-workers.ts";
 import { Cluster, type ClusterOptions, ShardloomError, type VectorCollection } from "../../src/index.ts";
+import type { DocumentsThread } from "../../src/plane/documents-thread.ts";
 import { createSystemDisk } from "../../src/runtime/disk.ts";
 import { createSeededRandom, type Random } from "../../src/runtime/random.ts";
 import { inspectLog } from "../../src/store/inspect-log.ts";
@@ -26,6 +28,21 @@ let root = "";
 let directory = "";
 let cluster: Cluster | undefined;
 let disk: SmallDisk | undefined;
+/** The thread that keeps documents, and what logs have that it is to keep, by shard. */
+let kept: { readonly thread: DocumentsThread; readonly durable: Float64Array } | undefined;
+const documents: typeof lmdbDocuments = {
+  ...lmdbDocuments,
+  start: (options) => {
+    kept = { thread: lmdbDocuments.start(options), durable: new Float64Array(options.durable) };
+    return kept.thread;
+  },
+};
+
+/** Resolves when the thread that keeps documents has started and has caught up. */
+function documentsAreLevel(): Promise<void> {
+  const isLevel = (shard: number): boolean => kept !== undefined && kept.thread.applied(shard) === kept.durable[shard];
+  return eventually("documents are level", () => isLevel(0) && isLevel(1), 60_000);
+}
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "shardloom-trouble-"));
@@ -39,7 +56,7 @@ afterEach(async () => {
 });
 
 async function start(options: ClusterOptions = {}): Promise<VectorCollection> {
-  cluster = await Cluster.start({
+  const base: ClusterOptions = {
     workers: 2,
     vshards: 16,
     memoryBytes: 64 * MIB,
@@ -48,8 +65,8 @@ async function start(options: ClusterOptions = {}): Promise<VectorCollection> {
     maxHandlerMs: 20_000,
     suspectMs: 20_000,
     leaseMs: 20_000,
-    ...options,
-  });
+  };
+  cluster = await Cluster.startOn({ platform: realPlatform(), documents }, { ...base, ...options });
   return cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
 }
 
@@ -149,12 +166,18 @@ describe.skipIf(noMounts !== undefined)("a disk of one shard that is full", () =
     expect([...codes]).toEqual(["ERR_DISK_FULL"]);
     // Strong reads of what is in no doubt, and others of everything.
     let answered = 0;
-    for (const id of full.filter((other) => !doubtful.has(other)).slice(-20)) {
-      const strong = await docs.get(id, { timeoutMs: 1_000 }).catch((error: unknown) => codeOf(error));
-      if (typeof strong === "string") continue; // another document of its vshard is in doubt
+    const read = async (id: number): Promise<void> => {
+      const strong = await docs.get(id, { timeoutMs: 3_000 }).catch((error: unknown) => codeOf(error));
+      if (typeof strong === "string") return; // another document of its vshard is in doubt
       expect(strong?.vector?.[1]).toBe(acknowledged.get(id));
       answered++;
-    }
+    };
+    await Promise.all(
+      full
+        .filter((other) => !doubtful.has(other))
+        .slice(-20)
+        .map(read),
+    );
     expect(answered).toBeGreaterThan(5);
     expect((await generations(docs, full, true)).size).toBe(full.length);
     expect(await generations(docs, other)).toEqual(new Map(other.map((id) => [id, acknowledged.get(id)])));
@@ -336,7 +359,7 @@ describe("documents of a process that was not closed in order", () => {
     await eventually("snapshots", hasSnapshots, 60_000);
     await docs.upsert(ids.map((id) => doc(id, generation)));
     const held = expected(ids, generation);
-    await sleep(2_000); // the thread that keeps the documents catches up
+    await documentsAreLevel();
     // As a power cut leaves it: nobody has closed anything.
     const image = join(root, "image");
     await cp(directory, image, { recursive: true, filter: (path) => !path.endsWith("/lock") });
@@ -433,9 +456,9 @@ describe("work in the background", () => {
       failure: (shard: number) => (shard === 1 ? failure : undefined),
       close: () => Promise.resolve(),
     };
-    const documents = { start: () => thread, scrubber: () => () => Promise.reject(new Error("nothing to scrub")) };
+    const failing = { start: () => thread, scrubber: () => () => Promise.reject(new Error("nothing to scrub")) };
     const options = { workers: 2, vshards: 16, memoryBytes: 64 * MIB, directory };
-    cluster = await Cluster.startOn({ platform: realPlatform(), documents }, options);
+    cluster = await Cluster.startOn({ platform: realPlatform(), documents: failing }, options);
     expect((await cluster.info()).workers.map(({ documentsFailure }) => documentsFailure)).toEqual([
       undefined,
       failure,
@@ -503,7 +526,7 @@ describe("a flipped bit", () => {
     });
     expect(await generations(docs, [...held.keys()])).toEqual(held);
     expect(await docs.count()).toBe(held.size);
-    await sleep(2_000); // the thread that keeps the documents has started, and has nothing to catch up with
+    await documentsAreLevel();
     await stop();
     await flipBit(older, Math.floor(random.float() * (await sizeOf(older))));
     docs = await start({ ...options, snapshotBytes: 64 * MIB });

@@ -4,12 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { Cluster, type ClusterOptions } from "../../src/index.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
 import { ownerOf, vshardOfId } from "../../src/topology/snapshot.ts";
 import { saboteur } from "../support/actors.ts";
 import { ACTORS_URL, keyOnShard } from "../support/cluster.ts";
-import { codeOf, kill, startCopies, stateOf } from "../support/copies.ts";
+import { codeOf, kill, stateOf } from "../support/copies.ts";
 import { DurableNodes } from "../support/durable-nodes.ts";
+import { holdStarts } from "../support/gate.ts";
+import { Stalls } from "../support/stalls.ts";
 
 const TROUBLE = new URL("../support/start-trouble.js", import.meta.url);
 /** What a machine with other work takes besides. */
@@ -25,6 +28,12 @@ afterEach(async () => {
   await rm(root, { recursive: true });
 });
 
+/** Three workers with copies of everything, and no times given. */
+function start(options: ClusterOptions): Promise<Cluster> {
+  const base = { workers: 3, vshards: 16, replicationFactor: 3, memoryBytes: 256 * 1024 * 1024, actors: [ACTORS_URL] };
+  return Cluster.start({ ...base, ...options });
+}
+
 /** @returns ms until a condition holds */
 async function timeUntil(condition: () => boolean | Promise<boolean>): Promise<number> {
   const began = performance.now();
@@ -36,7 +45,8 @@ async function timeUntil(condition: () => boolean | Promise<boolean>): Promise<n
 }
 
 test("a worker that is silent is suspect after 0.6 s and down after 1.2 s", async () => {
-  await using cluster = await startCopies({ maxHandlerMs: 20_000 });
+  await using cluster = await start({ maxHandlerMs: 20_000 });
+  await using stalls = await Stalls.begin();
   expect(cluster.options).toMatchObject({ suspectMs: 600, downMs: 1_200, leaseMs: 1_000 });
   const target = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 2));
   const held = target.hold(3_000_000, { timeoutMs: 20_000 }).catch(() => undefined);
@@ -46,26 +56,29 @@ test("a worker that is silent is suspect after 0.6 s and down after 1.2 s", asyn
   await timeUntil(() => stateOf(cluster, 2) === "down");
   const downMs = silentMs();
   expect(suspectMs).toBeGreaterThan(400);
-  expect(suspectMs).toBeLessThan(600 + SLACK_MS);
+  const slackMs = SLACK_MS + 2 * stalls.totalMs;
+  expect(suspectMs).toBeLessThan(600 + slackMs);
   expect(downMs).toBeGreaterThan(1_000);
-  expect(downMs).toBeLessThan(1_200 + SLACK_MS);
+  expect(downMs).toBeLessThan(1_200 + slackMs);
   await held;
 });
 
 test("what a worker was primary of that is known to be lost is another one's within 0.5 s", async () => {
-  await using cluster = await startCopies({ actors: [ACTORS_URL, TROUBLE], directory: join(root, "data") });
-  process.env["SHARDLOOM_TEST_START"] = "3000";
+  await using cluster = await start({ actors: [ACTORS_URL, TROUBLE], directory: join(root, "data") });
+  await using stalls = await Stalls.begin();
+  const letStart = holdStarts();
   const lost = new Promise((resolve) => cluster.once("worker-lost", resolve));
   const back = kill(cluster, 1);
   await lost;
   const promotionMs = await timeUntil(() => !cluster.topology.owners.includes(1));
-  expect(promotionMs).toBeLessThan(500 + SLACK_MS);
-  delete process.env["SHARDLOOM_TEST_START"];
+  expect(promotionMs).toBeLessThan(500 + SLACK_MS + stalls.totalMs);
+  letStart();
   await back;
 });
 
 test("a node that cannot renew its lease answers strong reads for less than 1 s, and eventual ones on", async () => {
   await using nodes = await new DurableNodes(root).start();
+  await using stalls = await Stalls.begin();
   const docs = await Promise.all(nodes.nodes.map((node) => node.vectors("docs", { dimensions: 1, metric: "l2" })));
   const [victim] = nodes.busiest();
   const { topology } = nodes.node(victim);
@@ -85,7 +98,8 @@ test("a node that cannot renew its lease answers strong reads for less than 1 s,
     return code !== "";
   });
   expect(code).toBe("ERR_UNAVAILABLE");
-  expect(answered).toBeGreaterThan(0); // by the lease that it has
-  expect(leaseMs).toBeLessThan(1_000 + SLACK_MS);
+  // By the lease that it has, unless that was over before it could be asked.
+  if (stalls.totalMs < 500) expect(answered).toBeGreaterThan(0);
+  expect(leaseMs).toBeLessThan(1_000 + SLACK_MS + stalls.totalMs);
   expect((await own.get(id, { consistency: "eventual" }))?.vector?.[0]).toBe(7);
 });

@@ -7,13 +7,15 @@ import type { Cluster, ShardloomError } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { counter, saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, randomVector, startTestCluster } from "../support/cluster.ts";
+import { hold } from "../support/holds.ts";
+import { Stalls } from "../support/stalls.ts";
 
-async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
-  const started = performance.now();
+async function within<T>(limitMs: number, stalls: Stalls, work: Promise<T>): Promise<T> {
+  const [started, stalledMs] = [performance.now(), stalls.totalMs];
   try {
     return await work;
   } finally {
-    expect(performance.now() - started).toBeLessThan(limitMs);
+    expect(performance.now() - started).toBeLessThan(limitMs + stalls.totalMs - stalledMs);
   }
 }
 
@@ -32,6 +34,7 @@ describe("a worker that dies", () => {
     ],
   ])("%s: its requests fail typed within 2 s and its shard comes back", async (_, sabotage, code) => {
     const cluster = await startTestCluster({ maxHandlerMs: 1_000 });
+    await using stalls = await Stalls.begin();
     try {
       const key = keyOnShard(cluster, saboteur, 1);
       const survivor = keyOnShard(cluster, counter, 0);
@@ -39,7 +42,7 @@ describe("a worker that dies", () => {
       await cluster.actor(saboteur, key).calls();
       const restarted = new Promise<{ shard: number }>((resolve) => cluster.once("worker-restarted", resolve));
       const open = [sabotage(cluster, key), cluster.actor(saboteur, key).sleep(60_000)];
-      for (const call of open) await within(2_000, expect(call).rejects.toMatchObject({ code }));
+      for (const call of open) await within(2_000, stalls, expect(call).rejects.toMatchObject({ code }));
       expect(await restarted).toMatchObject({ shard: 1, incarnation: 2 });
       expect(await cluster.actor(saboteur, key).calls()).toBe(1); // from its initial state
       expect(await cluster.actor(counter, survivor).read()).toBe(1); // untouched
@@ -78,7 +81,7 @@ describe("a worker that dies", () => {
       await eventually("the relay reaches the new worker", async () => {
         const answer = await cluster
           .actor(relay, relayKey)
-          .addTo({ key: target, amount: 1 }, { timeoutMs: 500 })
+          .addTo({ key: target, amount: 1 }, { timeoutMs: 2_000 })
           .catch(() => undefined);
         return answer !== undefined;
       });
@@ -159,16 +162,16 @@ describe("a worker that dies", () => {
 
 describe("a busy worker", () => {
   it("stays up while a handler runs within its budget, and asks to it time out typed", async () => {
-    const cluster = await startTestCluster({ maxHandlerMs: 2_000 });
+    const cluster = await startTestCluster({ maxHandlerMs: 10_000 });
     try {
       let lost = 0;
       cluster.on("worker-lost", () => lost++);
       const key = keyOnShard(cluster, saboteur, 0);
-      const blocking = cluster.actor(saboteur, key).block(800);
-      await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 100 })).rejects.toMatchObject({
+      const held = await hold(cluster, 0, 9_000);
+      await expect(cluster.actor(saboteur, key).calls(undefined, { timeoutMs: 800 })).rejects.toMatchObject({
         code: "ERR_TIMEOUT",
       });
-      expect(await blocking).toBe("done");
+      expect(await held.release()).toBe("done");
       expect(lost).toBe(0);
     } finally {
       await cluster.close();
@@ -176,12 +179,11 @@ describe("a busy worker", () => {
   });
 
   it("does not stop one-sided reads", async () => {
-    const cluster = await startTestCluster();
+    const cluster = await startTestCluster({ maxHandlerMs: 60_000 });
     try {
       const docs = await cluster.vectors("docs", { dimensions: 8, metric: "l2" });
       await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: new Float32Array(8).fill(id) })));
-      const keys = [0, 1].map((shard) => keyOnShard(cluster, saboteur, shard));
-      const blocked = keys.map((key) => cluster.actor(saboteur, key).block(400));
+      const blocked = await Promise.all([0, 1].map((shard) => hold(cluster, shard, 30_000)));
       await expect(docs.get(1, { timeoutMs: 50 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
       const reader = cluster.reader();
       const target = new Float32Array(8);
@@ -192,7 +194,7 @@ describe("a busy worker", () => {
         expect(await docs.read(id, target)).toMatchObject({ by: "one-sided" });
       }
       expect(await docs.read("unknown", target)).toBeUndefined();
-      await Promise.all(blocked);
+      await Promise.all(blocked.map((held) => held.release()));
     } finally {
       await cluster.close();
     }
@@ -209,13 +211,14 @@ function roundsFor(milliseconds: number): number {
 describe("a native call past its budget", () => {
   it("is quarantined: requests fail typed, a replacement serves, and the thread ends only when the call has returned", async () => {
     const cluster = await startTestCluster({ maxNativeMs: 300, maxHandlerMs: 250 });
+    await using stalls = await Stalls.begin();
     try {
       const docs = await cluster.vectors("docs", { dimensions: 4, metric: "l2" });
       await docs.upsert(Array.from({ length: 100 }, (_, id) => ({ id, vector: new Float32Array(4).fill(id) })));
       const key = keyOnShard(cluster, saboteur, 0);
       const restarted = new Promise<{ shard: number }>((resolve) => cluster.once("worker-restarted", resolve));
       const grinding = cluster.actor(saboteur, key).grind(roundsFor(2_500), { timeoutMs: 20_000 });
-      await within(2_000, expect(grinding).rejects.toMatchObject({ code: "ERR_NATIVE_QUARANTINED" }));
+      await within(2_000, stalls, expect(grinding).rejects.toMatchObject({ code: "ERR_NATIVE_QUARANTINED" }));
       expect(await restarted).toMatchObject({ shard: 0 });
       expect(await cluster.actor(saboteur, key).calls()).toBe(1);
       expect(await docs.count()).toBe(100);

@@ -68,7 +68,7 @@ it("refuses programs that no module exports, and values that are none", async ()
 });
 
 it("ends a program that holds its thread, and the graph is there again", async () => {
-  const own = await startTestCluster({ maxHandlerMs: 300, actors: [PROGRAMS_URL] });
+  const own = await startTestCluster({ maxHandlerMs: 1_000, actors: [PROGRAMS_URL] });
   try {
     const held = await loadLdbc(own, "held", example);
     await expect(held.run(looper, { at: 3 })).rejects.toMatchObject({ code: "ERR_HANDLER_HUNG" });

@@ -18,9 +18,9 @@ import {
   referenceWcc,
   type WeightedEdge,
 } from "../../src/sim/workloads/graph-reference.ts";
-import { saboteur } from "../support/actors.ts";
-import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 import { loseWorkers } from "../support/graphs.ts";
+import { hold } from "../support/holds.ts";
 
 type Graph = Awaited<ReturnType<Cluster["graph"]>>;
 type Exchange = "push" | "pull";
@@ -124,7 +124,7 @@ describe.each([1, 3, 7])("on %i shards, seed %#", (workers) => {
 describe("removed vertices", () => {
   let cluster: Cluster;
   beforeAll(async () => {
-    cluster = await startTestCluster({ workers: 3 });
+    cluster = await startTestCluster({ workers: 3, maxHandlerMs: 30_000 });
   });
   afterAll(() => cluster.close());
   const ring = async (name: string, keys: readonly VertexKey[]): Promise<Graph> => {
@@ -189,12 +189,13 @@ describe("removed vertices", () => {
     const shardOf = (key: VertexKey): number => ownerOfHash(hashOfKey(key), 3);
     const gone = keys.find((key) => shardOf(key) !== shardOf((key + 59) % 60)) as number;
     // The removal and the run's first message wait for the same shard; the others answer the run at once.
-    const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shardOf(gone))).block(150);
-    await new Promise((resolve) => setImmediate(resolve));
+    const held = await hold(cluster, shardOf(gone), 10_000);
     const removed = graph.removeVertices([gone]);
-    const ranks = await graph.pageRank({ iterations: 5 });
+    const running = graph.pageRank({ iterations: 5 });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await held.release();
+    const ranks = await running;
     expect(await removed).toBe(1);
-    await blocked;
     expect(ranks.vertices).toBe(59);
     expect(ranks.attempts).toBeGreaterThan(1);
     expect(ranks.edges).toBe(58);

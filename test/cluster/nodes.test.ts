@@ -347,7 +347,14 @@ describe("vectors of several nodes", () => {
         return items.length === 5 && items.every((item, at) => item?.payload?.["id"] === [0, 1, 2, 50, 199][at]);
       });
     }
-    await collections[2]?.upsert([{ id: 7, vector: vectorOf(7), payload: { id: 7, again: true } }]);
+    await eventually("it is written", () =>
+      (collections[2] as VectorCollection)
+        .upsert([{ id: 7, vector: vectorOf(7), payload: { id: 7, again: true } }])
+        .then(
+          () => true,
+          () => false,
+        ),
+    );
     expect((await collections[0]?.get(7))?.payload).toEqual({ id: 7, again: true });
   });
 });

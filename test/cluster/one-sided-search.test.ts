@@ -93,18 +93,18 @@ describe("a one-sided search", () => {
   });
 
   it("needs no worker: it answers while both are held", async () => {
-    await start({ maxHandlerMs: 20_000 });
+    await start({ maxHandlerMs: 60_000 });
     const docs = await cluster.vectors("docs", ONE_SIDED);
     const vectors = clustered(400);
     await docs.upsert(toDocuments(vectors));
     await docs.indexed({ timeoutMs: 60_000 });
-    const held = await Promise.all([0, 1].map((shard) => hold(cluster, shard, 1_500)));
+    const held = await Promise.all([0, 1].map((shard) => hold(cluster, shard, 30_000)));
     for (const vector of vectors.slice(0, 100)) {
       const { hits, by } = await docs.search(vector, { k: 1 });
       expect([by, hits[0]?.score]).toEqual(["one-sided", 0]);
     }
     expect(held.map(({ isOn }) => isOn)).toEqual([true, true]);
-    await Promise.all(held.map(({ end }) => end));
+    await Promise.all(held.map((each) => each.release()));
   });
 
   it("sees at once what was written, replaced and deleted, while the shards link, repair and are searched", async () => {

@@ -19,7 +19,7 @@ let cluster: Cluster;
 afterEach(() => cluster.close());
 
 async function start(options: ClusterOptions = {}): Promise<Cluster> {
-  cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 20_000, ...options });
+  cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 60_000, ...options });
   return cluster;
 }
 
@@ -139,16 +139,16 @@ describe("a search by spire", () => {
   it("does without a shard that does not answer, in time", async () => {
     await start();
     const docs = await fill();
-    const held = await hold(cluster, 2, 3_000);
+    const held = await hold(cluster, 2, 30_000);
     const answers = new Set<string>();
-    for (const query of queriesOf(12)) {
-      const { by, fallback, hits } = await docs.search(query, { recall: 0.98, timeoutMs: 150 });
+    const searches = queriesOf(12).map((query) => docs.search(query, { recall: 0.98, timeoutMs: 3_000 }));
+    for (const { by, fallback, hits } of await Promise.all(searches)) {
       answers.add(`${by} ${fallback}`);
       expect(hits).toHaveLength(10);
     }
     expect(answers).toContain("one-sided shard");
     for (const answer of answers) expect(["spire undefined", "one-sided shard"]).toContain(answer);
     expect(held.isOn).toBe(true);
-    await held.end;
+    await held.release();
   });
 });

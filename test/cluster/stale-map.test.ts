@@ -23,7 +23,7 @@ const vector = (value: number): number[] => [value, 1, 0, 0];
 
 describe("a map that changes while requests wait", () => {
   it("is told with the answer: reads are planned anew once and are whole", async () => {
-    const cluster = await startCopies({ replicationFactor: 2 });
+    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 60_000 });
     try {
       const docs = await cluster.vectors("docs", { dimensions: 4, metric: "l2" });
       await docs.upsert(
@@ -31,7 +31,7 @@ describe("a map that changes while requests wait", () => {
         { acks: "all" },
       );
       const { topology } = await cluster.port(); // the block that every thread reads
-      const { end } = await block(cluster, 1, 300);
+      const blocked = await block(cluster, 1, 20_000);
       const before = cluster.routerStats();
       const searches = Array.from({ length: 8 }, () => docs.search(vector(0), { k: 200, hedge: false }));
       const got = docs.getMany(
@@ -39,6 +39,7 @@ describe("a map that changes while requests wait", () => {
         { hedge: false },
       );
       swapPrimaries(cluster, topology);
+      await blocked.release();
       for (const { hits, completeness } of await Promise.all(searches)) {
         expect(completeness.complete).toBe(true);
         expect(hits.map(({ id }) => id)).toEqual(Array.from({ length: 200 }, (_, id) => id));
@@ -48,29 +49,28 @@ describe("a map that changes while requests wait", () => {
       expect(after.replans).toBeGreaterThan(before.replans);
       const workers = (await cluster.info()).workers;
       expect(workers.some(({ stats }) => (stats?.requests.stale ?? 0) > 0)).toBe(true);
-      await end;
     } finally {
       await cluster.close();
     }
   });
 
   it("is told with the answer: writes go to the new primaries, each once", async () => {
-    const cluster = await startCopies({ replicationFactor: 2 });
+    const cluster = await startCopies({ replicationFactor: 2, maxHandlerMs: 60_000 });
     try {
       const docs = await cluster.vectors("docs", { dimensions: 4, metric: "l2" });
       const items = (value: number) => Array.from({ length: 100 }, (_, id) => ({ id, vector: vector(value) }));
       await docs.upsert(items(1), { acks: "all" });
       const { topology } = await cluster.port(); // the block that every thread reads
-      const { end } = await block(cluster, 1, 300);
+      const blocked = await block(cluster, 1, 20_000);
       const session = cluster.session();
       const write = docs.upsert(items(2), { acks: "all", session });
       const removal = docs.delete([100, 5_000], { acks: "all" });
       swapPrimaries(cluster, topology);
+      await blocked.release();
       expect(await write).toEqual({ written: 100, inserted: 0 });
       const { workers } = await cluster.info();
       expect(workers[1]?.stats?.requests.stale).toBeGreaterThan(0);
       expect(await removal).toBe(0);
-      await end;
       const read = await docs.getMany(
         Array.from({ length: 100 }, (_, id) => id),
         { session, strategy: "random" },

@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Cluster, TextCollection, TextDocument, TextHit } from "../../src/index.ts";
 import { type Document, Model, randomDocument, randomQuery, sameHits } from "../actors/text/support.ts";
 import { randomFrom } from "../actors/vector/support.ts";
-import { saboteur } from "../support/actors.ts";
-import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
+import { kill } from "../support/copies.ts";
 
 const FIELDS = ["body", "title"];
 const OPTIONS = { fields: { title: 2, body: 1 }, positions: true } as const;
@@ -13,14 +13,6 @@ const SHARDS = [0, 1, 2];
 
 function start(): Promise<Cluster> {
   return startTestCluster({ workers: WORKERS, replicationFactor: 2, vshards: 32, requestTimeoutMs: 20_000 });
-}
-
-/** Kills the worker of a shard and waits for the next. */
-async function kill(cluster: Cluster, shard: number): Promise<void> {
-  const next = new Promise((resolve) => cluster.once("worker-restarted", resolve));
-  const doomed = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard)).exit(1);
-  await doomed.catch(() => undefined);
-  await next;
 }
 
 /** The primary's answer for all documents, and that of each other copy: with a shard drained, the others answer for it. */

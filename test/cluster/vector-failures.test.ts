@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { Cluster } from "../../src/index.ts";
 import { saboteur } from "../support/actors.ts";
 import { keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { hold } from "../support/holds.ts";
 
 const OPTIONS = { dimensions: 16, metric: "l2" } as const;
 
@@ -75,23 +76,21 @@ describe("a worker that dies", () => {
 
 describe("a worker that is busy for longer than a request may take", () => {
   it("fails an open and a drop typed, which leave nothing once they are tried again", async () => {
-    const cluster = await startTestCluster({ maxHandlerMs: 30_000, requestTimeoutMs: 600 });
+    const cluster = await startTestCluster({ maxHandlerMs: 60_000, requestTimeoutMs: 1_500 });
     try {
-      const key = keyOnShard(cluster, saboteur, 0);
-      const block = (milliseconds: number) => cluster.actor(saboteur, key).block(milliseconds, { timeoutMs: 30_000 });
       const before = await used(cluster);
       const docs = await cluster.vectors("docs", OPTIONS);
       await docs.upsert(documents(500));
-      let busy = block(1_000);
+      let busy = await hold(cluster, 0, 30_000);
       await expect(cluster.dropVectors("docs")).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
       await expect(docs.count()).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION" });
-      await busy;
+      await busy.release();
       expect(await cluster.dropVectors("docs")).toBe(true);
       expect(await cluster.dropVectors("docs")).toBe(false);
       expect(await used(cluster)).toEqual(before);
-      busy = block(1_500); // the open, and what it takes back
+      busy = await hold(cluster, 0, 30_000); // for the open, and what it takes back
       await expect(cluster.vectors("docs", OPTIONS)).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
-      await busy;
+      await busy.release();
       await cluster.vectors("docs", { ...OPTIONS, dimensions: 8 });
       expect(await cluster.dropVectors("docs")).toBe(true);
       expect(await used(cluster)).toEqual(before);

@@ -3,6 +3,8 @@ import type { Cluster, Metadata, SearchResult, VectorCollection, VectorDocument 
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { saboteur } from "../support/actors.ts";
 import { keyOnShard, randomVector, startTestCluster } from "../support/cluster.ts";
+import { holdStarts } from "../support/gate.ts";
+import { hold } from "../support/holds.ts";
 
 const DIMENSIONS = 6;
 
@@ -23,7 +25,7 @@ describe("a collection of vectors", () => {
   const fresh = (name = `fresh-${number++}`): Promise<VectorCollection> =>
     cluster.vectors(name, { dimensions: DIMENSIONS, metric: "l2" });
   beforeAll(async () => {
-    cluster = await startTestCluster();
+    cluster = await startTestCluster({ maxHandlerMs: 60_000 });
   });
   afterAll(() => cluster.close());
 
@@ -173,13 +175,13 @@ describe("a collection of vectors", () => {
       code: "ERR_ABORTED",
       cause: "why",
     });
-    const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 1)).block(300);
+    const held = await hold(cluster, 1, 20_000);
     await expect(docs.search(origin, { timeoutMs: 30 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
     const controller = new AbortController();
     const search = docs.search(origin, { signal: controller.signal });
     setImmediate(() => controller.abort());
     await expect(search).rejects.toMatchObject({ code: "ERR_ABORTED" });
-    await blocked;
+    await held.release();
     expect((await docs.search(origin, { k: 10 })).hits).toHaveLength(10);
   });
 
@@ -188,8 +190,8 @@ describe("a collection of vectors", () => {
     await docs.upsert(documents(40));
     const whole = await docs.search(origin, { k: 40 });
     expect(whole.completeness).toMatchObject({ planned: 2, answered: 2, complete: true });
-    const blocked = cluster.actor(saboteur, keyOnShard(cluster, saboteur, 0)).block(300);
-    const part = await docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 100 });
+    const held = await hold(cluster, 0, 20_000);
+    const part = await docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 1_000 });
     expect(part.completeness).toMatchObject({ planned: 2, answered: 1, timedOut: 1, complete: false });
     expect(part.completeness.outcomes[0]).toMatchObject({
       shard: 0,
@@ -199,13 +201,15 @@ describe("a collection of vectors", () => {
     const onOne = whole.hits.filter((hit) => cluster.shardOfId(hit.id) === 1);
     expect(part.hits).toEqual(onOne);
     expect(part.completeness.outcomes[1]).toMatchObject({ shard: 1, status: "answered", count: onOne.length });
-    await blocked;
+    await held.release();
   });
 });
 
 describe("a collection with a dead shard", () => {
   it("waits for its successor, answers in part when that is enough, and fails typed when in a hurry", async () => {
-    const cluster = await startTestCluster();
+    const actors = ["actors", "start-trouble"].map((name) => new URL(`../support/${name}.js`, import.meta.url));
+    const cluster = await startTestCluster({ actors, requestTimeoutMs: 20_000 });
+    const letStart = holdStarts();
     try {
       const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
       await docs.upsert(documents(40));
@@ -216,11 +220,13 @@ describe("a collection with a dead shard", () => {
         .exit(1)
         .catch(() => undefined);
       // Sent before the death, so that they meet it in the dead worker's ring.
-      const [patient, strict, lenient] = await Promise.allSettled([
-        docs.search(origin, { k: 40 }),
+      const waiting = docs.search(origin, { k: 40 });
+      const [strict, lenient] = await Promise.allSettled([
         docs.search(origin, { unavailable: "fail", timeoutMs: 20 }),
-        docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 20 }),
+        docs.search(origin, { k: 40, gather: "best-effort", timeoutMs: 1_000 }),
       ]);
+      letStart();
+      const [patient] = await Promise.allSettled([waiting]);
       await exit;
       // Asked again of the worker that takes the shard over: every row is there.
       expect(patient).toMatchObject({ status: "fulfilled", value: { completeness: { complete: true } } });
@@ -236,6 +242,7 @@ describe("a collection with a dead shard", () => {
       await restarted;
       expect((await docs.search(origin, { k: 40 })).hits).toHaveLength(40);
     } finally {
+      letStart();
       await cluster.close();
     }
   });

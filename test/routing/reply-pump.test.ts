@@ -31,12 +31,13 @@ describe("ReplyPump", () => {
         again = setImmediate(turn);
       };
       let again = setImmediate(turn);
-      const until = performance.now() + 500;
+      const until = performance.now() + 20_000;
       let asks = 1;
-      while (performance.now() < until) expect((await peer.ask(OP.ECHO, asks++)).inOrder).toBe(true);
+      const isStarving = (): boolean => timers <= 5 || immediates <= 20;
+      while (asks <= 10 || (isStarving() && performance.now() < until))
+        expect((await peer.ask(OP.ECHO, asks++)).inOrder).toBe(true);
       clearInterval(interval);
       clearImmediate(again);
-      expect(asks).toBeGreaterThan(10);
       expect(timers).toBeGreaterThan(5);
       expect(immediates).toBeGreaterThan(20);
     });

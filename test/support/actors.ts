@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { ShardloomError } from "../../src/errors.ts";
 import { defineActor } from "../../src/index.ts";
 import { systemClock } from "../../src/runtime/clock.ts";
+import { waitAt } from "./gate.ts";
 
 /** Keeps a count and the order in which it was told things. */
 export const counter = defineActor({
@@ -26,10 +27,12 @@ export const counter = defineActor({
   },
 });
 
-/** Does what breaks things. */
 /** A word that nobody wakes. */
 const STILL = new Int32Array(new SharedArrayBuffer(4));
+/** Calls of `noteAbort` that have begun on this thread. */
+let noting = 0;
 
+/** Does what breaks things. */
 export const saboteur = defineActor({
   name: "saboteur",
   init: () => ({ calls: 0, aborts: 0 }),
@@ -55,6 +58,11 @@ export const saboteur = defineActor({
       Atomics.wait(STILL, 0, 0, microseconds / 1000);
       return "done";
     },
+    /** Holds the worker's thread until a gate is open, for so long at most. */
+    holdWhile(_, { path, milliseconds, isSpinning }: { path: string; milliseconds: number; isSpinning: boolean }) {
+      waitAt(path, milliseconds, isSpinning);
+      return "done";
+    },
     /** One real native call that nothing can interrupt; about 0.4 s for a million rounds. */
     grind(_, rounds: number, context) {
       return context.native(() => pbkdf2Sync("secret", "salt", rounds, 32, "sha512").length);
@@ -77,6 +85,7 @@ export const saboteur = defineActor({
       return systemClock.nowMs();
     },
     noteAbort(state, milliseconds: number, context) {
+      noting++;
       return new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, milliseconds);
         context.signal.addEventListener("abort", () => {
@@ -85,6 +94,10 @@ export const saboteur = defineActor({
           resolve();
         });
       });
+    },
+    /** How many have begun on this thread, asked of an actor that does not. */
+    noting() {
+      return noting;
     },
     aborts(state) {
       return state.aborts;

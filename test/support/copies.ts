@@ -33,8 +33,21 @@ export function startCopies(options: ClusterOptions = {}): Promise<Cluster> {
 export type Sabotage = "exit" | "throw" | "hang";
 export const SABOTAGES: readonly Sabotage[] = ["exit", "throw", "hang"];
 
-/** Kills the worker of a shard. @returns resolves when its successor serves */
+/**
+ * Kills the worker of a shard: at once when it is the primary of something, else as soon as it is again, as a busy machine's copies may have
+ * taken over before the last one was back.
+ *
+ * @returns resolves when its successor serves
+ */
 export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit"): Promise<void> {
+  const restarted = killPrimary(cluster, shard, sabotage);
+  restarted.catch(() => undefined); // not everybody waits for it
+  return restarted;
+}
+
+async function killPrimary(cluster: Cluster, shard: number, sabotage: Sabotage): Promise<void> {
+  const isPrimary = (): boolean => cluster.topology.owners.includes(shard);
+  if (!isPrimary()) await eventually(`shard ${shard} is a primary again`, isPrimary, 60_000);
   const ref = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard));
   const call = { timeoutMs: 20_000 };
   const restarted = new Promise<void>((resolve, reject) => {
@@ -48,7 +61,7 @@ export function kill(cluster: Cluster, shard: number, sabotage: Sabotage = "exit
     cluster.on("worker-restarted", end);
     cluster.on("worker-down", end);
   });
-  restarted.catch(() => undefined); // not everybody waits for it
+  restarted.catch(() => undefined); // until it is returned
   const death =
     sabotage === "exit"
       ? ref.exit(1, call)
@@ -88,7 +101,7 @@ type Copy = ReadonlyMap<string | number, number> | undefined;
  *
  * @returns undefined when another shard had to answer for a part, as a copy here is being filled
  */
-export async function readCopy(cluster: Cluster, docs: VectorCollection, shard: number): Promise<Copy> {
+async function readCopy(cluster: Cluster, docs: VectorCollection, shard: number): Promise<Copy> {
   const others = Array.from({ length: cluster.options.workers }, (_, at) => at).filter((at) => at !== shard);
   for (const other of others) cluster.drain(other);
   try {
@@ -108,6 +121,16 @@ export async function readCopy(cluster: Cluster, docs: VectorCollection, shard: 
   } finally {
     for (const other of others) cluster.resume(other);
   }
+}
+
+/** The same, looked at until the shard itself has answered for everything. */
+export async function copyAt(cluster: Cluster, docs: VectorCollection, shard: number): Promise<NonNullable<Copy>> {
+  let copy: Copy;
+  await eventually(`shard ${shard} answers alone`, async () => {
+    copy = await readCopy(cluster, docs, shard);
+    return copy !== undefined;
+  });
+  return copy as NonNullable<Copy>;
 }
 
 /** Resolves when all copies hold the same; fails with what differs when they do not in time. @returns what they hold */

@@ -8,7 +8,7 @@ import { Cluster, type ClusterOptions } from "../../src/index.ts";
 import { systemScheduler } from "../../src/runtime/scheduler.ts";
 import { MEMBER_STATE } from "../../src/topology/snapshot.ts";
 import type { NodeTransport } from "../../src/transport/transport.ts";
-import { ACTORS_URL, eventually } from "./cluster.ts";
+import { ACTORS_URL, eventually, PATIENT_DETECTOR } from "./cluster.ts";
 import { MemoryNetwork } from "./memory-network.ts";
 
 /** Nodes of one worker each: node `n0` has shard 0, and so on. */
@@ -24,9 +24,7 @@ export class TestNodes implements AsyncDisposable {
       vshards: 16,
       memoryBytes: 64 * 1024 * 1024,
       actors: [ACTORS_URL],
-      // A busy machine must not look like a dead one.
-      suspectMs: 5_000,
-      downMs: 10_000,
+      ...PATIENT_DETECTOR,
       ...options,
     };
     this.#members = Array.from({ length: count }, (_, at) => ({ name: `n${at}`, shards: [at] }));

@@ -46,11 +46,11 @@ describe("the lease store over NATS", () => {
     await server.freeze();
     const begun = performance.now();
     await Promise.all([
-      fails(store.get("a", 300), "ERR_TIMEOUT"),
-      fails(store.put("a", bytes(2), revision, 300), "ERR_TIMEOUT"),
+      fails(store.get("a", 700), "ERR_TIMEOUT"),
+      fails(store.put("a", bytes(2), revision, 700), "ERR_TIMEOUT"),
     ]);
-    expect(performance.now() - begun).toBeLessThan(2_000);
-    await expect(store.put("a", bytes(3), revision, 50)).rejects.toMatchObject({ details: { inDoubt: true } });
+    expect(performance.now() - begun).toBeLessThan(10_000);
+    await expect(store.put("a", bytes(3), revision, 300)).rejects.toMatchObject({ details: { inDoubt: true } });
     server.thaw();
     // The server has both, in the order in which they were sent: the first is done, so that neither the second nor this one is.
     await fails(store.put("a", bytes(4), revision, 5_000), "ERR_STALE_EPOCH");

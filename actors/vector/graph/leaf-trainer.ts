@@ -3,6 +3,7 @@
  *
  * One shard of a node does it, in slices between two messages: the one that published the last table, or before there was any the lowest that has
  * vertices. The graph is learnt when it is large enough, and again when it has grown a lot.
+ * Who is not the one any more when its training is over gives it up: a table is replaced by nobody but who published it.
  * Invariant: a training that is given up leaves nothing behind; what is published is whole, and of this graph's own vectors. Training queries for the
  * calibration are vectors of the sample that k-means did not look at; their neighbours are those that the graph leads to.
  */
@@ -91,8 +92,7 @@ export class LeafTrainer {
     if (this.#steps !== undefined) return true;
     const shards = this.#root.partitionsWithChunks();
     const version = this.#root.get(GRAPH_LEAVES_VERSION);
-    const trainer = version === 0 ? shards[0] : this.#root.get(GRAPH_LEAVES_HOLDER);
-    if (trainer !== this.#shard) return false;
+    if (!this.#isTrainer()) return false;
     const { live } = this.#root.counts();
     const chunkBytes = shards.length ** 2 * graphChunkBytes(this.#root.geometry);
     const dataBytes = live * this.#root.geometry.stride;
@@ -126,6 +126,12 @@ export class LeafTrainer {
     this.#steps = undefined;
   }
 
+  #isTrainer(): boolean {
+    const isFirst = this.#root.get(GRAPH_LEAVES_VERSION) === 0;
+    const trainer = isFirst ? this.#root.partitionsWithChunks()[0] : this.#root.get(GRAPH_LEAVES_HOLDER);
+    return trainer === this.#shard;
+  }
+
   /** @returns whether a table was published */
   *#train(): Steps<boolean> {
     const root = this.#root;
@@ -155,6 +161,8 @@ export class LeafTrainer {
       const label = this.#labelsFor(sample, clustering, partitionOf, shards);
       const labelOf = partitionOf.map((place) => label[place] as number);
       const calibration = yield* within(this.#calibrate(sample, { clustering, labelOf }), 0.8, 1);
+      // A lower shard may have got its first vertices meanwhile, or have published before: then it is its turn, and only that one's.
+      if (!this.#isTrainer()) return false;
       publishLeaves(root, {
         centroids: clustering.centroids,
         labels: labelOf,

@@ -126,7 +126,7 @@ describe("a barrier of a cluster", () => {
       const barrier = await cluster.barrier(name, {
         phases: ["p", "q"],
         minMembers: 12,
-        phaseDeadlineMs: 10_000,
+        phaseDeadlineMs: 30_000,
       });
       const order = (where: string, at: number): Walk => ({
         barrier: name,
@@ -138,7 +138,7 @@ describe("a barrier of a cluster", () => {
       for (const member of orders[0].members) await barrier.join(member);
       await walkerOn(0).join(orders[1]);
       await walkerOn(1).join(orders[2]);
-      const timeoutMs = LONG ? 1_200_000 : 25_000;
+      const timeoutMs = LONG ? 1_200_000 : 80_000;
       const [here, first, second] = await Promise.all([
         walk(barrier, orders[0]),
         walkerOn(0).walk(orders[1], { timeoutMs }),
@@ -147,14 +147,14 @@ describe("a barrier of a cluster", () => {
       expect(here.results.every(({ arrived, members }) => arrived === 12 && members === 12)).toBe(true);
       expect([here.releases, first.releases, second.releases]).toEqual([8 * ticks, 8 * ticks, 8 * ticks]);
     },
-    LONG ? 1_500_000 : 30_000,
+    LONG ? 1_500_000 : 90_000,
   );
 
   it("goes on while members come and go in mid-phase on other threads", async () => {
     await start();
     const name = nameOn(1);
     const visits = LONG ? 3_000 : 300;
-    const barrier = await cluster.barrier(name, { phases: ["p", "q"], members: ["stays"], phaseDeadlineMs: 10_000 });
+    const barrier = await cluster.barrier(name, { phases: ["p", "q"], members: ["stays"], phaseDeadlineMs: 30_000 });
     const left = Promise.all(
       [0, 1].map((shard) => walkerOn(shard).visit({ barrier: name, member: `guest-${shard}`, visits })),
     );
@@ -185,7 +185,7 @@ describe("a barrier of a cluster", () => {
     await eventually("they wait", async () => (await (await cluster.barrier(nameOn(1))).state()).arrived === 1);
     const started = performance.now();
     await cluster.close();
-    expect(performance.now() - started).toBeLessThan(5_000);
+    expect(performance.now() - started).toBeLessThan(15_000);
     for (const wait of waits) expect((await wait).code).toBe("ERR_CLOSED");
   });
 
@@ -260,7 +260,7 @@ describe("a barrier of a cluster", () => {
       await barrier.join("here");
       await barrier.join("there");
       await barrier.arrive("here", "p");
-      const wait = walkerOn(shard).wait({ barrier: name, member: "there", timeoutMs: 30 });
+      const wait = walkerOn(shard).wait({ barrier: name, member: "there", timeoutMs: 500 });
       expect(await failureOf(wait)).toMatchObject({ code: "ERR_TIMEOUT" });
       expect(await barrier.arrive("here", "p")).toMatchObject({ round: 1, arrived: 2 });
     }

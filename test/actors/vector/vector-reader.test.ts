@@ -136,8 +136,11 @@ describe("while the shard writes on another thread", () => {
     let changed = 0;
     let retries = 0;
     let scans = 0;
-    const until = performance.now() + Number(process.env["STRESS_MS"] ?? 4_000);
-    while (performance.now() < until) {
+    const [least, most] = [Number(process.env["STRESS_MS"] ?? 500), 60_000];
+    const beganMs = performance.now();
+    const isEnough = (): boolean =>
+      reads > 10_000 && changed > 1_000 && scans > 50 && Atomics.load(control, 1) > 100 && retries < reads / 10;
+    for (let ms = 0; ms < least || (!isEnough() && ms < most); ms = performance.now() - beganMs) {
       for (let id = 0; id < 200; id++) {
         const status = reader.get(id, target);
         if (status === STATUS.RETRY_EXCEEDED) {

@@ -242,7 +242,7 @@ describe("death of a worker", () => {
     const fresh = site.take(partition, 100);
     const start = performance.now();
     expect(writer.insert(fresh)).toBe(true);
-    expect(performance.now() - start).toBeLessThan(1000);
+    expect(performance.now() - start).toBeLessThan(10_000);
     expect(writer.skippedEdges).toBeGreaterThan(0);
     expect(writer.repair(vertices[0] as number)).toBe(-1);
     expect(partition.repairLocks()).toBe(0); // its thread lives

@@ -56,6 +56,7 @@ function churn(): unknown {
   const writer = site.writer();
   const vertexOf = new Map<number, number>();
   let [added, deleted, freed, steps] = [0, 0, 0, 0];
+  let isTold = false;
   for (; Atomics.load(control, 1) === 0; steps++) {
     const row = data.from + (randomU32() % (data.to - data.from));
     const vertex = vertexOf.get(row);
@@ -76,6 +77,10 @@ function churn(): unknown {
       partition.sweep((each) => writer.repair(each), performance.now() + 5);
       partition.freeDeleted();
       freed += before - partition.deletedCount;
+      if (!isTold && freed > 100) {
+        isTold = true;
+        Atomics.add(control, 3, 1);
+      }
     }
     if (steps === 200) Atomics.add(control, 0, 1);
   }
@@ -100,6 +105,7 @@ function search(): unknown {
     const vector = nextVector();
     const result = search.search(site.root.ref, { code: site.codeOf(vector), vector }, 10, { ef: 40 });
     searches++;
+    Atomics.add(control, 2, 1);
     if (result.status !== 0) statuses++;
     let last = Number.NEGATIVE_INFINITY;
     for (const hit of result.hits) {
