@@ -24,7 +24,7 @@ function world() {
   const actors = createActorSystem({
     definitions: [counter],
     ...time,
-    random: { u32: () => 1, float: () => 0.5 } as never,
+    random: { u32: () => 1, float: () => 0.5 },
     send: undefined as never,
   });
   let current: TopologySnapshot = createSnapshot(SHAPE);
