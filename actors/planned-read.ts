@@ -166,7 +166,9 @@ export class PlannedRead<T> implements ExecutionCall<StatedAnswer<T>> {
 
   decode(frame: ReplyFrame, target: PlanTarget): Decoded<StatedAnswer<T>> {
     const prefix = readRoutedReply(frame, frame.offset, frame.length);
-    const { byteLength, stalenessMs } = prefix;
+    const { byteLength, stalenessMs, written } = prefix;
+    // Before the answer is used: what a session has been shown it never misses again.
+    for (const [at, vshard] of written.vshards.entries()) this.#session?.merge(vshard, written.lsns[at] as number);
     const { decode, count } = this.#query;
     const { refused } = prefix;
     const answered = refused.length === 0 ? target : without(target, refused);

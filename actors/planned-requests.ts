@@ -9,7 +9,7 @@ import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import { vshardOfHash } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
 import { isRoutedWrite, messageTypeName } from "../src/wire/message-types.ts";
-import { CONSISTENCY, RoutedReader } from "../src/wire/routed-codec.ts";
+import { CONSISTENCY, type LsnList, RoutedReader } from "../src/wire/routed-codec.ts";
 import type { EngineHandler, HeldReply } from "./engine.ts";
 import type { IdempotencyTable } from "./replication/idempotency-table.ts";
 import { KeyedEffects } from "./replication/keyed-effects.ts";
@@ -60,13 +60,15 @@ export class PlannedRequests {
     request.admitted(gate, routed.byteLength);
     const { refused } = gate;
     const { stalenessMs } = gate;
-    reply.route(refused.length === 0 && stalenessMs === 0 ? COMPLETE : { refused, written: undefined, stalenessMs });
-    const { writes } = this.#options;
+    const { writes, topology } = this.#options;
     const strong = routed.consistency === CONSISTENCY.STRONG;
-    // What a session has seen it never misses again: of a primary it is shown what its copies have, as a strong read is.
-    const settled = strong || routed.consistency === CONSISTENCY.SESSION;
-    if (settled && writes !== undefined && (writes.hasUnsettled || gate.isLeased))
-      this.#settledRead(handler, request, reply, deadlineAtMs, strong);
+    // What a session has seen it never misses again: it is told how new that was, and shown of a primary what its copies have, as a strong read is.
+    const isSession = routed.consistency === CONSISTENCY.SESSION && topology.current().replicationFactor > 1;
+    const shown = isSession ? gate.shown() : undefined;
+    const isPlain = refused.length === 0 && stalenessMs === 0 && shown === undefined;
+    reply.route(isPlain ? COMPLETE : { refused, written: shown, stalenessMs });
+    const settled = isSession || (strong && (writes?.hasUnsettled === true || gate.isLeased));
+    if (settled && writes !== undefined) this.#settledRead(handler, request, reply, deadlineAtMs, shown);
     else if (!write) {
       handler(request, reply);
       if (strong) gate.assertStill();
@@ -76,29 +78,32 @@ export class PlannedRequests {
   /**
    * Answers when what the answer shows has as many copies as its writes asked for: what a primary alone has may be gone with it, and
    * must not have been seen.
+   *
+   * @param shown LSNs that a session is told; undefined: the read is a strong one.
    */
   #settledRead(
     handler: EngineHandler,
     request: ShardRequest,
     reply: RingReply,
     deadlineAtMs: number,
-    strong: boolean,
+    shown: LsnList | undefined,
   ): void {
+    const { gate } = this.#options;
     const writes = this.#options.writes as ReplicatedWrites;
-    const accepted = this.#options.gate.accepted();
+    const accepted = gate.accepted();
     let held: HeldReply | undefined;
     const draft = this.#draft.begin(reply.limitBytes, () => {
       const owed = reply.hold();
       held = owed;
-      return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs, strong));
+      return owed && answeringWith(owed, (body) => this.#settle(accepted, owed, body, deadlineAtMs, shown));
     });
     handler(request, draft);
     if (held !== undefined) {
-      if (strong) this.#options.gate.noteRead();
+      if (shown === undefined) gate.noteRead();
       return;
     }
     const body = draft.take();
-    if (strong) this.#options.gate.assertStill();
+    if (shown === undefined) gate.assertStill();
     if (writes.isSettled(accepted)) {
       reply.claim(body.length);
       reply.bytes.set(body, reply.offset);
@@ -114,15 +119,17 @@ export class PlannedRequests {
     held: HeldReply,
     body: Uint8Array,
     deadlineAtMs: number,
-    strong: boolean,
+    shown: LsnList | undefined,
   ): void {
+    const { gate, writes } = this.#options;
     try {
-      if (strong) this.#options.gate.assertServing();
+      if (shown === undefined) gate.assertServing();
+      else gate.showMore(shown);
     } catch (error) {
       held.fail(error);
       return;
     }
-    this.#options.writes?.settle(accepted, held, body, deadlineAtMs);
+    writes?.settle(accepted, held, body, deadlineAtMs);
   }
 
   #write(

@@ -25,7 +25,7 @@ import type { EngineReply, HeldReply, HeldTimes, WireMemory } from "./engine.ts"
 /** What became of the vshards of a planned request. */
 export interface RoutedPrefix {
   readonly refused: readonly RefusedVshard[];
-  /** LSNs of a write, once it has them. */
+  /** LSNs of a write, once it has them; of a session read, what it shows. */
   readonly written: LsnList | undefined;
   /** How far what is answered may be behind its primaries, in ms. @default 0 */
   readonly stalenessMs?: number | undefined;

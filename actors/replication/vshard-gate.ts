@@ -16,6 +16,7 @@ import { holdsCopy, type TopologySnapshot } from "../../src/topology/snapshot.ts
 import type { TopologySource } from "../../src/topology/topology-source.ts";
 import {
   CONSISTENCY,
+  type LsnList,
   REFUSAL,
   type RefusalCode,
   type RefusedVshard,
@@ -85,6 +86,24 @@ export class VshardGate {
   accepted(): Uint8Array | undefined {
     if (this.#scope === "whole") return undefined;
     return this.#scope === "primary" ? this.#known?.primary : this.#canonical(this.#asked);
+  }
+
+  /** The LSN that each vshard of the request at hand has come to here: what is read of it is no newer. */
+  shown(): LsnList {
+    const accepted = this.accepted();
+    const held = this.#known?.held ?? new Uint16Array(0);
+    const vshards = accepted === undefined ? held : held.filter((vshard) => accepted[vshard] === 1);
+    const list = { vshards, lsns: new Float64Array(vshards.length) };
+    this.showMore(list);
+    return list;
+  }
+
+  /** The same when it was read later. */
+  showMore({ vshards, lsns }: LsnList): void {
+    for (const [at, vshard] of vshards.entries()) {
+      const lsn = Math.max(this.#table.appliedLsn(vshard, this.#shard), this.#table.headBy(vshard, this.#shard));
+      if (lsn > (lsns[at] as number)) lsns[at] = lsn;
+    }
   }
 
   /**

@@ -67,7 +67,7 @@ export interface LsnList {
 export interface RoutedReply {
   /** Vshards that the answer leaves out, with the reason for each. */
   readonly refused: readonly RefusedVshard[];
-  /** The LSN that each written vshard has come to; none for reads, and none where nothing is replicated. */
+  /** The LSN that each written vshard has come to, or that was shown to a session; none for other reads, and none where nothing is replicated. */
   readonly written: LsnList;
   /** How far what was answered may be behind the primaries, in ms; 0: nothing is missing, infinity: unknown. */
   readonly stalenessMs: number;

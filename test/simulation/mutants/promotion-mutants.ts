@@ -40,16 +40,25 @@ export const PROMOTION_MUTANTS: readonly Mutant[] = [
     rules: [ONE_ACTIVATION],
   },
   {
+    id: "session-forgets-what-it-saw",
+    what: "a session takes in what it has written, and not how new that was what it has read",
+    patches: [
+      { file: "actors/planned-read", from: "this.#session?.merge(vshard, written.lsns[at]);", to: "continue;" },
+    ],
+    scene: "seen",
+    rules: ["session reads never go back"],
+  },
+  {
     id: "session-shown-unsettled",
     what: "a session is shown what a primary alone has, and misses it when that is not the primary any more",
     patches: [
       {
         file: "actors/planned-requests",
-        from: "const settled = strong || routed.consistency === CONSISTENCY.SESSION;",
-        to: "const settled = strong;",
+        from: "const settled = isSession ||",
+        to: "const settled =",
       },
     ],
-    scene: "seen",
+    scene: "seen-alone",
     rules: ["session reads never go back"],
   },
   {

@@ -188,7 +188,13 @@ export const REPLICATION_MUTANTS: readonly Mutant[] = [
   {
     id: "strong-read-of-unsettled",
     what: "a strong read shows what no other copy has, and what a crash takes back",
-    patches: [{ file: "actors/planned-requests", from: "(writes.hasUnsettled || gate.isLeased)", to: "gate.isLeased" }],
+    patches: [
+      {
+        file: "actors/planned-requests",
+        from: "(writes?.hasUnsettled === true || gate.isLeased)",
+        to: "gate.isLeased",
+      },
+    ],
     scene: "isolated",
     rules: [ORDER],
   },

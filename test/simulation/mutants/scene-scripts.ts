@@ -141,8 +141,8 @@ export function hoursApart(): Fault[] {
 }
 
 /** Every node in turn is gone for long enough that another one has what it was primary of, and gets it back later. */
-export function takenAndGivenBack(kind: "partition" | "pause"): Fault[] {
+export function takenAndGivenBack(): Fault[] {
   return [0, 1, 2].map((node): Fault => {
-    return { kind, atMs: 1_500 + 8_000 * node, durationMs: 3_500, targets: [`n${node}`], size: 0 };
+    return { kind: "pause", atMs: 1_500 + 8_000 * node, durationMs: 3_500, targets: [`n${node}`], size: 0 };
   });
 }

@@ -192,13 +192,18 @@ export const SCENES = {
     ...actors,
     options: { clients: 6, actors: 6, perSecond: 5 },
     world: { ...THREE, leases: true, durationMs: 25_000, faults: "none" },
-    script: takenAndGivenBack("pause"),
+    script: takenAndGivenBack(),
   },
   seen: {
     ...register,
-    options: { clients: 18, keys: 36, perSecond: 10, writes: 0.4, timeoutMs: 1_500, consistency: "session" },
-    world: { ...THREE, leases: true, durationMs: 25_000, faults: "none" },
-    script: takenAndGivenBack("partition"),
+    options: { clients: 18, keys: 36, perSecond: 10, writes: 0.4, timeoutMs: 100, consistency: "session" },
+    world: { ...THREE, durationMs: 12_000, faults: { clog: 120, delay: 0.2, drop: 0.1 } },
+  },
+  "seen-alone": {
+    ...register,
+    options: { clients: 18, keys: 36, perSecond: 10, writes: 0.5, timeoutMs: 150, consistency: "session" },
+    world: { ...THREE, durationMs: 6_000, faults: "none" },
+    script: cutOffAndCrashed(),
   },
   ticks: {
     ...barrier,
