@@ -146,7 +146,7 @@ class Looks {
   #judge(service: NodeService, stats: ClusterStats): void {
     const reason = stillWrong(stats, this.#wanted()) ?? this.#notTaken(service);
     if (reason !== undefined) {
-      this.#again(service, reason);
+      this.#again(service, `${reason}${unwell(service)}`);
       return;
     }
     this.#found(service);
@@ -214,6 +214,13 @@ function stillWrong(stats: ClusterStats, wanted: "whole" | "majority" | "answers
   if (wanted !== "whole") return undefined;
   if (stats.health !== "green") return `its health is ${stats.health}`;
   return stats.missing.length > 0 ? `collections do not answer: ${stats.missing.join(", ")}` : undefined;
+}
+
+/** Members that are not up, as a node sees them. */
+function unwell({ serving }: NodeService): string {
+  const members = serving?.cluster.members().filter(({ state }) => state !== "up") ?? [];
+  if (members.length === 0) return "";
+  return `; ${members.map(({ id, state }) => `${id} is ${state}`).join(", ")}`;
 }
 
 function describe(error: unknown): string {

@@ -26,9 +26,14 @@ const SPREAD_START_US = 5_000;
 /** Range of what clocks read when the world begins, in µs: two machines have nothing in common. */
 const ORIGIN_US = 1e12;
 
-/** Deaths of one worker, within so long, after which it dies at no disk operation: a few more in a row, and its shard is given up. */
-const MAX_DEATHS = 2;
-const DEATHS_WITHIN_US = 5_000_000;
+/**
+ * Deaths of one worker, within so long, after which it dies at no disk operation: a few more in a row, or within a minute, which other faults may
+ * well bring, and its shard is given up.
+ */
+const MAX_DEATHS = [
+  { deaths: 2, withinUs: 5_000_000 },
+  { deaths: 4, withinUs: 60_000_000 },
+] as const;
 
 /** How a node is made. */
 export interface WorldNodeOptions {
@@ -212,7 +217,7 @@ export class WorldNode {
       name,
       loop: loopOfThread(this.#loop, thread),
       die: (reason) => worker.die(reason),
-      mayDie: () => this.#recentDeaths(index) < MAX_DEATHS,
+      mayDie: () => MAX_DEATHS.every(({ deaths, withinUs }) => this.#recentDeaths(index, withinUs) < deaths),
     });
     const worker = new SimWorker({
       main,
@@ -236,8 +241,8 @@ export class WorldNode {
     return worker;
   }
 
-  #recentDeaths(index: number): number {
-    const sinceUs = this.#loop.nowUs - DEATHS_WITHIN_US;
+  #recentDeaths(index: number, withinUs: number): number {
+    const sinceUs = this.#loop.nowUs - withinUs;
     return (this.#deathsUs.get(index) ?? []).filter((atUs) => atUs >= sinceUs).length;
   }
 
