@@ -11,6 +11,7 @@
  */
 import { ShardloomError } from "../../src/errors.ts";
 import type { LeaseWords } from "../../src/topology/lease-words.ts";
+import { baseLsn } from "../../src/topology/member.ts";
 import type { ReplicaTable } from "../../src/topology/replica-table.ts";
 import { holdsCopy, type TopologySnapshot } from "../../src/topology/snapshot.ts";
 import type { TopologySource } from "../../src/topology/topology-source.ts";
@@ -215,7 +216,10 @@ export class VshardGate {
     }
     if (consistency === CONSISTENCY.STRONG || consistency === CONSISTENCY.WRITE) return REFUSAL.NOT_OWNER;
     if (!holdsCopy(snapshot, this.#shard, vshard)) return REFUSAL.NOT_OWNER;
-    if (this.#table.appliedLsn(vshard, this.#shard) < 0) return REFUSAL.SYNCING;
+    const applied = this.#table.appliedLsn(vshard, this.#shard);
+    if (applied < 0) return REFUSAL.SYNCING;
+    // What a copy has of former terms may be what nobody else has, if it was the primary then: the present one has not confirmed it.
+    if (consistency === CONSISTENCY.SESSION && applied < baseLsn(snapshot.terms[vshard] as number)) return REFUSAL.BEHIND;
     if (consistency !== CONSISTENCY.BOUNDED_STALENESS) return undefined;
     const staleness = this.#table.stalenessMs(vshard, this.#shard);
     if (staleness > routed.maxStalenessMs) return REFUSAL.STALE;

@@ -124,7 +124,9 @@ export class NetworkWorld {
   #message(end: End, lengthBytes: number): Uint8Array {
     const bytes = new Uint8Array(Math.max(8, lengthBytes)).fill(this.#sequence & 255);
     const view = new DataView(bytes.buffer);
-    view.setInt32(0, this.ends.indexOf(end));
+    const index = this.ends.indexOf(end);
+    view.setUint16(0, index);
+    view.setUint16(2, ~index); // a damaged greeting must match no end rather than a wrong one
     view.setInt32(4, this.#sequence++);
     return bytes;
   }
@@ -162,8 +164,10 @@ export class NetworkWorld {
         if (isLate()) return;
         end.received.push(frame);
         if (end.received.length > 1 || end.other !== undefined) return;
-        const index = new DataView(frame.buffer).getInt32(0);
+        const view = new DataView(frame.buffer);
+        const index = view.getUint16(0);
         const other = this.ends[index];
+        if ((index ^ view.getUint16(2)) !== 0xffff) return;
         if (other === undefined || other.node !== end.peer) return;
         end.other = other;
         other.other = end;

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { VshardGate } from "../../../actors/replication/vshard-gate.ts";
 import { createManualClock } from "../../../src/runtime/clock.ts";
+import { baseLsn } from "../../../src/topology/member.ts";
 import { createReplicaBlock, ReplicaTable } from "../../../src/topology/replica-table.ts";
 import { createSnapshot, holdsCopy } from "../../../src/topology/snapshot.ts";
 import { LocalTopology } from "../../../src/topology/topology-source.ts";
@@ -20,8 +21,9 @@ import { wireMemory } from "../vector/support.ts";
 const SHARDS = 3;
 const VSHARDS = 8;
 
-function bed(replicationFactor: number) {
-  const snapshot = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor });
+function bed(replicationFactor: number, term = 1) {
+  const terms = new Uint32Array(VSHARDS).fill(term);
+  const snapshot = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor, terms });
   const topology = new LocalTopology(snapshot);
   const clock = createManualClock(1_000);
   const table = new ReplicaTable(createReplicaBlock(snapshot), topology, () => clock.nowMs());
@@ -160,4 +162,17 @@ test("counts the age of a sample as staleness", () => {
   expect([refusedAt(99), refusedAt(100)]).toEqual([1, 0]);
   clock.setMs(1_400);
   expect([refusedAt(499), refusedAt(500)]).toEqual([1, 0]);
+});
+
+test("shows a session nothing of a former term that the present primary has not confirmed", () => {
+  const { snapshot, table, admit } = bed(2, 5);
+  const vshard = snapshot.owners.findIndex((owner, at) => owner !== 1 && holdsCopy(snapshot, 1, at));
+  const refusalOf = (consistency: RoutedRequest["consistency"]): number | undefined => {
+    return admit({ consistency, scope: SCOPE.LISTED, vshards: Uint16Array.of(vshard) }).refused[0]?.reason;
+  };
+  table.publishApplied(vshard, 1, baseLsn(5) - 3, 0);
+  expect(refusalOf(CONSISTENCY.SESSION)).toBe(REFUSAL.BEHIND);
+  expect(refusalOf(CONSISTENCY.EVENTUAL)).toBeUndefined();
+  table.publishApplied(vshard, 1, baseLsn(5), 0);
+  expect(refusalOf(CONSISTENCY.SESSION)).toBeUndefined();
 });
