@@ -219,7 +219,8 @@ export class VshardGate {
     const applied = this.#table.appliedLsn(vshard, this.#shard);
     if (applied < 0) return REFUSAL.SYNCING;
     // What a copy has of former terms may be what nobody else has, if it was the primary then: the present one has not confirmed it.
-    if (consistency === CONSISTENCY.SESSION && applied < baseLsn(snapshot.terms[vshard] as number)) return REFUSAL.BEHIND;
+    if (consistency === CONSISTENCY.SESSION && applied < baseLsn(snapshot.terms[vshard] as number))
+      return REFUSAL.BEHIND;
     if (consistency !== CONSISTENCY.BOUNDED_STALENESS) return undefined;
     const staleness = this.#table.stalenessMs(vshard, this.#shard);
     if (staleness > routed.maxStalenessMs) return REFUSAL.STALE;
