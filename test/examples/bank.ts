@@ -91,7 +91,8 @@ export function bank({ teller: manner, accounts = 4, processes = 3 }: BankOption
       const orders = inDoubt.map(({ process, index }) =>
         history.findLast((entry) => entry.type === "invoke" && entry.process === process && entry.index < index),
       );
-      if (manner === "careful") for (const order of orders) await transfer(cluster, order?.value as Transfer);
+      if (manner === "careful")
+        for (const order of orders) await untilDone(() => transfer(cluster, order?.value as Transfer));
       const balances = await Promise.all(names.map((name) => cluster.actor(account, name).balance()));
       const held = balances.reduce((sum, balance) => sum + balance, 0);
       if (held === accounts * OPENING_BALANCE) return [];
@@ -99,4 +100,16 @@ export function bank({ teller: manner, accounts = 4, processes = 3 }: BankOption
       return [{ rule: "no money is lost", message, entries: inDoubt }];
     },
   };
+}
+
+/** A message may take longer than its teller waits, also when all is well: then it is sent again, which is harmless. */
+async function untilDone(act: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; attempt < 10; attempt++) {
+    const done = await act().then(
+      () => true,
+      () => false,
+    );
+    if (done) return;
+  }
+  await act();
 }
