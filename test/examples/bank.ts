@@ -102,7 +102,7 @@ export function bank({ teller: manner, accounts = 4, processes = 3 }: BankOption
   };
 }
 
-/** A message may take longer than its teller waits, also when all is well: then it is sent again, which is harmless. */
+/** When all is well again a connection that lost packets still waits for its next retransmission, longer than a teller: a repeated transfer is harmless. */
 async function untilDone(act: () => Promise<unknown>): Promise<void> {
   for (let attempt = 1; attempt < 10; attempt++) {
     const done = await act().then(
