@@ -8,7 +8,7 @@
  */
 import type { Random } from "../runtime/random.ts";
 import { FAULT_TABLE, kindsOf } from "./fault-table.ts";
-import type { FaultKind, FaultRates, TimedFault } from "./fault-types.ts";
+import type { Fault, FaultKind, FaultRates, TimedFault } from "./fault-types.ts";
 import { DownLimits, type FaultShape, isDown } from "./faults.ts";
 
 const MINUTE_MS = 60_000;
@@ -81,9 +81,19 @@ function withinLimits(faults: readonly TimedFault[], shape: FaultShape): TimedFa
   });
 }
 
+/** When a node that lost its memory by a fault has it again from the copies. @param faults Those that may have hindered it, among others */
+export function memoryBackAtMs(
+  fault: Pick<TimedFault, "atMs" | "durationMs">,
+  faults: readonly Fault[],
+  recoveryMs: number,
+): number {
+  const hindrances = faults.filter((other): other is TimedFault => HINDERS_RECOVERY.has(other.kind));
+  return fault.atMs + withoutMemoryMs(fault, hindrances, recoveryMs) + recoveryMs;
+}
+
 /** From the crash of a node to the time when nothing keeps it from getting back from the copies what it had. */
 function withoutMemoryMs(
-  { atMs, durationMs }: TimedFault,
+  { atMs, durationMs }: Pick<TimedFault, "atMs" | "durationMs">,
   hindrances: readonly TimedFault[],
   recoveryMs: number,
 ): number {

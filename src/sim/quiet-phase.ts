@@ -55,24 +55,22 @@ export async function converge(phase: QuietPhase): Promise<Violation[]> {
 }
 
 /**
- * Some nodes stay cut off, drawn by the seed, until the others have converged without them: fewer than acknowledge a write and fewer than half, so
- * that every vshard keeps a majority of its copies. None where some are lost for good, or may lack what was acknowledged.
+ * Some nodes stay cut off until the others have converged without them.
  *
+ * @param without Which ones, see `minority.ts`; nothing is done when there are none.
  * @param leases Whether the others take over what those are primary of: then they stand still, as whoever reaches the store of leases keeps its own.
  * @returns what does not converge
  */
-export async function convergeWithoutMinority(
+export async function convergeWithout(
+  without: readonly string[],
   phase: QuietPhase,
   network: SimNetwork,
   leases: boolean,
 ): Promise<Violation[]> {
-  const { services, acks, mayForget, loop } = phase;
-  const most = Math.min(Math.floor((services.length - 1) / 2), acks - 1);
-  if (most < 1 || mayForget() || services.some(({ lost }) => lost)) return [];
-  const names = services.map(({ name }) => name);
-  const first = Math.floor(loop.stream("minority").float() * names.length);
-  const without = Array.from({ length: most }, (_, at) => names[(first + at) % names.length] as string);
+  if (without.length === 0) return [];
+  const { services, loop } = phase;
   loop.trace("cut off", without.join(" "));
+  const names = services.map(({ name }) => name);
   const cut = network.cut(cutPairs("partition", without, names));
   const away = services.filter(({ name }) => without.includes(name));
   if (leases) for (const { node } of away) node.pause();

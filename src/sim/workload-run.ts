@@ -55,24 +55,32 @@ function isWorkload(made: unknown): made is Workload {
 /**
  * All operations of a run.
  *
+ * @param given Those of a replay, which are run instead.
  * @throws {ShardloomError} `ERR_WORKLOAD_FAILED` also for operations that are none.
  */
-export function generateOperations(
+export function operationsOf(
   workload: Workload,
   random: Random,
   shape: { readonly nodes: number; readonly durationMs: number },
+  given?: readonly Operation[],
 ): readonly Operation[] {
+  // Drawn for a replay too: a workload may remember what it is told here, the number of nodes say.
+  const drawn = checked(workload, "generate operations", () => workload.generate(random, shape));
+  return given === undefined ? drawn : checked(workload, "replay operations", () => given);
+}
+
+function checked(workload: Workload, doing: string, operations: () => readonly Operation[]): readonly Operation[] {
   try {
-    const operations = workload.generate(random, shape);
-    checkOperations(operations);
-    return operations;
+    const found = operations();
+    checkOperations(found);
+    return found;
   } catch (error) {
-    throw workloadFailed(workload.name, "generate operations", error);
+    throw workloadFailed(workload.name, doing, error);
   }
 }
 
 /** @throws {TypeError} naming the first operation that is none. */
-export function checkOperations(operations: readonly Operation[]): void {
+function checkOperations(operations: readonly Operation[]): void {
   if (!Array.isArray(operations)) throw new TypeError(`operations are ${describeValue(operations)}, no array`);
   for (const [at, { process, f, afterMs }] of (operations as readonly Operation[]).entries()) {
     const place = `operation ${at} has`;

@@ -98,6 +98,11 @@ export class WorldNode {
     return { events, starts: this.#incarnation, crashes: this.#crashes, workerDeaths: this.#workerDeaths };
   }
 
+  /** World time in ms at which a worker of this life died last; -Infinity when none did. */
+  get lastWorkerDeathMs(): number {
+    return Math.max(...[...this.#deathsUs.values()].flat()) / 1000;
+  }
+
   /** A new life. @returns its main thread, its disk, and what its cluster stands on */
   boot(): { readonly main: SimThread; readonly disk: DiskProcess; readonly platform: Platform } {
     if (this.#main !== undefined) throw new ShardloomError("ERR_INTERNAL", `Cannot start ${this.name} as it is up`);

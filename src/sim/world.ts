@@ -13,24 +13,24 @@ import { VirtualAtomics } from "./atomics.ts";
 import { Clients } from "./clients.ts";
 import { SimDisk } from "./disk.ts";
 import { FaultDriver } from "./fault-driver.ts";
-import { planTimed } from "./fault-plan.ts";
-import type { DrawnFault, FaultInjector } from "./fault-types.ts";
-import { checkFaults, type FaultShape, resolveFaults } from "./faults.ts";
+import type { FaultInjector } from "./fault-types.ts";
+import type { FaultShape } from "./faults.ts";
 import { mayForget } from "./forgetting.ts";
 import { History } from "./history.ts";
 import type { Violation } from "./history-types.ts";
-import { createFaultInjector, createReplayInjector } from "./injector.ts";
 import { createNatsLeaseStore } from "./lease-store.ts";
 import { WorldLoop } from "./loop.ts";
+import { drawMinority } from "./minority.ts";
 import { SimNats } from "./nats.ts";
 import { SimNetwork } from "./network.ts";
 import { NodeService } from "./node-service.ts";
 import { judgeCopies } from "./quiet-audit.ts";
-import { converge, convergeWithoutMinority, settle } from "./quiet-phase.ts";
+import { converge, convergeWithout, settle } from "./quiet-phase.ts";
 import { realLoop } from "./real-loop.ts";
+import { injectorOf } from "./run-injector.ts";
 import { loopOfThread } from "./thread-loop.ts";
 import type { TrappedCall } from "./traps.ts";
-import { checkOperations, checkRun, generateOperations, workloadFailed } from "./workload-run.ts";
+import { checkRun, operationsOf, workloadFailed } from "./workload-run.ts";
 import type { Operation, Workload } from "./workload-types.ts";
 import { WorldNode } from "./world-node.ts";
 import { ActRecords, DeathRecords, judgeMessages, MapRecords } from "./world-records.ts";
@@ -105,8 +105,8 @@ class World {
     const loop = new WorldLoop({ seed, keepTrace: options.keepTrace });
     this.#loop = loop;
     const shape = faultShapeOf(options);
-    this.#injector = createInjector(run, loop, shape);
-    this.#operations = operationsOf(run, loop);
+    this.#injector = injectorOf(run, loop, shape);
+    this.#operations = operationsOf(run.workload, loop.stream("workload"), options, run.replay?.operations);
     this.#network = new SimNetwork(loop, this.#injector, { recordLimit: options.keepTrace });
     this.#history = new History(() => Math.round(loop.nowUs * 1000));
     const members = membersOf(options);
@@ -234,17 +234,38 @@ class World {
     this.#enter("quiet");
     this.#driver.quiet();
     const drive = (limitMs: number): Promise<void> => this.#drive(limitMs);
-    const { acks } = faultShapeOf(this.#run.options);
+    const shape = faultShapeOf(this.#run.options);
     const mayForget = (): boolean => this.#mayForget();
-    const quiet = { loop: this.#loop, services: this.#services, clients: this.#clients, acks, mayForget, drive };
-    if (this.#run.options.heal === "majority")
-      this.#violations.push(...(await convergeWithoutMinority(quiet, this.#network, this.#run.options.leases)));
+    const quiet = {
+      loop: this.#loop,
+      services: this.#services,
+      clients: this.#clients,
+      acks: shape.acks,
+      mayForget,
+      drive,
+    };
+    const minority = this.#minority(shape);
+    this.#violations.push(...(await convergeWithout(minority, quiet, this.#network, this.#run.options.leases)));
     this.#violations.push(...(await converge(quiet)));
     this.#violations.push(...(await settle(quiet, this.#history, this.#run.options.requestTimeoutMs)));
     this.#violations.push(...(await judgeMessages(quiet)));
     this.#violations.push(...this.#maps.violations(), ...this.#deaths.violations(this.#injector.injected));
     if (this.#crashAll()) this.#violations.push(...(await converge(quiet)));
     this.#violations.push(...(await judgeCopies(quiet)));
+  }
+
+  /** Who stays cut off at first. Nobody where some are lost for good, or may lack what was acknowledged. */
+  #minority(shape: FaultShape): readonly string[] {
+    if (this.#run.options.heal !== "majority" || this.#mayForget() || this.#services.some(({ lost }) => lost))
+      return [];
+    const sinceMs = (worldMs: number): number => worldMs - this.#workStartUs / 1000;
+    return drawMinority({
+      nodes: this.#services.map(({ name, node }) => ({ name, workerDiedAtMs: sinceMs(node.lastWorkerDeathMs) })),
+      faults: this.#injector.injected,
+      shape,
+      nowMs: sinceMs(this.#loop.nowUs / 1000),
+      random: this.#loop.stream("minority"),
+    });
   }
 
   /** Whatever the run was, in its end all nodes fail at once, with the least that is left to them: what follows reads disks. @returns whether */
@@ -371,27 +392,4 @@ class World {
   #statsOf({ name, node, lost }: NodeService): NodeStats {
     return { name, ...node.counters(), operations: this.#clients.invokedOn(name), lost };
   }
-}
-
-function createInjector({ options, replay }: WorldRun, loop: WorldLoop, shape: FaultShape): FaultInjector {
-  const onHit = ({ kind, site }: DrawnFault): void => loop.trace(`fault ${kind}`, site);
-  if (replay?.faults !== undefined) {
-    checkFaults(replay.faults, shape);
-    return createReplayInjector(replay.faults, onHit);
-  }
-  const rates = resolveFaults(options.faults, loop.stream("swarm"), shape);
-  const streamOf = (name: string): ReturnType<WorldLoop["stream"]> => loop.stream(name);
-  return createFaultInjector(rates, streamOf, planTimed(rates, streamOf, shape, options.durationMs), onHit);
-}
-
-function operationsOf({ options, workload, replay }: WorldRun, loop: WorldLoop): readonly Operation[] {
-  // Drawn for a replay too: a workload may remember what it is told here, the number of nodes say.
-  const drawn = generateOperations(workload, loop.stream("workload"), options);
-  if (replay?.operations === undefined) return drawn;
-  try {
-    checkOperations(replay.operations);
-  } catch (error) {
-    throw workloadFailed(workload.name, "replay operations", error);
-  }
-  return replay.operations;
 }
