@@ -6,7 +6,7 @@
  */
 import { type ActorSystem, createActorSystem } from "../../src/actor/actor-system.ts";
 import type { Delivery, ReplySink } from "../../src/actor/delivery.ts";
-import type { ShardloomError } from "../../src/errors.ts";
+import { ShardloomError } from "../../src/errors.ts";
 import { systemRuntime } from "../../src/runtime/runtime.ts";
 import type { ConnectionHandler, NodeConnection } from "../../src/transport/transport.ts";
 import {
@@ -74,7 +74,10 @@ export function serveActor(connection: NodeConnection): ConnectionHandler {
     onClose: () => undefined,
     onFrame: (received) => {
       const frame = openFrame(received, true);
-      if (frame.type === BULK) return sendBulk(connection, frame.call, block);
+      if (frame.type === BULK) {
+        sendBulk(connection, frame.call, block).catch((error: unknown) => connection.close(ShardloomError.from(error)));
+        return;
+      }
       const { bytes, words, bodyBytes } = frame;
       const isSound =
         checkEnvelope(words, LINK_HEADER_BYTES, bodyBytes) === ENVELOPE_OK &&
@@ -97,12 +100,16 @@ export function serveActor(connection: NodeConnection): ConnectionHandler {
   };
 }
 
-/** Long replies, each sealed as a shard's reply is. */
-function sendBulk(connection: NodeConnection, count: number, block: Uint8Array): void {
+/** Blocks that are made in one turn: the bare sender makes one and waits until it has left. */
+const BLOCKS_A_TURN = 4;
+
+/** Long replies, each made when its time comes and sealed as a shard's reply is. */
+async function sendBulk(connection: NodeConnection, count: number, block: Uint8Array): Promise<void> {
   for (let at = 0; at < count; at++) {
     const frame = frameWith({ kind: LINK_FRAME.REPLY, type: BULK, call: at }, BULK_BYTES);
     frame.bytes.set(block, BODY);
     connection.send(sealFrame(frame, connection.isChecked));
+    if (at % BLOCKS_A_TURN === BLOCKS_A_TURN - 1) await new Promise((resolve) => setImmediate(resolve));
   }
 }
 
