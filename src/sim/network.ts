@@ -7,6 +7,7 @@
  * Source: turmoil-net (fabric, rules). Divergence: rules may hold, duplicate and damage; connections survive lost packets.
  */
 import { invalidArgument } from "../errors.ts";
+import { payloadCopy } from "../runtime/payload-memory.ts";
 import type { NodeTransport } from "../transport/transport.ts";
 import { type Carrier, type Packet, Side } from "./connection.ts";
 import { Dial, type DialFrom, type Enter, Refusal, SimNode } from "./endpoint.ts";
@@ -322,7 +323,7 @@ export class SimNetwork {
       link.counters.delivered++;
       this.#end(record, "delivered");
       this.#loop.trace(TRACE[packet.kind].deliver, link.site, data.length);
-      packet.arrived(data.slice()); // the receiver's own; the sender may have sent the same bytes to others
+      packet.arrived(payloadCopy(data)); // the receiver's own; the sender may have sent the same bytes to others
     });
   }
 

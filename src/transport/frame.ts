@@ -14,14 +14,11 @@
  */
 import { ShardloomError } from "../errors.ts";
 import { crc32 } from "../runtime/checksum.ts";
+import { payloadMemory } from "../runtime/payload-memory.ts";
 
 export const FRAME_HEADER_BYTES = 8;
 /** Longest payload that the header can tell. */
 export const FRAME_LENGTH_LIMIT = 0x0fff_ffff;
-
-/** Payloads up to this length share memory with others. */
-const SHARED_PAYLOAD_BYTES = 2 * 1024;
-const SLAB_BYTES = 32 * 1024;
 
 /** Writes header and payload at `offset`. @returns the offset after them */
 export function writeFrame(target: Uint8Array, offset: number, kind: number, payload: Uint8Array): number {
@@ -104,7 +101,7 @@ export class FrameReader {
     const end = start + length;
     const sum = crc32(chunk.subarray(offset + 4, end));
     if (sum !== readU32(chunk, offset)) throw damaged(sum, readU32(chunk, offset));
-    const payload = memoryFor(length);
+    const payload = payloadMemory(length);
     payload.set(chunk.subarray(start, end));
     this.#onFrame(word >>> 28, payload);
     return end;
@@ -117,7 +114,7 @@ export class FrameReader {
       header[this.#headerBytes++] = chunk[offset++] as number;
     if (this.#headerBytes < FRAME_HEADER_BYTES) return offset;
     const word = readU32(header, 4);
-    this.#payload ??= memoryFor(this.#check(word));
+    this.#payload ??= payloadMemory(this.#check(word));
     const payload = this.#payload;
     const taken = Math.min(payload.length - this.#payloadBytes, chunk.length - offset);
     payload.set(chunk.subarray(offset, offset + taken), this.#payloadBytes);
@@ -144,25 +141,6 @@ export class FrameReader {
       { details: { limit: this.maxBytes, value: length } },
     );
   }
-}
-
-/** Memory of short payloads, of all readers of the thread: what keeps one of them keeps its slab. */
-let slab: ArrayBuffer = new ArrayBuffer(0);
-let slabUsed = 0;
-
-function memoryFor(length: number): Uint8Array {
-  if (length > SHARED_PAYLOAD_BYTES) {
-    // Not filled with zeros: a frame is given out only when all of it has been written.
-    const { buffer } = Buffer.allocUnsafeSlow(length);
-    return new Uint8Array(buffer, 0, length);
-  }
-  if (slabUsed + length > slab.byteLength) {
-    slab = new ArrayBuffer(SLAB_BYTES);
-    slabUsed = 0;
-  }
-  const memory = new Uint8Array(slab, slabUsed, length);
-  slabUsed += (length + 7) & ~7;
-  return memory;
 }
 
 function damaged(computed: number, stored: number): ShardloomError {

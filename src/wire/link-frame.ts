@@ -17,6 +17,7 @@
  */
 import { ShardloomError } from "../errors.ts";
 import { crc32 } from "../runtime/checksum.ts";
+import { payloadMemory } from "../runtime/payload-memory.ts";
 
 /** What a frame is. Numbers are part of the wire format and are never reused. */
 export const LINK_FRAME = {
@@ -62,7 +63,6 @@ const WORD_KIND = 2;
 const WORD_CALL = 3;
 const WORD_SHARD = 4;
 const WORD_INCARNATION = 5;
-const LONG_BYTES = 4_096;
 
 /** What a frame says besides its body. */
 export interface LinkHeader {
@@ -87,15 +87,15 @@ export interface LinkFrame extends Required<LinkHeader> {
 export function createFrame(header: LinkHeader, bodyBytes: number): LinkFrame {
   const { kind, flags = 0, type = 0, call = 0, shard = 0, incarnation = 0 } = header;
   const length = LINK_HEADER_BYTES + bodyBytes;
-  const buffer = memoryFor((length + 3) & ~3);
-  const words = new Int32Array(buffer);
+  const bytes = payloadMemory(length);
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset, (length + 3) >>> 2);
   words[WORD_CRC] = 0;
   words[WORD_LENGTH] = length;
   words[WORD_KIND] = kind | (flags << 8) | (type << 16);
   words[WORD_CALL] = call;
   words[WORD_SHARD] = shard;
   words[WORD_INCARNATION] = incarnation;
-  return { kind, flags, type, call, shard, incarnation, bytes: new Uint8Array(buffer, 0, length), words, bodyBytes };
+  return { kind, flags, type, call, shard, incarnation, bytes, words, bodyBytes };
 }
 
 /** A frame with a copy of `body`. */
@@ -103,11 +103,6 @@ export function frameOf(header: LinkHeader, body: Uint8Array): LinkFrame {
   const frame = createFrame(header, body.length);
   frame.bytes.set(body, LINK_HEADER_BYTES);
   return frame;
-}
-
-/** Zeros are not needed where all is written; for long frames they cost as much as the copy. */
-function memoryFor(length: number): ArrayBuffer {
-  return length < LONG_BYTES ? new ArrayBuffer(length) : Buffer.allocUnsafeSlow(length).buffer;
 }
 
 /**

@@ -164,7 +164,7 @@ export class NetworkWorld {
         if (isLate()) return;
         end.received.push(frame);
         if (end.received.length > 1 || end.other !== undefined) return;
-        const view = new DataView(frame.buffer);
+        const view = new DataView(frame.buffer, frame.byteOffset);
         const index = view.getUint16(0);
         const other = this.ends[index];
         if ((index ^ view.getUint16(2)) !== 0xffff) return;
