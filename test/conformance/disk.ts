@@ -66,8 +66,10 @@ export function diskConformance(create: () => Promise<DiskUnderTest>): void {
     expect(reader.writeDurably).toBe(undefined);
     await reader.close();
     const after = await restart();
-    expect(await (await after.open("b", "read")).read(0, 10)).toEqual(bytes(1, 2, 3));
-    expect(await (await after.open("a", "read")).size()).toBe(0);
+    const [b, a] = [await after.open("b", "read"), await after.open("a", "read")];
+    expect(await b.read(0, 10)).toEqual(bytes(1, 2, 3));
+    expect(await a.size()).toBe(0);
+    await Promise.all([a.close(), b.close()]);
   });
 
   check("reads less at the end and nothing behind it", async (disk) => {

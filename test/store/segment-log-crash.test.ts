@@ -268,16 +268,24 @@ async function killedAtEveryStep(check: (copy: Disk, given: Script, step: number
   const root = mkdtempSync(join(tmpdir(), "shardloom-log-"));
   const given = begin();
   const copies: { readonly path: string; readonly given: Script }[] = [];
+  const logs: SegmentLog[] = [];
+  let isOver = false;
   try {
     const disk = hookedDisk(await createSystemDisk(join(root, "disk")), (operation) => {
-      if (operation === "read" || operation === "list") return;
+      if (isOver || operation === "read" || operation === "list") return;
       const path = join(root, `copy-${copies.length}`);
       cpSync(join(root, "disk"), path, { recursive: true });
       copies.push({ path, given: { ...given, asked: [...given.asked] } });
     });
     const pause = (ms: number): Promise<void> => new Promise((resolve) => systemScheduler.after(ms, resolve));
-    const open = (): Promise<SegmentLog> => SegmentLog.open(disk, "log", { ...SMALL, scheduler: systemScheduler });
+    const open = async (): Promise<SegmentLog> => {
+      const log = await SegmentLog.open(disk, "log", { ...SMALL, scheduler: systemScheduler });
+      logs.push(log);
+      return log;
+    };
     await script(given, systemScheduler, open, pause);
+    isOver = true;
+    await Promise.allSettled(logs.map((log) => log.close()));
     for (const [step, copy] of copies.entries()) await check(await createSystemDisk(copy.path), copy.given, step);
     return copies.length;
   } finally {
