@@ -19,6 +19,7 @@ import { ActorMessage, encodeKey } from "../src/wire/actor-codec.ts";
 import { PRIORITY } from "../src/wire/envelope-layout.ts";
 import { ACTOR_ASK, ACTOR_TELL } from "../src/wire/message-types.ts";
 import type { ValueCodec } from "../src/wire/value-codec.ts";
+import { onAbort } from "./call-options.ts";
 import type { Coordinator } from "./coordinator.ts";
 import type { Tenure } from "./tenure.ts";
 
@@ -244,12 +245,7 @@ export class ActorRouter implements ActorSend {
           }),
         ),
       );
-      const listener = (): void =>
-        giveUp(
-          new ShardloomError("ERR_ABORTED", "Cannot finish call as its signal was aborted", { cause: signal?.reason }),
-        );
-      signal?.addEventListener("abort", listener, { once: true });
-      const unlisten = (): void => signal?.removeEventListener("abort", listener);
+      const unlisten = signal === undefined ? (): void => undefined : onAbort(signal, giveUp);
       this.#open.set(token, { resolve, reject, timer, unlisten });
       this.#inTurn(local, () => {
         const refused = refusalOf(local);

@@ -8,6 +8,7 @@ import type { Acks } from "../src/routing/call-defaults.ts";
 import type { CallLimits } from "../src/routing/execution-call.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
+import { onceAborted } from "../src/runtime/abort.ts";
 import type { Session } from "../src/topology/session.ts";
 import { PRIORITY, type Priority } from "../src/wire/envelope-layout.ts";
 import { MAX_KEY_BYTES } from "../src/wire/routed-codec.ts";
@@ -197,9 +198,7 @@ export function abortError(signal: AbortSignal): ShardloomError {
 
 /** Calls `act` when the signal fires. @returns takes that back */
 export function onAbort(signal: AbortSignal, act: (error: ShardloomError) => void): () => void {
-  const listener = (): void => act(abortError(signal));
-  signal.addEventListener("abort", listener, { once: true });
-  return () => signal.removeEventListener("abort", listener);
+  return onceAborted(signal, () => act(abortError(signal)));
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a tenant that is no name. */

@@ -21,6 +21,7 @@ import {
   type ResolvedBarrierOptions,
   resolveBarrierOptions,
 } from "../../src/routing/barrier-options.ts";
+import { onceAborted } from "../../src/runtime/abort.ts";
 import type { Clock } from "../../src/runtime/clock.ts";
 import type { Scheduler } from "../../src/runtime/scheduler.ts";
 import { ownerOf, type TopologySnapshot } from "../../src/topology/snapshot.ts";
@@ -252,7 +253,6 @@ class ClientBarrier implements TickBarrier {
     phase: string,
   ): Promise<PhaseResult> {
     return new Promise((resolve, reject) => {
-      const onAbort = (): void => end(() => reject(aborted(signal as AbortSignal)));
       const timer = this.#scheduler.timer(timeoutMs, () => {
         const message = `Cannot wait for phase ${JSON.stringify(phase)} of barrier ${JSON.stringify(this.name)} longer than ${timeoutMs} ms`;
         end(() =>
@@ -261,10 +261,10 @@ class ClientBarrier implements TickBarrier {
       });
       const end = (act: () => void): void => {
         timer.cancel();
-        signal?.removeEventListener("abort", onAbort);
+        unlisten?.();
         act();
       };
-      signal?.addEventListener("abort", onAbort, { once: true });
+      const unlisten = signal && onceAborted(signal, () => end(() => reject(aborted(signal))));
       wait.then(
         (result) => end(() => resolve(result)),
         (error: unknown) => end(() => reject(ShardloomError.from(error))),

@@ -14,6 +14,7 @@
  */
 import { pressureName } from "../../native-bridge/pressure.ts";
 import { invalidArgument, type ShardloomError } from "../errors.ts";
+import { onceAborted } from "../runtime/abort.ts";
 import type { Timer } from "../runtime/scheduler.ts";
 import { PRIORITY } from "../wire/envelope-layout.ts";
 import { type AdmissionOptions, type ResolvedAdmissionOptions, resolveAdmissionOptions } from "./admission-options.ts";
@@ -170,18 +171,19 @@ export class AdmissionController {
         reject(aborted(signal));
         return;
       }
-      const onAbort = (): boolean => this.cancel(ticket, aborted(signal as AbortSignal));
+      let unlisten: (() => void) | undefined;
       const ticket = this.enter(shard, priority, tenant, bytes, deadlineAtMs, {
         onAdmitted: (slot) => {
-          signal?.removeEventListener("abort", onAbort);
+          unlisten?.();
           resolve(slot);
         },
         onFailure: (error) => {
-          signal?.removeEventListener("abort", onAbort);
+          unlisten?.();
           reject(error);
         },
       });
-      if (ticket.state === "queued") signal?.addEventListener("abort", onAbort, { once: true });
+      if (signal !== undefined && ticket.state === "queued")
+        unlisten = onceAborted(signal, () => this.cancel(ticket, aborted(signal)));
     });
   }
 

@@ -15,6 +15,7 @@
  * only copy would throw its work away to ask it again.
  */
 import { ShardloomError } from "../errors.ts";
+import { onceAborted } from "../runtime/abort.ts";
 import { NO_SHARD } from "../topology/snapshot.ts";
 import { PRIORITY } from "../wire/envelope-layout.ts";
 import { Attempt, type AttemptOwner } from "./attempt.ts";
@@ -53,7 +54,7 @@ export class Execution<T> implements AttemptOwner<T> {
   #running = 0;
   #pumping = false;
   #released = false;
-  #onAbort: (() => void) | undefined;
+  #unlisten: (() => void) | undefined;
 
   /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a quorum larger than the plan. */
   constructor(state: ExecutorState, call: ExecutionCall<T>, limits: CallLimits) {
@@ -79,10 +80,7 @@ export class Execution<T> implements AttemptOwner<T> {
       part.open = 1;
       this.#queue.push(new Attempt(this, part, plan, target, NONE, 0, 0, undefined));
     }
-    if (signal !== undefined) {
-      this.#onAbort = () => this.abort(aborted(signal));
-      signal.addEventListener("abort", this.#onAbort, { once: true });
-    }
+    if (signal !== undefined) this.#unlisten = onceAborted(signal, () => this.abort(aborted(signal)));
     for (const group of plan.unavailable) {
       const part = this.#addPart(NO_SHARD, group.vshards.length);
       part.open = 1;
@@ -341,7 +339,7 @@ export class Execution<T> implements AttemptOwner<T> {
   #release(nowMs: number): void {
     if (this.#released) return;
     this.#released = true;
-    if (this.#onAbort !== undefined) this.call.signal?.removeEventListener("abort", this.#onAbort);
+    this.#unlisten?.();
     this.#queue.length = 0;
     for (const wait of this.#waits) wait.end();
     for (const attempt of this.#begun) this.cancel(attempt, GIVEN_UP, nowMs);

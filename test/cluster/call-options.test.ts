@@ -1,4 +1,5 @@
 /** Options that make no sense are refused before anything is sent, with the value and the rule. */
+import { getEventListeners } from "node:events";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Cluster, type ClusterOptions, ShardloomError, type VectorCollection } from "../../src/index.ts";
 import { relay, saboteur } from "../support/actors.ts";
@@ -150,6 +151,21 @@ describe("options of calls", () => {
       await expect(call()).rejects.toMatchObject({ code: "ERR_ABORTED" });
     expect(cluster.routerStats().requests).toBe(before.requests);
     expect(await docs.count()).toBe(1);
+  });
+
+  it("a signal may be that of many calls at once: the platform, which warns of many listeners, sees one", async () => {
+    const { signal } = new AbortController();
+    const calls = Array.from({ length: 20 }, (_, at) => [
+      docs.search(ONE, { signal }),
+      docs.get(1, { signal }),
+      docs.count({ signal }),
+      docs.upsert({ id: 100 + at, vector: ONE }, { signal }),
+      cluster.actor(saboteur, `many-${at}`).calls(undefined, { signal }),
+    ]).flat();
+    expect(getEventListeners(signal, "abort").length).toBe(1);
+    await Promise.all(calls);
+    expect(getEventListeners(signal, "abort")).toEqual([]);
+    await docs.delete(Array.from({ length: 20 }, (_, at) => 100 + at));
   });
 
   it("refuses a signal that is none for writes and asks too, and sends nothing", async () => {
