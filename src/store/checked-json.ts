@@ -3,7 +3,7 @@
  *
  * Invariant: after a crash at any point the file has its old content or its new one, whole. A file that was changed by anything else than
  * {@link writeCheckedJson} is refused; one of a newer format is told apart from a damaged one, so the members `format`, `crc32` and
- * `content` stay what they are in all formats.
+ * `content`, and what the checksum is of, stay what they are in all formats, unless there is no checksum.
  * Source: Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014 (write, sync, rename, sync directory).
  */
 import { describeValue, ShardloomError } from "../errors.ts";
@@ -60,14 +60,19 @@ export function parseCheckedJson(text: string, path: string, format: number): un
   if (typeof parsed !== "object" || parsed === null) throw corrupt(path, "a JSON object", describeValue(parsed));
   const { format: found, crc32: stated, content } = parsed as Record<string, unknown>;
   if (!Number.isInteger(found)) throw corrupt(path, "a JSON object with a format", describeValue(found));
-  if ((found as number) > format)
+  const isNewer = (found as number) > format;
+  const actual = checksum(found as number, content);
+  // The checksum comes first, as one flipped bit makes a newer format of a known one.
+  if (stated !== actual && !(isNewer && stated === undefined)) {
+    const claim = isNewer ? `, of format ${String(found)} where at most ${format} is known` : "";
+    throw corrupt(path, `of checksum ${describeValue(stated)}`, `${actual}${claim}`);
+  }
+  if (isNewer)
     throw new ShardloomError(
       "ERR_UNSUPPORTED_FORMAT",
       `Cannot read ${path} as its format must be at most ${format}: current value is ${String(found)}; a newer release has written it`,
       { details: { path, format, value: found } },
     );
-  const actual = checksum(found as number, content);
-  if (stated !== actual) throw corrupt(path, `of checksum ${describeValue(stated)}`, actual);
   return content;
 }
 
