@@ -9,7 +9,7 @@ import { TrackedLog } from "../../../actors/storage/tracked-log.ts";
 import { VshardStates } from "../../../actors/storage/vshard-states.ts";
 import { createManualClock } from "../../../src/runtime/clock.ts";
 import { createSystemDisk, type Disk } from "../../../src/runtime/disk.ts";
-import { type Scheduler, systemScheduler } from "../../../src/runtime/scheduler.ts";
+import { type Scheduler, sleep, systemScheduler } from "../../../src/runtime/scheduler.ts";
 import { LOG_ENTRY } from "../../../src/store/log.ts";
 import { SegmentLog } from "../../../src/store/segment-log.ts";
 import { openNewestSnapshot } from "../../../src/store/snapshot-file.ts";
@@ -112,7 +112,7 @@ test("no more is in memory than a chunk and a part, however slow the disk is and
     leastWritten.push(made);
     writes++;
     writing++;
-    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await sleep(systemScheduler, 10); // many parts would be made meanwhile
     writing--;
   };
   await onBudget(1e12, engine, async ({ snapshots }) => snapshots.take(), slow);
