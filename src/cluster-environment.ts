@@ -5,7 +5,7 @@
  */
 import { lmdbDocuments } from "./cluster-documents.ts";
 import type { openNatsNode } from "./cluster-nats.ts";
-import type { ClusterOptions } from "./cluster-options.ts";
+import { type ClusterOptions, START_TIMEOUT_MS } from "./cluster-options.ts";
 import type { ClusterEnvironment } from "./cluster-types.ts";
 import { realPlatform } from "./cluster-workers.ts";
 
@@ -16,10 +16,11 @@ export async function startReal<T>(
 ): Promise<T> {
   const platform = realPlatform();
   const { node, directory, nats } = options;
-  const own = { platform, documents: lmdbDocuments, openNats };
+  const own = { platform, documents: lmdbDocuments, openNats, onWaiting: nats?.onWaiting };
   if (node === undefined) return start(own);
   const { openNode } = await import("./cluster-wire.ts");
-  const nodes = await openNode(node, platform.runtime, (directory ?? nats) !== undefined);
+  const { startTimeoutMs = START_TIMEOUT_MS } = options;
+  const nodes = await openNode(node, platform.runtime, (directory ?? nats) !== undefined, startTimeoutMs);
   try {
     return await start({ ...own, nodes });
   } catch (error) {

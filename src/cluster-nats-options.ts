@@ -5,6 +5,7 @@
  */
 import { invalidArgument } from "./errors.ts";
 import type { NatsOptions } from "./runtime/nats.ts";
+import type { ServerWaiting } from "./runtime/patience.ts";
 import type { NatsPlace } from "./store/nats-shard.ts";
 
 /** Where a cluster keeps its shards in NATS: the same for all its nodes. */
@@ -15,9 +16,21 @@ export interface NatsStorage extends Pick<NatsOptions, "servers" | "user" | "pas
   readonly replicas?: number;
   /** How long a call to the servers may take before writes fail, in ms, `100..60000`; what failed is tried on. @default 5000 */
   readonly timeoutMs?: number;
+  /** The start waits, as the servers do not answer yet: told after each try, until `startTimeoutMs` is over. @default nobody is told */
+  readonly onWaiting?: (waiting: ServerWaiting) => void;
 }
 
-const KNOWN: readonly string[] = ["servers", "user", "password", "token", "tls", "store", "replicas", "timeoutMs"];
+const KNOWN: readonly string[] = [
+  "servers",
+  "user",
+  "password",
+  "token",
+  "tls",
+  "store",
+  "replicas",
+  "timeoutMs",
+  "onWaiting",
+];
 const NAME = /^[\w-]{1,64}$/;
 const REPLICAS: readonly unknown[] = [1, 3, 5];
 
@@ -26,7 +39,8 @@ export function resolveNatsStorage(given: NatsStorage, cluster: string | undefin
   if (typeof given !== "object" || given === null) throw refuse("", "an object with servers", given);
   for (const name of Object.keys(given)) if (!KNOWN.includes(name)) throw refuse("", `${KNOWN.join(", ")}`, name);
   const { store = cluster?.replaceAll(".", "_") ?? "shardloom", replicas = 1, timeoutMs = 5_000, ...rest } = given;
-  const { servers } = rest as { servers: unknown };
+  const { onWaiting, ...place } = rest; // which other threads have no use for
+  const { servers } = place as { servers: unknown };
   if (!Array.isArray(servers) || servers.length === 0 || !servers.every((server) => typeof server === "string"))
     throw refuse(".servers", "a list of addresses nats://host:port", servers);
   if (typeof store !== "string" || !NAME.test(store))
@@ -34,7 +48,8 @@ export function resolveNatsStorage(given: NatsStorage, cluster: string | undefin
   if (!REPLICAS.includes(replicas)) throw refuse(".replicas", "1, 3 or 5", replicas);
   if (!(Number.isInteger(timeoutMs) && timeoutMs >= 100 && timeoutMs <= 60_000))
     throw refuse(".timeoutMs", "an integer between 100 and 60000", timeoutMs);
-  return { ...rest, store, replicas, timeoutMs };
+  if (onWaiting !== undefined && typeof onWaiting !== "function") throw refuse(".onWaiting", "a function", onWaiting);
+  return { ...place, store, replicas, timeoutMs };
 }
 
 function refuse(name: string, rule: string, value: unknown): Error {

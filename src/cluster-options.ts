@@ -36,7 +36,7 @@ export interface ClusterOptions {
   readonly maxHandlerMs?: number;
   /** How long one native call may take before its thread is quarantined, in ms, `10..86400000`. @default 30000 */
   readonly maxNativeMs?: number;
-  /** How long a worker may take to load its modules and recover, in ms. @default 30000 */
+  /** How long a worker may take to load its modules and recover, and how long the start before that waits for servers of NATS, in ms. @default 30000 */
   readonly startTimeoutMs?: number;
   /** Bytes of each request ring from a client to a worker; a power of two, 16 KiB to 1 GiB. @default 4 MiB */
   readonly requestRingBytes?: number;
@@ -120,6 +120,7 @@ export type ResolvedClusterOptions = Required<Omit<ClusterOptions, "maxHeapMb" |
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
+export const START_TIMEOUT_MS = 30_000;
 
 /**
  * Fills defaults and checks ranges and relations.
@@ -141,7 +142,7 @@ export function resolveClusterOptions(
     requestTimeoutMs: options.requestTimeoutMs ?? 5_000,
     maxHandlerMs: options.maxHandlerMs ?? 1_000,
     maxNativeMs: options.maxNativeMs ?? 30_000,
-    startTimeoutMs: options.startTimeoutMs ?? 30_000,
+    startTimeoutMs: options.startTimeoutMs ?? START_TIMEOUT_MS,
     requestRingBytes: options.requestRingBytes ?? 4 * MIB,
     replyRingBytes: options.replyRingBytes ?? 4 * MIB,
     meshRingBytes: options.meshRingBytes ?? defaultMeshRingBytes(options),

@@ -1,7 +1,8 @@
 /**
  * Restoring a backup into an empty directory, and seeing that a cluster on it has what the backup says.
  *
- * Invariant: the file that makes the target a node's directory is written last: one that was restored by half is refused by every start. What
+ * Invariant: the file that makes the target a node's directory is written last, and goes when what a cluster finds there is not what the backup says:
+ * one that was restored by half, or wrongly, is refused by every start. What
  * was copied is what the manifest says, by size and hash; what a cluster then holds is too, by the content hash of every vshard of which
  * the manifest has one.
  */
@@ -28,7 +29,7 @@ import {
 } from "./store/backup-manifest.ts";
 import { writeCollections } from "./store/collection-store.ts";
 import { copyFile, verifyFile } from "./store/copy-file.ts";
-import { writeDataDirectory } from "./store/data-directory.ts";
+import { DIRECTORY_FILE, writeDataDirectory } from "./store/data-directory.ts";
 import { MAP_FILE } from "./topology/kept-lease-store.ts";
 
 /** How a backup is restored. */
@@ -76,10 +77,24 @@ export async function restoreBackup(
     } finally {
       await opened.close();
     }
-    const verifiedVshards = await verifyRestored(manifest, into, options, start);
+    const verifiedVshards = await verifyRestored(manifest, into, options, start).catch(async (error: unknown) => {
+      if (ShardloomError.is(error) && error.code === "ERR_CORRUPT") await disown(platform, into).catch(() => undefined); // the first error says more
+      throw error;
+    });
     return { ...reportOf(manifest, clock.nowMs() - startMs), verifiedVshards };
   } finally {
     await source.close();
+  }
+}
+
+/** Makes of a directory none of a node: nobody is to start on it. */
+async function disown(platform: Platform, path: string): Promise<void> {
+  const opened = await platform.openDirectory(path, { existing: true });
+  try {
+    await opened.disk.remove(DIRECTORY_FILE);
+    await opened.disk.syncDirectory("");
+  } finally {
+    await opened.close();
   }
 }
 

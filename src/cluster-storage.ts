@@ -16,6 +16,7 @@ import type { NodesOptions } from "./plane/node-links.ts";
 import type { OpenDirectory } from "./plane/platform.ts";
 import type { ShardStorage } from "./plane/shard-task.ts";
 import type { Disk } from "./runtime/disk.ts";
+import { startPatiently } from "./runtime/patience.ts";
 import { CollectionStore } from "./store/collection-store.ts";
 import {
   checkDataDirectory,
@@ -79,9 +80,20 @@ export class ClusterStorage {
    * Opens the directory or the place in NATS that the options name; undefined when they name none.
    *
    * @throws {ShardloomError} `ERR_DIRECTORY_IN_USE`, `ERR_DIRECTORY_MISMATCH`, `ERR_UNSUPPORTED_FORMAT`, `ERR_CORRUPT`: then nothing was
-   *   changed; `ERR_UNAVAILABLE` when it was started too often, or no server of NATS answers; and as disks do.
+   *   changed; `ERR_UNAVAILABLE` when it was started too often, or no server of NATS answers within `startTimeoutMs`; and as disks do.
    */
   static async open(
+    environment: ClusterEnvironment,
+    options: ResolvedClusterOptions,
+  ): Promise<ClusterStorage | undefined> {
+    const { nats, startTimeoutMs: limitMs } = options;
+    const open = (): Promise<ClusterStorage | undefined> => ClusterStorage.#open(environment, options);
+    if (nats === undefined) return open();
+    const { onWaiting } = environment;
+    return startPatiently(environment.platform.runtime, nats.servers, { limitMs, onWaiting }, open);
+  }
+
+  static async #open(
     environment: ClusterEnvironment,
     options: ResolvedClusterOptions,
   ): Promise<ClusterStorage | undefined> {

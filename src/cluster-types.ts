@@ -13,6 +13,7 @@ import type { NodesOptions } from "./plane/node-links.ts";
 import type { Platform } from "./plane/platform.ts";
 import type { ShardStats } from "./plane/shard-task.ts";
 import type { RequesterStats } from "./routing/requester.ts";
+import type { ServerWaiting } from "./runtime/patience.ts";
 import type { MemberChange } from "./topology/membership.ts";
 
 /** Lifecycle events of a cluster. */
@@ -61,6 +62,8 @@ export interface ClusterEnvironment {
   readonly documents?: DocumentKeeping;
   /** How a node's part of a place in NATS is opened. @default there is no network to it */
   readonly openNats?: typeof openNatsNode;
+  /** Told while the start waits for servers of NATS. @default nobody is told */
+  readonly onWaiting?: ((waiting: ServerWaiting) => void) | undefined;
   /** The nodes of the cluster, and which one this is. @default it is the only one */
   readonly nodes?: NodesOptions;
 }

@@ -8,6 +8,7 @@ import { invalidArgument, type ShardloomError } from "./errors.ts";
 import type { NodesOptions } from "./plane/node-links.ts";
 import { systemWallMs } from "./runtime/clock.ts";
 import type { NatsConnection, NatsOptions } from "./runtime/nats.ts";
+import { type ServerWaiting, startPatiently } from "./runtime/patience.ts";
 import type { Runtime } from "./runtime/runtime.ts";
 import type { LeaseStore } from "./topology/lease-store.ts";
 import { certificateFiles } from "./transport/certificate-files.ts";
@@ -58,6 +59,8 @@ export interface NodeOptions {
 export interface NatsServers extends Pick<NatsOptions, "servers" | "user" | "password" | "token" | "tls"> {
   /** Servers that keep each value: 1, 3 or 5. Only counts when the first node starts. @default 1 */
   readonly replicas?: number;
+  /** The start waits, as the servers do not answer yet: told after each try, until `startTimeoutMs` is over. @default nobody is told */
+  readonly onWaiting?: (waiting: ServerWaiting) => void;
 }
 
 const ACTION = "start node";
@@ -68,10 +71,16 @@ const MAX_SHARDS = 256;
  * Opens a node: it listens, and serves nobody yet.
  *
  * @param hasDirectory Whether its starts are counted.
+ * @param waitMs How long it waits for servers of NATS that do not answer yet.
  * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`; `ERR_NO_FILE`, `ERR_CORRUPT`, `ERR_UNTRUSTED` as its certificate cannot be used;
  *   `ERR_UNAVAILABLE` when the address cannot be had.
  */
-export async function openNode(options: NodeOptions, runtime: Runtime, hasDirectory: boolean): Promise<NodesOptions> {
+export async function openNode(
+  options: NodeOptions,
+  runtime: Runtime,
+  hasDirectory: boolean,
+  waitMs: number,
+): Promise<NodesOptions> {
   const { cluster, name, listen, certificates, onRefused } = options;
   if (options.incarnation === undefined && !hasDirectory)
     throw invalidArgument(
@@ -109,11 +118,16 @@ export async function openNode(options: NodeOptions, runtime: Runtime, hasDirect
       identify: nodeOfCertificate,
       ...(onRefused === undefined ? {} : { onRefused }),
     });
-    if (options.nats !== undefined) {
+    const servers = options.nats;
+    const patience = { limitMs: waitMs, onWaiting: servers?.onWaiting };
+    let leases: LeaseStore | undefined;
+    if (servers !== undefined) {
       const { connectNats } = await import("./runtime/nats.ts"); // only who uses it loads it
-      nats = await connectNats({ ...options.nats, scheduler: runtime.scheduler, name });
+      leases = await startPatiently(runtime, servers.servers, patience, async () => {
+        nats ??= await connectNats({ ...servers, scheduler: runtime.scheduler, name });
+        return leasesIn(nats, options, runtime);
+      });
     }
-    const leases = nats === undefined ? undefined : await leasesIn(nats, options, runtime);
     return {
       cluster,
       self: name,

@@ -125,6 +125,7 @@ export type { Acks } from "./routing/call-defaults.ts";
 export { type FusedHit, type FusionSource, fuseByRank, fuseByScore } from "./routing/fusion.ts";
 export type { Completeness, GatherPolicy, OutcomeStatus, ShardOutcome } from "./routing/gather.ts";
 export type { Consistency, Strategy, UnavailablePolicy } from "./routing/plan.ts";
+export type { ServerWaiting } from "./runtime/patience.ts";
 export type { Metadata } from "./store/metadata-codec.ts";
 export { HashRing, type RingMember } from "./topology/hash-ring.ts";
 export type { Member, NodeMember, ShardMember } from "./topology/member.ts";

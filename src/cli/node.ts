@@ -19,6 +19,7 @@ import {
   type OpenInvitations,
   readNodeRecord,
 } from "../node-directory.ts";
+import type { ServerWaiting } from "../runtime/patience.ts";
 import { systemScheduler, withinMs } from "../runtime/scheduler.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
 import { listenForControl } from "./node-control.ts";
@@ -159,11 +160,16 @@ async function serve(context: CommandContext, directory: string, record: NodeRec
   const { output, signal } = context;
   const options = await nodeOptions(directory);
   const listen = context.text("listen");
+  const onWaiting = ({ elapsedMs, limitMs, tries, error }: ServerWaiting): void =>
+    log.warn({ elapsedMs, limitMs, tries, err: error }, "waiting for servers of NATS");
+  const { nats } = options.node;
   const cluster = await Cluster.start({
     ...options,
+    ...(options.nats === undefined ? {} : { nats: { ...options.nats, onWaiting } }),
     actors: (context.text("actors")?.split(",") ?? []).map((file) => pathToFileURL(resolve(file))),
     node: {
       ...options.node,
+      ...(nats === undefined ? {} : { nats: { ...nats, onWaiting } }),
       ...(listen === undefined ? {} : { listen }),
       onRefused: (error, from) => log.warn({ err: error, from }, "peer refused"),
     },

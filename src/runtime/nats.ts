@@ -116,6 +116,8 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
       {
         cause,
         details: { servers: [...servers] },
+        // Who is not let in is not let in later either.
+        ...(cause instanceof errors.AuthorizationError ? { retryable: false } : {}),
       },
     );
   }

@@ -8,12 +8,14 @@
  *  documents/<shard>/scrub-….mdb    a copy that a scrub is making
  * ```
  *
+ * The mark is checked JSON, see checked-json.ts: a flipped bit makes it say nothing, and never that it is of a newer release.
  * Invariant: the mark is there only while nobody has the environment open to write, and it names the very bytes of the file: a file that was
  * changed since, by whatever, is not clean. It goes durably before the first write and comes durably after the last.
  */
 import { ShardloomError } from "../errors.ts";
 import { crc32 } from "../runtime/checksum.ts";
 import { type Disk, type DiskFile, listIfThere } from "../runtime/disk.ts";
+import { formatCheckedJson, parseCheckedJson } from "./checked-json.ts";
 import { DOCUMENTS_FORMAT } from "./document-layout.ts";
 
 /** Largest environment whose checksum is taken when it is closed; larger ones are scrubbed at the next start. */
@@ -23,6 +25,8 @@ const ROOT = "documents";
 const DATA = "data.mdb";
 const LOCK = "data.mdb-lock";
 const MARK = "clean";
+
+const MAX_MARK_BYTES = 1024;
 
 interface Mark {
   readonly format: number;
@@ -81,11 +85,10 @@ export async function checkDocumentsFormat({ disk, shard }: DocumentsPlace): Pro
 export async function markClean({ disk, shard }: DocumentsPlace): Promise<void> {
   const found = await checksumOf(disk, documentsFile(shard), MAX_MARKED_BYTES);
   if (found === undefined) return;
-  const mark: Mark = { format: DOCUMENTS_FORMAT, ...found };
   const path = `${ROOT}/${shard}/${MARK}`;
   await withFile(disk, path, "write", async (file) => {
     await file.truncate(0);
-    await file.write(0, Buffer.from(JSON.stringify(mark)));
+    await file.write(0, Buffer.from(formatCheckedJson(DOCUMENTS_FORMAT, found)));
     await file.sync();
   });
   await disk.syncDirectory(`${ROOT}/${shard}`);
@@ -116,15 +119,19 @@ export async function adoptScrub({ disk, shard }: DocumentsPlace, copy: string):
 }
 
 async function readMark(disk: Disk, shard: number): Promise<Mark | undefined> {
+  const path = `${ROOT}/${shard}/${MARK}`;
   try {
-    return await withFile(disk, `${ROOT}/${shard}/${MARK}`, "read", async (file) => {
-      const text = Buffer.from(await file.read(0, 1024)).toString("utf8");
-      return (JSON.parse(text) ?? undefined) as Mark | undefined;
+    return await withFile(disk, path, "read", async (file) => {
+      const text = Buffer.from(await file.read(0, MAX_MARK_BYTES)).toString("utf8");
+      const content = parseCheckedJson(text, path, DOCUMENTS_FORMAT) as Omit<Mark, "format">;
+      return { ...content, format: DOCUMENTS_FORMAT };
     });
   } catch (error) {
+    if (!ShardloomError.is(error)) throw error;
     // A mark that cannot be read says as little as none.
-    if (error instanceof SyntaxError || (ShardloomError.is(error) && error.code === "ERR_NO_FILE")) return undefined;
-    throw error;
+    if (error.code === "ERR_NO_FILE" || error.code === "ERR_CORRUPT") return undefined;
+    if (error.code !== "ERR_UNSUPPORTED_FORMAT") throw error;
+    return { format: Number(error.details["value"]), bytes: 0, crc32: 0 };
   }
 }
 

@@ -14,8 +14,8 @@
 import { ShardloomError } from "../errors.ts";
 import { type Disk, listIfThere } from "../runtime/disk.ts";
 import { connectNats, type NatsConnection, type NatsOptions } from "../runtime/nats.ts";
+import { type Patience, patiently } from "../runtime/patience.ts";
 import type { Runtime } from "../runtime/runtime.ts";
-import { sleep } from "../runtime/scheduler.ts";
 import { type KeptLog, LostLog } from "./kept-log.ts";
 import { NatsLog } from "./nats-log.ts";
 import { openNatsDisk } from "./nats-object-store.ts";
@@ -39,9 +39,9 @@ export interface NatsShard {
   close(): Promise<void>;
 }
 
-/** How long a worker that starts while no server answers tries again, and the pause between two tries. */
+/** How long a worker that starts while no server answers tries again. */
 const PATIENCE_MS = 20_000;
-const AGAIN_MS = 200;
+const PATIENCE: Patience = { limitMs: PATIENCE_MS };
 const STREAM_MARK = /^(\d+)\.stream$/;
 
 /**
@@ -51,18 +51,18 @@ const STREAM_MARK = /^(\d+)\.stream$/;
  */
 export async function openNatsShard(place: NatsPlace, shard: number, runtime: Runtime): Promise<NatsShard> {
   const store = `${place.store}-shard-${shard}`;
-  const connection = await patiently(runtime, () => connectTo(place, store, runtime));
+  const connection = await patiently(runtime, PATIENCE, () => connectTo(place, store, runtime));
   try {
     const { replicas, timeoutMs } = place;
     const { scheduler, random } = runtime;
-    const disk = await patiently(runtime, () =>
+    const disk = await patiently(runtime, PATIENCE, () =>
       openNatsDisk(connection, { store, scheduler, random, replicas, timeoutMs }),
     );
     return {
       disk,
       openLog: async (begun) => {
         const number = await streamOf(disk, shard);
-        return patiently(runtime, () => openLog(connection, `${store}-log-${number}`, begun, place, runtime));
+        return patiently(runtime, PATIENCE, () => openLog(connection, `${store}-log-${number}`, begun, place, runtime));
       },
       close: () => connection.close(),
     };
@@ -114,21 +114,4 @@ async function streamOf(disk: Disk, shard: number): Promise<number> {
   await mark.close();
   await disk.syncDirectory(directory);
   return next;
-}
-
-/** Tries again for a while what servers that are away may yet answer. */
-async function patiently<T>({ clock, scheduler }: Runtime, open: () => Promise<T>): Promise<T> {
-  const untilMs = clock.nowMs() + PATIENCE_MS;
-  for (;;) {
-    try {
-      return await open();
-    } catch (error) {
-      if (!isAway(error) || clock.nowMs() >= untilMs) throw error;
-      await sleep(scheduler, AGAIN_MS);
-    }
-  }
-}
-
-function isAway(error: unknown): boolean {
-  return ShardloomError.is(error) && ["ERR_UNAVAILABLE", "ERR_TIMEOUT", "ERR_IO"].includes(error.code);
 }

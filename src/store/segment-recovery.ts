@@ -101,7 +101,10 @@ export async function findLog(
     const segment = await readSegment(disk, `${directory}/${segments.get(first)}`, first, skips);
     const { header } = segment;
     const before = index === 0 ? first - 1 : found.head;
-    // An earlier segment that was not looked into is taken to reach the next one.
+    // An earlier segment that was not looked into is taken to reach the one that says that it follows it; where none says so, one may be gone.
+    const skipped = index > 0 && first <= verifyFrom;
+    if (skipped && header !== undefined && header.previousFirst !== firsts[index - 1])
+      return findLog(disk, directory, names, 0, begun);
     if (header === undefined || (index > 0 && header.log !== found.log)) {
       return damaged(firsts.slice(0, index), found, before, { position: first });
     }

@@ -10,6 +10,7 @@ import { ShardloomError } from "../errors.ts";
 import type { Disk, DiskFile } from "../runtime/disk.ts";
 import {
   aligned,
+  assertSnapshotFormat,
   CHUNK_HEADER_BYTES,
   CHUNK_KIND,
   type ChunkHeader,
@@ -224,7 +225,8 @@ export class SnapshotWriter {
  * Opens the newest whole snapshot of a directory that the caller can use.
  *
  * @returns undefined when the directory has none
- * @throws {ShardloomError} `ERR_CORRUPT` with `details.path` and `details.offset` when there are some, and none is left that is whole.
+ * @throws {ShardloomError} `ERR_CORRUPT` with `details.path` and `details.offset` when there are some, and none is left that is whole;
+ *   `ERR_UNSUPPORTED_FORMAT` when the newest of them is of another format.
  */
 export async function openNewestSnapshot(
   disk: Disk,
@@ -268,7 +270,9 @@ async function openSnapshot(disk: Disk, path: string, position: number): Promise
   const file = await disk.open(path, "read");
   try {
     const bytes = await file.size();
-    const header = decodeHeader(await file.read(0, HEADER_BYTES));
+    const head = await file.read(0, HEADER_BYTES);
+    assertSnapshotFormat(head, path);
+    const header = decodeHeader(head);
     if (header === undefined || header.position !== position) throw corrupt(path, 0, "header");
     const footerOffset = bytes - FOOTER_BYTES;
     if (footerOffset < HEADER_BYTES) throw corrupt(path, bytes, "footer");

@@ -9,9 +9,13 @@ import { backup } from "../../src/cli/backup.ts";
 import { log } from "../../src/cli/log.ts";
 import { restore } from "../../src/cli/restore.ts";
 import { verify } from "../../src/cli/verify.ts";
+import { Cluster } from "../../src/index.ts";
+import { type BackupManifest, MANIFEST_FILE } from "../../src/store/backup-manifest.ts";
 import { shardPaths } from "../../src/store/backup-shard.ts";
+import { formatCheckedJson } from "../../src/store/checked-json.ts";
 import { segmentName } from "../../src/store/segment-format.ts";
 import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
+import { codeOf } from "../support/copies.ts";
 import { makeDirectory } from "../support/directories.ts";
 
 const HOLDER = fileURLToPath(new URL("../cluster/directory-holder.child.js", import.meta.url));
@@ -72,6 +76,35 @@ describe("the commands over directories", () => {
     expect(table.stdout).toMatch(/first LSN/);
     expect(table.stdout).not.toContain("Shard 0");
   });
+
+  test("restore what a cluster wrote while it served, compare it by its hashes, and refuse what they do not fit", async () => {
+    const cluster = await Cluster.start({ workers: 2, vshards: 8, memoryBytes: 64 * 1024 * 1024, directory: data });
+    try {
+      const docs = await cluster.vectors("docs", { dimensions: 2 });
+      await docs.upsert(Array.from({ length: 40 }, (_, id) => ({ id, vector: [id, 1] })));
+      await cluster.snapshot(target);
+    } finally {
+      await cluster.close();
+    }
+    const restored = await shardloom("restore", target, into);
+    expect(restored.code, restored.stderr).toBe(0);
+    expect(restored.stdout).toMatch(/Compared the contents of 8 vshards/);
+    expect(restored.stderr).toMatch(/restoring done: [\d,]+ bytes/);
+
+    const manifest = join(target, MANIFEST_FILE);
+    const { content } = JSON.parse(await readFile(manifest, "utf8")) as { content: BackupManifest };
+    const changed = content.parts[0]?.vshards[0] as { hash: string; readonly vshard: number };
+    changed.hash = "0".repeat(16);
+    await writeFile(manifest, formatCheckedJson(1, content));
+    const other = join(root, "other");
+    expect(await here("restore", target, other, "--json")).toMatchObject({
+      code: 1,
+      objects: [{ error: { code: "ERR_CORRUPT", details: { vshard: changed.vshard, expected: "0".repeat(16) } } }],
+    });
+    // What does not hold what it must is nothing that a node starts on.
+    const opened = await Cluster.start({ workers: 2, vshards: 8, directory: other }).catch(codeOf);
+    expect(opened).toBe("ERR_DIRECTORY_MISMATCH");
+  }, 60_000);
 
   test("tell damage by position, LSN and vshard, and back nothing up of it", async () => {
     await makeDirectory(data, 30);

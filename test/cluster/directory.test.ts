@@ -143,7 +143,7 @@ describe("a directory", () => {
     for (const [path, change] of [
       [join(log, last((await readdir(log)).sort(), ".segment")), newer(8, 60)],
       [join(snapshots, last((await readdir(snapshots)).sort(), ".snapshot")), newer(4, 28)],
-      [join(directory, "documents", "1", "clean"), () => Buffer.from('{"format":99,"bytes":0,"crc32":0}')],
+      [join(directory, "documents", "1", "clean"), () => Buffer.from(formatCheckedJson(99, { bytes: 0, crc32: 0 }))],
     ] as const) {
       const whole = await readFile(path);
       await writeFile(path, change(Buffer.from(whole)));

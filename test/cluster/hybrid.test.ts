@@ -56,6 +56,23 @@ describe("hybrid search", () => {
     expect(byVector.hits.map(({ id }) => id)).toEqual(nearest.hits.map(({ id }) => id));
   });
 
+  it("states the staleness of the staler search", async () => {
+    const aged = <T extends TextCollection | VectorCollection>(of: T, stalenessMs: number): T =>
+      ({
+        search: async (...given: never[]) => ({
+          ...(await (of.search as (...args: never[]) => Promise<object>).apply(of, given)),
+          stalenessMs,
+        }),
+      }) as unknown as T;
+    const query = { text: "tea", vector: [1, 0] };
+    expect((await hybridSearch(texts, vectors, query)).stalenessMs).toBe(0);
+    for (const [text, vector] of [
+      [30, 7],
+      [7, 30],
+    ] as const)
+      expect((await hybridSearch(aged(texts, text), aged(vectors, vector), query)).stalenessMs).toBe(30);
+  });
+
   it("refuses bad options before anything is sent, and ends whole when one search fails", async () => {
     const query = { text: "tea", vector: [1, 0] };
     const sent = cluster.routerStats().requests;

@@ -251,13 +251,13 @@ describe("options that cannot be", () => {
 
   test("name a server that is not there, or has no JetStream", async () => {
     const absent = "nats://127.0.0.1:9";
-    expect(await refusal({ nats: { servers: [absent] } })).toMatchObject({
+    expect(await refusal({ nats: { servers: [absent] }, startTimeoutMs: 500 })).toMatchObject({
       code: "ERR_UNAVAILABLE",
       message: expect.stringContaining(absent) as unknown,
     });
     const plain = await NatsServer.start({ jetStream: false });
     try {
-      expect(await refusal({ nats: { servers: [plain.url], timeoutMs: 1_000 } })).toMatchObject({
+      expect(await refusal({ nats: { servers: [plain.url], timeoutMs: 1_000 }, startTimeoutMs: 500 })).toMatchObject({
         code: "ERR_UNAVAILABLE",
       });
     } finally {

@@ -41,6 +41,11 @@ function isSynced({ value }: HistoryEntry): boolean {
   return !(value as { readonly node: string }).node.endsWith("/os");
 }
 
+/** Whether an append had a condition. */
+function isConditional({ value }: HistoryEntry): boolean {
+  return (value as { readonly condition?: object }).condition !== undefined;
+}
+
 describe("the log workload", () => {
   test("finds nothing wrong with the segment log, whatever disks do", async () => {
     const hits = new Map<string, number>();
@@ -121,13 +126,39 @@ describe("the log workload", () => {
       "ok",
       (entry: HistoryEntry) => ({ ...entry, value: { node: "n0", entries: [[1, "p9-9"]] } }),
     ],
-  ] as const)("sees a history that breaks the rule: %s", async ([rule, f, , change]) => {
+    [
+      "who was overtaken appends nothing",
+      "append",
+      "ok",
+      (entry: HistoryEntry) => ({
+        ...entry,
+        value: { ...(entry.value as object), condition: { expectedHead: 1, leaseEpoch: 1e6 } },
+      }),
+    ],
+    [
+      "who was overtaken appends nothing",
+      "append",
+      "ok",
+      (entry: HistoryEntry) => {
+        const { node, position } = entry.value as { readonly node: string; readonly position: number };
+        return { ...entry, value: { node, position, condition: { expectedHead: position - 1, leaseEpoch: 0 } } };
+      },
+    ],
+    [
+      "who was overtaken appends nothing",
+      "fence",
+      "ok",
+      (entry: HistoryEntry) => ({ ...entry, value: { node: "n0", epoch: 1 } }),
+    ],
+  ] as const)("sees a history that breaks the rule: %s, of what %s answers", async ([rule, f, , change]) => {
     const workload = createLogWorkload({ truncateShare: 0 });
     const options = { seed: 5, nodes: 1, durationMs: 3_000, rates: {} };
     const lying = {
       ...workload,
       check: (view: Parameters<typeof workload.check>[0]) => {
-        const at = view.history.findLastIndex((entry) => entry.f === f && entry.type === "ok" && isSynced(entry));
+        const at = view.history.findLastIndex(
+          (entry) => entry.f === f && entry.type === "ok" && isSynced(entry) && !isConditional(entry),
+        );
         const history = view.history.map((entry, index) => (index === at ? (change(entry) as HistoryEntry) : entry));
         return workload.check({ ...view, history });
       },
@@ -155,6 +186,8 @@ describe("the log workload", () => {
     [{ ratePerSecond: 0 }, "ratePerSecond"],
     [{ readShare: 1.1 }, "readShare"],
     [{ maxBytes: 5 }, "maxBytes"],
+    [{ fenceShare: -0.1 }, "fenceShare"],
+    [{ conditionalShare: Number.NaN }, "conditionalShare"],
   ] as const)("refuses %o", ([options, name]) => {
     expect(() => createLogWorkload(options)).toThrow(new RegExp(`Cannot create log workload as ${name} must be`));
   });

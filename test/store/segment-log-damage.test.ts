@@ -1,10 +1,11 @@
 /** The segment log on a disk that lies: every bit of it flipped, written elsewhere, gone; and damage of what nothing has confirmed yet. */
 import { describe, expect, test } from "vitest";
 import { ShardloomError } from "../../src/errors.ts";
-import type { Disk } from "../../src/runtime/disk.ts";
+import type { Disk, DiskFile } from "../../src/runtime/disk.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { createReplayInjector } from "../../src/sim/injector.ts";
 import type { LogFrame } from "../../src/store/log.ts";
+import { SEGMENT_HEADER_BYTES } from "../../src/store/segment-format.ts";
 import type { SegmentLog } from "../../src/store/segment-log.ts";
 import { SegmentReader } from "../../src/store/segment-reader.ts";
 import { fails } from "../conformance/disk.ts";
@@ -14,8 +15,8 @@ const SEED = Number(process.env["SEED"] ?? 1);
 const LONG = process.env["SHARDLOOM_LONG"] === "1";
 
 /** A log of a few frames in several segments, closed. */
-async function closedLog({ loop, open }: SimLogs): Promise<readonly LogFrame[]> {
-  const log = await loop.finish(open());
+async function closedLog({ loop, open }: SimLogs, segmentBytes?: number): Promise<readonly LogFrame[]> {
+  const log = await loop.finish(open(segmentBytes === undefined ? {} : { segmentBytes }));
   for (const [value, size] of [0, 10, 600, 3_300, 33, 900, 1_500, 5, 2_000].entries()) {
     log.append(framesOf(value, size));
     if (value % 3 !== 1) await loop.finish(log.flush());
@@ -154,6 +155,68 @@ describe("damage of the segment log", () => {
       else if (index < paths.length - 1) expect(opened.recovery.corrupt).toEqual({ position: next });
       else expect(opened.head).toBe(next - 1);
     }
+  });
+
+  test("below where verification begins is left for whoever reads it; from there on it is found at once", async () => {
+    const logs = simLogs(1);
+    const { loop, disk, open } = logs;
+    const frames = await closedLog(logs, 4_096);
+    const paths = [...disk.snapshot().keys()].filter((path) => path.endsWith(".segment")).sort();
+    const firsts = paths.map((path) => Number.parseInt(path.slice(4), 10));
+    const [first, second] = firsts as [number, number];
+    const [oldest] = paths as [string];
+    expect([paths.length >= 3, second > first + 1]).toEqual([true, true]);
+    const readBytes = new Map<string, number>();
+    const openFrom = (verifyFrom: number): Promise<SegmentLog> => {
+      readBytes.clear();
+      const counted = disk.mount();
+      const opened = async (path: string, mode: "read" | "write"): Promise<DiskFile> => {
+        const file = await counted.open(path, mode);
+        return {
+          ...file,
+          read: async (offset, length) => {
+            const bytes = await file.read(offset, length);
+            readBytes.set(path, (readBytes.get(path) ?? 0) + bytes.length);
+            return bytes;
+          },
+        };
+      };
+      return loop.finish(open({ verifyFrom }, { ...counted, open: opened }));
+    };
+
+    // What is whole is the same wherever verification begins, and of what lies below only the header is read.
+    const whole = await openFrom(second);
+    expect(readBytes.get(oldest)).toBe(SEGMENT_HEADER_BYTES);
+    expect([whole.recovery.corrupt, whole.first, whole.head, whole.leaseEpoch]).toEqual([undefined, 1, 9, 2]);
+    expect(await loop.finish(framesIn(whole))).toEqual(frames);
+    await loop.finish(whole.close());
+    const looked = await openFrom(second - 1);
+    expect(readBytes.get(oldest)).toBeGreaterThan(SEGMENT_HEADER_BYTES);
+    await loop.finish(looked.close());
+
+    // The last frame of the first segment: found when it is asked for, and the log goes on until then.
+    const damagedAt = contentEnd(disk.snapshot().get(oldest) as Uint8Array) - 100;
+    await loop.finish(flip(disk.mount(), oldest, damagedAt, 8));
+    for (const verifyFrom of [0, second - 1]) {
+      const log = await openFrom(verifyFrom);
+      expect(log.recovery.corrupt?.position, `from ${verifyFrom}`).toBeLessThan(second);
+      await loop.finish(log.close());
+    }
+    const log = await openFrom(second);
+    expect([log.recovery.corrupt, log.head]).toEqual([undefined, 9]);
+    await fails(loop.finish(framesIn(log)), "ERR_CORRUPT");
+    expect(await loop.finish(log.read(second, ALL))).toEqual(expect.arrayContaining([frames[second - 1]]));
+    expect(log.append(framesOf(9, 10), { expectedHead: 9, leaseEpoch: 2 })).toBe(10);
+    await loop.finish(log.close());
+
+    // What names the segments, and what lies where verification begins, is looked at all the same.
+    await loop.finish(flip(disk.mount(), oldest, 12, 1));
+    expect((await openFrom(second)).recovery.corrupt).toEqual({ position: 1 });
+    await loop.finish(flip(disk.mount(), oldest, 12, 1));
+    await loop.finish(flip(disk.mount(), paths[1] as string, SEGMENT_HEADER_BYTES + 80, 1));
+    expect((await openFrom(second)).recovery.corrupt).toMatchObject({ position: second });
+    await loop.finish(disk.mount().remove(paths[1] as string));
+    expect((await openFrom(Number.MAX_SAFE_INTEGER)).recovery.corrupt, "a segment that is gone").toBeDefined();
   });
 
   test("by writing elsewhere: what was durable is there, is reported, or was the last group", async () => {

@@ -8,6 +8,7 @@
  */
 import type { Fault, FaultKind } from "../fault-types.ts";
 import type { HistoryEntry, Violation } from "../history-types.ts";
+import { checkFences } from "./fence-rules.ts";
 
 /** Argument of an append: who appends what, of which size. */
 export interface AppendValue {
@@ -19,6 +20,14 @@ export interface AppendValue {
 export interface Appended {
   readonly node: string;
   readonly position: number;
+  /** What its writer asked of the log. @default nothing */
+  readonly condition?: { readonly expectedHead: number; readonly leaseEpoch: number };
+}
+
+/** Answer of a fence. */
+export interface Fenced {
+  readonly node: string;
+  readonly epoch: number;
 }
 
 /** Answer of a read: position and id of frames. */
@@ -70,6 +79,7 @@ export function checkLogs(finals: Finals, history: readonly HistoryEntry[], faul
       return (damages.get(node) ?? 0) > 0;
     }),
     ...checkForgotten(finals, history),
+    ...checkFences(history, (node) => (damages.get(node) ?? 0) > 0),
   ];
 }
 

@@ -3,6 +3,9 @@
  *
  * Each node has a log that syncs, and one that lets a second pass first: that one has unsynced writes at nearly every crash, so that torn and lost
  * writes hit. What must hold is in log-rules.ts. Each append is a frame of two entries, each with a part of what is appended, so that half a frame would show.
+ *
+ * Processes of a log are writers that know nothing of each other: now and then one fences the others off, and some appends are made under the
+ * condition that the log is what their writer takes it for: its head is the one that he saw last, and nobody fenced it with a higher epoch than his.
  */
 import { invalidArgument, ShardloomError } from "../../errors.ts";
 import type { Disk } from "../../runtime/disk.ts";
@@ -16,6 +19,7 @@ import {
   type Appended,
   type AppendValue,
   checkLogs,
+  type Fenced,
   type FinalLog,
   type Listed,
   type Truncated,
@@ -32,6 +36,10 @@ export interface LogWorkloadOptions {
   readonly readShare?: number;
   /** Share of truncations, in `[0, 1]`; together with reads at most 1. @default 0.02 */
   readonly truncateShare?: number;
+  /** Share of appends under a condition, in `[0, 1]`. @default 0.3 */
+  readonly conditionalShare?: number;
+  /** Share of appends in whose place a writer fences off the others, in `[0, 1]`. @default 0.05 */
+  readonly fenceShare?: number;
   /** Largest entry in bytes, at least 32. @default 1500, so that some span sectors */
   readonly maxBytes?: number;
 }
@@ -40,6 +48,17 @@ export interface LogWorkloadOptions {
 interface ReadValue extends OfLog {
   readonly back: number;
   readonly limit: number;
+}
+
+/** Argument of an append, and whether it has a condition. */
+interface AppendArgument extends AppendValue, OfLog {
+  readonly isConditional: boolean;
+}
+
+/** What a writer takes a log for. */
+interface Known {
+  head: number;
+  epoch: number;
 }
 
 /** Argument of everything: which of the node's logs. */
@@ -66,6 +85,7 @@ export function logWorkload(options: LogWorkloadOptions = {}): WorkloadRef {
 export function createLogWorkload(options: LogWorkloadOptions = {}): Workload {
   const given = resolve(options);
   const logs = new WeakMap<Disk, Map<string, Promise<SegmentLog>>>();
+  const writers = new WeakMap<Disk, Map<number, Known>>();
   const open = ({ disk, scheduler }: OperationContext, durability: OfLog["durability"]): Promise<SegmentLog> => {
     const own = logs.get(disk) ?? new Map<string, Promise<SegmentLog>>();
     logs.set(disk, own);
@@ -83,7 +103,11 @@ export function createLogWorkload(options: LogWorkloadOptions = {}): Workload {
     invoke: async (operation, context) => {
       const { durability } = operation.value as OfLog;
       const log = await open(context, durability);
-      if (operation.f === "append") return append(log, operation, context);
+      const own = writers.get(context.disk) ?? new Map<number, Known>();
+      const known = own.get(operation.process) ?? { head: log.head, epoch: log.leaseEpoch };
+      writers.set(context.disk, own.set(operation.process, known));
+      if (operation.f === "append") return append(log, operation, context, known);
+      if (operation.f === "fence") return fence(log, operation, context, known);
       return operation.f === "read" ? read(log, operation, context) : truncate(log, operation, context);
     },
     check: async (world) => {
@@ -106,11 +130,15 @@ function resolve(options: LogWorkloadOptions): Required<LogWorkloadOptions> {
     ratePerSecond: 20,
     readShare: 0.2,
     truncateShare: 0.02,
+    conditionalShare: 0.3,
+    fenceShare: 0.05,
     maxBytes: 1_500,
     ...options,
   };
   const action = "create log workload";
   const { processesPerNode, ratePerSecond, readShare, truncateShare, maxBytes } = given;
+  for (const name of ["conditionalShare", "fenceShare"] as const)
+    if (!(given[name] >= 0 && given[name] <= 1)) throw invalidArgument(action, name, "in [0, 1]", given[name]);
   if (!Number.isInteger(processesPerNode) || processesPerNode < 1)
     throw invalidArgument(action, "processesPerNode", "an integer ≥ 1", processesPerNode);
   if (!(ratePerSecond > 0 && ratePerSecond <= 1e6))
@@ -124,10 +152,11 @@ function resolve(options: LogWorkloadOptions): Required<LogWorkloadOptions> {
 }
 
 function generate(
-  { processesPerNode, ratePerSecond, readShare, truncateShare, maxBytes }: Required<LogWorkloadOptions>,
+  options: Required<LogWorkloadOptions>,
   random: Random,
   { nodes, durationMs }: { readonly nodes: number; readonly durationMs: number },
 ): Operation[] {
+  const { processesPerNode, ratePerSecond, readShare, truncateShare, maxBytes, conditionalShare, fenceShare } = options;
   const operations: Operation[] = [];
   const gapMs = 1_000 / ratePerSecond;
   for (let process = 0; process < nodes * processesPerNode; process++) {
@@ -145,8 +174,11 @@ function generate(
         operations.push({ process, f: "read", value: { back, limit, durability } satisfies ReadValue, afterMs });
       else if (kind < readShare + truncateShare)
         operations.push({ process, f: "truncate", value: { back, durability }, afterMs });
+      else if (random.float() < fenceShare)
+        operations.push({ process, f: "fence", value: { durability } satisfies OfLog, afterMs });
       else {
-        const value: AppendValue & OfLog = { id: `p${process}-${count}`, bytes, durability };
+        const isConditional = random.float() < conditionalShare;
+        const value: AppendArgument = { id: `p${process}-${count}`, bytes, durability, isConditional };
         operations.push({ process, f: "append", value, afterMs });
       }
     }
@@ -154,16 +186,44 @@ function generate(
   return operations;
 }
 
-async function append(log: SegmentLog, { value }: Operation, { node }: OperationContext): Promise<Appended> {
-  const { id, bytes } = value as AppendValue;
-  const position = log.append(entriesOf(bodyOf(id, bytes)));
+async function append(
+  log: SegmentLog,
+  operation: Operation,
+  context: OperationContext,
+  known: Known,
+): Promise<Appended> {
+  const { id, bytes, isConditional, durability } = operation.value as AppendArgument;
+  const condition = isConditional ? { expectedHead: known.head, leaseEpoch: known.epoch } : undefined;
+  const body = entriesOf(bodyOf(id, bytes));
+  let position: number;
+  try {
+    position = log.append(body, condition);
+  } catch (error) {
+    // Whoever is refused looks again. Who was fenced off stays so until he fences off the others himself.
+    known.head = log.head;
+    throw error;
+  }
+  known.head = position;
   try {
     await log.flush();
   } catch (cause) {
     // It stays in line: nobody knows whether it will be there.
     throw new ShardloomError("ERR_IO", "Cannot say of log whether it has the entry as its disk failed", { cause });
   }
-  return { node: nameOf(node, value as OfLog), position };
+  return { node: nameOf(context.node, { durability }), position, ...(condition === undefined ? {} : { condition }) };
+}
+
+async function fence(log: SegmentLog, { value }: Operation, { node }: OperationContext, known: Known): Promise<Fenced> {
+  const epoch = log.leaseEpoch + 1;
+  try {
+    await log.fence(epoch);
+  } catch (cause) {
+    if (ShardloomError.is(cause) && log.leaseEpoch < epoch) throw cause; // refused: nothing was changed
+    throw new ShardloomError("ERR_IO", "Cannot say of log whether it is fenced as its disk failed", { cause });
+  }
+  known.epoch = epoch;
+  known.head = log.head;
+  return { node: nameOf(node, value as OfLog), epoch };
 }
 
 async function read(log: SegmentLog, { value }: Operation, { node }: OperationContext): Promise<Listed> {

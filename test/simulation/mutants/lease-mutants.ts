@@ -60,4 +60,17 @@ export const LEASE_MUTANTS: readonly Mutant[] = [
     scene: "sleeper",
     rules: [ORDER],
   },
+  {
+    id: "demoted-still-acknowledges",
+    what: "a primary that stood still until another has taken over answers what its copies have meanwhile said that they have",
+    patches: [
+      {
+        file: "actors/replication/waiting-answers",
+        from: 'if (kind === "write" && this.#options.lease?.isValid === false)',
+        to: "if (kind === undefined)",
+      },
+    ],
+    scene: "late-answers",
+    rules: [ORDER, "one primary acts per vshard and epoch"],
+  },
 ];

@@ -7,6 +7,7 @@ import type { Mutant } from "./mutant.ts";
 
 const LOST = "no acknowledged write lost";
 const NO_DAMAGE = "damage is of the disk";
+const OVERTAKEN = "who was overtaken appends nothing";
 
 /** Of what is written, when it counts as durable, and what a crash leaves. */
 export const LOG_MUTANTS: readonly Mutant[] = [
@@ -55,5 +56,40 @@ export const LOG_MUTANTS: readonly Mutant[] = [
     ],
     scene: "logs",
     rules: [LOST, "nothing forgotten unasked", "reads are of the log"],
+  },
+  {
+    id: "log-takes-fenced-off-writers",
+    what: "a log appends what a writer of a former lease epoch brings: one that was overtaken and does not know it writes on",
+    patches: [
+      {
+        file: "src/store/segment-log",
+        from: 'if (leaseEpoch < this.leaseEpoch)\n            throw staleWriter("lease epoch", leaseEpoch, this.leaseEpoch);\n        const bytes',
+        to: "const bytes",
+      },
+    ],
+    scene: "logs",
+    rules: [OVERTAKEN],
+  },
+  {
+    id: "log-compares-no-head",
+    what: "a log appends behind whatever is there, where its writer says behind what he knows",
+    patches: [
+      { file: "src/store/segment-log", from: "if (expectedHead !== this.head)", to: "if (expectedHead > this.head)" },
+    ],
+    scene: "logs",
+    rules: [OVERTAKEN],
+  },
+  {
+    id: "log-forgets-its-fence",
+    what: "a fence counts before it is on the disk: a loss of power takes it, and who was fenced off writes again",
+    patches: [
+      {
+        file: "src/store/group-commit",
+        from: "this.#mark();\n        return this.settled();",
+        to: "return Promise.resolve();",
+      },
+    ],
+    scene: "logs",
+    rules: [OVERTAKEN],
   },
 ];

@@ -89,6 +89,17 @@ export function stoodStill(): Fault[] {
   });
 }
 
+/** What copies answer their primary is held up until it has stood still for so long that another has taken over, and is there when it goes on. */
+export function answeredLate(): Fault[] {
+  return [0, 1].flatMap((node): Fault[] => {
+    const atMs = 1_500 + 4_500 * node;
+    const clogs = [1, 2].map((step): Fault => {
+      return { kind: "clog", atMs, durationMs: 1_500, targets: [`n${(node + step) % 3}`, `n${node}`], size: 0 };
+    });
+    return [...clogs, { kind: "pause", atMs: atMs + 60, durationMs: 3_600, targets: [`n${node}`], size: 0 }];
+  });
+}
+
 /** The power fails again and again while a slow disk has much in hand, of which it keeps some sectors. */
 export function tornTails(): Fault[] {
   const site = "n0/disk";

@@ -7,6 +7,7 @@ import type { Fault, FaultKind } from "../../../src/sim/fault-types.ts";
 import type { WorldOptions } from "../../../src/sim/world-types.ts";
 import {
   adopted,
+  answeredLate,
   asleep,
   cutOffAndCrashed,
   heardByTheWrongOne,
@@ -97,6 +98,12 @@ export const SCENES = {
     options: { clients: 36, keys: 24, perSecond: 12, writes: 0.5, timeoutMs: 5_000 },
     world: { ...THREE, leases: true, durationMs: 10_000, faults: "none" },
     script: stoodStill(),
+  },
+  "late-answers": {
+    ...register,
+    options: { clients: 36, keys: 24, perSecond: 12, writes: 0.5, timeoutMs: 5_000 },
+    world: { ...THREE, leases: true, durationMs: 10_000, faults: "none" },
+    script: answeredLate(),
   },
   breaks: {
     ...register,
