@@ -28,6 +28,7 @@ import {
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
+import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
@@ -96,6 +97,12 @@ export interface GetOptions extends PlainReadOptions {
   readonly includeVector?: boolean;
   /** @default true */
   readonly includePayload?: boolean;
+}
+
+/** Options of {@link VectorCollection.count}. */
+export interface CountOptions extends PlainReadOptions {
+  /** Conditions on the payload; see `filter.ts`. @default all documents are counted */
+  readonly filter?: Metadata;
 }
 
 /** Options of {@link VectorCollection.search}. */
@@ -219,22 +226,20 @@ export class VectorCollection {
   }
 
   /** One document, or undefined when the id is unknown. */
-  async get(id: VectorId, options: GetOptions = {}): Promise<StoredDocument | undefined> {
-    return (await this.getMany([id], options))[0];
+  get(id: VectorId, options: Explaining<GetOptions>): Promise<ExplainedValue<StoredDocument | undefined>>;
+  get(id: VectorId, options?: GetOptions): Promise<StoredDocument | undefined>;
+  async get(id: VectorId, options: GetOptions | Explaining<GetOptions> = {}): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, async (read) => (await this.#getMany([id], read))[0]);
   }
 
   /** Documents in the order of their ids; undefined where an id is unknown. */
-  async getMany(ids: readonly VectorId[], options: GetOptions = {}): Promise<(StoredDocument | undefined)[]> {
-    this.#parts.assertOpen();
-    checkPlainRead(options);
-    const flags =
-      (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
-    const found: (StoredDocument | undefined)[] = [];
-    await getIds(this.#parts, ids, flags, options, (place, stored, stalenessMs) => {
-      const document = toDocument(ids[place] as VectorId, stored);
-      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
-    });
-    return Array.from({ length: ids.length }, (_, place) => found[place]);
+  getMany(
+    ids: readonly VectorId[],
+    options: Explaining<GetOptions>,
+  ): Promise<ExplainedValue<(StoredDocument | undefined)[]>>;
+  getMany(ids: readonly VectorId[], options?: GetOptions): Promise<(StoredDocument | undefined)[]>;
+  async getMany(ids: readonly VectorId[], options: GetOptions | Explaining<GetOptions> = {}): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, (read) => this.#getMany(ids, read));
   }
 
   /** Removes documents. @returns how many were there */
@@ -244,17 +249,18 @@ export class VectorCollection {
   }
 
   /** Number of documents, or of those that match a filter. */
-  async count(options: PlainReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
+  count(options: Explaining<CountOptions>): Promise<ExplainedValue<number>>;
+  count(options?: CountOptions): Promise<number>;
+  async count(options: CountOptions | Explaining<CountOptions> = {}): Promise<unknown> {
     this.#parts.assertOpen();
     checkPlainRead(options);
     const { coordinator } = this.#parts;
     const body = this.#filterBody(options.filter);
-    const { answers } = await coordinator.read<number>(
-      { kind: "scatter" },
-      { type: VECTOR_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
-      options,
-    );
-    return answers.reduce((sum, rows) => sum + rows, 0);
+    const query = { type: VECTOR_COUNT, body: () => body, decode: readCountReply, count: () => 1 };
+    return explainedRead(coordinator, options, async (read) => {
+      const { answers } = await coordinator.read<number>({ kind: "scatter" }, query, read);
+      return answers.reduce((sum, rows) => sum + rows, 0);
+    });
   }
 
   /** Rows, index progress and memory of every shard, in shard order. */
@@ -337,6 +343,22 @@ export class VectorCollection {
   reader(): VectorReader {
     this.#parts.assertOpen();
     return this.#parts.reader();
+  }
+
+  async #getMany(
+    ids: readonly VectorId[],
+    options: ReadOptions & Pick<GetOptions, "includeVector" | "includePayload">,
+  ): Promise<(StoredDocument | undefined)[]> {
+    this.#parts.assertOpen();
+    checkPlainRead(options);
+    const flags =
+      (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
+    const found: (StoredDocument | undefined)[] = [];
+    await getIds(this.#parts, ids, flags, options, (place, stored, stalenessMs) => {
+      const document = toDocument(ids[place] as VectorId, stored);
+      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
+    });
+    return Array.from({ length: ids.length }, (_, place) => found[place]);
   }
 
   #filterBody(filter: Metadata | undefined): Payload {

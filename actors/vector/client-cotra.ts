@@ -7,9 +7,12 @@
  */
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
+import type { ShardOutcome } from "../../src/routing/gather.ts";
+import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
+import { ShardAccount, sumsOf } from "../shard-account.ts";
 import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
@@ -92,6 +95,7 @@ async function searchTogether(
 ): Promise<CollaborativeAnswer> {
   const { coordinator, options: collection } = parts;
   const startedUs = coordinator.nowMs() * 1000;
+  const asked = new ShardAccount();
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   const reader = parts.reader();
   let tally = createTally();
@@ -117,6 +121,7 @@ async function searchTogether(
       },
       deadlineAtMs,
       options,
+      asked,
     );
     if (typeof outcome === "string") return { fallback: outcome };
     const { vertices } = outcome.hits;
@@ -124,7 +129,7 @@ async function searchTogether(
     tally.computations += waiting.distances;
     const { hits, status } = halves.rank(waiting, vertices);
     const total = { ...outcome, tally };
-    if (status === STATUS.SUCCESS) return { hits, ...explained(parts, total, startedUs, options) };
+    if (status === STATUS.SUCCESS) return { hits, ...explained(parts, total, hits.length, asked, startedUs, options) };
     // Vertices of documents that have gone took the place of others, unless there were no more.
     if (status !== TOO_FEW) return { fallback: "memory" };
     if (vertices.length < most) return { fallback: "reach" };
@@ -138,6 +143,7 @@ async function ask(
   search: Omit<StrategyQuery, "timeoutMs">,
   deadlineAtMs: number,
   { signal, priority, tenant }: CallOptions,
+  asked: ShardAccount,
 ): Promise<CotraOutcome | SearchFallback> {
   const leftMs = deadlineAtMs - coordinator.nowMs();
   const query = { ...search, timeoutMs: Math.max(1, Math.floor(leftMs * SHARE * TOLD_SHARE)) };
@@ -153,8 +159,11 @@ async function ask(
     ...(tenant === undefined ? {} : { tenant }),
   };
   const { type, payload } = COTRA.directMessage(selected, query);
+  const { shard } = selected;
   try {
-    const outcome = await coordinator.ask(selected.shard, type, VSHARD_LISTED, payload, readOutcome, call);
+    const decode = asked.counting(shard, payload.byteLength, readOutcome);
+    const read = (frame: ReplyFrame): CotraOutcome => decode(frame, frame.offset, frame.length);
+    const outcome = await coordinator.ask(shard, type, VSHARD_LISTED, payload, read, call);
     return outcome.complete ? outcome : (REASONS[outcome.reason ?? "ERR_WORKER_LOST"] ?? "memory");
   } catch (error) {
     const { code } = ShardloomError.from(error);
@@ -167,12 +176,22 @@ async function ask(
 function explained(
   { coordinator }: VectorCollectionParts,
   { primaries, tally }: CotraOutcome,
+  count: number,
+  asked: ShardAccount,
   startedUs: number,
   options: ShardSearchOptions,
 ): { readonly explain?: Explanation } {
   if (options.explain === undefined || options.explain === false) return {};
-  const { topologyEpoch, replicationFactor } = coordinator.snapshot;
+  const { topologyEpoch, replicationFactor, vshards } = coordinator.snapshot;
   const { consistency } = coordinator.rules(options);
+  const totalUs = coordinator.nowMs() * 1000 - startedUs;
+  const outcomes = asked.outcomes().map(
+    ({ shard, attempts, queueUs, serviceUs, bytes }): ShardOutcome => ({
+      ...{ shard, servedBy: [shard], status: count === 0 ? "empty" : "answered", count, vshards },
+      ...{ vshardsAnswered: vshards, attempts, hedges: 0, queueUs, serviceUs, latencyUs: totalUs, bytes },
+    }),
+  );
+  const sums = sumsOf(outcomes);
   const account: Explanation = {
     plan: {
       kind: "scatter",
@@ -183,12 +202,12 @@ function explained(
       unavailable: [],
     },
     planUs: 0,
-    totalUs: coordinator.nowMs() * 1000 - startedUs,
+    totalUs,
     stalenessMs: replicationFactor > 1 ? Number.POSITIVE_INFINITY : 0,
-    outcomes: [],
-    attempts: 1,
+    outcomes,
+    attempts: sums.attempts,
     hedges: 0,
-    bytes: tally.bytes,
+    bytes: sums.bytes + tally.bytes,
     collaboration: { ...tally, shards: primaries.length },
   };
   if (typeof options.explain === "function") options.explain(account);

@@ -12,7 +12,9 @@ import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { ReadOptions } from "../call-options.ts";
 import type { ReadScope } from "../coordinator.ts";
+import { ReadAccount } from "../explained-value.ts";
 import type { ReadResult } from "../planned-read.ts";
+import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
@@ -51,13 +53,19 @@ export async function searchVectors(
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
 ): Promise<SearchResult> {
+  const { explain, ...unexplained } = options;
   const request = toRequest(parts, vector, options);
   const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
-  const result = await readFirst(parts, { kind: "scatter" }, request, options);
-  const lists = await readWhole(parts, result.answers, request, deadlineAtMs, options, 0);
-  const { completeness, stalenessMs, explain } = result;
+  const account = ReadAccount.of(parts.coordinator, options);
+  const reads = account === undefined ? unexplained : { ...unexplained, explain: account.take };
+  const result = await readFirst(parts, { kind: "scatter" }, request, reads);
+  const lists = await readWhole(parts, result.answers, request, deadlineAtMs, reads, 0, account?.pages);
+  const { completeness, stalenessMs } = result;
   const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
-  return { hits, completeness, stalenessMs, by: "scatter", ...(explain === undefined ? {} : { explain }) };
+  if (account === undefined) return { hits, completeness, stalenessMs, by: "scatter" };
+  const told = account.finish();
+  if (typeof explain === "function") explain(told);
+  return { hits, completeness, stalenessMs, by: "scatter", explain: told };
 }
 
 /** The first reply of every shard that a plan asks. */
@@ -88,11 +96,13 @@ async function readWhole(
   deadlineAtMs: number,
   options: ReadOptions,
   replans: number,
+  pages: ShardAccount | undefined,
 ): Promise<(readonly SearchHit[])[]> {
   const lists: (readonly SearchHit[])[] = [];
   for (const { target, page } of answers) {
     try {
-      lists.push(page.left === 0 ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options));
+      const isWhole = page.left === 0;
+      lists.push(isWhole ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options, pages));
     } catch (error) {
       const timeoutMs = deadlineAtMs - parts.coordinator.nowMs();
       const lost = ShardloomError.is(error) && LOST.has(error.code);
@@ -100,7 +110,7 @@ async function readWhole(
       // What was said to be complete stays so.
       const rest: ReadOptions = { ...options, timeoutMs, gather: "all", unavailable: waitOrFail(options) };
       const again = await readFirst(parts, { kind: "scatter", vshards: target.vshards }, request, rest);
-      lists.push(...(await readWhole(parts, again.answers, request, deadlineAtMs, options, replans + 1)));
+      lists.push(...(await readWhole(parts, again.answers, request, deadlineAtMs, options, replans + 1, pages)));
     }
   }
   return lists;
@@ -155,6 +165,7 @@ async function readPages(
   first: QueryHits,
   deadlineAtMs: number,
   options: ReadOptions,
+  pages: ShardAccount | undefined,
 ): Promise<readonly SearchHit[]> {
   const { coordinator } = parts;
   let hits: SearchHit[] = [...first.hits];
@@ -163,7 +174,8 @@ async function readPages(
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
     const body = toPayload(request, hits.length);
-    const page = await coordinator.readOn(target, VECTOR_SEARCH, body, readPage, { ...options, timeoutMs });
+    const decode = pages?.counting(target.shard, body.byteLength, readPage) ?? readPage;
+    const page = await coordinator.readOn(target, VECTOR_SEARCH, body, decode, { ...options, timeoutMs });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;
