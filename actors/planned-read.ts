@@ -16,6 +16,18 @@ import type { SendTerms } from "./admitted-request.ts";
 import { RoutedPayload, readPrefix } from "./routed-payload.ts";
 import type { AskedShard } from "./shard-account.ts";
 
+/** Which vshards a read is for: one, that of every item of a list, or all. */
+export type ReadScope =
+  | { readonly kind: "point"; readonly vshard: number }
+  | { readonly kind: "batch"; readonly vshards: ArrayLike<number> }
+  | { readonly kind: "scatter"; readonly vshards?: ArrayLike<number> };
+
+/** Of the items of a list: one is a point, several are a batch, which stays grouped by shard. */
+export function scopeOf(vshards: readonly number[]): ReadScope {
+  const [vshard] = vshards;
+  return vshard !== undefined && vshards.length === 1 ? { kind: "point", vshard } : { kind: "batch", vshards };
+}
+
 /** What a read asks of the shards. */
 export interface ReadQuery<T> {
   readonly type: number;

@@ -53,9 +53,11 @@ describe.each(["vectors", "texts"])("of %s", (kind) => {
 
   it("plain reads give their result beside its account, or as it is", async () => {
     const of = collection() as VectorCollection;
+    const { point, batch } = cluster.routerStats().reads;
     const one = await of.get(7, { explain: true, includeVector: false });
+    expect(cluster.routerStats().reads).toMatchObject({ point: point + 1, batch });
     expect(one.value?.id).toBe(7);
-    expect(checked(one.explain)).toMatchObject({ plan: { kind: "batch" }, attempts: 1, outcomes: [{ count: 1 }] });
+    expect(checked(one.explain)).toMatchObject({ plan: { kind: "point" }, attempts: 1, outcomes: [{ count: 1 }] });
     const count = await of.count({ explain: true });
     expect(count.value).toBe(COUNT);
     expect(checked(count.explain)).toMatchObject({ plan: { kind: "scatter" }, attempts: 2 });
