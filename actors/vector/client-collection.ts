@@ -109,6 +109,11 @@ export interface CountOptions extends PlainReadOptions {
 export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   /** Answers wanted, `1..65536`. @default 10 */
   readonly k?: number;
+  /**
+   * The `cursor` of the page before, of the same query and filter: gives the hits behind it, among the 65,536 nearest. By `scatter` only; costs as much
+   * as a search for all pages until then. A document whose score changed in between may stand on both pages, or on none. @default from the nearest
+   */
+  readonly after?: string;
   /** Conditions on the payload; see `filter.ts`. Exact: k answers come back when k documents match. */
   readonly filter?: Metadata;
   /** Scan every vector instead of using the index. @default false */
@@ -143,6 +148,8 @@ export interface SearchResult {
   readonly by: StrategyName;
   /** Why it was not the strategy that was asked for. */
   readonly fallback?: SearchFallback;
+  /** For `after`, when there may be more; of searches by `scatter`. */
+  readonly cursor?: string;
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }

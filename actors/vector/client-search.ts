@@ -16,6 +16,7 @@ import type { ReadResult, ReadScope } from "../planned-read.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
+import { cursorOf, firstWanted, hitsOf, nextWanted, pageOf } from "./search-pages.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
 import {
@@ -52,19 +53,32 @@ export async function searchVectors(
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
 ): Promise<SearchResult> {
-  const { explain, ...unexplained } = options;
+  const { explain, after, ...unexplained } = options;
+  const { coordinator } = parts;
   const request = toRequest(parts, vector, options);
-  const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
-  const account = ReadAccount.of(parts.coordinator, options);
+  const page = pageOf(parts.name, request, after);
+  const deadlineAtMs = coordinator.deadlineAtMs(options);
+  const account = ReadAccount.of(coordinator, options);
   const reads = account === undefined ? unexplained : { ...unexplained, explain: account.take };
-  const result = await readFirst(parts, { kind: "scatter" }, request, reads);
-  const lists = await readWhole(parts, result.answers, request, deadlineAtMs, reads, 0, account?.pages);
-  const { completeness, stalenessMs } = result;
-  const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
-  if (account === undefined) return { hits, completeness, stalenessMs, by: "scatter" };
-  const told = account.finish();
-  if (typeof explain === "function") explain(told);
-  return { hits, completeness, stalenessMs, by: "scatter", explain: told };
+  for (let wanted: number | undefined = firstWanted(page); ; ) {
+    const nearest: SearchRequest = { ...request, k: wanted };
+    const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
+    const result = await readFirst(parts, { kind: "scatter" }, nearest, { ...reads, timeoutMs });
+    const lists = await readWhole(parts, result.answers, nearest, deadlineAtMs, reads, 0, account?.pages);
+    const merged = mergeRanked(lists, wanted, { disjoint: true });
+    const found = hitsOf(page, merged);
+    wanted = nextWanted(page, found.length, merged.length, wanted);
+    if (wanted !== undefined) continue;
+    const cursor = cursorOf(page, found, coordinator.snapshot.topologyEpoch);
+    const { completeness, stalenessMs } = result;
+    const told = account?.finish();
+    if (typeof explain === "function" && told !== undefined) explain(told);
+    return {
+      ...{ hits: found.map(toHit), completeness, stalenessMs, by: "scatter" },
+      ...(cursor === undefined ? {} : { cursor }),
+      ...(told === undefined ? {} : { explain: told }),
+    };
+  }
 }
 
 /** The first reply of every shard that a plan asks. */

@@ -49,6 +49,13 @@ export async function searchBy(
     const name = by === undefined ? "strategy" : "by";
     throw invalidArgument("search", name, '"scatter", as the collection was opened with strategy scatter', chosen);
   }
+  if (chosen !== "scatter" && options.after !== undefined)
+    throw invalidArgument(
+      "search",
+      "after",
+      `left out with strategy ${chosen}, as only scatter gives pages`,
+      options.after,
+    );
   return SEARCHES[chosen](parts, vector, copies === undefined ? rest : { ...rest, strategy: copies }, recall);
 }
 
