@@ -30,8 +30,14 @@ export async function runToResult<Value>(
   const finished = await new RunDriver({ ...handle, account }, plan, options, account).drive();
   const { algorithm } = plan;
   const told = account.explain({ algorithm, exchange, checkpointEvery, shards: handle.options.shards });
-  if (typeof explain === "function") explain(told);
-  return new GraphResult(handle, finished, told);
+  const result = new GraphResult<Value>(handle, finished, told);
+  try {
+    if (typeof explain === "function") explain(told);
+  } catch (error) {
+    await result.close(); // nobody else has it
+    throw error;
+  }
+  return result;
 }
 
 /** A vertex with what was computed for it. */

@@ -155,7 +155,7 @@ export interface SearchResult {
 }
 
 /**
- * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or to be explained (`explain`); it must not miss
+ * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or, by `compass` and `spire`, to be explained (`explain`); it must not miss
  * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8

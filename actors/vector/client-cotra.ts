@@ -7,13 +7,13 @@
  */
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
-import type { ShardOutcome } from "../../src/routing/gather.ts";
 import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
-import { ShardAccount, sumsOf } from "../shard-account.ts";
+import { ShardAccount } from "../shard-account.ts";
 import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import { explainedSearch } from "./client-explain.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
 import { readOutcome } from "./cotra/collaborate-codec.ts";
@@ -62,9 +62,9 @@ export async function searchCotra(
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
-  const { explain: _, filter, ...unexplained } = options;
+  const { explain: _, filter, ...plain } = options;
   const query = checkedSearch(parts, vector, options);
-  const reason = obstacle(parts, query, unexplained);
+  const reason = obstacle(parts, query, plain);
   if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
@@ -94,7 +94,7 @@ async function searchTogether(
   recallTarget: number,
 ): Promise<CollaborativeAnswer> {
   const { coordinator, options: collection } = parts;
-  const startedUs = coordinator.nowMs() * 1000;
+  const startedMs = coordinator.nowMs();
   const asked = new ShardAccount();
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   const reader = parts.reader();
@@ -128,8 +128,19 @@ async function searchTogether(
     tally = sumOf(tally, outcome.tally);
     tally.computations += waiting.distances;
     const { hits, status } = halves.rank(waiting, vertices);
-    const total = { ...outcome, tally };
-    if (status === STATUS.SUCCESS) return { hits, ...explained(parts, total, hits.length, asked, startedUs, options) };
+    if (status === STATUS.SUCCESS) {
+      const { primaries } = outcome;
+      const course = {
+        by: "cotra",
+        startedMs,
+        count: hits.length,
+        shards: primaries,
+        asked,
+        stalenessMs: staleness(parts),
+      } as const;
+      const collaboration = { ...tally, shards: primaries.length };
+      return { hits, ...explainedSearch(parts, options, { ...course, collaboration }) };
+    }
     // Vertices of documents that have gone took the place of others, unless there were no more.
     if (status !== TOO_FEW) return { fallback: "memory" };
     if (vertices.length < most) return { fallback: "reach" };
@@ -171,45 +182,4 @@ async function ask(
     if (over) throw error;
     return REASONS[code] ?? "memory";
   }
-}
-
-function explained(
-  { coordinator }: VectorCollectionParts,
-  { primaries, tally }: CotraOutcome,
-  count: number,
-  asked: ShardAccount,
-  startedUs: number,
-  options: ShardSearchOptions,
-): { readonly explain?: Explanation } {
-  if (options.explain === undefined || options.explain === false) return {};
-  const { topologyEpoch, replicationFactor, vshards } = coordinator.snapshot;
-  const { consistency } = coordinator.rules(options);
-  const totalUs = coordinator.nowMs() * 1000 - startedUs;
-  const outcomes = asked.outcomes().map(
-    ({ shard, attempts, queueUs, serviceUs, bytes }): ShardOutcome => ({
-      ...{ shard, servedBy: [shard], status: count === 0 ? "empty" : "answered", count, vshards },
-      ...{ vshardsAnswered: vshards, attempts, hedges: 0, queueUs, serviceUs, latencyUs: totalUs, bytes },
-    }),
-  );
-  const sums = sumsOf(outcomes);
-  const account: Explanation = {
-    plan: {
-      kind: "scatter",
-      topologyEpoch,
-      strategy: "cotra",
-      consistency,
-      targets: primaries.map((shard) => ({ shard, vshards: [], whole: true })),
-      unavailable: [],
-    },
-    planUs: 0,
-    totalUs,
-    stalenessMs: replicationFactor > 1 ? Number.POSITIVE_INFINITY : 0,
-    outcomes,
-    attempts: sums.attempts,
-    hedges: 0,
-    bytes: sums.bytes + tally.bytes,
-    collaboration: { ...tally, shards: primaries.length },
-  };
-  if (typeof options.explain === "function") options.explain(account);
-  return { explain: account };
 }

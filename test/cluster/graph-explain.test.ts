@@ -159,6 +159,10 @@ it("a run says of every superstep what each shard did, and how values came", asy
   await using program = await graph.run(largest, {}, { explain: (explanation) => told.push(explanation) });
   expect(told).toEqual([program.explain]);
   expect(check(program.explain).plan.algorithm).toBe("largest");
+  const thrower = (): never => {
+    throw new Error("of the caller");
+  };
+  await expect(graph.wcc({ explain: thrower })).rejects.toThrow("of the caller");
   await using silent = await graph.wcc();
   expect(silent.explain).toBeUndefined();
   expect(await graph.lcc({ explain: 1 as never }).then(() => "ok", codeOf)).toBe("ERR_INVALID_ARGUMENT");
