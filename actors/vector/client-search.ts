@@ -69,14 +69,20 @@ export async function searchVectors(
     const found = hitsOf(page, merged);
     wanted = nextWanted(page, found.length, merged.length, wanted);
     if (wanted !== undefined) continue;
-    const cursor = cursorOf(page, found, coordinator.snapshot.topologyEpoch);
     const { completeness, stalenessMs } = result;
     const told = account?.finish();
     if (typeof explain === "function" && told !== undefined) explain(told);
+    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: "scatter" } as const;
+    const explained: SearchResult = told === undefined ? answer : { ...answer, explain: told };
+    const last = found[request.k - 1];
+    if (last === undefined) return explained;
+    const { id, score } = last; // not the hit, so that nothing else of it is kept
     return {
-      ...{ hits: found.map(toHit), completeness, stalenessMs, by: "scatter" },
-      ...(cursor === undefined ? {} : { cursor }),
-      ...(told === undefined ? {} : { explain: told }),
+      ...explained,
+      /** Made when it is looked at, as few searches go on: it costs a few us. */
+      get cursor() {
+        return cursorOf(page, { id, score }, coordinator.snapshot.topologyEpoch);
+      },
     };
   }
 }

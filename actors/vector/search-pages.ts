@@ -55,15 +55,8 @@ export function hitsOf<Hit extends RankPosition>(
   return nearest.filter((hit) => hit.id !== after.id && compareRanked(hit, after) > 0).slice(0, request.k);
 }
 
-/** The cursor behind a page; undefined: there is nothing behind it. */
-export function cursorOf(
-  { name, request }: SearchPage,
-  hits: readonly RankPosition[],
-  topologyEpoch: number,
-): string | undefined {
-  const last = hits.length === request.k ? hits.at(-1) : undefined;
-  if (last === undefined) return undefined;
-  const { id, score } = last;
+/** The cursor behind the last hit of a page. */
+export function cursorOf({ name, request }: SearchPage, { id, score }: RankPosition, topologyEpoch: number): string {
   return encodeCursor({ id, score, direction: DIRECTION, topologyEpoch, fingerprint: fingerprint(name, request) });
 }
 
