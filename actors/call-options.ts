@@ -56,12 +56,10 @@ export interface ReadOptions extends CallOptions {
   readonly explain?: boolean | ((explanation: Explanation) => void);
 }
 
-/**
- * Options of a read whose result has no place for how complete it is: it is whole or fails. Its account, when one is wanted, goes
- * to a function.
- */
+/** Options of a read whose result has no place for how complete it is: it is whole or fails. */
 export type PlainReadOptions = Omit<ReadOptions, "explain" | "gather" | "unavailable"> & {
-  readonly explain?: (explanation: Explanation) => void;
+  /** Whom the account is given; with `true` the result comes as `{ value, explain }`. @default false */
+  readonly explain?: false | ((explanation: Explanation) => void);
   /** What becomes of vshards that nobody may answer now: fail the call, or wait. @default "wait" */
   readonly unavailable?: "fail" | "wait";
 };

@@ -44,7 +44,15 @@ import {
   type WriteOptions,
 } from "./call-options.ts";
 import { repeatKeyed, repeatUndone } from "./keyed-call.ts";
-import { explain, PlannedRead, type ReadContext, type ReadQuery, type ReadResult, stated } from "./planned-read.ts";
+import {
+  explain,
+  PlannedRead,
+  type ReadContext,
+  type ReadQuery,
+  type ReadResult,
+  type ReadScope,
+  stated,
+} from "./planned-read.ts";
 import { maxPrefixBytes, RoutedPayload, readComplete, readPrefix, writePrefix } from "./routed-payload.ts";
 import { createRouterCounters, type RouterCounters, type RouterStats, routerStats } from "./router-stats.ts";
 
@@ -63,12 +71,6 @@ export interface CoordinatorOptions {
   /** The shard on this thread, for `prefer-local`. @default none */
   readonly localShard?: number;
 }
-
-/** Which vshards a read is for: one, that of every item of a list, or all. */
-export type ReadScope =
-  | { readonly kind: "point"; readonly vshard: number }
-  | { readonly kind: "batch"; readonly vshards: ArrayLike<number> }
-  | { readonly kind: "scatter"; readonly vshards?: ArrayLike<number> };
 
 /** What a key may take of a request, or of what it becomes on its way to copies. */
 const MAX_KEY_OVERHEAD_BYTES: number = Math.max(MAX_KEY_PREFIX_BYTES, MAX_KEY_ENTRY_BYTES);
@@ -222,9 +224,8 @@ export class Coordinator {
     decode: (frame: ReplyFrame, offset: number, length: number) => T,
     options: ReadOptions,
   ): Promise<T> {
-    const { snapshot } = this;
     const rules = this.rules(options);
-    const payload = new RoutedPayload(readPrefix(snapshot, rules, options.session, target), body);
+    const payload = new RoutedPayload(readPrefix(this.snapshot, rules, options.session, target), body);
     const read = (frame: ReplyFrame): T => readComplete(frame, (offset, length) => decode(frame, offset, length));
     return this.ask(target.shard, type, VSHARD_LISTED, payload, read, options);
   }
@@ -284,8 +285,7 @@ export class Coordinator {
 
   /** Counters of everything that this thread has planned and sent. */
   stats(): RouterStats {
-    const { snapshot } = this;
-    return routerStats(this.#counters, this.#executor, this.#loads, snapshot);
+    return routerStats(this.#counters, this.#executor, this.#loads, this.snapshot);
   }
 
   /** Another worker serves a shard from now on: what was learnt of the last one's failures is forgotten. */

@@ -14,6 +14,19 @@ import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { REFUSAL, type RefusedVshard, readRoutedReply } from "../src/wire/routed-codec.ts";
 import type { SendTerms } from "./admitted-request.ts";
 import { RoutedPayload, readPrefix } from "./routed-payload.ts";
+import type { AskedShard } from "./shard-account.ts";
+
+/** Which vshards a read is for: one, that of every item of a list, or all. */
+export type ReadScope =
+  | { readonly kind: "point"; readonly vshard: number }
+  | { readonly kind: "batch"; readonly vshards: ArrayLike<number> }
+  | { readonly kind: "scatter"; readonly vshards?: ArrayLike<number> };
+
+/** Of the items of a list: one is a point, several are a batch, which stays grouped by shard. */
+export function scopeOf(vshards: readonly number[]): ReadScope {
+  const [vshard] = vshards;
+  return vshard !== undefined && vshards.length === 1 ? { kind: "point", vshard } : { kind: "batch", vshards };
+}
 
 /** What a read asks of the shards. */
 export interface ReadQuery<T> {
@@ -68,9 +81,11 @@ export interface Explanation {
   readonly totalUs: number;
   /** How far the answers may be behind, see {@link ReadResult.stalenessMs}. */
   readonly stalenessMs: number;
-  /** One per planned part: shard, who served it, attempts, hedges, queue and service time, bytes. */
+  /** One per planned part: shard, who served it, attempts, hedges, queue and service time, bytes. Of a search that shards did together: whom it asked, without times of handlers. */
   readonly outcomes: Completeness["outcomes"];
-  /** Sums over the outcomes. */
+  /** By shard, what was asked for the rest of answers that did not fit one reply; left out when there was none. */
+  readonly pages?: readonly AskedShard[];
+  /** Sums over the outcomes and pages; bytes, those of a collaboration too. */
   readonly attempts: number;
   readonly hedges: number;
   readonly bytes: number;

@@ -5,6 +5,7 @@
  * both when it has the same id in both collections.
  */
 import type { ReadOptions } from "../actors/call-options.ts";
+import { checkExplain } from "../actors/explained-value.ts";
 import type { Explanation } from "../actors/planned-read.ts";
 import type { TextCollection, TextExplanation, TextHit, TextSearchOptions } from "../actors/text/client-collection.ts";
 import type { SearchOptions, VectorCollection, VectorHit } from "../actors/vector/client-collection.ts";
@@ -42,8 +43,14 @@ export interface HybridSearchOptions extends Omit<ReadOptions, "explain"> {
   readonly vector?: Pick<SearchOptions, "filter" | "exact" | "ef" | "includeVector">;
   /** @default true */
   readonly includePayload?: boolean;
-  /** Adds the plans of both searches and what became of them. @default false */
-  readonly explain?: boolean;
+  /** Adds the plans of both searches and what became of them to the result, or gives it to a function. @default false */
+  readonly explain?: boolean | ((explanation: HybridExplanation) => void);
+}
+
+/** The accounts of both searches. */
+export interface HybridExplanation {
+  readonly text: TextExplanation;
+  readonly vector: Explanation;
 }
 
 /** One document of the blended ranking. */
@@ -64,7 +71,7 @@ export interface HybridSearchResult {
   /** How far the answer may be behind the primaries, in ms, at the most; see the searches that it is made of. */
   readonly stalenessMs: number;
   /** When it was asked for. */
-  readonly explain?: { readonly text: TextExplanation; readonly vector: Explanation };
+  readonly explain?: HybridExplanation;
 }
 
 const ACTION = "search";
@@ -82,7 +89,9 @@ export async function hybridSearch(
   query: HybridQuery,
   options: HybridSearchOptions = {},
 ): Promise<HybridSearchResult> {
-  const { k = 10, fusion = "rank", weights = {}, k0, normalize, text, vector, candidates, ...common } = options;
+  const { k = 10, fusion = "rank", weights = {}, k0, normalize, text, vector, candidates, ...rest } = options;
+  const { explain, ...common } = rest;
+  const isExplained = checkExplain(ACTION, explain);
   if (!Number.isInteger(k) || k < 1) throw invalidArgument(ACTION, "k", "an integer of at least 1", k);
   if (fusion !== "rank" && fusion !== "score") throw invalidArgument(ACTION, "fusion", '"rank" or "score"', fusion);
   const wanted = candidates ?? Math.max(LEAST_CANDIDATES, CANDIDATES_PER_HIT * k);
@@ -99,7 +108,7 @@ export async function hybridSearch(
   blend(sources([], [])); // what is wrong with the options is told before anything is sent
   const failure = new AbortController();
   const signal = common.signal === undefined ? failure.signal : AbortSignal.any([common.signal, failure.signal]);
-  const terms = { ...common, k: wanted, signal };
+  const terms = { ...common, k: wanted, signal, explain: isExplained };
   try {
     const [byText, byVector] = await Promise.all([
       texts.search(query.text, { ...text, ...terms }),
@@ -114,7 +123,9 @@ export async function hybridSearch(
     const completeness = { text: byText.completeness, vector: byVector.completeness };
     const stalenessMs = Math.max(byText.stalenessMs, byVector.stalenessMs);
     if (byText.explain === undefined || byVector.explain === undefined) return { hits, completeness, stalenessMs };
-    return { hits, completeness, stalenessMs, explain: { text: byText.explain, vector: byVector.explain } };
+    const told = { text: byText.explain, vector: byVector.explain };
+    if (typeof explain === "function") explain(told);
+    return { hits, completeness, stalenessMs, explain: told };
   } catch (error) {
     failure.abort(error);
     throw error;

@@ -4,6 +4,7 @@
 
 export { type DriveOptions, drive, type TickReport } from "../actors/barrier/drive.ts";
 export type { CallOptions, PlainReadOptions, ReadOptions, WriteOptions } from "../actors/call-options.ts";
+export type { ExplainedValue, Explaining } from "../actors/explained-value.ts";
 export type {
   DecayOptions,
   DecayResult,
@@ -11,6 +12,7 @@ export type {
   TickDecay,
   TickDecayOptions,
 } from "../actors/graph/client-decay.ts";
+export type { Explained, ExplainOption, PlainGraphOptions } from "../actors/graph/client-explain.ts";
 export type { VertexHolder } from "../actors/graph/client-ghosts.ts";
 export type { Graph, GraphShardStatus } from "../actors/graph/client-graph.ts";
 export type {
@@ -24,11 +26,17 @@ export type {
 export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
-export type { CountTrianglesOptions, Explained, TraversalLimits } from "../actors/graph/client-traversal.ts";
+export type { CountTrianglesOptions, TraversalLimits, VertexStream } from "../actors/graph/client-traversal.ts";
 export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
 export type { ExplainGraph, GraphExplanation, GraphOutcome } from "../actors/graph/graph-account.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
+export type {
+  ExplainRun,
+  RunExplanation,
+  ShardSuperstep,
+  SuperstepExplanation,
+} from "../actors/graph/run-account.ts";
 export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
 export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";
 export type { KHopOptions, KHopResult } from "../actors/graph/traversal/k-hop.ts";
@@ -42,6 +50,7 @@ export { defineVertexProgram, type VertexContext, type VertexProgram } from "../
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
 export type { Collaboration, ExplainedPlan, Explanation } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
+export type { AskedShard } from "../actors/shard-account.ts";
 export type {
   StoredText,
   TextCollection,
@@ -56,6 +65,7 @@ export type {
 export type { TextCollectionOptions } from "../actors/text/text-options.ts";
 export type { TextShardStatus } from "../actors/text/text-replies.ts";
 export type {
+  CountOptions,
   GetOptions,
   LoadProgress,
   SearchFallback,
@@ -113,6 +123,7 @@ export {
   openGraphFile,
 } from "./files/graph-file.ts";
 export {
+  type HybridExplanation,
   type HybridHit,
   type HybridQuery,
   type HybridSearchOptions,

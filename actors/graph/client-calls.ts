@@ -11,7 +11,7 @@ import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_MEET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
-import type { GraphAccount } from "./graph-account.ts";
+import type { ShardAccount } from "../shard-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
 
@@ -23,6 +23,11 @@ const QUESTIONS = 8;
 const QUESTION_PAUSE_MS = 20;
 const AGAIN: ReadonlySet<string> = new Set(["ERR_STALE_EPOCH", "ERR_REGION_ACCESS", "ERR_WORKER_LOST"]);
 
+/** Counts requests, and of questions how often one is put. */
+interface QuestionAccount extends ShardAccount {
+  readonly put?: (again: boolean) => void;
+}
+
 /** What a handle on a graph is made of. */
 export interface GraphHandle {
   readonly name: string;
@@ -33,8 +38,8 @@ export interface GraphHandle {
   readonly roots: () => readonly RegionRef[];
   /** Throws when the graph was dropped or the cluster closed. */
   readonly assertOpen: () => void;
-  /** Counts what is asked. @default nobody does */
-  readonly account?: GraphAccount | undefined;
+  /** Counts what is asked, and of questions how often. @default nobody does */
+  readonly account?: QuestionAccount | undefined;
 }
 
 /** Asks one shard. */
@@ -119,10 +124,7 @@ export async function sendList(
 /** Puts a question that changes nothing, again when a shard has changed or its worker was lost meanwhile. */
 export async function askAgain<T>({ coordinator, account }: GraphHandle, question: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    if (account !== undefined) {
-      account.rounds++;
-      if (attempt > 1) account.repeats++;
-    }
+    account?.put?.(attempt > 1);
     try {
       return await question();
     } catch (error) {

@@ -8,6 +8,7 @@ import type { TickBarrier } from "../../src/actor/tick-barrier.ts";
 import { invalidArgument } from "../../src/errors.ts";
 import { GRAPH_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
+import type { ExplainedValue, Explaining } from "../explained-value.ts";
 import { askAll, type GraphHandle } from "./client-calls.ts";
 import {
   type DecayOptions,
@@ -17,6 +18,13 @@ import {
   type TickDecay,
   type TickDecayOptions,
 } from "./client-decay.ts";
+import {
+  counting,
+  type Explained,
+  type ExplainOption,
+  explainedValue,
+  type PlainGraphOptions,
+} from "./client-explain.ts";
 import { readGhosts, readHolders, type VertexHolder } from "./client-ghosts.ts";
 import {
   addVertices,
@@ -31,17 +39,17 @@ import {
 } from "./client-load.ts";
 import { NeighbourClient, type VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties, setVertexProperties, type VertexPropertyValues } from "./client-properties.ts";
-import { GraphResult } from "./client-run.ts";
+import { type GraphResult, runToResult } from "./client-run.ts";
 import {
   type CountTrianglesOptions,
-  type Explained,
   GraphTraversals,
   type TraversalLimits,
+  type VertexStream,
 } from "./client-traversal.ts";
 import type { GhostStatus } from "./ghosts/shard-ghosts.ts";
 import type { GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
-import { RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
+import type { RunOptions, RunPlan } from "./run-driver.ts";
 import {
   type CommunityOptions,
   checkRunOptions,
@@ -137,13 +145,25 @@ export class Graph {
   }
 
   /** Properties of vertices, all or those named, in the order of the keys; undefined for what is not in the graph. */
+  properties(
+    keys: readonly VertexKey[],
+    names: readonly string[] | undefined,
+    options: Explaining<PlainGraphOptions>,
+  ): Promise<ExplainedValue<(VertexPropertyValues | undefined)[], GraphExplanation>>;
+  properties(
+    keys: readonly VertexKey[],
+    names?: readonly string[],
+    options?: PlainGraphOptions,
+  ): Promise<(VertexPropertyValues | undefined)[]>;
   async properties(
     keys: readonly VertexKey[],
     names: readonly string[] = Object.keys(this.#handle.options.vertexProperties),
-    options: CallOptions = {},
-  ): Promise<(VertexPropertyValues | undefined)[]> {
+    { explain, ...options }: CallOptions & ExplainOption = {},
+  ): Promise<unknown> {
     this.#handle.assertOpen();
-    return getVertexProperties(this.#handle, keys, names, options);
+    return explainedValue(this.#handle, { explain }, (account) =>
+      getVertexProperties(counting(this.#handle, account), keys, names, options),
+    );
   }
 
   /**
@@ -217,18 +237,28 @@ export class Graph {
     return readHolders(this.#handle, keys, options);
   }
 
-  /** The keys of all vertices, shard by shard, read as they are asked for. */
-  vertices(options: CallOptions = {}): AsyncIterable<VertexKey> {
+  /** The keys of all vertices, shard by shard, read as they are asked for; explained, also how that goes. */
+  vertices(options: CallOptions & ExplainOption = {}): VertexStream {
     this.#handle.assertOpen();
     return this.#traversals.vertices(options);
   }
 
   /** The other ends of the edges of vertices, in their order; undefined for what is not in the graph. */
+  neighbours(
+    vertices: readonly VertexKey[],
+    direction: NeighbourDirection | undefined,
+    options: Explaining<PlainGraphOptions>,
+  ): Promise<ExplainedValue<(VertexNeighbours | undefined)[], GraphExplanation>>;
+  neighbours(
+    vertices: readonly VertexKey[],
+    direction?: NeighbourDirection,
+    options?: PlainGraphOptions,
+  ): Promise<(VertexNeighbours | undefined)[]>;
   async neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection = "out",
-    options: CallOptions & { readonly explain?: (explanation: GraphExplanation) => void } = {},
-  ): Promise<(VertexNeighbours | undefined)[]> {
+    options: CallOptions & ExplainOption = {},
+  ): Promise<unknown> {
     this.#handle.assertOpen();
     if (!["out", "in", "both"].includes(direction))
       throw invalidArgument("read neighbours", "direction", '"out", "in" or "both"', direction);
@@ -310,7 +340,6 @@ export class Graph {
   async #drive<Value = number>(plan: RunPlan, options: RunOptions): Promise<GraphResult<Value>> {
     this.#handle.assertOpen();
     checkRunOptions(options);
-    const finished = await new RunDriver(this.#handle, plan, options).drive();
-    return new GraphResult<Value>(this.#handle, finished);
+    return runToResult<Value>(this.#handle, plan, options);
   }
 }

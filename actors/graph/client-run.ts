@@ -6,14 +6,39 @@
 import { ShardloomError } from "../../src/errors.ts";
 import { GRAPH_COMPLETE, GRAPH_RESULTS } from "../../src/wire/message-types.ts";
 import { createValueCodec } from "../../src/wire/value-codec.ts";
+import { checkExplain } from "../explained-value.ts";
 import { askAgain, askAll, askShard, type GraphHandle } from "./client-calls.ts";
 import { type ResultsPage, readResults } from "./graph-results.ts";
-import type { FinishedRun } from "./run-driver.ts";
+import { RunAccount, type RunExplanation } from "./run-account.ts";
+import { DEFAULT_CHECKPOINTS, type FinishedRun, RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
 import type { ResultsRequest } from "./run-messages.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 
 const PAGE = 4096;
 const codec = createValueCodec();
+
+/** Drives a run to its end. @throws {ShardloomError} those of every call, and the algorithm's. */
+export async function runToResult<Value>(
+  handle: GraphHandle,
+  plan: RunPlan,
+  options: RunOptions,
+): Promise<GraphResult<Value>> {
+  const { explain, exchange = "auto", checkpointEvery = DEFAULT_CHECKPOINTS } = options;
+  if (!checkExplain("run algorithm", explain))
+    return new GraphResult(handle, await new RunDriver(handle, plan, options).drive());
+  const account = new RunAccount(handle.coordinator);
+  const finished = await new RunDriver({ ...handle, account }, plan, options, account).drive();
+  const { algorithm } = plan;
+  const told = account.explain({ algorithm, exchange, checkpointEvery, shards: handle.options.shards });
+  const result = new GraphResult<Value>(handle, finished, told);
+  try {
+    if (typeof explain === "function") explain(told);
+  } catch (error) {
+    await result.close(); // nobody else has it
+    throw error;
+  }
+  return result;
+}
 
 /** A vertex with what was computed for it. */
 export interface VertexValue<Value = number> {
@@ -30,10 +55,12 @@ export class GraphResult<Value = number> implements AsyncDisposable, AsyncIterab
   readonly attempts: number;
   /** Reductions of the last superstep, as the algorithm has them. */
   readonly sums: readonly number[];
+  /** Its supersteps and what was asked of whom, when `explain` was asked for. */
+  readonly explain: RunExplanation | undefined;
   readonly #handle: GraphHandle;
   readonly #finished: FinishedRun;
 
-  constructor(handle: GraphHandle, finished: FinishedRun) {
+  constructor(handle: GraphHandle, finished: FinishedRun, explain?: RunExplanation) {
     this.#handle = handle;
     this.#finished = finished;
     this.supersteps = finished.supersteps;
@@ -41,6 +68,7 @@ export class GraphResult<Value = number> implements AsyncDisposable, AsyncIterab
     this.edges = finished.edges;
     this.attempts = finished.attempts;
     this.sums = finished.totals?.sums ?? [];
+    this.explain = explain;
   }
 
   /** The value of one vertex; undefined when it was not in the graph, or is not any more. @throws {ShardloomError} `ERR_CLOSED`. */

@@ -9,9 +9,18 @@ import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_SCAN } from "../../src/wire/message-types.ts";
 import { type CallOptions, checkedTimeout, checkSignal } from "../call-options.ts";
 import { askAgain, askShard, type GraphHandle } from "./client-calls.ts";
+import {
+  accountOf,
+  counting,
+  type Explained,
+  type ExplainOption,
+  explained,
+  explainedValue,
+  type MaybeExplained,
+} from "./client-explain.ts";
 import type { NeighbourClient, VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties } from "./client-properties.ts";
-import { type ExplainGraph, GraphAccount, type GraphExplanation } from "./graph-account.ts";
+import type { GraphAccount, GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
 import type { ScanReply, ScanRequest } from "./graph-scan.ts";
 import type { Adjacency, TraversalOptions } from "./traversal/adjacency.ts";
@@ -29,15 +38,16 @@ const PAGE = 4096;
 const MAX_STARTS = 65_536;
 
 /** How long a traversal may take. */
-export interface TraversalLimits {
+export interface TraversalLimits extends ExplainOption {
   /** Time until the whole of it fails with `ERR_TIMEOUT`, in ms. @default none; each of its questions has the cluster's `requestTimeoutMs` */
   readonly timeoutMs?: number | undefined;
-  /** Gives the result an account of what was asked of whom, or tells it to a function. @default false */
-  readonly explain?: ExplainGraph | undefined;
 }
 
-/** A result, with how it came about when `explain` was asked for. */
-export type Explained<Result> = Result & { readonly explain?: GraphExplanation };
+/** Keys of vertices, read as they are asked for. */
+export interface VertexStream extends AsyncIterable<VertexKey> {
+  /** What was asked of whom until now; undefined unless it was to be explained. */
+  readonly explain?: GraphExplanation;
+}
 
 type Limits = TraversalLimits & Pick<TraversalOptions, "signal">;
 
@@ -58,19 +68,37 @@ export class GraphTraversals {
   }
 
   /** The keys of all vertices, shard by shard; each page as the shard is then. */
-  async *vertices(options: CallOptions = {}, account?: GraphAccount): AsyncGenerator<VertexKey> {
-    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
+  vertices({ explain, ...options }: CallOptions & ExplainOption = {}): VertexStream {
+    const account = accountOf(this.#handle, { explain });
+    if (account === undefined) return this.#pages(options);
+    const tell = (): GraphExplanation => account.explain(this.#handle.options.shards);
+    const pages = this.#pages(options, account, typeof explain === "function" ? () => explain(tell()) : undefined);
+    return {
+      get explain() {
+        return tell();
+      },
+      [Symbol.asyncIterator]: () => pages,
+    };
+  }
+
+  /** @param ended Called when no more is asked, however it ends. */
+  async *#pages(options: CallOptions, account?: GraphAccount, ended?: () => void): AsyncGenerator<VertexKey> {
+    const handle = counting(this.#handle, account);
     const { collection, coordinator } = handle;
-    for (const shard of coordinator.shards) {
-      for (let from = 0; from >= 0; ) {
-        this.#handle.assertOpen();
-        const request: ScanRequest = { collection, from, count: PAGE };
-        const { keys, next } = await askAgain(handle, () =>
-          askShard<ScanReply>(handle, shard, GRAPH_SCAN, request, options),
-        );
-        yield* keys;
-        from = next;
+    try {
+      for (const shard of coordinator.shards) {
+        for (let from = 0; from >= 0; ) {
+          this.#handle.assertOpen();
+          const request: ScanRequest = { collection, from, count: PAGE };
+          const { keys, next } = await askAgain(handle, () =>
+            askShard<ScanReply>(handle, shard, GRAPH_SCAN, request, options),
+          );
+          yield* keys;
+          from = next;
+        }
       }
+    } finally {
+      ended?.();
     }
   }
 
@@ -78,7 +106,7 @@ export class GraphTraversals {
     if (!Array.isArray(starts) || starts.length < 1 || starts.length > MAX_STARTS)
       throw invalidArgument("search graph", "starts", `1 to ${MAX_STARTS} vertices`, starts);
     for (const [at, key] of starts.entries()) checkKey("search graph", "start", key, at);
-    return this.#explained(options, (account) => kHop(this.#adjacency(options, account), starts, options));
+    return explained(this.#handle, options, (account) => kHop(this.#adjacency(options, account), starts, options));
   }
 
   async shortestPath(
@@ -90,15 +118,17 @@ export class GraphTraversals {
     checkKey("search graph", "to", to);
     if (options.weighted === true && !this.#handle.options.weighted)
       throw invalidArgument("search graph", "weighted", "false for a graph without weights", true);
-    return this.#explained(options, (account) => shortestPath(this.#adjacency(options, account), from, to, options));
+    return explained(this.#handle, options, (account) =>
+      shortestPath(this.#adjacency(options, account), from, to, options),
+    );
   }
 
   async countTriangles(options: CountTrianglesOptions): Promise<Explained<TriangleCount>> {
     const { vertices, ...bounds } = options;
     const limits = this.#limits(options);
     const mustExist = vertices !== undefined;
-    return this.#explained(options, (account) => {
-      const from = vertices ?? this.vertices(limits(), account);
+    return explained(this.#handle, options, (account) => {
+      const from = vertices ?? this.#pages(limits(), account);
       return countTriangles(this.#adjacency(options, account), from, { ...bounds, mustExist });
     });
   }
@@ -107,38 +137,19 @@ export class GraphTraversals {
     const limits = this.#limits(options);
     for (const [name, conditions] of Object.entries(motif.where ?? {}))
       checkConditions(name, conditions, this.#handle.options.vertexProperties);
-    return this.#explained(options, (account) =>
-      findMotif(this.#adjacency(options, account), motif, this.vertices(limits(), account), options),
+    return explained(this.#handle, options, (account) =>
+      findMotif(this.#adjacency(options, account), motif, this.#pages(limits(), account), options),
     );
   }
 
   async neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection,
-    { explain, ...options }: CallOptions & Pick<TraversalLimits, "explain">,
-  ): Promise<(VertexNeighbours | undefined)[]> {
-    const read = async (account: GraphAccount | undefined): Promise<{ lists: (VertexNeighbours | undefined)[] }> => ({
-      lists: await this.#neighbours.read(vertices, direction, options, account),
-    });
-    return (await this.#explained({ explain }, read)).lists;
-  }
-
-  /** Answers a question, with an account if one is asked for. */
-  async #explained<Result extends object>(
-    { explain }: Pick<TraversalLimits, "explain">,
-    answer: (account: GraphAccount | undefined) => Promise<Result>,
-  ): Promise<Explained<Result>> {
-    if (explain === undefined || explain === false) return answer(undefined);
-    if (explain !== true && typeof explain !== "function")
-      throw invalidArgument("search graph", "explain", "true, false or a function", explain);
-    const { coordinator, options } = this.#handle;
-    const account = new GraphAccount();
-    const startedMs = coordinator.nowMs();
-    const { topologyEpoch } = coordinator.snapshot;
-    const result = await answer(account);
-    const explanation = account.explain((coordinator.nowMs() - startedMs) * 1000, topologyEpoch, options.shards);
-    if (typeof explain === "function") explain(explanation);
-    return { ...result, explain: explanation };
+    { explain, ...options }: CallOptions & ExplainOption,
+  ): Promise<MaybeExplained<(VertexNeighbours | undefined)[]>> {
+    return explainedValue(this.#handle, { explain }, (account) =>
+      this.#neighbours.read(vertices, direction, options, account),
+    );
   }
 
   #adjacency(options: Limits, account: GraphAccount | undefined): Adjacency {
@@ -150,7 +161,7 @@ export class GraphTraversals {
       },
       properties: async (vertices, names) => {
         this.#handle.assertOpen();
-        return getVertexProperties(this.#handle, vertices, names, limits());
+        return getVertexProperties(counting(this.#handle, account), vertices, names, limits());
       },
     };
   }

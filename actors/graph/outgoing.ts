@@ -38,21 +38,32 @@ export interface Outgoing {
   readonly scratch: () => Float64Array;
 }
 
+/** What was pushed. */
+export interface Pushed {
+  /** Values, by destination. */
+  readonly sent: readonly number[];
+  /** Of the messages to other shards. */
+  readonly pushedBytes: number;
+}
+
 /** Writes the next values and their vertices to the front of both arrays. @returns how many; fewer than they have room for: the last */
 type Fill = (values: Float64Array, vertices: Uint32Array) => number;
 
 type Head = Omit<ContributionsHead, "count" | "source" | "total">;
 
-/** Pushes to all shards. @returns how many values to each */
-export function* push(outlet: Outlet, head: Head, outgoing: Outgoing): Generator<boolean, number[]> {
+/** Pushes to all shards. */
+export function* push(outlet: Outlet, head: Head, outgoing: Outgoing): Generator<boolean, Pushed> {
   const sent: number[] = [];
+  let pushedBytes = 0;
   for (let peer = 0; peer < outlet.rowsOf.length; peer++) {
     const edges = outgoing.ways.map(({ peers }) => peers[peer] as PeerEdges);
     const idle = edges.every((list) => list.edges === 0);
     const fill = idle ? () => 0 : yield* fillFor(outgoing, edges, peer, outlet.rowsOf[peer] as number);
-    sent.push(yield* send(outlet, head, peer, fill));
+    const { count, bytes } = yield* send(outlet, head, peer, fill);
+    sent.push(count);
+    pushedBytes += bytes;
   }
-  return sent;
+  return { sent, pushedBytes };
 }
 
 function* fillFor(
@@ -114,12 +125,18 @@ function* labelsFor(edges: readonly PeerEdges[], values: Float64Array): Generato
   return dense;
 }
 
-function* send(outlet: Outlet, head: Head, peer: number, fill: Fill): Generator<boolean, number> {
+function* send(
+  outlet: Outlet,
+  head: Head,
+  peer: number,
+  fill: Fill,
+): Generator<boolean, { readonly count: number; readonly bytes: number }> {
   const requester = peer === outlet.shard ? undefined : outlet.requester(peer);
   const room = Math.min(MAX_VALUES, requester === undefined ? MAX_VALUES : maxContributions(requester.maxPayloadBytes));
   const values = new Float64Array(room);
   const vertices = new Uint32Array(room);
   let sent = 0;
+  let bytes = 0;
   for (let last = false; !last; ) {
     const count = fill(values, vertices);
     sent += count;
@@ -128,6 +145,7 @@ function* send(outlet: Outlet, head: Head, peer: number, fill: Fill): Generator<
     if (peer === outlet.shard) outlet.own(values, vertices, count, total);
     else {
       const body = encodeContributions({ ...head, source: outlet.shard, count, total }, values, vertices);
+      bytes += body.length;
       // A peer without a worker gets nothing: its superstep fails, and the run goes on from what was saved.
       if (requester?.lost === false)
         requester.tell(GRAPH_CONTRIBUTIONS, VSHARD_LISTED, PRIORITY.NORMAL, payloadOf(body))?.catch(() => undefined);
@@ -135,7 +153,7 @@ function* send(outlet: Outlet, head: Head, peer: number, fill: Fill): Generator<
     }
     yield true;
   }
-  return sent;
+  return { count: sent, bytes };
 }
 
 function gatherNumbers(

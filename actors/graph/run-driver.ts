@@ -17,8 +17,10 @@ import {
   GRAPH_SUPERSTEP,
 } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
+import type { ShardAccount } from "../shard-account.ts";
 import { askAll, type GraphHandle } from "./client-calls.ts";
 import { plainRef } from "./graph-messages.ts";
+import type { ExplainRun, RunAccount } from "./run-account.ts";
 import type { BeginReply, BeginRequest, BuildReply, Exchange, SuperstepAck, SuperstepRequest } from "./run-messages.ts";
 import { DEFAULT_RUN_LIMITS } from "./run-times.ts";
 import { combined, identityOf } from "./vertex-program.ts";
@@ -26,6 +28,8 @@ import { combined, identityOf } from "./vertex-program.ts";
 /** Share of all edges above which pulling is cheaper than pushing; Beamer et al., Direction-Optimizing BFS, §4, has 1/14 of what is left. */
 const PULL_ABOVE = 1 / 14;
 const RESUME_PAUSE_MS = 20;
+/** Supersteps between two checkpoints. */
+export const DEFAULT_CHECKPOINTS = 8;
 /** While a superstep goes on: how often the shards are asked whether they still have the run and all their peers. */
 const LOOK_MS = 250;
 /** How often a run goes on after a loss. */
@@ -69,6 +73,8 @@ export interface RunOptions extends CallOptions {
   readonly idleMs?: number;
   /** How long a result is not looked at until it may give way to another, when there is no place left, in ms, at least 1000. @default 600000 */
   readonly resultIdleMs?: number;
+  /** Gives the result an account of every superstep and of what was asked of whom, or tells it to a function. @default false */
+  readonly explain?: ExplainRun;
 }
 
 /** What a superstep came to, over all shards. */
@@ -109,6 +115,7 @@ export interface FinishedRun {
 /** One run, from its beginning to its end. */
 export class RunDriver {
   readonly #handle: GraphHandle;
+  readonly #account: RunAccount | undefined;
   readonly #plan: RunPlan;
   readonly #options: RunOptions;
   /** As the first shard gives it; 0: not yet. */
@@ -121,8 +128,9 @@ export class RunDriver {
   /** Totals of supersteps that may be saved. */
   readonly #kept: Map<number, Totals> = new Map();
 
-  constructor(handle: GraphHandle, plan: RunPlan, options: RunOptions) {
+  constructor(handle: GraphHandle, plan: RunPlan, options: RunOptions, account?: RunAccount) {
     this.#handle = handle;
+    this.#account = account;
     this.#plan = plan;
     this.#options = options;
     this.#startedMs = handle.coordinator.nowMs();
@@ -226,7 +234,7 @@ export class RunDriver {
       );
     }
     const receive = this.#exchange(superstep, last);
-    const { checkpointEvery = 8 } = this.#options;
+    const { checkpointEvery = DEFAULT_CHECKPOINTS } = this.#options;
     const request: SuperstepRequest = {
       collection,
       run: this.#run,
@@ -237,7 +245,9 @@ export class RunDriver {
       save: checkpointEvery > 0 && superstep > 0 && superstep % checkpointEvery === 0,
       peers: this.#begun,
     };
-    const acks = await this.#all<SuperstepAck>(GRAPH_SUPERSTEP, () => request, signal);
+    const ask = (account?: ShardAccount): Promise<SuperstepAck[]> =>
+      this.#all<SuperstepAck>(GRAPH_SUPERSTEP, () => request, signal, account);
+    const acks = await (this.#account?.superstep(request, ask) ?? ask());
     const totals = this.#reduce(superstep, acks, first);
     this.#plan.check?.(totals, this.#vertices);
     this.#keep(totals, checkpointEvery);
@@ -341,14 +351,15 @@ export class RunDriver {
    * @returns what ends it
    */
   #watch(disturbed: AbortController): () => void {
-    const { coordinator, collection } = this.#handle;
+    const uncounted: GraphHandle = { ...this.#handle, account: undefined };
+    const { coordinator, collection } = uncounted;
     const request = { collection, run: this.#run, attempt: this.#attempt };
     let ended = false;
     const look = async (): Promise<void> => {
       for (;;) {
         await coordinator.pause(LOOK_MS);
         if (ended) return;
-        const answers = await askAll<{ readonly whole: boolean }>(this.#handle, GRAPH_STATUS, () => request).catch(
+        const answers = await askAll<{ readonly whole: boolean }>(uncounted, GRAPH_STATUS, () => request).catch(
           () => [], // a shard that is down fails its superstep as well
         );
         if (this.#begun.length > 0 && !answers.every(({ whole }) => whole)) disturbed.abort();
@@ -360,11 +371,17 @@ export class RunDriver {
     };
   }
 
-  #all<T>(type: number, body: (shard: number) => unknown, signal = this.#options.signal): Promise<T[]> {
+  #all<T>(
+    type: number,
+    body: (shard: number) => unknown,
+    signal = this.#options.signal,
+    account?: ShardAccount,
+  ): Promise<T[]> {
     this.#handle.assertOpen();
     const { superstepTimeoutMs = 60_000 } = this.#options;
     const timeoutMs = Math.max(1, Math.min(superstepTimeoutMs, this.#leftMs()));
-    return askAll<T>(this.#handle, type, body, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
+    return askAll<T>(handle, type, body, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
   }
 
   #leftMs(): number {

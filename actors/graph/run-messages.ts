@@ -88,6 +88,8 @@ export interface SuperstepAck {
   readonly sums: readonly number[];
   /** Values pushed, by destination. */
   readonly sent: readonly number[];
+  /** Of the messages with values to other shards. */
+  readonly pushedBytes: number;
   readonly received: number;
 }
 

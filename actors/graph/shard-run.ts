@@ -19,7 +19,7 @@ import { type ContributionsHead, refOf } from "./graph-messages.ts";
 import { type Block, type GraphRoot, RUN_WORD } from "./graph-root.ts";
 import { MergedRows } from "./merged-rows.ts";
 import { MirroredRows } from "./mirrored-rows.ts";
-import { type Outlet, push } from "./outgoing.ts";
+import { type Outlet, type Pushed, push } from "./outgoing.ts";
 import { accept, pull, pullFirst, store } from "./propagate.ts";
 import type { BeginReply, BeginRequest, SuperstepAck, SuperstepRequest } from "./run-messages.ts";
 import { restoreState, saveState } from "./run-state.ts";
@@ -175,9 +175,9 @@ export class ShardRun {
       );
     }
     this.#superstep = superstep;
-    let sent: number[] = [];
+    let pushed: Pushed = { sent: [], pushedBytes: 0 };
     if (receive === "push") {
-      sent = yield* this.#push(superstep);
+      pushed = yield* this.#push(superstep);
       while (this.#ended.size < view.rowsOf.length) yield false;
       if (this.#received !== this.#announced) throw miscounted(superstep, this.#announced, this.#received);
     }
@@ -202,7 +202,7 @@ export class ShardRun {
       yield true;
     }
     const { active, activeEdges } = view;
-    return { superstep, active, activeEdges, sums: [...view.sums], sent, received };
+    return { superstep, active, activeEdges, sums: [...view.sums], ...pushed, received };
   }
 
   /** Keeps the state as the run's result, and nothing else of it. */
@@ -344,7 +344,7 @@ export class ShardRun {
   }
 
   /** Pushes what was sent in the last superstep. */
-  *#push(superstep: number): Generator<boolean, number[]> {
+  *#push(superstep: number): Generator<boolean, Pushed> {
     const { algorithm, request, outlet } = this.#parts;
     const { rowsOf, shard, ways, directed } = this.#view;
     const head = { collection: request.collection, run: this.id, attempt: this.attempt, superstep };

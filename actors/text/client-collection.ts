@@ -20,6 +20,7 @@ import {
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
+import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation } from "../planned-read.ts";
 import type { Analyser } from "./analyser.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
@@ -75,7 +76,9 @@ export interface TextGetOptions extends PlainReadOptions {
 }
 
 /** Options of {@link TextCollection.search}. */
-export interface TextSearchOptions extends ReadOptions {
+export interface TextSearchOptions extends Omit<ReadOptions, "explain"> {
+  /** Adds the plans of both phases and what became of them to the result, or gives it to a function. @default false */
+  readonly explain?: boolean | ((explanation: TextExplanation) => void);
   /** Answers wanted; with `offset` `1..65536`. @default 10 */
   readonly k?: number;
   /** Answers to leave out before the first. @default 0 */
@@ -179,21 +182,23 @@ export class TextCollection {
   }
 
   /** One document, or undefined when the id is unknown. */
-  async get(id: DocumentId, options: TextGetOptions = {}): Promise<StoredText | undefined> {
-    return (await this.getMany([id], options))[0];
+  get(id: DocumentId, options: Explaining<TextGetOptions>): Promise<ExplainedValue<StoredText | undefined>>;
+  get(id: DocumentId, options?: TextGetOptions): Promise<StoredText | undefined>;
+  async get(id: DocumentId, options: TextGetOptions | Explaining<TextGetOptions> = {}): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, async (read) => (await this.#getMany([id], read))[0]);
   }
 
   /** Documents in the order of their ids; undefined where an id is unknown. */
-  async getMany(ids: readonly DocumentId[], options: TextGetOptions = {}): Promise<(StoredText | undefined)[]> {
-    this.#parts.assertOpen();
-    checkPlainRead(options);
-    const found: (StoredText | undefined)[] = [];
-    const { includeFields = true, includePayload = true } = options;
-    await getIds(this.#parts, ids, options, (place, stored, stalenessMs) => {
-      const document = toStored(this.options, ids[place] as DocumentId, stored, includeFields, includePayload);
-      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
-    });
-    return Array.from({ length: ids.length }, (_, place) => found[place]);
+  getMany(
+    ids: readonly DocumentId[],
+    options: Explaining<TextGetOptions>,
+  ): Promise<ExplainedValue<(StoredText | undefined)[]>>;
+  getMany(ids: readonly DocumentId[], options?: TextGetOptions): Promise<(StoredText | undefined)[]>;
+  async getMany(
+    ids: readonly DocumentId[],
+    options: TextGetOptions | Explaining<TextGetOptions> = {},
+  ): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, (read) => this.#getMany(ids, read));
   }
 
   /** Removes documents. @returns how many were there */
@@ -203,16 +208,18 @@ export class TextCollection {
   }
 
   /** Number of documents. */
-  async count(options: PlainReadOptions = {}): Promise<number> {
+  count(options: Explaining<PlainReadOptions>): Promise<ExplainedValue<number>>;
+  count(options?: PlainReadOptions): Promise<number>;
+  async count(options: PlainReadOptions | Explaining<PlainReadOptions> = {}): Promise<unknown> {
     this.#parts.assertOpen();
     checkPlainRead(options);
+    const { coordinator } = this.#parts;
     const body = this.#collectionBody();
-    const { answers } = await this.#parts.coordinator.read<number>(
-      { kind: "scatter" },
-      { type: TEXT_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
-      options,
-    );
-    return answers.reduce((sum, documents) => sum + documents, 0);
+    const query = { type: TEXT_COUNT, body: () => body, decode: readCountReply, count: () => 1 };
+    return explainedRead(coordinator, options, async (read) => {
+      const { answers } = await coordinator.read<number>({ kind: "scatter" }, query, read);
+      return answers.reduce((sum, documents) => sum + documents, 0);
+    });
   }
 
   /** Documents of all copies, terms and memory of every shard, in shard order. */
@@ -235,6 +242,21 @@ export class TextCollection {
   async search(query: string, options: TextSearchOptions = {}): Promise<TextSearchResult> {
     this.#parts.assertOpen();
     return searchTexts(this.#parts, query, options);
+  }
+
+  async #getMany(
+    ids: readonly DocumentId[],
+    options: ReadOptions & Pick<TextGetOptions, "includeFields" | "includePayload">,
+  ): Promise<(StoredText | undefined)[]> {
+    this.#parts.assertOpen();
+    checkPlainRead(options);
+    const found: (StoredText | undefined)[] = [];
+    const { includeFields = true, includePayload = true } = options;
+    await getIds(this.#parts, ids, options, (place, stored, stalenessMs) => {
+      const document = toStored(this.options, ids[place] as DocumentId, stored, includeFields, includePayload);
+      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
+    });
+    return Array.from({ length: ids.length }, (_, place) => found[place]);
   }
 
   #collectionBody(): Payload {

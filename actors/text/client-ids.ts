@@ -12,6 +12,7 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { TEXT_DELETE, TEXT_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
+import { scopeOf } from "../planned-read.ts";
 import {
   groupByPrimary,
   packVshards,
@@ -89,7 +90,7 @@ async function getList(
   const { coordinator } = parts;
   try {
     const { answers, stalenessMs } = await coordinator.read<Found>(
-      { kind: "batch", vshards: list.map(({ vshard }) => vshard) },
+      scopeOf(list.map(({ vshard }) => vshard)),
       {
         type: TEXT_GET,
         body: (target) => idsPayload(parts, ofTarget(list, target)),

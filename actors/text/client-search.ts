@@ -16,8 +16,9 @@ import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { TEXT_SEARCH, TEXT_STATS } from "../../src/wire/message-types.ts";
 import { readRoutedReply } from "../../src/wire/routed-codec.ts";
 import type { ReadOptions } from "../call-options.ts";
-import type { ReadScope } from "../coordinator.ts";
-import type { ReadResult } from "../planned-read.ts";
+import { checkExplain, withPages } from "../explained-value.ts";
+import type { ReadResult, ReadScope } from "../planned-read.ts";
+import { ShardAccount } from "../shard-account.ts";
 import type { TextCollectionParts, TextHit, TextSearchOptions, TextSearchResult } from "./client-collection.ts";
 import { payloadStart, textsOf } from "./document-body.ts";
 import { pageCursor, pageStart } from "./search-pages.ts";
@@ -49,6 +50,17 @@ interface ShardStatistics {
 }
 
 export async function searchTexts(
+  parts: TextCollectionParts,
+  query: string,
+  { explain, ...unexplained }: TextSearchOptions,
+): Promise<TextSearchResult> {
+  const wanted = checkExplain("search", explain);
+  const result = await searchPhases(parts, query, wanted ? { ...unexplained, explain: true } : unexplained);
+  if (typeof explain === "function" && result.explain !== undefined) explain(result.explain);
+  return result;
+}
+
+async function searchPhases(
   parts: TextCollectionParts,
   query: string,
   options: TextSearchOptions,
@@ -230,12 +242,17 @@ async function answer(
   { answers, completeness, stalenessMs, explain }: Answered,
 ): Promise<TextSearchResult> {
   const lists: (readonly ShardHit[])[] = [];
-  for (const { target, page } of answers)
-    lists.push(page.left === 0 ? page.hits : await readPages(parts, target, search, page, deadlineAtMs, options));
+  const pages = new ShardAccount();
+  const startedMs = parts.coordinator.nowMs();
+  for (const { target, page } of answers) {
+    const isWhole = page.left === 0;
+    lists.push(isWhole ? page.hits : await readPages(parts, target, search, page, deadlineAtMs, options, pages));
+  }
   const merged =
     lists.length === 1
       ? (lists[0] as readonly ShardHit[])
       : mergeRanked(lists, search.k, { direction: "descending", disjoint: true });
+  const pagesUs = (parts.coordinator.nowMs() - startedMs) * 1000;
   const offset = options.offset ?? 0;
   const hits = (offset === 0 ? merged : merged.slice(offset)).map((hit) => toHit(parts, search, hit));
   const last = merged.length === search.k ? merged.at(-1) : undefined;
@@ -244,7 +261,7 @@ async function answer(
     completeness,
     stalenessMs,
     ...(last === undefined ? {} : { cursor: pageCursor(parts, search, last) }),
-    ...(explain === undefined ? {} : { explain }),
+    ...(explain === undefined ? {} : { explain: withPages(explain, pages, explain.totalUs + pagesUs) }),
   };
 }
 
@@ -256,6 +273,7 @@ async function readPages(
   first: ShardHits,
   deadlineAtMs: number,
   options: ReadOptions,
+  pages: ShardAccount,
 ): Promise<readonly ShardHit[]> {
   let hits: ShardHit[] = [...first.hits];
   let { left, lastVersion } = first;
@@ -263,7 +281,8 @@ async function readPages(
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
     const body = toPayload({ ...search, skip: hits.length });
-    const page = await coordinator.readOn(target, TEXT_SEARCH, body, readSearchReply, { ...options, timeoutMs });
+    const decode = pages.counting(target.shard, body.byteLength, readSearchReply);
+    const page = await coordinator.readOn(target, TEXT_SEARCH, body, decode, { ...options, timeoutMs });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;

@@ -28,6 +28,7 @@ import {
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
+import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
@@ -98,10 +99,21 @@ export interface GetOptions extends PlainReadOptions {
   readonly includePayload?: boolean;
 }
 
+/** Options of {@link VectorCollection.count}. */
+export interface CountOptions extends PlainReadOptions {
+  /** Conditions on the payload; see `filter.ts`. @default all documents are counted */
+  readonly filter?: Metadata;
+}
+
 /** Options of {@link VectorCollection.search}. */
 export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   /** Answers wanted, `1..65536`. @default 10 */
   readonly k?: number;
+  /**
+   * The `cursor` of the page before, of the same query and filter: gives the hits behind it, among the 65,536 nearest. By `scatter` only; costs as much
+   * as a search for all pages until then. A document whose score changed in between may stand on both pages, or on none. @default from the nearest
+   */
+  readonly after?: string;
   /** Conditions on the payload; see `filter.ts`. Exact: k answers come back when k documents match. */
   readonly filter?: Metadata;
   /** Scan every vector instead of using the index. @default false */
@@ -136,12 +148,14 @@ export interface SearchResult {
   readonly by: StrategyName;
   /** Why it was not the strategy that was asked for. */
   readonly fallback?: SearchFallback;
+  /** For `after`, when there may be more; of searches by `scatter`. */
+  readonly cursor?: string;
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }
 
 /**
- * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or to be explained (`explain`); it must not miss
+ * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or, by `compass` and `spire`, to be explained (`explain`); it must not miss
  * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
@@ -219,22 +233,20 @@ export class VectorCollection {
   }
 
   /** One document, or undefined when the id is unknown. */
-  async get(id: VectorId, options: GetOptions = {}): Promise<StoredDocument | undefined> {
-    return (await this.getMany([id], options))[0];
+  get(id: VectorId, options: Explaining<GetOptions>): Promise<ExplainedValue<StoredDocument | undefined>>;
+  get(id: VectorId, options?: GetOptions): Promise<StoredDocument | undefined>;
+  async get(id: VectorId, options: GetOptions | Explaining<GetOptions> = {}): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, async (read) => (await this.#getMany([id], read))[0]);
   }
 
   /** Documents in the order of their ids; undefined where an id is unknown. */
-  async getMany(ids: readonly VectorId[], options: GetOptions = {}): Promise<(StoredDocument | undefined)[]> {
-    this.#parts.assertOpen();
-    checkPlainRead(options);
-    const flags =
-      (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
-    const found: (StoredDocument | undefined)[] = [];
-    await getIds(this.#parts, ids, flags, options, (place, stored, stalenessMs) => {
-      const document = toDocument(ids[place] as VectorId, stored);
-      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
-    });
-    return Array.from({ length: ids.length }, (_, place) => found[place]);
+  getMany(
+    ids: readonly VectorId[],
+    options: Explaining<GetOptions>,
+  ): Promise<ExplainedValue<(StoredDocument | undefined)[]>>;
+  getMany(ids: readonly VectorId[], options?: GetOptions): Promise<(StoredDocument | undefined)[]>;
+  async getMany(ids: readonly VectorId[], options: GetOptions | Explaining<GetOptions> = {}): Promise<unknown> {
+    return explainedRead(this.#parts.coordinator, options, (read) => this.#getMany(ids, read));
   }
 
   /** Removes documents. @returns how many were there */
@@ -244,17 +256,18 @@ export class VectorCollection {
   }
 
   /** Number of documents, or of those that match a filter. */
-  async count(options: PlainReadOptions & { readonly filter?: Metadata } = {}): Promise<number> {
+  count(options: Explaining<CountOptions>): Promise<ExplainedValue<number>>;
+  count(options?: CountOptions): Promise<number>;
+  async count(options: CountOptions | Explaining<CountOptions> = {}): Promise<unknown> {
     this.#parts.assertOpen();
     checkPlainRead(options);
     const { coordinator } = this.#parts;
     const body = this.#filterBody(options.filter);
-    const { answers } = await coordinator.read<number>(
-      { kind: "scatter" },
-      { type: VECTOR_COUNT, body: () => body, decode: readCountReply, count: () => 1 },
-      options,
-    );
-    return answers.reduce((sum, rows) => sum + rows, 0);
+    const query = { type: VECTOR_COUNT, body: () => body, decode: readCountReply, count: () => 1 };
+    return explainedRead(coordinator, options, async (read) => {
+      const { answers } = await coordinator.read<number>({ kind: "scatter" }, query, read);
+      return answers.reduce((sum, rows) => sum + rows, 0);
+    });
   }
 
   /** Rows, index progress and memory of every shard, in shard order. */
@@ -337,6 +350,22 @@ export class VectorCollection {
   reader(): VectorReader {
     this.#parts.assertOpen();
     return this.#parts.reader();
+  }
+
+  async #getMany(
+    ids: readonly VectorId[],
+    options: ReadOptions & Pick<GetOptions, "includeVector" | "includePayload">,
+  ): Promise<(StoredDocument | undefined)[]> {
+    this.#parts.assertOpen();
+    checkPlainRead(options);
+    const flags =
+      (options.includeVector === false ? 0 : INCLUDE.VECTOR) | (options.includePayload === false ? 0 : INCLUDE.PAYLOAD);
+    const found: (StoredDocument | undefined)[] = [];
+    await getIds(this.#parts, ids, flags, options, (place, stored, stalenessMs) => {
+      const document = toDocument(ids[place] as VectorId, stored);
+      found[place] = stalenessMs === 0 ? document : { ...document, stalenessMs };
+    });
+    return Array.from({ length: ids.length }, (_, place) => found[place]);
   }
 
   #filterBody(filter: Metadata | undefined): Payload {

@@ -7,10 +7,13 @@
  */
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
+import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
+import { ShardAccount } from "../shard-account.ts";
 import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import { explainedSearch } from "./client-explain.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
 import { readOutcome } from "./cotra/collaborate-codec.ts";
@@ -59,9 +62,9 @@ export async function searchCotra(
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
-  const { explain: _, filter, ...unexplained } = options;
+  const { explain: _, filter, ...plain } = options;
   const query = checkedSearch(parts, vector, options);
-  const reason = obstacle(parts, query, unexplained);
+  const reason = obstacle(parts, query, plain);
   if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
@@ -91,7 +94,8 @@ async function searchTogether(
   recallTarget: number,
 ): Promise<CollaborativeAnswer> {
   const { coordinator, options: collection } = parts;
-  const startedUs = coordinator.nowMs() * 1000;
+  const startedMs = coordinator.nowMs();
+  const asked = new ShardAccount();
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   const reader = parts.reader();
   let tally = createTally();
@@ -117,14 +121,26 @@ async function searchTogether(
       },
       deadlineAtMs,
       options,
+      asked,
     );
     if (typeof outcome === "string") return { fallback: outcome };
     const { vertices } = outcome.hits;
     tally = sumOf(tally, outcome.tally);
     tally.computations += waiting.distances;
     const { hits, status } = halves.rank(waiting, vertices);
-    const total = { ...outcome, tally };
-    if (status === STATUS.SUCCESS) return { hits, ...explained(parts, total, startedUs, options) };
+    if (status === STATUS.SUCCESS) {
+      const { primaries } = outcome;
+      const course = {
+        by: "cotra",
+        startedMs,
+        count: hits.length,
+        shards: primaries,
+        asked,
+        stalenessMs: staleness(parts),
+      } as const;
+      const collaboration = { ...tally, shards: primaries.length };
+      return { hits, ...explainedSearch(parts, options, { ...course, collaboration }) };
+    }
     // Vertices of documents that have gone took the place of others, unless there were no more.
     if (status !== TOO_FEW) return { fallback: "memory" };
     if (vertices.length < most) return { fallback: "reach" };
@@ -138,6 +154,7 @@ async function ask(
   search: Omit<StrategyQuery, "timeoutMs">,
   deadlineAtMs: number,
   { signal, priority, tenant }: CallOptions,
+  asked: ShardAccount,
 ): Promise<CotraOutcome | SearchFallback> {
   const leftMs = deadlineAtMs - coordinator.nowMs();
   const query = { ...search, timeoutMs: Math.max(1, Math.floor(leftMs * SHARE * TOLD_SHARE)) };
@@ -153,8 +170,11 @@ async function ask(
     ...(tenant === undefined ? {} : { tenant }),
   };
   const { type, payload } = COTRA.directMessage(selected, query);
+  const { shard } = selected;
   try {
-    const outcome = await coordinator.ask(selected.shard, type, VSHARD_LISTED, payload, readOutcome, call);
+    const decode = asked.counting(shard, payload.byteLength, readOutcome);
+    const read = (frame: ReplyFrame): CotraOutcome => decode(frame, frame.offset, frame.length);
+    const outcome = await coordinator.ask(shard, type, VSHARD_LISTED, payload, read, call);
     return outcome.complete ? outcome : (REASONS[outcome.reason ?? "ERR_WORKER_LOST"] ?? "memory");
   } catch (error) {
     const { code } = ShardloomError.from(error);
@@ -162,35 +182,4 @@ async function ask(
     if (over) throw error;
     return REASONS[code] ?? "memory";
   }
-}
-
-function explained(
-  { coordinator }: VectorCollectionParts,
-  { primaries, tally }: CotraOutcome,
-  startedUs: number,
-  options: ShardSearchOptions,
-): { readonly explain?: Explanation } {
-  if (options.explain === undefined || options.explain === false) return {};
-  const { topologyEpoch, replicationFactor } = coordinator.snapshot;
-  const { consistency } = coordinator.rules(options);
-  const account: Explanation = {
-    plan: {
-      kind: "scatter",
-      topologyEpoch,
-      strategy: "cotra",
-      consistency,
-      targets: primaries.map((shard) => ({ shard, vshards: [], whole: true })),
-      unavailable: [],
-    },
-    planUs: 0,
-    totalUs: coordinator.nowMs() * 1000 - startedUs,
-    stalenessMs: replicationFactor > 1 ? Number.POSITIVE_INFINITY : 0,
-    outcomes: [],
-    attempts: 1,
-    hedges: 0,
-    bytes: tally.bytes,
-    collaboration: { ...tally, shards: primaries.length },
-  };
-  if (typeof options.explain === "function") options.explain(account);
-  return { explain: account };
 }

@@ -13,6 +13,7 @@ import { vshardOfHash } from "../../src/topology/snapshot.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
 import { VECTOR_DELETE, VECTOR_GET } from "../../src/wire/message-types.ts";
 import type { ReadOptions, WriteOptions } from "../call-options.ts";
+import { scopeOf } from "../planned-read.ts";
 import {
   groupByPrimary,
   packVshards,
@@ -122,7 +123,7 @@ async function getList(
   const { coordinator } = parts;
   try {
     const { answers, stalenessMs } = await coordinator.read<Found>(
-      { kind: "batch", vshards: list.map(({ vshard }) => vshard) },
+      scopeOf(list.map(({ vshard }) => vshard)),
       {
         type: VECTOR_GET,
         body: (target) => idsPayload(parts, ofTarget(list, target), flags),

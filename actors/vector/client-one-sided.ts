@@ -8,7 +8,9 @@
 import { STATUS } from "../../native-bridge/status.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import { abortError } from "../call-options.ts";
+import { checkExplain } from "../explained-value.ts";
 import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import { explainedSearch } from "./client-explain.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
 import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
 import { payloadFilter } from "./payload-filter.ts";
@@ -26,9 +28,10 @@ export async function searchOneSided(
   instead?: SearchFallback,
 ): Promise<SearchResult> {
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  const startedMs = parts.coordinator.nowMs();
   const query = checkedSearch(parts, vector, options);
-  const { filter, ...unfiltered } = options;
-  const reason = obstacle(parts, query, unfiltered);
+  const { filter, explain: _, ...plain } = options;
+  const reason = obstacle(parts, query, plain);
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: instead ?? reason };
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
@@ -43,6 +46,12 @@ export async function searchOneSided(
     stalenessMs: staleness(parts),
     by: "one-sided",
     ...(instead === undefined ? {} : { fallback: instead }),
+    ...explainedSearch(parts, options, {
+      by: "one-sided",
+      startedMs,
+      count: hits.length,
+      stalenessMs: staleness(parts),
+    }),
   };
 }
 
@@ -55,6 +64,7 @@ export function checkedSearch(
   assertK(options.k ?? DEFAULT_K);
   assertEf(options.ef ?? 0);
   const query = checkedQuery(parts.options.dimensions, vector);
+  checkExplain("search", options.explain);
   parts.coordinator.rules(options);
   parts.coordinator.deadlineAtMs(options); // refuses one that is none
   if (options.signal?.aborted === true) throw abortError(options.signal);

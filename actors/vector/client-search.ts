@@ -11,10 +11,12 @@ import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { ReadOptions } from "../call-options.ts";
-import type { ReadScope } from "../coordinator.ts";
-import type { ReadResult } from "../planned-read.ts";
+import { ReadAccount } from "../explained-value.ts";
+import type { ReadResult, ReadScope } from "../planned-read.ts";
+import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
+import { cursorOf, firstWanted, hitsOf, nextWanted, pageOf } from "./search-pages.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
 import {
@@ -51,13 +53,38 @@ export async function searchVectors(
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
 ): Promise<SearchResult> {
+  const { explain, after, ...unexplained } = options;
+  const { coordinator } = parts;
   const request = toRequest(parts, vector, options);
-  const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
-  const result = await readFirst(parts, { kind: "scatter" }, request, options);
-  const lists = await readWhole(parts, result.answers, request, deadlineAtMs, options, 0);
-  const { completeness, stalenessMs, explain } = result;
-  const hits = mergeRanked(lists, request.k, { disjoint: true }).map(toHit);
-  return { hits, completeness, stalenessMs, by: "scatter", ...(explain === undefined ? {} : { explain }) };
+  const page = pageOf(parts.name, request, after);
+  const deadlineAtMs = coordinator.deadlineAtMs(options);
+  const account = ReadAccount.of(coordinator, options);
+  const reads = account === undefined ? unexplained : { ...unexplained, explain: account.take };
+  for (let wanted: number | undefined = firstWanted(page); ; ) {
+    const nearest: SearchRequest = { ...request, k: wanted };
+    const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
+    const result = await readFirst(parts, { kind: "scatter" }, nearest, { ...reads, timeoutMs });
+    const lists = await readWhole(parts, result.answers, nearest, deadlineAtMs, reads, 0, account?.pages);
+    const merged = mergeRanked(lists, wanted, { disjoint: true });
+    const found = hitsOf(page, merged);
+    wanted = nextWanted(page, found.length, merged.length, wanted);
+    if (wanted !== undefined) continue;
+    const { completeness, stalenessMs } = result;
+    const told = account?.finish();
+    if (typeof explain === "function" && told !== undefined) explain(told);
+    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: "scatter" } as const;
+    const explained: SearchResult = told === undefined ? answer : { ...answer, explain: told };
+    const last = found[request.k - 1];
+    if (last === undefined) return explained;
+    const { id, score } = last; // not the hit, so that nothing else of it is kept
+    return {
+      ...explained,
+      /** Made when it is looked at, as few searches go on: it costs a few us. */
+      get cursor() {
+        return cursorOf(page, { id, score }, coordinator.snapshot.topologyEpoch);
+      },
+    };
+  }
 }
 
 /** The first reply of every shard that a plan asks. */
@@ -88,11 +115,13 @@ async function readWhole(
   deadlineAtMs: number,
   options: ReadOptions,
   replans: number,
+  pages: ShardAccount | undefined,
 ): Promise<(readonly SearchHit[])[]> {
   const lists: (readonly SearchHit[])[] = [];
   for (const { target, page } of answers) {
     try {
-      lists.push(page.left === 0 ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options));
+      const isWhole = page.left === 0;
+      lists.push(isWhole ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options, pages));
     } catch (error) {
       const timeoutMs = deadlineAtMs - parts.coordinator.nowMs();
       const lost = ShardloomError.is(error) && LOST.has(error.code);
@@ -100,7 +129,7 @@ async function readWhole(
       // What was said to be complete stays so.
       const rest: ReadOptions = { ...options, timeoutMs, gather: "all", unavailable: waitOrFail(options) };
       const again = await readFirst(parts, { kind: "scatter", vshards: target.vshards }, request, rest);
-      lists.push(...(await readWhole(parts, again.answers, request, deadlineAtMs, options, replans + 1)));
+      lists.push(...(await readWhole(parts, again.answers, request, deadlineAtMs, options, replans + 1, pages)));
     }
   }
   return lists;
@@ -155,6 +184,7 @@ async function readPages(
   first: QueryHits,
   deadlineAtMs: number,
   options: ReadOptions,
+  pages: ShardAccount | undefined,
 ): Promise<readonly SearchHit[]> {
   const { coordinator } = parts;
   let hits: SearchHit[] = [...first.hits];
@@ -163,7 +193,8 @@ async function readPages(
     if (left === 0) return hits;
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
     const body = toPayload(request, hits.length);
-    const page = await coordinator.readOn(target, VECTOR_SEARCH, body, readPage, { ...options, timeoutMs });
+    const decode = pages?.counting(target.shard, body.byteLength, readPage) ?? readPage;
+    const page = await coordinator.readOn(target, VECTOR_SEARCH, body, decode, { ...options, timeoutMs });
     if (page.lastVersion === lastVersion) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;

@@ -7,7 +7,7 @@ import { componentLimit, firstBeyond, firstUncoded, type ResolvedVectorOptions }
 import type { ReceivedSearch } from "./vector-requests.ts";
 
 /** Most answers that one search may ask for, and most candidates. */
-const MAX_K = 65_536;
+export const MAX_K = 65_536;
 /** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
 const MAX_HITS = 1_048_576;
 

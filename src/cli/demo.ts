@@ -12,6 +12,7 @@ import { type Passage, passageText, readCorpus } from "./corpus.ts";
 import { blocker } from "./demo-actors.ts";
 import { showDependencies } from "./demo-graph.ts";
 import { EMBEDDING_DIMENSIONS, embed } from "./embedding.ts";
+import { EXPLAIN_OPTION, explanationLines } from "./explain.ts";
 import { measureLatencies } from "./latency.ts";
 import { createProgress } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -35,6 +36,7 @@ export const demo: Command = {
     workers: { type: "integer", summary: "Worker threads (default: cores - 1, at least 2)", min: 1, max: 64 },
     passages: { type: "integer", summary: "Passages to index at most", min: 1, max: 1_000_000, default: 4000 },
     k: { type: "integer", summary: "Answers per query", short: "k", min: 1, max: 100, default: 3 },
+    ...EXPLAIN_OPTION,
   },
   async run(context) {
     const { output, signal } = context;
@@ -105,10 +107,11 @@ function* documents(passages: readonly Passage[]): Generator<VectorDocument> {
 async function answer(
   docs: VectorCollection,
   query: string,
-  { output, signal, number }: CommandContext,
+  { output, signal, number, flag }: CommandContext,
 ): Promise<void> {
   const started = performance.now();
-  const { hits, completeness } = await docs.search(embed(query), { k: number("k") ?? 3, signal });
+  const options = { k: number("k") ?? 3, signal, explain: flag("explain") };
+  const { hits, completeness, explain } = await docs.search(embed(query), options);
   const elapsedMs = performance.now() - started;
   output.line(
     `“${query}”  (${formatNanoseconds(elapsedMs * 1e6)}, ${completeness.answered} of ${completeness.planned} shards)`,
@@ -119,6 +122,7 @@ async function answer(
       columns: output.columns,
     }),
   );
+  if (explain !== undefined) for (const line of explanationLines(explain)) output.line(line);
   output.line();
   output.object({
     event: "answer",
@@ -132,6 +136,7 @@ async function answer(
       heading: field(hit, "heading"),
       text: field(hit, "text"),
     })),
+    ...(explain === undefined ? {} : { explain }),
   });
 }
 

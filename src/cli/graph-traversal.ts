@@ -3,11 +3,14 @@
  *
  * Invariant: a result that a bound cut short says so, for people and under `--json`; then the exit code is still 0.
  */
+import type { Explained } from "../../actors/graph/client-explain.ts";
 import type { Graph } from "../../actors/graph/client-graph.ts";
+import type { GraphExplanation } from "../../actors/graph/graph-account.ts";
 import type { Direction, Truncation } from "../../actors/graph/traversal/adjacency.ts";
 import type { Motif, MotifEdge } from "../../actors/graph/traversal/motif-pattern.ts";
 import type { VertexKey } from "../../actors/graph/vertex-key.ts";
 import { type CommandContext, EXIT, type OptionSpecs, UsageError } from "./command.ts";
+import { graphLines } from "./explain.ts";
 import { keyOf, loadGraph, required } from "./graph-loading.ts";
 import { createProgress, type Progress } from "./progress.ts";
 import { formatTable } from "./table.ts";
@@ -40,6 +43,7 @@ export const TRAVERSAL_OPTIONS: OptionSpecs = {
 /** What a traversal found. */
 interface Answer {
   readonly truncated: Truncation | undefined;
+  readonly explain?: GraphExplanation;
   /** For people. */
   readonly lines: readonly string[];
   /** Under `--json`. */
@@ -82,25 +86,31 @@ export async function traverse(context: CommandContext): Promise<number> {
     throw error;
   }
   const elapsedMs = performance.now() - started;
-  const { truncated, lines, found } = answer;
+  const { truncated, lines, found, explain } = answer;
   output.line(`${verb}: ${formatSeconds(elapsedMs / 1000)}.\n`);
   for (const line of lines) output.line(line);
   if (truncated !== undefined)
     output.line(`There may be more: it ended at the bound of ${formatCount(truncated.limit)} ${truncated.by}.`);
-  const cut = truncated === undefined ? {} : { truncated };
-  output.object({ traversal: verb, graph: path, directed, vertices, edges, loadedMs, elapsedMs, ...found, ...cut });
+  if (explain !== undefined) for (const line of graphLines(explain)) output.line(`\n${line}`);
+  const more = { ...(truncated === undefined ? {} : { truncated }), ...(explain === undefined ? {} : { explain }) };
+  output.object({ traversal: verb, graph: path, directed, vertices, edges, loadedMs, elapsedMs, ...found, ...more });
   return EXIT.OK;
 }
 
-function boundsOf(context: CommandContext): { signal: AbortSignal; maxEdges?: number } {
+function boundsOf(context: CommandContext): { signal: AbortSignal; explain: boolean; maxEdges?: number } {
   const maxEdges = context.number("max-edges");
-  return { signal: context.signal, ...(maxEdges === undefined ? {} : { maxEdges }) };
+  const { signal } = context;
+  return { signal, explain: context.flag("explain"), ...(maxEdges === undefined ? {} : { maxEdges }) };
+}
+
+function told({ truncated, explain }: Explained<Pick<Answer, "truncated">>): Pick<Answer, "truncated" | "explain"> {
+  return { truncated, ...(explain === undefined ? {} : { explain }) };
 }
 
 async function around(graph: Graph, context: CommandContext, progress: Progress): Promise<Answer> {
   const hops = context.number("hops") ?? DEFAULT_HOPS;
   const limit = context.number("limit");
-  const { depths, truncated } = await graph.kHop([keyOf(required(context, "source"))], {
+  const { depths, ...rest } = await graph.kHop([keyOf(required(context, "source"))], {
     ...boundsOf(context),
     hops,
     direction: context.text("direction") as Direction,
@@ -111,7 +121,7 @@ async function around(graph: Graph, context: CommandContext, progress: Progress)
   for (const depth of depths.values()) counts[depth] = (counts[depth] ?? 0) + 1;
   const rows = counts.map((count, depth) => [String(depth), formatCount(count)]);
   return {
-    truncated,
+    ...told(rest),
     lines: [formatTable([{ title: "edges away" }, { title: "vertices", align: "right" }], rows)],
     found: { hops, depths: [...depths] },
   };
@@ -119,14 +129,14 @@ async function around(graph: Graph, context: CommandContext, progress: Progress)
 
 async function shortestPath(graph: Graph, context: CommandContext, progress: Progress): Promise<Answer> {
   const [from, to] = [keyOf(required(context, "source")), keyOf(required(context, "target"))];
-  const { path, distance, truncated } = await graph.shortestPath(from, to, {
+  const { path, distance, ...rest } = await graph.shortestPath(from, to, {
     ...boundsOf(context),
     direction: context.text("direction") as Direction,
     weighted: context.flag("weighted"),
   });
   progress.update(path?.length ?? 0);
   const way = path === undefined ? `${to} cannot be reached from ${from}.` : `${path.join(" → ")} (${distance})`;
-  return { truncated, lines: [way], found: { path: path ?? null, distance: path === undefined ? null : distance } };
+  return { ...told(rest), lines: [way], found: { path: path ?? null, distance: path === undefined ? null : distance } };
 }
 
 async function triangles(graph: Graph, context: CommandContext, progress: Progress): Promise<Answer> {
@@ -137,17 +147,19 @@ async function triangles(graph: Graph, context: CommandContext, progress: Progre
       yield key;
     }
   }
-  const counted = await graph.countTriangles({ ...boundsOf(context), vertices: vertices() });
+  // Who reads the vertices shows how far it is; to be explained, the graph reads them, as part of the question.
+  const from = context.flag("explain") ? {} : { vertices: vertices() };
+  const { triangles: count, ...rest } = await graph.countTriangles({ ...boundsOf(context), ...from });
   return {
-    truncated: counted.truncated,
-    lines: [`${formatCount(counted.triangles)} triangles.`],
-    found: { triangles: counted.triangles },
+    ...told(rest),
+    lines: [`${formatCount(count)} triangles.`],
+    found: { triangles: count },
   };
 }
 
 async function motifs(graph: Graph, context: CommandContext, progress: Progress): Promise<Answer> {
   const limit = context.number("limit");
-  const { matches, truncated } = await graph.findMotif(motifOf(context.operands[1]), {
+  const { matches, ...rest } = await graph.findMotif(motifOf(context.operands[1]), {
     ...boundsOf(context),
     ...(limit === undefined ? {} : { maxMatches: limit }),
   });
@@ -155,7 +167,7 @@ async function motifs(graph: Graph, context: CommandContext, progress: Progress)
   const names = Object.keys(matches[0] ?? {}).sort();
   const rows = matches.slice(0, SHOWN).map((match) => names.map((name) => String(match[name])));
   return {
-    truncated,
+    ...told(rest),
     lines: [
       `${formatCount(matches.length)} matches.`,
       ...(rows.length === 0

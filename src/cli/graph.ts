@@ -13,6 +13,7 @@ import type { GraphResult, VertexValue } from "../../actors/graph/client-run.ts"
 import type { RunOptions, RunProgress } from "../../actors/graph/run-driver.ts";
 import type { VertexKey } from "../../actors/graph/vertex-key.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
+import { EXPLAIN_OPTION, runLines } from "./explain.ts";
 import { keyOf, LOADING_OPTIONS, loadGraph, required } from "./graph-loading.ts";
 import { TRAVERSAL_OPTIONS, traverse } from "./graph-traversal.ts";
 import { createProgress } from "./progress.ts";
@@ -38,6 +39,7 @@ export const graph: Command = {
     tolerance: { type: "number", summary: "pagerank: end when ranks change by less than this in all", min: 0 },
     ...TRAVERSAL_OPTIONS,
     exchange: { type: "string", summary: "How values travel", choices: EXCHANGES, default: "auto" },
+    ...EXPLAIN_OPTION,
   },
   async run(context) {
     if (context.operands[0] !== "run") return traverse(context);
@@ -59,7 +61,8 @@ export const graph: Command = {
       await write(out, algorithm, result);
       output.line(`\nWrote ${formatCount(values.size)} lines to ${out}.`);
     }
-    const { supersteps, attempts } = result;
+    const { supersteps, attempts, explain } = result;
+    if (explain !== undefined) for (const line of runLines(explain)) output.line(`\n${line}`);
     output.object({
       algorithm,
       graph: path,
@@ -72,6 +75,7 @@ export const graph: Command = {
       elapsedMs,
       ...summary(algorithm, values),
       ...(out === undefined ? {} : { out }),
+      ...(explain === undefined ? {} : { explain }),
     });
     return EXIT.OK;
   },
@@ -91,6 +95,7 @@ async function compute(target: Graph, algorithm: Algorithm, context: CommandCont
   const progress = createProgress({ label: algorithm, total: undefined, unit: "supersteps", output });
   const options: RunOptions = {
     signal,
+    explain: context.flag("explain"),
     exchange: context.text("exchange") as (typeof EXCHANGES)[number],
     onProgress: ({ superstep, active, delta }: RunProgress) =>
       progress.update(

@@ -249,13 +249,18 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
   /** Moves that a change of members would bring: where each copy would come from, where it would go, and why. Changes nothing. */
   preview(change: PlacementChange): PlacementPlan {
     const { drain = [], remove = [], add = [] } = change;
+    const known = this.membership.placementMembers();
+    const isKnown = (shard: unknown): boolean => known.some((member) => member.shard === shard);
     for (const [name, shards] of Object.entries({ drain, remove })) {
-      if (!Array.isArray(shards) || !shards.every(Number.isInteger))
+      if (!Array.isArray(shards))
         throw invalidArgument("preview placement", name, "an array of numbers of shards", shards);
+      const stranger = shards.find((shard) => !isKnown(shard));
+      if (stranger === undefined) continue;
+      const rule = `numbers of shards that are there, ${known.map(({ shard }) => shard).join(", ")}`;
+      throw invalidArgument("preview placement", name, rule, stranger);
     }
     if (!Array.isArray(add)) throw invalidArgument("preview placement", "add", "an array of members", add);
-    const members = this.membership
-      .placementMembers()
+    const members = known
       .filter(({ shard }) => !remove.includes(shard))
       .map((member) => (drain.includes(member.shard) ? { ...member, state: MEMBER_STATE.DRAINING } : member));
     const { current } = this;

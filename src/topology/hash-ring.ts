@@ -90,13 +90,14 @@ export class HashRing {
    * Adds a member, or gives it another weight or zone.
    *
    * @returns Whether anything changed: false for a member that is there already.
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for an empty name, a weight that is not above 0, or too many members.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for an empty name, a weight that is not above 0, a zone that is no text, or too many members.
    */
   add(member: RingMember): boolean {
     const { name, weight = 1, zone = "" } = member;
     if (typeof name !== "string" || name === "")
       throw invalidArgument("add ring member", "name", "a non-empty string", name);
     checkWeight("add ring member", `weight of ${name}`, weight);
+    if (typeof zone !== "string") throw invalidArgument("add ring member", `zone of ${name}`, "text", zone);
     const known = this.#members.get(name);
     if (known?.weight === weight && known.zone === zone) return false;
     if (known === undefined && this.#members.size === MAX_MEMBERS) {

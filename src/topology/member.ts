@@ -16,6 +16,10 @@ export type MemberMetrics = Readonly<Record<string, number>>;
 interface MemberBase {
   /** Unique in its cluster: a node's name, or {@link shardId}. */
   readonly id: string;
+  /**
+   * What it says that it is there for: shown to people, and nothing goes by it. All nodes are `coordinator` and `data`, as each plans for its own
+   * threads and holds shards; shards have none.
+   */
   readonly roles: readonly string[];
   /** Number of the zone: members that fail together. Below 65,536. */
   readonly zone: number;

@@ -119,6 +119,18 @@ describe("shardloom graph with traversals", () => {
     expect(await ask("triangles")).toMatchObject({ triangles: 2 });
     const rings = await ask("motif", "a>b,b>c,c>a");
     expect(rings["matches"]).toEqual([{ a: 1, b: 2, c: 3 }]);
+    expect(rings).not.toHaveProperty("explain");
+  }, 60_000);
+
+  it("explains how it was found", async () => {
+    const walk = await ask("khop", "--source", "1", "--explain");
+    expect(walk).toMatchObject({ explain: { plan: { kind: "graph", shards: 2 }, repeats: 0 } });
+    expect(await ask("triangles", "--explain")).toMatchObject({ triangles: 2, explain: { outcomes: [{}, {}] } });
+    const run = ["run", "bfs", "--source", "1", "--explain"];
+    expect(await ask(...run)).toMatchObject({ explain: { plan: { kind: "run" }, supersteps: { length: 4 } } });
+    const { stdout } = await here(...run, "--graph", edges);
+    expect(stdout).toMatch(/^superstep +exchange +active +sent +pushed +queued +computed +took$/m);
+    expect(stdout).toMatch(/^shard +attempts +queued +served +bytes$/m);
   }, 60_000);
 
   it("shows it to people, and refuses what is wrong before it loads anything", async () => {

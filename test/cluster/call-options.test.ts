@@ -186,8 +186,8 @@ describe("options of calls", () => {
     expect(cluster.members().filter(({ state }) => state === "draining")).toEqual([]);
   });
 
-  it("previews of placement name what is no list of shards, no weight, no factor", async () => {
-    for (const bad of [5, "1", [1.5], [Number.NaN]]) {
+  it("previews of placement name what is no list of shards that are there, no weight, no factor", async () => {
+    for (const bad of [5, "1", [1.5], [Number.NaN], [3], [0, -1]]) {
       await refuses(() => cluster.previewPlacement({ drain: untyped(bad) }), "drain");
       await refuses(() => cluster.previewPlacement({ remove: untyped(bad) }), "remove");
     }

@@ -94,7 +94,11 @@ describe("a collaborative search", () => {
       expect(told.pulled).toBeLessThan(told.computations);
       expect(told.bytes, "a query went to every shard").toBeGreaterThan(DIMENSIONS * 4 * 2);
       expect(told.messages).toBeGreaterThan(0);
-      expect([near.by, near.explain?.plan.strategy, near.explain?.bytes]).toEqual(["cotra", "cotra", told.bytes]);
+      expect([near.by, near.explain?.plan.strategy]).toEqual(["cotra", "cotra"]);
+      const [outcome, ...others] = near.explain?.outcomes ?? [];
+      expect([outcome?.status, outcome?.attempts, outcome?.count, others]).toEqual(["answered", 1, 10, []]);
+      expect(outcome?.latencyUs).toBeGreaterThan(0);
+      expect(near.explain?.bytes).toBe(told.bytes + (outcome?.bytes ?? Number.NaN));
       for (const { shard } of near.explain?.plan.targets ?? []) taking.add(shard);
     }
     expect(same / 500).toBeGreaterThan(0.95);

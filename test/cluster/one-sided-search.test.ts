@@ -239,7 +239,16 @@ describe("a one-sided search", () => {
     const exact = await docs.search(query, { exact: true });
     expect([exact.by, exact.fallback]).toEqual(["scatter", "exact"]);
     const explained = await docs.search(query, { explain: true });
-    expect([explained.by, explained.fallback, explained.explain === undefined]).toEqual(["scatter", "explain", false]);
+    expect([explained.by, explained.fallback]).toEqual(["one-sided", undefined]);
+    expect(explained.explain).toMatchObject({
+      plan: { strategy: "one-sided", targets: [] },
+      attempts: 0,
+      outcomes: [],
+    });
+    const told: unknown[] = [];
+    const otherwise = await docs.search(query, { exact: true, explain: (explanation) => told.push(explanation) });
+    expect(told).toEqual([otherwise.explain]);
+    expect(otherwise.explain?.attempts).toBe(cluster.topology.shards);
     const asked = await docs.search(query, { by: "scatter" });
     expect([asked.by, asked.fallback]).toEqual(["scatter", undefined]);
   });

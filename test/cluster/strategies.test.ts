@@ -84,8 +84,9 @@ describe("a search that names its strategy", () => {
       plain: "one-sided undefined",
       filtered: "compass undefined",
       exact: "scatter undefined",
-      explained: "scatter undefined",
+      explained: "one-sided undefined",
     });
+    expect(answers.explained.explain?.plan).toMatchObject({ strategy: "one-sided", targets: [] });
     for (const { hits } of Object.values(answers)) expect(hits[0]).toMatchObject({ id: 1, score: 0 });
     expect(answers.filtered.hits.every(({ id }) => (id as number) % 2 === 1)).toBe(true);
   });

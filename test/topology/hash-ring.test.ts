@@ -107,9 +107,10 @@ describe("hash ring: members", () => {
     expect(ring.count).toBe(0);
   });
 
-  it("refuses bad names, counts and hashes", () => {
+  it("refuses bad names, zones, counts and hashes", () => {
     const ring = ringOf("a");
     expect(() => ring.add({ name: "" })).toThrow(/name must be a non-empty string/);
+    expect(() => ring.add({ name: "b", zone: 5 as never })).toThrow(/zone of b must be text: current value is 5/);
     expect(() => new HashRing({ virtualNodes: 0 })).toThrow(/virtualNodes must be an integer between 1 and 4096/);
     for (const copies of [0, -1, 1.5, Number.NaN]) expect(() => ring.copiesOf("k", copies)).toThrow(/copies must be/);
     for (const hash of [-1, 0.5, 2 ** 32, Number.NaN]) expect(() => ring.ownerOf(hash)).toThrow(/hash must be/);

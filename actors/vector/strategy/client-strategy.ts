@@ -49,6 +49,13 @@ export async function searchBy(
     const name = by === undefined ? "strategy" : "by";
     throw invalidArgument("search", name, '"scatter", as the collection was opened with strategy scatter', chosen);
   }
+  if (chosen !== "scatter" && options.after !== undefined)
+    throw invalidArgument(
+      "search",
+      "after",
+      `left out with strategy ${chosen}, as only scatter gives pages`,
+      options.after,
+    );
   return SEARCHES[chosen](parts, vector, copies === undefined ? rest : { ...rest, strategy: copies }, recall);
 }
 
@@ -58,7 +65,7 @@ function isCopyStrategy(name: SearchOptions["strategy"]): name is Strategy | und
 }
 
 /**
- * Who is asked to find documents at once, and for what: what has to be exact or explained, the shards, each for its own documents; what has a filter,
+ * Who is asked to find documents at once, and for what: what has to be exact, the shards, each for its own documents; what has a filter,
  * the shards near the query, which read the vectors that the filter costs more of; anything else this thread, as a message costs more than a search.
  */
 function searchAuto(
@@ -67,8 +74,8 @@ function searchAuto(
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
-  const { exact = false, explain = false, filter } = options;
-  if (exact || explain !== false) return searchVectors(parts, vector, options);
+  const { exact = false, filter } = options;
+  if (exact) return searchVectors(parts, vector, options);
   return filter === undefined
     ? searchOneSided(parts, vector, options)
     : searchRouted(parts, vector, options, recall, "compass");

@@ -5,8 +5,8 @@
  */
 import { expect } from "vitest";
 import type { ReadOptions } from "../../../actors/call-options.ts";
-import type { Coordinator, ReadScope } from "../../../actors/coordinator.ts";
-import type { ReadQuery, ReadResult } from "../../../actors/planned-read.ts";
+import type { Coordinator } from "../../../actors/coordinator.ts";
+import type { ReadQuery, ReadResult, ReadScope } from "../../../actors/planned-read.ts";
 import type { TextCollectionParts } from "../../../actors/text/client-collection.ts";
 import { ShardloomError } from "../../../src/errors.ts";
 import { plainOutcome, summarize } from "../../../src/routing/gather.ts";
