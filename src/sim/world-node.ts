@@ -35,6 +35,9 @@ const MAX_DEATHS = [
   { deaths: 4, withinUs: 60_000_000 },
 ] as const;
 
+/** As many, however it died, after which no fault kills it: with the ninth in a minute its shard is given up, and damage that hit may yet be the end of it. */
+const MAX_KILLS = [{ deaths: 6, withinUs: 60_000_000 }] as const;
+
 /** How a node is made. */
 export interface WorldNodeOptions {
   readonly name: string;
@@ -154,8 +157,8 @@ export class WorldNode {
 
   /** @param worker Index on the node. @returns false when there is none */
   killWorker(worker: number): boolean {
-    const found = this.#workers.get(worker);
-    if (found === undefined || found.thread.dead) return false;
+    const found = this.#mortal(worker);
+    if (found === undefined) return false;
     found.die(new Error("the thread was killed"));
     return true;
   }
@@ -181,8 +184,8 @@ export class WorldNode {
 
   /** It dies in the middle of a write. @returns false when there is nothing that it could be writing */
   tearRegion(worker: number, size: number): boolean {
-    const found = this.#workers.get(worker);
-    if (found === undefined || found.thread.dead) return false;
+    const found = this.#mortal(worker);
+    if (found === undefined) return false;
     const torn = tearRegion(found.task.memory, found.task.shard, size);
     if (torn === undefined) return false;
     this.#loop.trace("torn", found.thread.name, torn);
@@ -192,8 +195,8 @@ export class WorldNode {
 
   /** A stray write hits one of its rings. @returns false when it has none */
   corruptRing(worker: number, size: number): boolean {
-    const found = this.#workers.get(worker);
-    if (found === undefined || found.thread.dead) return false;
+    const found = this.#mortal(worker);
+    if (found === undefined) return false;
     const { clients, peers } = found.task;
     const bridges = peers.flatMap(({ inbound, outbound }) =>
       inbound === undefined ? [outbound] : [inbound, outbound],
@@ -201,6 +204,12 @@ export class WorldNode {
     const damaged = corruptRing([...clients.map(({ bridge }) => bridge), ...bridges], size);
     if (damaged !== undefined) this.#loop.trace("damaged", found.thread.name, damaged);
     return damaged !== undefined;
+  }
+
+  /** A worker that a fault may be the end of. */
+  #mortal(worker: number): SimWorker | undefined {
+    const found = this.#workers.get(worker);
+    return found?.thread.dead === false && this.#mayDie(worker, MAX_KILLS) ? found : undefined;
   }
 
   #createWorkerHost(main: SimThread): WorkerHost {
@@ -222,7 +231,7 @@ export class WorldNode {
       name,
       loop: loopOfThread(this.#loop, thread),
       die: (reason) => worker.die(reason),
-      mayDie: () => MAX_DEATHS.every(({ deaths, withinUs }) => this.#recentDeaths(index, withinUs) < deaths),
+      mayDie: () => this.#mayDie(index, MAX_DEATHS),
     });
     const worker = new SimWorker({
       main,
@@ -246,9 +255,11 @@ export class WorldNode {
     return worker;
   }
 
-  #recentDeaths(index: number, withinUs: number): number {
-    const sinceUs = this.#loop.nowUs - withinUs;
-    return (this.#deathsUs.get(index) ?? []).filter((atUs) => atUs >= sinceUs).length;
+  #mayDie(index: number, limits: readonly { readonly deaths: number; readonly withinUs: number }[]): boolean {
+    const diedUs = this.#deathsUs.get(index) ?? [];
+    return limits.every(
+      ({ deaths, withinUs }) => diedUs.filter((atUs) => atUs >= this.#loop.nowUs - withinUs).length < deaths,
+    );
   }
 
   #createThread(name: string, supervised: boolean, onError: (error: unknown) => void): SimThread {

@@ -28,6 +28,12 @@ describe("a world whose faults are over", () => {
     expect(cutOff(await run({ heal: "majority", nodes: 2 }))).toEqual([]);
   });
 
+  it("has every shard, as no worker was killed so often that its shard was given up", async () => {
+    const { violations, nodes } = await run({ durationMs: 20_000, faults: { "worker-crash": 120 } });
+    expect(violations).toEqual([]);
+    expect(Math.max(...nodes.map(({ workerDeaths }) => workerDeaths))).toBe(6);
+  });
+
   it("refuses to heal anything else", () => {
     expect(() => createWorld({ heal: "some" as "all" })).toThrow(
       /heal must be one of all, majority: current value is .*some/,
