@@ -26,8 +26,7 @@
  * Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
  * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any
  * time: a reader cuts the degree at R and skips ids that lead nowhere. Words of the root change by single
- * atomic stores: an entry's key and partition are written before its address, and `structure` grows after. A worker that dies in between
- * leaves a number without a chunk, which no vertex id leads to.
+ * atomic stores: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
