@@ -28,8 +28,11 @@ import {
 } from "./graph-lists.as";
 import { AT_DOCUMENT, DEGREE, degreeOf, ENTRY, ENTRY_VERTEX, recordOf, RESULT_COUNT, RESULTS, TREE_ROOT } from "./graph-memory.as";
 
-/** Steps towards the root, or away from it. */
+/** Steps towards the root, and away from it: where all are full, or words are damaged. */
 const MAX_STEPS: i32 = 4096;
+const MAX_STEPS_BELOW: i32 = 64;
+/** Vertices on the way to the root that are asked for room. */
+const MAX_ASKED: i32 = 64;
 /** Depth to which deleted vertices that hang on each other are looked through. */
 const MAX_DEAD: i32 = 64;
 const ANY_RANK: i32 = 2147483647;
@@ -67,7 +70,7 @@ function attach(c: usize, mode: i32, parent: i32, vertex: i32, record: usize, be
 
 /** Hangs a vertex on the first that has room on a way from another to a leaf. */
 function attachBelow(c: usize, mode: i32, from: i32, vertex: i32, record: usize, below: i32, room: i32): bool {
-  for (let step = 0; step < MAX_STEPS; step++) {
+  for (let step = 0; step < MAX_STEPS_BELOW; step++) {
     if (attach(c, mode, from, vertex, record, below, room)) return true;
     const fromRecord = recordOf(c, from);
     if (fromRecord == 0) return false;
@@ -157,10 +160,14 @@ export function hangAgain(c: usize, mode: i32, vertex: i32, record: usize): bool
     if (attach(c, mode, other, vertex, record, below, room)) return true;
   }
   let above = parentOf(c, record);
+  let asked = 0;
   for (let step = 0; step < MAX_STEPS && above >= 0 && above != vertex; step++) {
     const aboveRecord = recordOf(c, above);
     if (aboveRecord == 0 || atomic.load<i32>(aboveRecord, AT_DOCUMENT) == 0) break;
-    if (attachBelow(c, mode, above, vertex, record, below, room)) return true;
+    if (usable(aboveRecord)) {
+      if (attachBelow(c, mode, above, vertex, record, below, room)) return true;
+      if (++asked == MAX_ASKED) return false;
+    }
     const next = parentOf(c, aboveRecord);
     if (next == above) {
       if (usable(aboveRecord)) return false; // full, as is all below it that is old enough
