@@ -63,4 +63,5 @@ export const WORD = {
   LISTS_PRUNED: 40,
   GROUP: 43,
   QUERY_ELEMENT: 44,
+  TREE_ROOT: 45,
 } as const;

@@ -1,9 +1,8 @@
 /**
  * One thread's instance of the graph kernels, with the scratch range in which a search or an insertion happens.
  *
- * Invariant: an instance writes inside its own scratch, and through `insert` and `repair` the adjacency of vertices. The table of
- * chunks that all addresses are formed from is the thread's own copy, set by `setChunks`, so damaged shared memory cannot lead
- * the kernels elsewhere. What `graph.as.ts` reads and writes of the control block is named there.
+ * Invariant: an instance writes inside its own scratch, and through `insert`, `move` and `repair` lists, tree words and the root's name. The
+ * table of chunks that all addresses are formed from is the thread's own copy, so damaged shared memory cannot lead the kernels elsewhere.
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
@@ -47,6 +46,8 @@ export interface GraphInsertOptions {
   readonly alpha: number;
   /** Name of this thread in locks; never 0. */
   readonly token: number;
+  /** Byte offset of the word that names the tree's root. @default 0: no tree is kept */
+  readonly treeRoot?: number;
 }
 
 /** Why a search ended before it was done, as bits. */
@@ -171,7 +172,7 @@ export class GraphKernels {
   /**
    * Links a vertex whose record is written. Any number of threads at once.
    *
-   * @returns Its degree; −1 when its lock could not be had or the id leads nowhere.
+   * @returns Its degree; −1 when its lock could not be had, or none of a parent's, or the id leads nowhere.
    */
   insert(vertex: number, options: GraphInsertOptions): number {
     const record = this.addressOf(vertex);
@@ -288,6 +289,7 @@ export class GraphKernels {
   #link(options: GraphInsertOptions): void {
     this.#f32[this.#word + WORD.ALPHA] = options.alpha;
     this.#i32[this.#word + WORD.TOKEN] = options.token;
+    this.#i32[this.#word + WORD.TREE_ROOT] = options.treeRoot ?? 0;
   }
 
   #prepare(ef: number, searchElement: number): void {

@@ -68,6 +68,7 @@ export const CURSOR: usize = 164;
 export const FENCE: usize = 168;
 export const GROUP: usize = 172;
 const QUERY_ELEMENT: usize = 176;
+export const TREE_ROOT: usize = 180;
 
 export const LINE: usize = 64;
 

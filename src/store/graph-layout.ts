@@ -16,17 +16,17 @@
  *              |  version low  | version high | incarnation | document | document    | shard | flags | inverse norm |
  *              |               |              |             | address  | incarnation |       |       | (f32)        |
  *              +---------------+--------------+-------------+----------+-------------+-------+-------+--------------+
- *           32 |  degree  |  neighbours, int32[R]  |  lock  |  zeros to a multiple of 16
+ *           32 |  degree  |  neighbours, int32[R]  |  lock  |  zeros to a multiple of 8
+ *                |  tree word: parent + 1, rank (int32)  |  zeros to a multiple of 16
  *   codeOffset |  code, `codeBytes` bytes  |  zeros to a multiple of 16
  * ```
  *
  * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions.
  * The header and the code change under the cell's version, by the owner of the partition alone; document address 0 means free.
  * Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
- * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody) and
- * read by anyone at any time: a reader cuts the degree at R and skips ids that lead nowhere.
- * Words of the root change by single atomic stores: an entry's key and partition are written before its address, and
- * `structure` grows after. A worker that dies in between leaves a number without a chunk, which no vertex id leads to.
+ * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any
+ * time: a reader cuts the degree at R and skips ids that lead nowhere. Words of the root change by single
+ * atomic stores: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
@@ -36,7 +36,7 @@ import { invalidArgument } from "../errors.ts";
 export type { GraphGeometry } from "../../native-bridge/graph-control.ts";
 
 export const GRAPH_MAGIC = 0x50_52_47_53; // "SGRP"
-export const GRAPH_VERSION = 2;
+export const GRAPH_VERSION = 3;
 
 // Words of the root's payload. Those marked * change after the root was published.
 export const GRAPH_MAGIC_WORD = 0; // * 0 once the graph was dropped
@@ -62,6 +62,7 @@ export const GRAPH_LEAVES_VERSION = 21; // * in [1, 255], of the table that is t
 export const GRAPH_LEAVES_TAKEN = 22; // * versions given out so far
 export const GRAPH_LEAVES_OLD = 23; // * address of the newest table that was replaced, 0 = none; its memory is freed with the graph
 export const GRAPH_LEAVES_READY = 24; // * the version by which the vertices of all partitions are placed
+export const GRAPH_TREE_ROOT = 25; // * the root of the tree: vertex + 1, 0 = none
 export const GRAPH_PARTITIONS = 32;
 /** Partitions of a graph: the shards of its node. */
 export const MAX_PARTITIONS = 256;
@@ -157,7 +158,7 @@ export function graphGeometry(shape: GraphShape): GraphGeometry {
   check("dimensions", dimensions, 1, 65_536);
   check("degree", degree, 2, MAX_DEGREE);
   check("codeBytes", codeBytes, 1, 65_536 * 4);
-  const codeOffset = padded(VERTEX_NEIGHBOURS + degree * 4 + 4);
+  const codeOffset = padded(treeWordOf(degree) + 8);
   const stride = codeOffset + padded(codeBytes);
   const chunkShift = shape.chunkShift ?? Math.max(1, 31 - Math.clz32(Math.floor(CHUNK_BYTES / stride) | 2));
   check("chunkShift", chunkShift, 1, MAX_CHUNK_SHIFT);
@@ -201,6 +202,19 @@ export function graphChunkBytes(geometry: GraphGeometry): number {
 /** Byte offset of the lock in a vertex. */
 export function vertexLock(geometry: GraphGeometry): number {
   return VERTEX_NEIGHBOURS + geometry.degree * 4;
+}
+
+/**
+ * Byte offset of the tree word in a vertex, one 64-bit word that changes as a whole. Each linked vertex has a parent, whose list leads to it, up
+ * to one root, which is its own parent and which the graph's root names. Parent 0: not in the tree; −(copy + 1): moved to a copy, which has
+ * its place. A parent's rank is below its child's. No list is thinned of the vertices whose parent its owner is, nor of the owner's own.
+ */
+export function vertexTreeWord(geometry: GraphGeometry): number {
+  return treeWordOf(geometry.degree);
+}
+
+function treeWordOf(degree: number): number {
+  return (VERTEX_NEIGHBOURS + degree * 4 + 4 + 7) & ~7;
 }
 
 function padded(bytes: number): number {

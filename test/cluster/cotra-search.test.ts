@@ -241,8 +241,7 @@ describe("a collaborative search", () => {
     }
     expect(stolen).toBeGreaterThan(0);
     expect(stolen).toBeLessThan(computations);
-    // All in a cluster are about as far from each other in 256 dimensions: to a few no edge leads, and one of these may be the most popular.
-    expect(found / searches).toBeGreaterThan(0.7);
+    expect(found / searches).toBeGreaterThan(0.99);
   });
 
   it("with copies: counts each document once", async () => {

@@ -17,6 +17,7 @@ import type { AdoptedRegion } from "../../../native-bridge/region-table.ts";
 import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import {
   ENTRIES_PER_PARTITION,
+  GRAPH_TREE_ROOT,
   leafOfFlags,
   PARTITION_DELETED,
   PARTITION_ENTRIES,
@@ -30,6 +31,7 @@ import {
   VERTEX_FLAG_BITS,
   versionOfFlags,
   vertexLock,
+  vertexTreeWord,
 } from "../../../src/store/graph-layout.ts";
 import { GraphDeletions } from "./graph-deletions.ts";
 import type { GraphRoot } from "./graph-root.ts";
@@ -149,6 +151,9 @@ export class GraphPartition {
     i32[word + USER3] = place === undefined ? 0 : placeFlags(place.leaf, place.version);
     f32[word + USER4] = inverseNorm;
     Atomics.store(i32, word + VERTEX_DEGREE / 4, 0);
+    const tree = (record + vertexTreeWord(geometry)) >>> 2;
+    Atomics.store(i32, tree, 0); // its parent first: without one it has no place
+    Atomics.store(i32, tree + 1, 0);
     Atomics.store(i32, word + USER0, document.address); // last: from here the vertex is whole
     endWrite(i32, record);
     this.#countLive(1);
@@ -267,6 +272,8 @@ export class GraphPartition {
   drop(): void {
     for (let index = 0; index < ENTRIES_PER_PARTITION; index++)
       this.root.set(this.#words + PARTITION_ENTRIES + index, 0);
+    const root = this.root.get(GRAPH_TREE_ROOT);
+    if (root !== 0 && this.addressOf(root - 1) !== 0) this.#leaveRoot(root - 1);
     const chunks = this.#slots.clear();
     this.setPlaced(0);
     this.#countLive(-this.#live);
@@ -281,10 +288,16 @@ export class GraphPartition {
     const record = this.addressOf(vertex);
     this.#hold(record);
     Atomics.store(i32, (record >>> 2) + USER0, 0); // first: from here the vertex is free
+    this.#leaveRoot(vertex); // nothing hangs on it any more
     bumpIncarnation(i32, record);
     endWrite(i32, record);
     this.root.touchChunk(vertex >>> this.root.geometry.chunkShift);
     this.root.add(this.#words + PARTITION_DELETED, -1);
+  }
+
+  /** The next vertex that finds nothing is the root of the tree. */
+  #leaveRoot(vertex: number): void {
+    Atomics.compareExchange(this.root.arena.i32, this.root.wordOf(GRAPH_TREE_ROOT), vertex + 1, 0);
   }
 
   #countLive(change: number): void {

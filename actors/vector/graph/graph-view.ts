@@ -24,6 +24,7 @@ import {
   GRAPH_MAGIC_WORD,
   GRAPH_PARTITIONS,
   GRAPH_STRUCTURE,
+  GRAPH_TREE_ROOT,
   type GraphGeometry,
   graphChunkBytes,
   labelOfChunk,
@@ -39,6 +40,8 @@ const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp
 const ATTEMPTS = 16;
 /** Entry vertices that are tried at most, unless a list is given: each costs a distance, and more than a few save none. */
 const MAX_DEFAULT_ENTRIES = 16;
+/** Words from the one that names the root of the tree to those of the partitions. */
+const ENTRY_WORDS: number = GRAPH_PARTITIONS - GRAPH_TREE_ROOT;
 
 export class GraphView {
   root: RegionRef | undefined;
@@ -172,7 +175,7 @@ export class GraphView {
     this.chunks = chunks;
     this.#rkeys = rkeys;
     this.partitions = chunks.reduce((least, chunk) => Math.max(least, chunk.partition + 1), most);
-    this.entries = entriesIn(words.subarray(GRAPH_PARTITIONS), this.partitions);
+    this.entries = entriesIn(words.subarray(GRAPH_TREE_ROOT), this.partitions);
     this.#structure = structure ?? -1;
     this.generation++;
     return STATUS.SUCCESS;
@@ -190,12 +193,12 @@ export class GraphView {
   readEntries(): readonly number[] {
     const { root } = this;
     if (root === undefined) return this.entries;
-    const length = this.partitions * PARTITION_WORDS;
+    const length = ENTRY_WORDS + this.partitions * PARTITION_WORDS;
     if (this.#words.length !== length) {
       this.#words = new Int32Array(length);
       this.#wordsBytes = new Uint8Array(this.#words.buffer);
     }
-    const at = root.address + CELL_HEADER_BYTES + GRAPH_PARTITIONS * 4;
+    const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
     const status = this.#verbs.readAt(at, root.rkey, length * 4, this.#wordsBytes, 0);
     if (status === STATUS.SUCCESS && !sameEntries(this.#words, this.partitions, this.entries))
       this.entries = entriesIn(this.#words, this.partitions);
@@ -203,25 +206,32 @@ export class GraphView {
   }
 }
 
-/** Entry vertices out of the words of partitions: the first of each, then the second of each. */
+/** Entry vertices: the root of the tree, from which all are reached; then the first of each partition, then the second of each. */
+function* entriesOf(words: Int32Array, partitions: number): Generator<number> {
+  const root = (words[0] as number) - 1;
+  if (root >= 0) yield root;
+  for (let index = 0; index < ENTRIES_PER_PARTITION; index++) {
+    for (let partition = 0; partition < partitions; partition++) {
+      const vertex = (words[ENTRY_WORDS + partition * PARTITION_WORDS + PARTITION_ENTRIES + index] as number) - 1;
+      if (vertex >= 0 && vertex !== root) yield vertex;
+    }
+  }
+}
+
 function entriesIn(words: Int32Array, partitions: number): number[] {
   const entries: number[] = [];
-  for (let index = 0; index < ENTRIES_PER_PARTITION; index++) {
-    for (let partition = 0; partition < partitions && entries.length < MAX_DEFAULT_ENTRIES; partition++) {
-      const vertex = (words[partition * PARTITION_WORDS + PARTITION_ENTRIES + index] as number) - 1;
-      if (vertex >= 0) entries.push(vertex);
-    }
+  for (const vertex of entriesOf(words, partitions)) {
+    if (entries.length === MAX_DEFAULT_ENTRIES) break;
+    entries.push(vertex);
   }
   return entries;
 }
 
 function sameEntries(words: Int32Array, partitions: number, entries: readonly number[]): boolean {
   let count = 0;
-  for (let index = 0; index < ENTRIES_PER_PARTITION; index++) {
-    for (let partition = 0; partition < partitions && count < MAX_DEFAULT_ENTRIES; partition++) {
-      const vertex = (words[partition * PARTITION_WORDS + PARTITION_ENTRIES + index] as number) - 1;
-      if (vertex >= 0 && vertex !== entries[count++]) return false;
-    }
+  for (const vertex of entriesOf(words, partitions)) {
+    if (count === MAX_DEFAULT_ENTRIES) break;
+    if (vertex !== entries[count++]) return false;
   }
   return count === entries.length;
 }

@@ -5,12 +5,12 @@
  * left the root is not written to once its owner saw this writer outside. Locks are taken under a token of this writer alone.
  * Source: the flag is a hazard of one bit, as in quiescent-state reclamation (McKenney & Slingwine, PDCS 1998).
  */
-import { GraphKernels } from "../../../native-bridge/graph-kernels.ts";
+import { type GraphInsertOptions, GraphKernels } from "../../../native-bridge/graph-kernels.ts";
 import type { KernelArena } from "../../../native-bridge/kernels.ts";
 import { STATUS, statusName } from "../../../native-bridge/status.ts";
 import type { Verbs } from "../../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
-import { GRAPH_STRUCTURE, WRITER_ACTIVE, WRITER_TOKEN } from "../../../src/store/graph-layout.ts";
+import { GRAPH_STRUCTURE, GRAPH_TREE_ROOT, WRITER_ACTIVE, WRITER_TOKEN } from "../../../src/store/graph-layout.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { writerArena } from "./graph-scratch.ts";
 import { GraphView } from "./graph-view.ts";
@@ -36,7 +36,7 @@ export class GraphWriter {
   readonly #view: GraphView;
   readonly #owner: number;
   readonly #entry: number;
-  readonly #options: { efConstruction: number; alpha: number; token: number };
+  readonly #options: Required<GraphInsertOptions>;
   readonly #entries: (() => readonly number[]) | undefined;
   #generation = -1;
   #structure = -1;
@@ -60,7 +60,8 @@ export class GraphWriter {
     this.#view = new GraphView(root.arena, verbs);
     this.#entry = root.openWriter(owner);
     this.#kernels = new GraphKernels(module, writerArena(root, this.#entry, "LINK"), root.geometry, owner);
-    this.#options = { efConstruction, alpha, token: root.get(this.#entry + WRITER_TOKEN) };
+    const treeRoot = root.wordOf(GRAPH_TREE_ROOT) * 4;
+    this.#options = { efConstruction, alpha, token: root.get(this.#entry + WRITER_TOKEN), treeRoot };
   }
 
   /** Distances computed by the last insertion's search. */
@@ -76,7 +77,7 @@ export class GraphWriter {
   /**
    * Links a vertex that its partition has taken, from its code to where its neighbours are. Linking again replaces its list, with the edges that others added to it.
    *
-   * @returns Whether it was linked; false when its lock could not be had, or its chunk is gone.
+   * @returns Whether it was linked; false when its lock could not be had, or none of a parent's, or its chunk is gone: insert it later.
    * @throws {ShardloomError} `ERR_REGION_ACCESS` when a chunk waits for its next owner: insert it later.
    */
   insert(vertex: number): boolean {

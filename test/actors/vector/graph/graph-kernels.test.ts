@@ -190,7 +190,8 @@ describe("search kernel", () => {
     const { arena, geometry, random } = graph;
     const guard = arena.allocate(4096);
     arena.bytes.fill(0xab, guard, guard + 4096);
-    const link = { efConstruction: 24, alpha: 1.2, token: 9 };
+    const treeRoot = arena.allocate(16);
+    const link = { efConstruction: 24, alpha: 1.2, token: 9, treeRoot };
     for (let round = 0; round < 2000; round++) {
       const vertex = random() % graph.vertices;
       const record = graph.addressOf(vertex);
@@ -209,6 +210,7 @@ describe("search kernel", () => {
         expect(arena.i32[(graph.addressOf(hit) >>> 2) + USER0]).not.toBe(0);
       }
       arena.i32[(record + vertexLock(geometry)) >>> 2] = 0;
+      if (round % 16 === 0) arena.i32[treeRoot >>> 2] = graph.id() + 1;
       if (round % 4 === 0) graph.graph.insert(vertex, link);
       if (round % 4 === 1) graph.graph.repair(vertex, link);
     }

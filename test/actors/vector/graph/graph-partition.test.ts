@@ -236,15 +236,22 @@ describe("death of a worker", () => {
     const writer = site.writer({}, 1);
     const entry = site.root.openWriter(7);
     const token = site.root.get(entry + 1);
-    for (const vertex of vertices)
-      site.arena.i32[(partition.addressOf(vertex) + vertexLock(site.root.geometry)) >>> 2] = token;
+    const setLocks = (of: readonly number[], to: number): void => {
+      for (const vertex of of)
+        site.arena.i32[(partition.addressOf(vertex) + vertexLock(site.root.geometry)) >>> 2] = to;
+    };
+    setLocks(vertices, token);
     site.rows.put(100, vectors());
     const fresh = site.take(partition, 100);
     const start = performance.now();
-    expect(writer.insert(fresh)).toBe(true);
+    expect(writer.insert(fresh), "nothing could lead to it").toBe(false);
     expect(performance.now() - start).toBeLessThan(10_000);
-    expect(writer.skippedEdges).toBeGreaterThan(0);
     expect(writer.repair(vertices[0] as number)).toBe(-1);
+    setLocks(vertices.slice(30, 40), 0);
+    expect(writer.insert(fresh), "one of some does").toBe(true);
+    expect(writer.skippedEdges).toBeGreaterThan(0);
+    expect(site.find(site.search(), site.rows.vector(100), 1, { ef: 100 })).toEqual([100]);
+    setLocks(vertices, token);
     expect(partition.repairLocks()).toBe(0); // its thread lives
     site.root.closeWriter(7);
     expect(partition.repairLocks()).toBe(60);

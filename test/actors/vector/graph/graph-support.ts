@@ -3,15 +3,23 @@ import { RowDocuments, type RowPlaces } from "../../../../actors/vector/graph/gr
 import { GraphPartition } from "../../../../actors/vector/graph/graph-partition.ts";
 import { GraphRoot } from "../../../../actors/vector/graph/graph-root.ts";
 import { GraphSearch, type GraphSearchLimits } from "../../../../actors/vector/graph/graph-search.ts";
+import { GraphView } from "../../../../actors/vector/graph/graph-view.ts";
 import { GraphWriter, type GraphWriterOptions } from "../../../../actors/vector/graph/graph-writer.ts";
 import { Arena } from "../../../../native-bridge/arena.ts";
 import { beginWrite, bumpIncarnation, endWrite } from "../../../../native-bridge/cell.ts";
-import { CELL_HEADER_BYTES, INCARNATION, USER0, USER4 } from "../../../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, INCARNATION, USER0, USER3, USER4 } from "../../../../native-bridge/cell-layout.ts";
 import { compileKernels, ELEMENT, Kernels, METRIC } from "../../../../native-bridge/kernels.ts";
 import { ACCESS, type RegionRef, RegionTable } from "../../../../native-bridge/region-table.ts";
+import { STATUS } from "../../../../native-bridge/status.ts";
 import { Verbs } from "../../../../native-bridge/verbs.ts";
 import { rowStride } from "../../../../src/store/collection-layout.ts";
-import type { GraphShape } from "../../../../src/store/graph-layout.ts";
+import {
+  GRAPH_TREE_ROOT,
+  type GraphShape,
+  VERTEX_FLAG,
+  VERTEX_FLAG_BITS,
+  VERTEX_NEIGHBOURS,
+} from "../../../../src/store/graph-layout.ts";
 import { generator } from "../../../native-bridge/memory-support.ts";
 
 export const MODULE: WebAssembly.Module = compileKernels();
@@ -185,6 +193,34 @@ export class Site {
     if (result.status !== 0) throw new Error(`search ended in status ${result.status}`);
     return result.hits.map(({ address }) => this.rows.rowOf(address));
   }
+}
+
+/** Linked vertices to which nothing leads that the root of the tree leads to. */
+export function unreached(site: Site): number[] {
+  const view = new GraphView(site.arena, site.verbs);
+  if (view.refresh(site.root.ref) !== STATUS.SUCCESS) throw new Error("the graph cannot be read");
+  const { chunkShift, stride, degree } = site.root.geometry;
+  const { i32 } = site.arena;
+  const wordOf = (vertex: number): number => {
+    const address = view.chunks[vertex >>> chunkShift]?.address ?? 0;
+    return address === 0 ? 0 : (address + (vertex & ((1 << chunkShift) - 1)) * stride) >>> 2;
+  };
+  const reached = new Set([site.root.get(GRAPH_TREE_ROOT) - 1]);
+  for (const vertex of reached) {
+    const word = wordOf(vertex);
+    if (word === 0) continue;
+    const first = word + VERTEX_NEIGHBOURS / 4;
+    const count = Math.min(degree, Math.max(0, i32[first - 1] as number));
+    for (const neighbour of i32.subarray(first, first + count)) reached.add(neighbour);
+  }
+  const vertices = view.chunks.flatMap((_, chunk) =>
+    Array.from({ length: 1 << chunkShift }, (_, slot) => (chunk << chunkShift) | slot),
+  );
+  return vertices.filter((vertex) => {
+    const word = wordOf(vertex);
+    const flags = (i32[word + USER3] as number) & VERTEX_FLAG_BITS;
+    return word !== 0 && i32[word + USER0] !== 0 && flags === VERTEX_FLAG.LINKED && !reached.has(vertex);
+  });
 }
 
 /** Byte vectors around random centres; the same seed gives the same centres. */

@@ -7,7 +7,7 @@ import { ELEMENT, METRIC } from "../../../../native-bridge/kernels.ts";
 import { VERTEX_DEGREE } from "../../../../src/store/graph-layout.ts";
 import { generator, LONG, runWorker, seedOf } from "../../../native-bridge/memory-support.ts";
 import type { GraphWorkerData } from "./graph.worker.ts";
-import { clusters, recallOf, Site } from "./graph-support.ts";
+import { clusters, recallOf, Site, unreached } from "./graph-support.ts";
 
 const SEED = seedOf("graph threads");
 const DIMENSIONS = 48;
@@ -76,6 +76,7 @@ describe("threads", () => {
       );
       expect(results.reduce((sum, { linked }) => sum + linked, 0)).toBe(documents);
       expect(measure(site, documents, 64).recall).toBeGreaterThanOrEqual(0.95);
+      expect(unreached(site)).toEqual([]);
       recalls.push(measure(site, documents, 12)); // few enough that a worse graph shows
     }
     const [one, two] = recalls as [{ recall: number; distances: number }, { recall: number; distances: number }];
@@ -133,6 +134,7 @@ describe("threads", () => {
       recall += recallOf(site.rows, documents, vector, found, 10);
     }
     expect(recall / 50).toBeGreaterThanOrEqual(0.95);
+    expect(unreached(site), "vertices to which nothing leads").toEqual([]);
   }, 120_000);
 
   test("a build that is cancelled leaves a graph that is whole and goes on from there", async () => {
