@@ -23,6 +23,7 @@ export type {
 } from "../actors/graph/client-load.ts";
 export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
+export type { EdgeReservation, ReserveEdgesOptions } from "../actors/graph/client-reservation.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
 export type { CountTrianglesOptions, Explained, TraversalLimits } from "../actors/graph/client-traversal.ts";
 export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";

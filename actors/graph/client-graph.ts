@@ -31,6 +31,7 @@ import {
 } from "./client-load.ts";
 import { NeighbourClient, type VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties, setVertexProperties, type VertexPropertyValues } from "./client-properties.ts";
+import { type EdgeReservation, type ReserveEdgesOptions, reserveEdges } from "./client-reservation.ts";
 import { GraphResult } from "./client-run.ts";
 import {
   type CountTrianglesOptions,
@@ -155,6 +156,17 @@ export class Graph {
   async addEdges(edges: GraphEdges, options: GraphLoadOptions = {}): Promise<number> {
     this.#handle.assertOpen();
     return sendEdges(this.#handle, edges, options, "add");
+  }
+
+  /**
+   * Checks edges now to add them later: both ends of each exist, and stay until the reservation is committed, released, or its time is over.
+   * Whoever removes one of them meanwhile waits, for up to 10 s or his `timeoutMs`. {@link addEdges} needs none.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_VERTEX` with the end and its place; `ERR_OVERLOADED` when too many are reserved.
+   */
+  async reserveEdges(edges: GraphEdges, options: ReserveEdgesOptions = {}): Promise<EdgeReservation> {
+    this.#handle.assertOpen();
+    return reserveEdges(this.#handle, edges, options);
   }
 
   /** Removes all edges between the ends of each. Builds the adjacency anew. @returns how many there were */

@@ -159,6 +159,14 @@ async function sendCounted(
   return { edges: await sendAll(sends, "edges", options.signal), vertices };
 }
 
+/** Edges that are to be added, as columns; what is wrong with them whatever the graph has is an error. */
+export function checkedEdges(handle: GraphHandle, edges: GraphEdges): GraphEdgeColumns {
+  const columns = columnsOf(edges, "add");
+  groupEdges(handle, columns, "add");
+  valuesOf(handle, columns, "add");
+  return columns;
+}
+
 /** A list whose ends were made is refused whole when one of them was removed since: then it is made anew. */
 async function sendWithEnds(send: () => Promise<number>, make: (missing: VertexKey) => Promise<void>): Promise<number> {
   for (let made = 0; ; made++) {

@@ -21,6 +21,7 @@ import {
   GRAPH_MEET,
   GRAPH_NEIGHBOURS,
   GRAPH_OPEN,
+  GRAPH_RESERVE,
   GRAPH_RESULTS,
   GRAPH_SCAN,
   GRAPH_SET,
@@ -53,6 +54,7 @@ import type {
 import { type GraphPlace, ShardGraph } from "./shard-graph.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import type { VertexProgram } from "./vertex-program.ts";
+import type { ReserveRequest } from "./vertex-reservations.ts";
 
 /** What the graph engine needs besides what every engine does. */
 export interface GraphParts {
@@ -123,6 +125,7 @@ class GraphShardEngine implements GraphEngine {
       [GRAPH_SET, (request, reply) => this.#changes(() => this.#set(request, reply))],
       [GRAPH_GET, (request, reply) => this.#get(request, reply)],
       [GRAPH_SCAN, (request, reply) => this.#scan(request, reply)],
+      [GRAPH_RESERVE, (request, reply) => this.#reserve(request, reply)],
       [GRAPH_STATUS, (request, reply) => this.#status(request, reply)],
       ...ghostHandlers(context.workerIndex, (collection) => this.#find(collection)),
     ]);
@@ -275,6 +278,11 @@ class GraphShardEngine implements GraphEngine {
   #decay(request: EngineRequest, reply: EngineReply): void {
     const body = decodeBody<DecayRequest>(request);
     this.#start(body.collection, reply, this.#find(body.collection).decay(body));
+  }
+
+  #reserve(request: EngineRequest, reply: EngineReply): void {
+    const body = decodeBody<ReserveRequest>(request);
+    replyBody(reply, this.#find(body.collection).reservations.answer(body));
   }
 
   #build(request: EngineRequest, reply: EngineReply): void {

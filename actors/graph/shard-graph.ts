@@ -28,6 +28,7 @@ import { type Surroundings, surroundingsOf } from "./surroundings.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import type { VertexProgram } from "./vertex-program.ts";
 import { VertexProperties } from "./vertex-properties.ts";
+import { VertexReservations } from "./vertex-reservations.ts";
 import { VertexTable } from "./vertex-table.ts";
 
 /** Most bytes of a neighbour in a reply, with its weight, whose key is a number or text. */
@@ -47,6 +48,7 @@ export class ShardGraph {
   readonly table: VertexTable;
   readonly edges: EdgeStore;
   readonly properties: VertexProperties;
+  readonly reservations: VertexReservations;
   /** Undefined: the graph was created without. */
   readonly ghosts: ShardGhosts | undefined;
   readonly runs: Map<number, ShardRun> = new Map();
@@ -84,6 +86,7 @@ export class ShardGraph {
     if (options.ghosts !== false && peers !== undefined)
       this.ghosts = new ShardGhosts({ context, peers, collection, options: options.ghosts });
     this.times = new RunTimes(context.nowMs);
+    this.reservations = new VertexReservations(context.nowMs, this.table);
     for (const run of root.runs()) this.times.heard(run);
   }
 
@@ -100,6 +103,7 @@ export class ShardGraph {
   /** Removes vertices; their edges go with the next build, on whatever shard they are. @returns how many there were */
   removeVertices(keys: ArrayLike<VertexKey>): number {
     this.#assertStill("remove vertices");
+    this.reservations.assertFree(keys);
     return this.table.remove(keys);
   }
 
@@ -175,9 +179,8 @@ export class ShardGraph {
     this.#makeRoom(id);
     this.root.run(id, true); // before any work: there must be a place for the result
     this.times.heard(id, request.limits);
-    const algorithm = request.program
-      ? algorithmOfProgram(this.#program(name))
-      : algorithmOf(name as AlgorithmName, request.params);
+    const program = request.program ? this.#program(name) : undefined;
+    const algorithm = program ? algorithmOfProgram(program) : algorithmOf(name as AlgorithmName, request.params);
     const needsIn = request.pulls || !this.place.options.directed || algorithm.direction === "both";
     if (needsIn) yield* this.#turnRound(shards);
     const run = new ShardRun({
@@ -195,7 +198,6 @@ export class ShardGraph {
     });
     this.runs.set(id, run);
     yield* run.prepare();
-    const program = request.program ? this.#program(name) : undefined;
     return {
       state: plainRef(run.state.ref),
       in: needsIn && this.#in !== undefined ? plainRef(this.#in.block.ref) : undefined,
@@ -388,9 +390,7 @@ function unmet(): ShardloomError {
   return new ShardloomError(
     "ERR_REGION_ACCESS",
     "Cannot look up vertices as this shard has not been told where its peers are",
-    {
-      retryable: true,
-    },
+    { retryable: true },
   );
 }
 
