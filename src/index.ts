@@ -29,6 +29,7 @@ export type { CountTrianglesOptions, Explained, TraversalLimits } from "../actor
 export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
 export type { ExplainGraph, GraphExplanation, GraphOutcome } from "../actors/graph/graph-account.ts";
+export type { MovedGraph } from "../actors/graph/graph-move.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
 export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
 export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";

@@ -29,7 +29,7 @@ export interface GraphHandle {
   readonly collection: number;
   readonly options: KeptGraph;
   readonly coordinator: Coordinator;
-  /** Roots of the present workers, by shard. */
+  /** Roots of the present workers, in the order of the members. */
   readonly roots: () => readonly RegionRef[];
   /** Throws when the graph was dropped or the cluster closed. */
   readonly assertOpen: () => void;
@@ -37,15 +37,16 @@ export interface GraphHandle {
   readonly account?: GraphAccount | undefined;
 }
 
-/** Asks one shard. */
+/** Asks one shard. @param place As in {@link KeptGraph.members} */
 export function askShard<T>(
-  { coordinator, account }: GraphHandle,
-  shard: number,
+  { coordinator, account, options: { members } }: GraphHandle,
+  place: number,
   type: number,
   body: unknown,
   options?: CallOptions,
   decode: (frame: Frame) => T = decodeBody,
 ): Promise<T> {
+  const shard = members[place] as number;
   const bytes = encodeBody(body);
   const payload = {
     byteLength: bytes.length,
@@ -61,7 +62,7 @@ export function askShard<T>(
   return coordinator.ask(shard, type, VSHARD_LISTED, payload, counted, options, PRIORITY.BULK);
 }
 
-/** Asks all shards. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
+/** Asks all shards of the graph. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
 export async function askAll<T>(
   handle: GraphHandle,
   type: number,
@@ -70,7 +71,7 @@ export async function askAll<T>(
 ): Promise<T[]> {
   const { signal } = options;
   // One for each call, as a signal with many listeners draws a warning.
-  const enders = handle.coordinator.shards.map(() => new AbortController());
+  const enders = handle.options.members.map(() => new AbortController());
   const end = (): void => {
     for (const ender of enders) ender.abort(signal?.reason);
   };
@@ -99,8 +100,9 @@ export async function sendList(
   options?: CallOptions,
 ): Promise<number> {
   const { coordinator } = handle;
+  const member = handle.options.members[shard] as number;
   const send = (): Promise<number> =>
-    coordinator.ask(shard, type, VSHARD_LISTED, list, (frame) => decodeBody<number>(frame), options, PRIORITY.BULK);
+    coordinator.ask(member, type, VSHARD_LISTED, list, (frame) => decodeBody<number>(frame), options, PRIORITY.BULK);
   return askWhenBuilt(handle, options, async () => {
     for (let attempt = 1; ; attempt++) {
       try {

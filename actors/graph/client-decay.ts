@@ -125,7 +125,12 @@ export async function decayOnTicks(
       await tickBegun(handle, barrier, round, () => stopped);
       for (const next of barrier.phases) {
         if (next === phase) {
-          const result = await decayEdges(handle, { ...rule, timeoutMs });
+          const decay = (): Promise<DecayResult> => decayEdges({ ...handle }, { ...rule, timeoutMs });
+          const result = await decay().catch((error: unknown) => {
+            if (ShardloomError.from(error).code !== "ERR_UNKNOWN_COLLECTION") throw error;
+            handle.assertOpen(); // it was moved to other shards, where no shard has begun this decay
+            return decay();
+          });
           onDecay?.(result, round);
         }
         await arrive(barrier, member, next, round);

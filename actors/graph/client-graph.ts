@@ -81,15 +81,20 @@ export class Graph {
   readonly name: string;
   readonly directed: boolean;
   readonly weighted: boolean;
-  readonly #handle: GraphHandle;
+  readonly #live: GraphHandle;
   readonly #traversals: GraphTraversals;
 
   constructor(handle: GraphHandle) {
     this.name = handle.name;
     this.directed = handle.options.directed;
     this.weighted = handle.options.weighted;
-    this.#handle = handle;
+    this.#live = handle;
     this.#traversals = new GraphTraversals(handle, new NeighbourClient(handle));
+  }
+
+  /** Where the graph lies now: what a call has begun it ends there, also when the graph is moved meanwhile. */
+  get #handle(): GraphHandle {
+    return { ...this.#live };
   }
 
   /**
@@ -201,7 +206,7 @@ export class Graph {
   /** Makes the graph a member of a barrier, and decays its weights in one phase of every tick. Stop it before the barrier is closed. */
   async decayOnTicks(barrier: TickBarrier, options: TickDecayOptions): Promise<TickDecay> {
     this.#handle.assertOpen();
-    return decayOnTicks(this.#handle, barrier, options);
+    return decayOnTicks(this.#live, barrier, options);
   }
 
   /** Vertices, edges and memory of every shard, in shard order. */

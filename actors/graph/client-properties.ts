@@ -60,11 +60,12 @@ export async function setVertexProperties(
 
 /** Reads properties of vertices. @returns in the order of the keys; undefined for what is not in the graph */
 export async function getVertexProperties(
-  handle: GraphHandle,
+  live: GraphHandle,
   keys: readonly VertexKey[],
   names: readonly string[],
   options: CallOptions,
 ): Promise<(VertexPropertyValues | undefined)[]> {
+  const handle = { ...live };
   for (const name of names) checkName(handle, name);
   const answers: (VertexPropertyValues | undefined)[] = new Array(keys.length).fill(undefined);
   const read = async (shard: number, places: readonly number[]): Promise<void> => {

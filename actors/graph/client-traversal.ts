@@ -59,9 +59,12 @@ export class GraphTraversals {
 
   /** The keys of all vertices, shard by shard; each page as the shard is then. */
   async *vertices(options: CallOptions = {}, account?: GraphAccount): AsyncGenerator<VertexKey> {
-    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
-    const { collection, coordinator } = handle;
-    for (const shard of coordinator.shards) {
+    const handle = { ...this.#handle, account };
+    const {
+      collection,
+      options: { members },
+    } = handle;
+    for (const shard of members.keys()) {
       for (let from = 0; from >= 0; ) {
         this.#handle.assertOpen();
         const request: ScanRequest = { collection, from, count: PAGE };
