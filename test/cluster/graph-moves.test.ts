@@ -96,6 +96,7 @@ it.each([true, false])(
   async (directed) => {
     await using cluster = await start();
     const graph = await loaded(cluster, "roads", { directed });
+    const { number } = await graph.decay({ rate: 0.5 });
     const before = await contents(graph);
     const counts = await total(graph);
     await using other = await connect(await cluster.port());
@@ -104,6 +105,7 @@ it.each([true, false])(
     const { graphs } = await cluster.remove(1);
     expect(graphs).toEqual([{ name: "roads", vertices: had?.vertices, edges: had?.edges }]);
     expect(had?.edges).toBeGreaterThan(50);
+    await graph.decay({ rate: 0.5, number }); // it was done before
     expect(await contents(graph)).toEqual(before);
     expect(await graph.status()).toHaveLength(2);
     expect(await total(graph)).toEqual(counts);
@@ -150,12 +152,15 @@ it("every edge that was acknowledged while its shard was removed is there, once"
       }
     }
   })();
-  await eventually("some edges", () => added > 20);
-  await cluster.remove(2);
-  const then = added;
-  await eventually("edges are added to what was moved", () => added > then + 20);
-  running = false;
-  await writer;
+  try {
+    await eventually("some edges", () => added > 20);
+    await cluster.remove(2);
+    const then = added;
+    await eventually("edges are added to what was moved", () => added > then + 20);
+  } finally {
+    running = false;
+    await writer;
+  }
   codes.delete("ERR_UNKNOWN_COLLECTION"); // who had waited for the graph that was there before
   expect([...codes]).toEqual([]);
   expect((await total(graph)).edges).toBe(edges + added);
