@@ -42,6 +42,7 @@ import {
 import type { GhostStatus } from "./ghosts/shard-ghosts.ts";
 import type { GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
+import { movedAway } from "./graph-refusals.ts";
 import { RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
 import {
   type CommunityOptions,
@@ -94,7 +95,15 @@ export class Graph {
 
   /** Where the graph lies now: what a call has begun it ends there, also when the graph is moved meanwhile. */
   get #handle(): GraphHandle {
-    return { ...this.#live };
+    const live = this.#live;
+    const { collection } = live;
+    return {
+      ...live,
+      assertOpen() {
+        live.assertOpen();
+        if (live.collection !== collection) throw movedAway(live.name);
+      },
+    };
   }
 
   /**

@@ -74,6 +74,12 @@ export class GraphResult<Value = number> implements AsyncDisposable, AsyncIterab
   /** Lets the shards forget it. Idempotent. */
   async close(): Promise<void> {
     const { collection } = this.#handle;
+    try {
+      this.#handle.assertOpen();
+    } catch (error) {
+      if (ShardloomError.from(error).code === "ERR_UNKNOWN_COLLECTION") return; // it was forgotten with the graph
+      throw error;
+    }
     await askAll(this.#handle, GRAPH_COMPLETE, () => ({ collection, run: this.#finished.run, keep: false }));
   }
 

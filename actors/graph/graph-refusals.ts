@@ -1,13 +1,19 @@
 /**
- * Why one shard's part of a graph refuses a call before it has changed anything.
+ * Why a graph, or one shard's part of it, refuses a call before it has changed anything.
  *
- * Invariant: all of them pass: `runs: 0` in the details says that it will do so by itself, and soon.
+ * Invariant: what passes by itself, and soon, says so with `runs: 0` in its details.
  */
 import { ShardloomError } from "../../src/errors.ts";
 
 /** The graph must stay as it is for now. @param why "it is being moved" */
 export function busy(action: string, why: string, runs = 0): ShardloomError {
   return new ShardloomError("ERR_OVERLOADED", `Cannot ${action} as ${why}`, { details: { runs } });
+}
+
+/** What was begun or computed where a graph lay before. */
+export function movedAway(name: string): ShardloomError {
+  const reason = `Cannot go on with what belongs to graph ${JSON.stringify(name)} as it was moved to other shards since`;
+  return new ShardloomError("ERR_UNKNOWN_COLLECTION", reason, { details: { name } });
 }
 
 export function unmet(): ShardloomError {

@@ -102,6 +102,7 @@ it.each([true, false])(
     await using other = await connect(await cluster.port());
     const elsewhere = await other.graph("roads");
     const [, had] = await graph.status();
+    const result = await graph.wcc();
     const { graphs } = await cluster.remove(1);
     expect(graphs).toEqual([{ name: "roads", vertices: had?.vertices, edges: had?.edges }]);
     expect(had?.edges).toBeGreaterThan(50);
@@ -118,6 +119,8 @@ it.each([true, false])(
       const { held, shards } = await references(graph);
       return wanted > 0 && held === wanted && [...shards].every((shard) => shard === 0 || shard === 2);
     });
+    await expect(result.get(1)).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION", message: /was moved/ });
+    await result.close();
     // Who has a handle through a port opens it anew.
     await expect(elsewhere.status()).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION" });
     expect(await contents(await other.graph("roads"))).toEqual(before);
