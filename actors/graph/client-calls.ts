@@ -14,6 +14,7 @@ import type { Coordinator } from "../coordinator.ts";
 import type { GraphAccount } from "./graph-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
+import { movedAway } from "./graph-refusals.ts";
 
 /** How long a list waits for a shard that builds, in all and between two looks. */
 const MAX_BUILD_MS = 10_000;
@@ -35,6 +36,18 @@ export interface GraphHandle {
   readonly assertOpen: () => void;
   /** Counts what is asked. @default nobody does */
   readonly account?: GraphAccount | undefined;
+}
+
+/** A handle on a graph where it lies now, which is of no use once it lies elsewhere. */
+export function asOfNow(live: GraphHandle): GraphHandle {
+  const { collection } = live;
+  return {
+    ...live,
+    assertOpen() {
+      live.assertOpen();
+      if (live.collection !== collection) throw movedAway(live.name);
+    },
+  };
 }
 
 /** Asks one shard. @param place As in {@link KeptGraph.members} */

@@ -8,7 +8,7 @@ import type { TickBarrier } from "../../src/actor/tick-barrier.ts";
 import { invalidArgument } from "../../src/errors.ts";
 import { GRAPH_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
-import { askAll, type GraphHandle } from "./client-calls.ts";
+import { askAll, asOfNow, type GraphHandle } from "./client-calls.ts";
 import {
   type DecayOptions,
   type DecayResult,
@@ -42,7 +42,6 @@ import {
 import type { GhostStatus } from "./ghosts/shard-ghosts.ts";
 import type { GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
-import { movedAway } from "./graph-refusals.ts";
 import { RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
 import {
   type CommunityOptions,
@@ -95,15 +94,7 @@ export class Graph {
 
   /** Where the graph lies now: what a call has begun it ends there, also when the graph is moved meanwhile. */
   get #handle(): GraphHandle {
-    const live = this.#live;
-    const { collection } = live;
-    return {
-      ...live,
-      assertOpen() {
-        live.assertOpen();
-        if (live.collection !== collection) throw movedAway(live.name);
-      },
-    };
+    return asOfNow(this.#live);
   }
 
   /**

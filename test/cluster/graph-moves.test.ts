@@ -169,6 +169,31 @@ it("every edge that was acknowledged while its shard was removed is there, once"
   expect((await total(graph)).edges).toBe(edges + added);
 }, 60_000);
 
+it("weights decay once in every tick, also in one in which their graph is moved", async () => {
+  await using cluster = await start();
+  const graph = await loaded(cluster, "roads");
+  await graph.addVertices(["from", "to"]);
+  await graph.addEdges([{ source: "from", target: "to", weight: 1 }]);
+  const barrier = await cluster.barrier("ticks", { phases: ["decay"], members: ["watcher"] });
+  let ticks = 0;
+  const decaying = await graph.decayOnTicks(barrier, { rate: 0.5, onDecay: () => ticks++ });
+  let running = true;
+  const ticker = (async () => {
+    for (let round = 0; running; round++) await barrier.arrive("watcher", "decay", { round });
+  })();
+  try {
+    await eventually("it decays", () => ticks > 3);
+    expect((await cluster.remove(2)).graphs).toHaveLength(1);
+    const then = ticks;
+    await eventually("it decays where it is now", () => ticks > then + 3);
+  } finally {
+    running = false;
+    await ticker;
+  }
+  await decaying.stop();
+  expect((await graph.neighbours(["from"]))[0]?.weights?.[0]).toBe(0.5 ** ticks);
+}, 60_000);
+
 it("a graph that runs compute over stays where it is, and so does its shard", async () => {
   await using cluster = await start();
   const graph = await loaded(cluster, "roads");
