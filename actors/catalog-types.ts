@@ -15,6 +15,8 @@ export interface CatalogEngine<Resolved> {
   readonly name: string;
   /** @throws {ShardloomError} `ERR_COLLECTION_MISMATCH`. */
   readonly assertSame: (existing: Resolved, wanted: Resolved) => void;
+  /** Whether a collection lies on a shard. @default it does */
+  readonly liesOn?: (options: Resolved, shard: number) => boolean;
   readonly openType: number;
   /** @param checkOnly Compares the options with those of the collection if the shard has it, and creates nothing. */
   readonly openPayload: (collectionId: number, options: Resolved, checkOnly: boolean) => Payload;

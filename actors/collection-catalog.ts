@@ -20,12 +20,12 @@ import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { CollectionNews } from "../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../src/plane/shard-task.ts";
 import type { KeptCollection } from "../src/store/collection-store.ts";
-import { isRemoved, MEMBER_STATE } from "../src/topology/snapshot.ts";
-import { hashString } from "../src/topology/stable-hash.ts";
+import { isRemoved, mayAnswer } from "../src/topology/snapshot.ts";
 import { PRIORITY, VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { allDropped, dropped, notThere, sameHash, tooOften } from "./catalog-errors.ts";
 import type { CatalogEngine, CatalogEntry, CatalogParts } from "./catalog-types.ts";
 import { CollectionDrops, isLost } from "./collection-drops.ts";
+import { collectionIdOf } from "./collection-id.ts";
 import { wasDropped } from "./dropped-collections.ts";
 
 /** How often a collection is opened again on shards whose worker was replaced meanwhile. */
@@ -175,6 +175,19 @@ export class CollectionCatalog<Resolved> {
     this.#drops.begin(name, entry.collectionId, false);
   }
 
+  /** Gives a collection the name of another, which is dropped: nobody finds neither. For engines that no directory and no other node knows. */
+  async rename(from: string, to: string): Promise<void> {
+    const [entry, old] = [from, to].map((name) => this.#open.get(name));
+    if (entry === undefined || old === undefined) throw notThere(to);
+    const forgetting = this.#forget(to, old);
+    this.#generations.set(from, this.#generationOf(from) + 1); // its id is taken
+    this.#entries.delete(from);
+    this.#open.delete(from);
+    this.#entries.set(to, Promise.resolve(entry));
+    this.#open.set(to, entry);
+    await forgetting;
+  }
+
   /** What the next worker of a shard must take over. It frees everything else, so drops are done with that. */
   recoverTasks(shard: number): RecoverTask[] {
     this.#successions[shard] = this.#successionOf(shard) + 1;
@@ -304,7 +317,9 @@ export class CollectionCatalog<Resolved> {
     await store?.add({ ...kept, collection: collectionId, options: this.#engine.toKept(options) });
     try {
       for (let attempt = 0; attempt < ATTEMPTS; ) {
-        const missing = this.#ownShards.filter((shard) => openedIn[shard] !== this.#successionOf(shard));
+        const { liesOn = () => true } = this.#engine;
+        const isOpen = (shard: number): boolean => openedIn[shard] === this.#successionOf(shard);
+        const missing = this.#ownShards.filter((shard) => liesOn(options, shard) && !isOpen(shard));
         if (missing.length > 0) {
           await this.#openOn(missing, entry, openedIn, ++attempt === ATTEMPTS);
         } else if (!checked) {
@@ -382,14 +397,4 @@ export class CollectionCatalog<Resolved> {
   #generationOf(name: string): number {
     return this.#generations.get(name) ?? 0;
   }
-}
-
-/** A positive int32 that every node makes of the same collection. */
-export function collectionIdOf(engine: string, name: string, generation: number): number {
-  return hashString(`${engine} ${name} ${generation}`) & 0x7fffffff || 1;
-}
-
-/** Whether a shard in this state can be expected to answer soon. */
-function mayAnswer(state: number | undefined): boolean {
-  return state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING || state === MEMBER_STATE.SUSPECT;
 }

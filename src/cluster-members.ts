@@ -3,13 +3,15 @@
  *
  * ```
  *  remove   checked ──▶ draining ──all it was primary of is served elsewhere──▶ its worker ends ──the map has another holder for each copy──▶ removed
- *              │            └──not in time: it is resumed, and gets back what it was primary of by and by
+ *              │            └──not in time, or a graph cannot be moved: it is resumed, and gets back what it was primary of by and by
  *              └──refused: nothing is changed
  * ```
  *
- * Invariant: what a removed shard had is on its vshards' primaries, whole, before its worker ends: nothing that was acknowledged is on it alone. Who
- * follows it as holder of a copy counts for nothing before the primary has filled that copy, see refill.ts. One shard is removed at a time.
+ * Invariant: what a removed shard had is on its vshards' primaries, whole, before its worker ends, and what graphs had on it is on their other
+ * shards: nothing that was acknowledged is on it alone. Who follows it as holder of a copy counts for nothing before the primary has filled that
+ * copy, see refill.ts. One shard is removed at a time.
  */
+import type { MovedGraph } from "../actors/graph/graph-move.ts";
 import type { ClusterCollections } from "./cluster-collections.ts";
 import type { ClusterStorage } from "./cluster-storage.ts";
 import { invalidArgument, ShardloomError } from "./errors.ts";
@@ -24,7 +26,7 @@ import { holdsCopy, isRemoved, NO_SHARD } from "./topology/snapshot.ts";
 
 /** How {@link Cluster.remove} waits. */
 export interface RemoveOptions {
-  /** How long the shard may take to give away what it is primary of, and its worker to end; in ms, `1..86400000`. @default 10000 */
+  /** How long the shard may take to give away what it is primary of, graphs to be copied, and its worker to end; in ms, `1..86400000`. @default 10000 */
   readonly timeoutMs?: number;
 }
 
@@ -37,6 +39,8 @@ export interface RemovalReport {
   readonly copies: number;
   /** Those of them whose new copies are not level yet, as they are being filled: until then these have a copy less. */
   readonly filling: readonly number[];
+  /** What graphs had on it: vertices that it owned and edges that came from them, which others own now. */
+  readonly graphs: readonly MovedGraph[];
 }
 
 /** What it works with. */
@@ -51,6 +55,8 @@ export interface ClusterMembersOptions {
   /** Shards that this node was started with. */
   readonly own: readonly number[];
   readonly assertOpen: () => void;
+  /** What moves from a shard before it ends. */
+  readonly graphs: Pick<ClusterCollections["graphs"], "leave" | "stays">;
   /** Why nothing can be removed here whatever the copies are. @default it can */
   readonly obstacle: () => string | undefined;
 }
@@ -59,12 +65,14 @@ export interface ClusterMembersOptions {
 export function obstacleTo(
   hasOthers: boolean,
   storage: ClusterStorage | undefined,
-  { graphs, vectors }: ClusterCollections,
+  { vectors }: ClusterCollections,
 ): string | undefined {
   if (hasOthers) return "its cluster must be one process: shards of several nodes stay where they are";
   if (storage !== undefined) return "nothing of its cluster may be kept: a directory, or NATS, is of just its shards";
-  const [graph] = [...graphs.names(), ...vectors.graphNames()];
-  return graph === undefined ? undefined : `no graph may lie on it: ${JSON.stringify(graph)} lies on all shards`;
+  const [graph] = vectors.graphNames();
+  return graph === undefined
+    ? undefined
+    : `no graph of vectors may lie on it: that of ${JSON.stringify(graph)} lies on all shards`;
 }
 
 const ACTION = "remove shard";
@@ -112,7 +120,7 @@ export class ClusterMembers {
   }
 
   async #remove(shard: number, timeoutMs: number): Promise<RemovalReport> {
-    const { runtime, topology, control } = this.#options;
+    const { runtime, topology, control, graphs } = this.#options;
     const id = this.#idOf(ACTION, shard);
     if (!Number.isFinite(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS)
       throw invalidArgument(ACTION, "timeoutMs", `a number between 1 and ${MAX_TIMEOUT_MS}`, timeoutMs);
@@ -122,18 +130,21 @@ export class ClusterMembers {
     const primaries = held.filter((vshard) => topology.current.owners[vshard] === shard);
     const drained = topology.membership.get(id)?.drains === true;
     this.#publish(topology.membership.drain(id, "it is being removed"));
+    let moved: readonly MovedGraph[];
     try {
       await this.#handOver(keeper, shard, held, byMs);
+      moved = await graphs.leave(shard, byMs);
       topology.shardEnds(shard);
       await control.end(shard, { timeoutMs: Math.max(1, byMs - runtime.clock.nowMs()), force: true });
     } catch (error) {
+      graphs.stays(shard);
       if (!drained) this.#publish(topology.membership.resume(id, "it was not removed"));
       keeper.shardReady(shard);
       throw error;
     }
     await this.#leaveMap(keeper, shard);
     const filling = await this.#filled(held, runtime.clock.nowMs() + FILL_MS);
-    return { shard, primaries: primaries.length, copies: held.length, filling };
+    return { shard, primaries: primaries.length, copies: held.length, filling, graphs: moved };
   }
 
   /**

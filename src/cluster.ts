@@ -126,6 +126,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       control: this.#control,
       keeper: this.#keeper,
       own: place.own,
+      graphs: this.#collections.graphs,
       assertOpen: () => this.#assertOpen(),
       obstacle: () => obstacleTo(this.#others !== undefined, storage, this.#collections),
     });
@@ -254,6 +255,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
 
   /**
    * Takes a shard out for good: others become primary of what it was, and hold copies of what it held; its worker ends, and nobody replaces it.
+   * What graphs have on it is copied to their other shards, which takes as long as loading them, with no changes meanwhile.
    * Writes that wait for copies of what it is primary of may end in `ERR_QUORUM`, as at any change of a primary.
    * @throws {ShardloomError} `ERR_UNAVAILABLE` with what would be lost, `ERR_TIMEOUT`, `ERR_INVALID_ARGUMENT`; then it goes on.
    */

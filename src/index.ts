@@ -25,11 +25,13 @@ export type {
 } from "../actors/graph/client-load.ts";
 export type { VertexNeighbours } from "../actors/graph/client-neighbours.ts";
 export type { VertexPropertyValues } from "../actors/graph/client-properties.ts";
+export type { EdgeReservation, ReserveEdgesOptions } from "../actors/graph/client-reservation.ts";
 export type { GraphResult, VertexValue } from "../actors/graph/client-run.ts";
 export type { CountTrianglesOptions, TraversalLimits, VertexStream } from "../actors/graph/client-traversal.ts";
 export type { EdgeBatch, VertexBatch } from "../actors/graph/formats/graph-batch.ts";
 export type { GhostStatus } from "../actors/graph/ghosts/shard-ghosts.ts";
 export type { ExplainGraph, GraphExplanation, GraphOutcome } from "../actors/graph/graph-account.ts";
+export type { MovedGraph } from "../actors/graph/graph-move.ts";
 export type { GhostOptions, GraphOptions, PropertyKind } from "../actors/graph/graph-options.ts";
 export type {
   ExplainRun,

@@ -14,6 +14,7 @@ import type { Coordinator } from "../coordinator.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
+import { movedAway } from "./graph-refusals.ts";
 
 /** How long a list waits for a shard that builds, in all and between two looks. */
 const MAX_BUILD_MS = 10_000;
@@ -34,7 +35,7 @@ export interface GraphHandle {
   readonly collection: number;
   readonly options: KeptGraph;
   readonly coordinator: Coordinator;
-  /** Roots of the present workers, by shard. */
+  /** Roots of the present workers, in the order of the members. */
   readonly roots: () => readonly RegionRef[];
   /** Throws when the graph was dropped or the cluster closed. */
   readonly assertOpen: () => void;
@@ -42,15 +43,28 @@ export interface GraphHandle {
   readonly account?: QuestionAccount | undefined;
 }
 
-/** Asks one shard. */
+/** A handle on a graph where it lies now, which is of no use once it lies elsewhere. */
+export function asOfNow(live: GraphHandle): GraphHandle {
+  const { collection } = live;
+  return {
+    ...live,
+    assertOpen() {
+      live.assertOpen();
+      if (live.collection !== collection) throw movedAway(live.name);
+    },
+  };
+}
+
+/** Asks one shard. @param place As in {@link KeptGraph.members} */
 export function askShard<T>(
-  { coordinator, account }: GraphHandle,
-  shard: number,
+  { coordinator, account, options: { members } }: GraphHandle,
+  place: number,
   type: number,
   body: unknown,
   options?: CallOptions,
   decode: (frame: Frame) => T = decodeBody,
 ): Promise<T> {
+  const shard = members[place] as number;
   const bytes = encodeBody(body);
   const payload = {
     byteLength: bytes.length,
@@ -66,7 +80,7 @@ export function askShard<T>(
   return coordinator.ask(shard, type, VSHARD_LISTED, payload, counted, options, PRIORITY.BULK);
 }
 
-/** Asks all shards. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
+/** Asks all shards of the graph. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
 export async function askAll<T>(
   handle: GraphHandle,
   type: number,
@@ -75,7 +89,7 @@ export async function askAll<T>(
 ): Promise<T[]> {
   const { signal } = options;
   // One for each call, as a signal with many listeners draws a warning.
-  const enders = handle.coordinator.shards.map(() => new AbortController());
+  const enders = handle.options.members.map(() => new AbortController());
   const end = (): void => {
     for (const ender of enders) ender.abort(signal?.reason);
   };
@@ -104,8 +118,9 @@ export async function sendList(
   options?: CallOptions,
 ): Promise<number> {
   const { coordinator } = handle;
+  const member = handle.options.members[shard] as number;
   const send = (): Promise<number> =>
-    coordinator.ask(shard, type, VSHARD_LISTED, list, (frame) => decodeBody<number>(frame), options, PRIORITY.BULK);
+    coordinator.ask(member, type, VSHARD_LISTED, list, (frame) => decodeBody<number>(frame), options, PRIORITY.BULK);
   return askWhenBuilt(handle, options, async () => {
     for (let attempt = 1; ; attempt++) {
       try {

@@ -8,7 +8,7 @@ import type { TickBarrier } from "../../src/actor/tick-barrier.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_DECAY, GRAPH_STATUS } from "../../src/wire/message-types.ts";
 import { type CallOptions, checkedTimeout } from "../call-options.ts";
-import { askAll, type GraphHandle } from "./client-calls.ts";
+import { askAll, asOfNow, type GraphHandle } from "./client-calls.ts";
 import { plainRef } from "./graph-messages.ts";
 import type { DecayReply, DecayRequest } from "./run-messages.ts";
 
@@ -69,29 +69,33 @@ export interface TickDecay {
   stop(): Promise<void>;
 }
 
-/** Lets weights decay once. */
-export async function decayEdges(handle: GraphHandle, options: DecayOptions): Promise<DecayResult> {
+/** Lets weights decay once. @param kept Where the number of the decay is kept, for whoever asks for the same again */
+export async function decayEdges(
+  handle: GraphHandle,
+  options: DecayOptions,
+  kept: { number?: number | undefined } = {},
+): Promise<DecayResult> {
   const { rate, pruneBelow: below = 0 } = checkRule(handle, options);
   const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options;
   const { coordinator, collection } = handle;
   const endMs = coordinator.nowMs() + checkedTimeout(timeoutMs);
-  let { number } = options;
+  const { number = kept.number } = options;
   if (number !== undefined && !(Number.isInteger(number) && number >= 1 && number <= MAX_NUMBER))
     throw invalidArgument("decay weights", "number", `an integer between 1 and ${MAX_NUMBER}`, number);
   for (;;) {
     const call = { timeoutMs: Math.max(1, endMs - coordinator.nowMs()), ...(signal === undefined ? {} : { signal }) };
     try {
-      number ??= 1 + (await lastOf(handle, call));
+      kept.number ??= number ?? 1 + (await lastOf(handle, call));
       const request: DecayRequest = {
         collection,
         roots: handle.roots().map(plainRef),
-        number,
+        number: kept.number,
         factor: 1 - rate,
         below,
       };
       const shards = await askAll<DecayReply>(handle, GRAPH_DECAY, () => request, call);
       const sum = (of: (reply: DecayReply) => number): number => shards.reduce((total, reply) => total + of(reply), 0);
-      return { number, edges: sum(({ edges }) => edges), pruned: sum(({ pruned }) => pruned) };
+      return { number: kept.number, edges: sum(({ edges }) => edges), pruned: sum(({ pruned }) => pruned) };
     } catch (error) {
       const { code } = ShardloomError.from(error);
       if (!AGAIN.has(code) || coordinator.nowMs() + PAUSE_MS >= endMs) throw error;
@@ -125,7 +129,13 @@ export async function decayOnTicks(
       await tickBegun(handle, barrier, round, () => stopped);
       for (const next of barrier.phases) {
         if (next === phase) {
-          const result = await decayEdges(handle, { ...rule, timeoutMs });
+          const kept = {};
+          const decay = (): Promise<DecayResult> => decayEdges(asOfNow(handle), { ...rule, timeoutMs }, kept);
+          const result = await decay().catch((error: unknown) => {
+            if (ShardloomError.from(error).code !== "ERR_UNKNOWN_COLLECTION") throw error;
+            handle.assertOpen(); // it was moved to other shards, which know whether this decay was done
+            return decay();
+          });
           onDecay?.(result, round);
         }
         await arrive(barrier, member, next, round);

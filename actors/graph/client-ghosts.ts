@@ -34,8 +34,8 @@ export async function readHolders(
   keys: readonly VertexKey[],
   options: CallOptions,
 ): Promise<(readonly VertexHolder[] | undefined)[]> {
-  const { collection } = handle;
-  const places = Array.from({ length: handle.options.shards }, (): number[] => []);
+  const { collection, options: kept } = handle;
+  const places = Array.from({ length: kept.shards }, (): number[] => []);
   for (const [at, key] of keys.entries()) {
     checkKey("read holders", "vertex", key, at);
     (places[ownerOfHash(hashOfKey(key), places.length)] as number[]).push(at);
@@ -47,7 +47,10 @@ export async function readHolders(
       const request: GhostsRequest = { collection, keys: part.map((at) => keys[at] as VertexKey) };
       const { holders } = await askShard<GhostsReply>(handle, shard, GRAPH_GHOSTS, request, options);
       for (const [at, list] of holders.entries())
-        answers[part[at] as number] = list?.map(([holder, references]) => ({ shard: holder, references }));
+        answers[part[at] as number] = list?.map(([holder, references]) => ({
+          shard: kept.members[holder] as number,
+          references,
+        }));
     }
   };
   await Promise.all(places.map((mine, shard) => read(shard, mine)));

@@ -9,7 +9,7 @@ import { invalidArgument } from "../../src/errors.ts";
 import { GRAPH_STATUS } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { ExplainedValue, Explaining } from "../explained-value.ts";
-import { askAll, type GraphHandle } from "./client-calls.ts";
+import { askAll, asOfNow, type GraphHandle } from "./client-calls.ts";
 import {
   type DecayOptions,
   type DecayResult,
@@ -39,6 +39,7 @@ import {
 } from "./client-load.ts";
 import { NeighbourClient, type VertexNeighbours } from "./client-neighbours.ts";
 import { getVertexProperties, setVertexProperties, type VertexPropertyValues } from "./client-properties.ts";
+import { type EdgeReservation, type ReserveEdgesOptions, reserveEdges } from "./client-reservation.ts";
 import { type GraphResult, runToResult } from "./client-run.ts";
 import {
   type CountTrianglesOptions,
@@ -88,15 +89,20 @@ export class Graph {
   readonly name: string;
   readonly directed: boolean;
   readonly weighted: boolean;
-  readonly #handle: GraphHandle;
+  readonly #live: GraphHandle;
   readonly #traversals: GraphTraversals;
 
   constructor(handle: GraphHandle) {
     this.name = handle.name;
     this.directed = handle.options.directed;
     this.weighted = handle.options.weighted;
-    this.#handle = handle;
+    this.#live = handle;
     this.#traversals = new GraphTraversals(handle, new NeighbourClient(handle));
+  }
+
+  /** Where the graph lies now: what a call has begun it ends there, also when the graph is moved meanwhile. */
+  get #handle(): GraphHandle {
+    return asOfNow(this.#live);
   }
 
   /**
@@ -177,6 +183,17 @@ export class Graph {
     return sendEdges(this.#handle, edges, options, "add");
   }
 
+  /**
+   * Checks edges now to add them later: both ends of each exist, and stay until the reservation is committed, released, or its time is over.
+   * Whoever removes one of them meanwhile waits, for up to 10 s or his `timeoutMs`. {@link addEdges} needs none.
+   *
+   * @throws {ShardloomError} `ERR_UNKNOWN_VERTEX` with the end and its place; `ERR_OVERLOADED` when too many are reserved.
+   */
+  async reserveEdges(edges: GraphEdges, options: ReserveEdgesOptions = {}): Promise<EdgeReservation> {
+    this.#handle.assertOpen();
+    return reserveEdges(this.#handle, edges, options);
+  }
+
   /** Removes all edges between the ends of each. Builds the adjacency anew. @returns how many there were */
   async removeEdges(
     edges: readonly Pick<GraphEdge, "source" | "target">[],
@@ -209,7 +226,7 @@ export class Graph {
   /** Makes the graph a member of a barrier, and decays its weights in one phase of every tick. Stop it before the barrier is closed. */
   async decayOnTicks(barrier: TickBarrier, options: TickDecayOptions): Promise<TickDecay> {
     this.#handle.assertOpen();
-    return decayOnTicks(this.#handle, barrier, options);
+    return decayOnTicks(this.#live, barrier, options);
   }
 
   /** Vertices, edges and memory of every shard, in shard order. */

@@ -11,6 +11,7 @@ import type { CallOptions } from "../call-options.ts";
 import { type GraphHandle, sendList } from "./client-calls.ts";
 import { setVertexProperties } from "./client-properties.ts";
 import { type EncodedList, encodeList, LIST } from "./graph-messages.ts";
+import { aborted, duplicate, placed, withDetails } from "./load-errors.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 import type { PropertyColumns } from "./vertex-properties.ts";
 
@@ -113,7 +114,7 @@ async function sendVertices(
     for (const part of partsOf(handle, group, 1, (at) => typeof keys[at] === "string")) {
       const column = part.map((at) => keys[at] as VertexKey);
       const list = encodeList(handle.collection, flags, { keys: [column] });
-      sends.push(() => sendList(handle, shard, GRAPH_VERTICES, list, options));
+      sends.push(() => placed(part, () => sendList(handle, shard, GRAPH_VERTICES, list, options)));
     }
   }
   return sendAll(sends, "vertices", options.signal);
@@ -148,15 +149,23 @@ async function sendCounted(
   let vertices = creates ? await addVertices(handle, endsOf(columns), options) : 0;
   const sends: (() => Promise<number>)[] = [];
   for (const [shard, group] of groups.entries()) {
-    for (const list of listsOf(handle, columns, values, group, EDGE_FLAGS[change])) {
+    for (const { list, part } of listsOf(handle, columns, values, group, EDGE_FLAGS[change])) {
       const send = (): Promise<number> => sendList(handle, shard, GRAPH_EDGES, list, options);
       const make = async (key: VertexKey): Promise<void> => {
         vertices += await addVertices(handle, [key], options);
       };
-      sends.push(creates ? () => sendWithEnds(send, make) : send);
+      sends.push(() => placed(part, () => (creates ? sendWithEnds(send, make) : send())));
     }
   }
   return { edges: await sendAll(sends, "edges", options.signal), vertices };
+}
+
+/** Edges that are to be added, as columns; what is wrong with them whatever the graph has is an error. */
+export function checkedEdges(handle: GraphHandle, edges: GraphEdges): GraphEdgeColumns {
+  const columns = columnsOf(edges, "add");
+  groupEdges(handle, columns, "add");
+  valuesOf(handle, columns, "add");
+  return columns;
 }
 
 /** A list whose ends were made is refused whole when one of them was removed since: then it is made anew. */
@@ -230,7 +239,7 @@ function* listsOf(
   values: readonly ArrayLike<number>[],
   group: readonly number[],
   flags: number,
-): Generator<EncodedList> {
+): Generator<{ readonly list: EncodedList; readonly part: readonly number[] }> {
   const isText = (at: number): boolean => {
     const place = at < 0 ? -1 - at : at;
     return typeof sources[place] === "string" || typeof targets[place] === "string";
@@ -238,10 +247,11 @@ function* listsOf(
   for (const part of partsOf(handle, group, 2 + values.length, isText)) {
     const end = (forth: ArrayLike<VertexKey>, back: ArrayLike<VertexKey>): VertexKey[] =>
       part.map((at) => (at < 0 ? back[-1 - at] : forth[at]) as VertexKey);
-    yield encodeList(handle.collection, flags, {
+    const list = encodeList(handle.collection, flags, {
       keys: [end(sources, targets), end(targets, sources)],
       values: values.map((column) => part.map((at) => column[at < 0 ? -1 - at : at] as number)),
     });
+    yield { list, part };
   }
 }
 
@@ -364,23 +374,4 @@ async function sendAll(
   await Promise.all(Array.from({ length: Math.min(MESSAGES_IN_FLIGHT, sends.length) }, one));
   if (failure === undefined) return done;
   throw withDetails(failure, { [what]: done });
-}
-
-function withDetails(error: ShardloomError, more: Readonly<Record<string, unknown>>): ShardloomError {
-  const { code, message, retryable, details, cause } = error;
-  return new ShardloomError(code, message, { retryable, details: { ...details, ...more }, cause });
-}
-
-function duplicate(key: VertexKey, at: number): ShardloomError {
-  return new ShardloomError(
-    "ERR_DUPLICATE_ID",
-    `Cannot add vertex as its key must be new: current value is ${String(key)}`,
-    {
-      details: { key, at },
-    },
-  );
-}
-
-function aborted(signal: AbortSignal): ShardloomError {
-  return new ShardloomError("ERR_ABORTED", "Cannot go on loading as the signal was aborted", { cause: signal.reason });
 }

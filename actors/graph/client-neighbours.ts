@@ -38,8 +38,8 @@ export class NeighbourClient {
     options: CallOptions,
     account?: GraphAccount,
   ): Promise<(VertexNeighbours | undefined)[]> {
-    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
-    const places = this.#handle.coordinator.shards.map((): number[] => []);
+    const handle = { ...this.#handle, account };
+    const places = handle.options.members.map((): number[] => []);
     for (const [at, key] of vertices.entries()) {
       checkKey("read neighbours", "vertex", key, at);
       (places[ownerOfHash(hashOfKey(key), places.length)] as number[]).push(at);

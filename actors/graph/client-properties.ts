@@ -7,6 +7,7 @@ import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_GET, GRAPH_SET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import { askAgain, askShard, askWhenBuilt, type GraphHandle } from "./client-calls.ts";
+import { placed } from "./load-errors.ts";
 import type { GetReply, GetRequest, SetRequest } from "./property-messages.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 import { MAX_TEXT_BYTES, type PropertyColumns, type PropertyValue } from "./vertex-properties.ts";
@@ -45,7 +46,8 @@ export async function setVertexProperties(
       };
       part = [];
       bytes = 0;
-      done += await askWhenBuilt(handle, options, () => askShard<number>(handle, shard, GRAPH_SET, request, options));
+      const set = (): Promise<number> => askShard<number>(handle, shard, GRAPH_SET, request, options);
+      done += await placed(mine, () => askWhenBuilt(handle, options, set));
     };
     for (const at of places) {
       const size = Object.values(columns).reduce((sum, values) => sum + sizeOf(values[at]), sizeOf(keys[at]));
@@ -60,11 +62,12 @@ export async function setVertexProperties(
 
 /** Reads properties of vertices. @returns in the order of the keys; undefined for what is not in the graph */
 export async function getVertexProperties(
-  handle: GraphHandle,
+  live: GraphHandle,
   keys: readonly VertexKey[],
   names: readonly string[],
   options: CallOptions,
 ): Promise<(VertexPropertyValues | undefined)[]> {
+  const handle = { ...live };
   for (const name of names) checkName(handle, name);
   const answers: (VertexPropertyValues | undefined)[] = new Array(keys.length).fill(undefined);
   const read = async (shard: number, places: readonly number[]): Promise<void> => {

@@ -81,7 +81,7 @@ export class GraphResult<Value = number> implements AsyncDisposable, AsyncIterab
 
   /** All vertices, shard by shard. @throws {ShardloomError} `ERR_CLOSED`. */
   async *[Symbol.asyncIterator](): AsyncIterator<VertexValue<Value>> {
-    for (const shard of this.#handle.coordinator.shards) {
+    for (const shard of this.#handle.options.members.keys()) {
       for (let from = 0; from >= 0; ) {
         const { keys, fields, next } = await this.#page(shard, { from, count: PAGE });
         for (let at = 0; at < keys.length; at++) yield { key: keys[at] as VertexKey, value: this.#value(fields, at) };
@@ -102,6 +102,12 @@ export class GraphResult<Value = number> implements AsyncDisposable, AsyncIterab
   /** Lets the shards forget it. Idempotent. */
   async close(): Promise<void> {
     const { collection } = this.#handle;
+    try {
+      this.#handle.assertOpen();
+    } catch (error) {
+      if (ShardloomError.from(error).code === "ERR_UNKNOWN_COLLECTION") return; // it was forgotten with the graph
+      throw error;
+    }
     await askAll(this.#handle, GRAPH_COMPLETE, () => ({ collection, run: this.#finished.run, keep: false }));
   }
 

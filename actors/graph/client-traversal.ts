@@ -83,10 +83,13 @@ export class GraphTraversals {
 
   /** @param ended Called when no more is asked, however it ends. */
   async *#pages(options: CallOptions, account?: GraphAccount, ended?: () => void): AsyncGenerator<VertexKey> {
-    const handle = counting(this.#handle, account);
-    const { collection, coordinator } = handle;
+    const handle = counting(asOfNow(this.#handle), account);
+    const {
+      collection,
+      options: { members },
+    } = handle;
     try {
-      for (const shard of coordinator.shards) {
+      for (const shard of members.keys()) {
         for (let from = 0; from >= 0; ) {
           this.#handle.assertOpen();
           const request: ScanRequest = { collection, from, count: PAGE };

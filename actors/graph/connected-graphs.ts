@@ -15,8 +15,8 @@ import type { GraphOptions } from "./graph-options.ts";
 export interface GraphDescription {
   readonly collection: number;
   readonly options: KeptGraph;
-  /** By shard. */
-  readonly roots: readonly RegionRef[];
+  /** By shard of the cluster. */
+  readonly roots: readonly (RegionRef | undefined)[];
 }
 
 /** What the graphs of a thread are made of. */
@@ -29,7 +29,7 @@ export interface ConnectedGraphsParts {
 
 /** What handles on one graph share. */
 interface Known {
-  roots: RegionRef[];
+  roots: (RegionRef | undefined)[];
   dropped: boolean;
 }
 
@@ -54,7 +54,7 @@ export class ConnectedGraphs {
       collection,
       options: kept,
       coordinator,
-      roots: () => known.roots,
+      roots: () => rootsOf(kept, known.roots),
       assertOpen() {
         assertOpen();
         if (known.dropped) throw dropped(name);
@@ -75,6 +75,11 @@ export class ConnectedGraphs {
     if (known !== undefined) known.dropped = true;
     this.#known.delete(collection);
   }
+}
+
+/** In the order of the members. */
+export function rootsOf({ members }: KeptGraph, roots: readonly (RegionRef | undefined)[]): RegionRef[] {
+  return members.map((shard) => roots[shard] as RegionRef);
 }
 
 function dropped(name: string): ShardloomError {

@@ -49,7 +49,8 @@ export function resolveEdges(
   return { count, rows, peers: owners, targets: locals, columns };
 }
 
-function unknownVertex(action: string, end: string, vertex: VertexKey, at: number): ShardloomError {
+/** An end of the edge at a place of a list is no vertex. */
+export function unknownVertex(action: string, end: "source" | "target", vertex: VertexKey, at: number): ShardloomError {
   return new ShardloomError(
     "ERR_UNKNOWN_VERTEX",
     `Cannot ${action} as its ${end} must be a vertex of the graph: current value is ${JSON.stringify(vertex)}`,

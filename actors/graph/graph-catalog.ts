@@ -4,29 +4,40 @@
  * Invariant: a graph lies on the shards of one node, as they read each other's memory; all handles on it know the roots of their present
  * workers. It ends with the process: nothing of it is on disk.
  */
-import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { GRAPH_DROP, GRAPH_OPEN } from "../../src/wire/message-types.ts";
-import { assertAllShards } from "../catalog-errors.ts";
+import type { CallOptions } from "../call-options.ts";
 import type { CatalogEntry, CatalogParts } from "../catalog-types.ts";
 import { CollectionCatalog } from "../collection-catalog.ts";
+import type { GraphHandle } from "./client-calls.ts";
 import { Graph } from "./client-graph.ts";
-import type { GraphDescription } from "./connected-graphs.ts";
+import { type GraphDescription, rootsOf } from "./connected-graphs.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, encodeBody, type PlainRef, refOf } from "./graph-messages.ts";
+import { type MovedGraph, moveGraph, type ShardCounts } from "./graph-move.ts";
 import { assertSameGraphOptions, type GraphOptions, resolveGraphOptions } from "./graph-options.ts";
+
+/** What names of copies that are being made begin with. */
+const COPY = "moving.";
 
 /** The graphs of one cluster. */
 export class GraphCatalog {
   readonly #parts: Omit<CatalogParts, "store">;
   readonly #catalog: CollectionCatalog<KeptGraph>;
+  /** What a graph that was moved is now. */
+  readonly #moved: WeakMap<CatalogEntry<KeptGraph>, CatalogEntry<KeptGraph>> = new WeakMap();
+  /** Graphs that are being opened. */
+  readonly #opening: Set<Promise<unknown>> = new Set();
+  /** Shards that are about to be removed: new graphs lie on the others. */
+  readonly #leaving: Set<number> = new Set();
 
   constructor(parts: Omit<CatalogParts, "store">) {
     this.#parts = parts;
     this.#catalog = new CollectionCatalog<KeptGraph>(parts, {
       name: "graph",
       assertSame: assertSameGraphOptions,
+      liesOn: ({ members }, shard) => members.includes(shard),
       openType: GRAPH_OPEN,
       openPayload: (collection, options, checkOnly) => payloadOf({ collection, options, checkOnly }),
       readRoot: (frame) => refOf(decodeBody<PlainRef>(frame)),
@@ -39,32 +50,95 @@ export class GraphCatalog {
 
   /** Names of the open graphs. */
   names(): string[] {
-    return this.#catalog.names();
+    return this.#catalog.names().filter((name) => !name.startsWith(COPY));
   }
 
   /** Opens a graph, creating it when it is new. @throws {ShardloomError} `ERR_UNAVAILABLE` in a cluster of several nodes. */
   async open(name: string, options: GraphOptions | undefined): Promise<Graph> {
     const entry = await this.#entry(name, options);
-    return new Graph({
+    return new Graph(this.#handle(name, entry));
+  }
+
+  /** It follows its graph to where that is moved; who needs it to stay as it is for several steps copies it. */
+  #handle(name: string, opened: CatalogEntry<KeptGraph>): GraphHandle {
+    const entry = (): CatalogEntry<KeptGraph> => {
+      let now = opened;
+      for (let next = this.#moved.get(now); next !== undefined; next = this.#moved.get(now)) now = next;
+      return now;
+    };
+    return {
       name,
-      collection: entry.collectionId,
-      options: entry.options,
+      get collection() {
+        return entry().collectionId;
+      },
+      get options() {
+        return entry().options;
+      },
       coordinator: this.#parts.coordinator,
-      roots: () => rootsOf(entry),
-      assertOpen: () => this.#catalog.assertEntry(name, entry),
-    });
+      roots: () => rootsOf(entry().options, entry().roots),
+      assertOpen: () => this.#catalog.assertEntry(name, entry()),
+    };
+  }
+
+  /**
+   * Moves what graphs have on a shard to their other shards, and lets no new graph lie on it.
+   *
+   * @returns what each graph had there
+   * @throws {ShardloomError} as {@link moveGraph}; graphs that were moved before stay where they are then.
+   */
+  async leave(shard: number, byMs: number): Promise<MovedGraph[]> {
+    this.#leaving.add(shard);
+    await Promise.allSettled(this.#opening);
+    const moved: MovedGraph[] = [];
+    for (const name of this.names()) {
+      const entry = this.#catalog.known(name);
+      const place = entry?.options.members.indexOf(shard) ?? -1;
+      if (entry === undefined || place < 0) continue;
+      try {
+        const { vertices = 0, edges = 0 } = (await this.#move(name, entry, byMs))[place] ?? {};
+        moved.push({ name, vertices, edges });
+      } catch (error) {
+        if (!entry.dropped) throw error;
+      }
+    }
+    return moved;
+  }
+
+  /** The shard is not removed after all. */
+  stays(shard: number): void {
+    this.#leaving.delete(shard);
+  }
+
+  async #move(name: string, entry: CatalogEntry<KeptGraph>, byMs: number): Promise<readonly ShardCounts[]> {
+    const { coordinator } = this.#parts;
+    const members = entry.options.members.filter((shard) => !this.#leaving.has(shard));
+    const copyName = `${COPY}${entry.collectionId}`;
+    const copy = await this.#catalog.entry(copyName, { ...entry.options, members, shards: members.length });
+    const limits = (): CallOptions => ({ timeoutMs: Math.max(1, byMs - coordinator.nowMs()) });
+    const [from, to] = [{ ...this.#handle(name, entry) }, { ...this.#handle(copyName, copy) }];
+    try {
+      return await moveGraph(from, to, limits, () => {
+        this.#catalog.assertEntry(name, entry);
+        const renamed = this.#catalog.rename(copyName, name);
+        this.#moved.set(entry, copy);
+        return renamed;
+      });
+    } catch (error) {
+      if (this.#catalog.known(copyName) === copy) await this.#catalog.drop(copyName).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** What another thread needs for a handle of its own; creates the graph as {@link open} does. */
   async describe(name: string, options: GraphOptions | undefined): Promise<GraphDescription> {
     const entry = await this.#entry(name, options);
-    return { collection: entry.collectionId, options: entry.options, roots: [...rootsOf(entry)] };
+    return { collection: entry.collectionId, options: entry.options, roots: [...entry.roots] };
   }
 
   async #entry(name: string, options: GraphOptions | undefined): Promise<CatalogEntry<KeptGraph>> {
     const { coordinator, ownShards } = this.#parts;
     const { shards } = coordinator.snapshot;
-    assertAllShards(coordinator.snapshot, "graph", name);
+    const members = coordinator.shards.filter((shard) => !this.#leaving.has(shard));
     if (ownShards !== undefined && ownShards.length !== shards) {
       throw new ShardloomError(
         "ERR_UNAVAILABLE",
@@ -73,7 +147,10 @@ export class GraphCatalog {
       );
     }
     const isKnown = options === undefined && this.#catalog.known(name) !== undefined;
-    return this.#catalog.entry(name, isKnown ? undefined : { ...resolveGraphOptions(options ?? {}), shards });
+    const kept = { ...resolveGraphOptions(options ?? {}), shards: members.length, members };
+    const opening = this.#catalog.entry(name, isKnown ? undefined : kept);
+    this.#opening.add(opening);
+    return opening.finally(() => this.#opening.delete(opening));
   }
 
   /** Drops a graph. @returns whether it existed, or was still being dropped */
@@ -90,10 +167,6 @@ export class GraphCatalog {
   recovered(shard: number, recovered: ShardReady["recovered"]): void {
     this.#catalog.recovered(shard, recovered);
   }
-}
-
-function rootsOf({ roots }: CatalogEntry<KeptGraph>): readonly RegionRef[] {
-  return roots as readonly RegionRef[];
 }
 
 function payloadOf(value: unknown): {

@@ -18,9 +18,11 @@ import {
   GRAPH_DROP,
   GRAPH_EDGES,
   GRAPH_GET,
+  GRAPH_LEAVE,
   GRAPH_MEET,
   GRAPH_NEIGHBOURS,
   GRAPH_OPEN,
+  GRAPH_RESERVE,
   GRAPH_RESULTS,
   GRAPH_SCAN,
   GRAPH_SET,
@@ -45,6 +47,8 @@ import type {
   BuildRequest,
   CompleteRequest,
   DecayRequest,
+  LeaveReply,
+  LeaveRequest,
   MeetRequest,
   ResultsRequest,
   StatusRequest,
@@ -53,6 +57,7 @@ import type {
 import { type GraphPlace, ShardGraph } from "./shard-graph.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import type { VertexProgram } from "./vertex-program.ts";
+import type { ReserveRequest } from "./vertex-reservations.ts";
 
 /** What the graph engine needs besides what every engine does. */
 export interface GraphParts {
@@ -65,6 +70,8 @@ export interface GraphParts {
 /** What a catalog keeps of a graph: its options, and how many shards it lies on. */
 export interface KeptGraph extends ResolvedGraphOptions {
   readonly shards: number;
+  /** Which these are: all that the cluster had. Everywhere else in a graph a shard is known by its place among them. */
+  readonly members: readonly number[];
 }
 
 /** What a dead worker's graphs were. */
@@ -104,7 +111,7 @@ class GraphShardEngine implements GraphEngine {
     const { arena, regions } = context;
     for (const { collectionId, options, rootAddress } of recover?.collections ?? []) {
       const root = GraphRoot.adopt(arena, regions, collectionId, rootAddress, (recover as GraphRecovery).adopted);
-      this.#add({ collection: collectionId, options, shards: options.shards }, root);
+      this.#add({ collection: collectionId, options, ...options }, root);
     }
     this.handlers = new Map<number, EngineHandler>([
       [GRAPH_OPEN, (request, reply) => this.#open(request, reply)],
@@ -123,8 +130,10 @@ class GraphShardEngine implements GraphEngine {
       [GRAPH_SET, (request, reply) => this.#changes(() => this.#set(request, reply))],
       [GRAPH_GET, (request, reply) => this.#get(request, reply)],
       [GRAPH_SCAN, (request, reply) => this.#scan(request, reply)],
+      [GRAPH_LEAVE, (request, reply) => this.#changes(() => this.#leave(request, reply))],
+      [GRAPH_RESERVE, (request, reply) => this.#reserve(request, reply)],
       [GRAPH_STATUS, (request, reply) => this.#status(request, reply)],
-      ...ghostHandlers(context.workerIndex, (collection) => this.#find(collection)),
+      ...ghostHandlers((collection) => this.#find(collection)),
     ]);
   }
 
@@ -204,7 +213,7 @@ class GraphShardEngine implements GraphEngine {
     const known = checkOnly ? this.#find(collection) : this.#graphs.get(collection);
     if (known !== undefined) assertSameGraphOptions(known.place.options, options);
     this.#dropped.assertMayOpen(collection);
-    const graph = known ?? this.#create({ collection, options, shards: options.shards });
+    const graph = known ?? this.#create({ collection, options, ...options });
     const { address, rkey, length } = graph.root.ref;
     replyBody(reply, [address, rkey, length]);
   }
@@ -275,6 +284,17 @@ class GraphShardEngine implements GraphEngine {
   #decay(request: EngineRequest, reply: EngineReply): void {
     const body = decodeBody<DecayRequest>(request);
     this.#start(body.collection, reply, this.#find(body.collection).decay(body));
+  }
+
+  #leave(request: EngineRequest, reply: EngineReply): void {
+    const { collection, leaves } = decodeBody<LeaveRequest>(request);
+    const graph = this.#find(collection);
+    replyBody(reply, { left: graph.leave(leaves), decays: graph.edges.decays } satisfies LeaveReply);
+  }
+
+  #reserve(request: EngineRequest, reply: EngineReply): void {
+    const body = decodeBody<ReserveRequest>(request);
+    replyBody(reply, this.#find(body.collection).reservations.answer(body));
   }
 
   #build(request: EngineRequest, reply: EngineReply): void {

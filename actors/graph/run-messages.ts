@@ -99,6 +99,19 @@ export interface MeetRequest {
   readonly roots: readonly PlainRef[];
 }
 
+/** Keeps a graph as it is while it is copied to other shards, or lets it change again. */
+export interface LeaveRequest {
+  readonly collection: number;
+  readonly leaves: boolean;
+}
+
+export interface LeaveReply {
+  /** Whether it was kept as it is before. */
+  readonly left: boolean;
+  /** Number of the last decay. */
+  readonly decays: number;
+}
+
 /** Makes the weights of all edges smaller. */
 export interface DecayRequest extends Decay {
   readonly collection: number;

@@ -4,6 +4,7 @@
  * Invariant: a plan that is made can only fail for what the graph holds; bad options end here, in a typed error that names them.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { checkedTimeout, checkSignal } from "../call-options.ts";
 import { PAGE_RANK_SUMS } from "./algorithms.ts";
 import type { RunOptions, RunPlan, Totals } from "./run-driver.ts";
 import type { BuildReply } from "./run-messages.ts";
@@ -153,7 +154,9 @@ function checkIterations(iterations: number): void {
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`. */
 export function checkRunOptions(options: RunOptions): void {
-  const { exchange, checkpointEvery = 0, superstepTimeoutMs = 1 } = options;
+  const { exchange, checkpointEvery = 0, superstepTimeoutMs = 1, timeoutMs = 1, signal } = options;
+  checkedTimeout(timeoutMs);
+  checkSignal(signal);
   if (exchange !== undefined && !["auto", "push", "pull"].includes(exchange))
     throw invalidArgument("run algorithm", "exchange", '"auto", "push" or "pull"', exchange);
   if (!Number.isInteger(checkpointEvery) || checkpointEvery < 0)

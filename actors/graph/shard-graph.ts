@@ -17,6 +17,7 @@ import { ShardGhosts } from "./ghosts/shard-ghosts.ts";
 import { plainRef, type ReceivedList, refOf } from "./graph-messages.ts";
 import { type NeighboursReply, type NeighboursRequest, neighboursOf } from "./graph-neighbours.ts";
 import { type ResolvedGraphOptions, shapeOf } from "./graph-options.ts";
+import { busy, changed, notOpen, unmet } from "./graph-refusals.ts";
 import { type Block, type GraphRoot, MAX_RUNS, ROOT_WORD, RUN_WORD } from "./graph-root.ts";
 import { algorithmOfProgram } from "./program-algorithm.ts";
 import { type SetRequest, setProperties } from "./property-messages.ts";
@@ -28,6 +29,7 @@ import { type Surroundings, surroundingsOf } from "./surroundings.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import type { VertexProgram } from "./vertex-program.ts";
 import { VertexProperties } from "./vertex-properties.ts";
+import { VertexReservations } from "./vertex-reservations.ts";
 import { VertexTable } from "./vertex-table.ts";
 
 /** Most bytes of a neighbour in a reply, with its weight, whose key is a number or text. */
@@ -39,6 +41,7 @@ export interface GraphPlace {
   readonly collection: number;
   readonly options: ResolvedGraphOptions;
   readonly shards: number;
+  readonly members: readonly number[];
 }
 
 export class ShardGraph {
@@ -47,10 +50,13 @@ export class ShardGraph {
   readonly table: VertexTable;
   readonly edges: EdgeStore;
   readonly properties: VertexProperties;
+  readonly reservations: VertexReservations;
   /** Undefined: the graph was created without. */
   readonly ghosts: ShardGhosts | undefined;
   readonly runs: Map<number, ShardRun> = new Map();
   readonly times: RunTimes;
+  /** This shard among the members. */
+  readonly shard: number;
   readonly #context: EngineContext;
   readonly #verbs: Verbs;
   readonly #programs: ReadonlyMap<string, VertexProgram>;
@@ -63,6 +69,8 @@ export class ShardGraph {
   #turning = false;
   /** Builds and removals under way. */
   #changing = 0;
+  /** It is being copied elsewhere: nothing changes any more. */
+  #leaves = false;
 
   constructor(
     context: EngineContext,
@@ -71,6 +79,7 @@ export class ShardGraph {
     programs: ReadonlyMap<string, VertexProgram>,
   ) {
     this.place = place;
+    this.shard = place.members.indexOf(context.workerIndex);
     this.root = root;
     this.#context = context;
     this.#programs = programs;
@@ -78,12 +87,12 @@ export class ShardGraph {
     this.table = new VertexTable(root);
     this.edges = new EdgeStore(root, place.shards, shapeOf(place.options));
     this.properties = new VertexProperties(root, place.options.vertexProperties);
-    const { collection, options } = place;
     const { peers } = context;
     root.set(ROOT_WORD.epoch, peers?.incarnation ?? 0);
-    if (options.ghosts !== false && peers !== undefined)
-      this.ghosts = new ShardGhosts({ context, peers, collection, options: options.ghosts });
+    if (place.options.ghosts !== false && peers !== undefined)
+      this.ghosts = new ShardGhosts({ ...place, context, peers, shard: this.shard, options: place.options.ghosts });
     this.times = new RunTimes(context.nowMs);
+    this.reservations = new VertexReservations(context.nowMs, this.table);
     for (const run of root.runs()) this.times.heard(run);
   }
 
@@ -100,7 +109,16 @@ export class ShardGraph {
   /** Removes vertices; their edges go with the next build, on whatever shard they are. @returns how many there were */
   removeVertices(keys: ArrayLike<VertexKey>): number {
     this.#assertStill("remove vertices");
+    this.reservations.assertFree(keys);
     return this.table.remove(keys);
+  }
+
+  /** From now on nothing is changed and no run begins, or they may again. @returns how it was. @throws {ShardloomError} `ERR_OVERLOADED`. */
+  leave(leaves: boolean): boolean {
+    if (leaves && !this.#leaves) this.#assertStill("leave shard");
+    const left = this.#leaves;
+    this.#leaves = leaves;
+    return left;
   }
 
   setProperties(request: SetRequest): number {
@@ -168,16 +186,15 @@ export class ShardGraph {
     requester: ConstructorParameters<typeof ShardRun>[0]["outlet"]["requester"],
   ): Generator<boolean, BeginReply> {
     const { run: id, shards, algorithm: name } = request;
-    const me = this.#context.workerIndex;
+    this.#assertHere("begin run");
     const out = this.#builtAs(shards);
     this.runs.get(id)?.release();
     this.runs.delete(id);
     this.#makeRoom(id);
     this.root.run(id, true); // before any work: there must be a place for the result
     this.times.heard(id, request.limits);
-    const algorithm = request.program
-      ? algorithmOfProgram(this.#program(name))
-      : algorithmOf(name as AlgorithmName, request.params);
+    const program = request.program ? this.#program(name) : undefined;
+    const algorithm = program ? algorithmOfProgram(program) : algorithmOf(name as AlgorithmName, request.params);
     const needsIn = request.pulls || !this.place.options.directed || algorithm.direction === "both";
     if (needsIn) yield* this.#turnRound(shards);
     const run = new ShardRun({
@@ -191,11 +208,10 @@ export class ShardGraph {
       in: needsIn ? this.#inCsr() : undefined,
       verbs: this.#verbs,
       kernels: this.#context.kernels,
-      outlet: { shard: me, requester },
+      outlet: { shard: this.shard, requester: (peer) => requester(this.place.members[peer] as number) },
     });
     this.runs.set(id, run);
     yield* run.prepare();
-    const program = request.program ? this.#program(name) : undefined;
     return {
       state: plainRef(run.state.ref),
       in: needsIn && this.#in !== undefined ? plainRef(this.#in.block.ref) : undefined,
@@ -227,11 +243,7 @@ export class ShardGraph {
     const run = this.runs.get(id);
     if (!keep) this.root.forgetRun(id);
     else if (run !== undefined) run.keep();
-    else if (!this.#hasResult(id)) {
-      throw new ShardloomError("ERR_UNAVAILABLE", "Cannot keep result as the run is not open on this shard", {
-        details: { run: id },
-      });
-    }
+    else if (!this.#hasResult(id)) throw notOpen(id);
     run?.release();
     this.runs.delete(id);
     if (!keep) this.times.forget(id);
@@ -307,8 +319,7 @@ export class ShardGraph {
   }
 
   #surroundings(): Surroundings {
-    const { arena, workerIndex } = this.#context;
-    return surroundingsOf(arena, workerIndex, this.place.shards, this.root.ref, this.#peers);
+    return surroundingsOf(this.#context.arena, this.shard, this.place.shards, this.root.ref, this.#peers);
   }
 
   /** The adjacency, if all shards are still as they were when they told so. @throws {ShardloomError} `ERR_STALE_EPOCH`. */
@@ -338,16 +349,16 @@ export class ShardGraph {
   }
 
   *#makeIn(shards: readonly BuildReply[], stamp: string): Generator<boolean> {
-    const { arena, workerIndex } = this.#context;
+    const { arena } = this.#context;
     const old = this.#in;
     this.#in = undefined;
     if (old !== undefined) this.#retired.push(old.block);
     this.#releaseRetired();
     const refs = shards.map(({ out }) => refOf(out));
     for (const ref of refs) assertReadable(this.#verbs, ref);
-    const theirs = refs.map(({ address }) => openCsr(arena, address).peers[workerIndex] as PeerEdges);
+    const theirs = refs.map(({ address }) => openCsr(arena, address).peers[this.shard] as PeerEdges);
     // An undirected edge leads there and back; one of a vertex with itself is no other edge back.
-    const onceOnly = (peer: number): boolean => peer === workerIndex && !this.place.options.directed;
+    const onceOnly = (peer: number): boolean => peer === this.shard && !this.place.options.directed;
     const counts = theirs.map((from, peer) => from.edges - (onceOnly(peer) ? countLoops(from) : 0));
     const block = allocateCsr(this.root, this.table.count, counts, this.edges.shape);
     try {
@@ -362,10 +373,10 @@ export class ShardGraph {
   }
 
   #resolve(action: string, list: ReceivedList): ResolvedEdges {
-    const { arena, workerIndex } = this.#context;
-    const { table, place } = this;
+    const { arena } = this.#context;
+    const { table, place, shard } = this;
     if (this.#peers.length !== place.shards) throw unmet();
-    const resolved = resolveEdges({ arena, table, shard: workerIndex, peers: this.#peers }, action, list);
+    const resolved = resolveEdges({ arena, table, shard, peers: this.#peers }, action, list);
     for (const ref of this.#peers) assertReadable(this.#verbs, ref);
     return resolved;
   }
@@ -377,23 +388,13 @@ export class ShardGraph {
   }
 
   #assertStill(action: string): void {
+    this.#assertHere(action);
     if (this.runs.size === 0 && this.#changing === 0) return;
     const { size } = this.runs;
-    const why = size === 0 ? "adjacency is being built" : `${size} runs are computing over the graph`;
-    throw new ShardloomError("ERR_OVERLOADED", `Cannot ${action} as ${why}`, { details: { runs: size } });
+    throw busy(action, size === 0 ? "adjacency is being built" : `${size} runs are computing over the graph`, size);
   }
-}
 
-function unmet(): ShardloomError {
-  return new ShardloomError(
-    "ERR_REGION_ACCESS",
-    "Cannot look up vertices as this shard has not been told where its peers are",
-    {
-      retryable: true,
-    },
-  );
-}
-
-function changed(): ShardloomError {
-  return new ShardloomError("ERR_STALE_EPOCH", "Cannot begin run as the graph has changed since it was built");
+  #assertHere(action: string): void {
+    if (this.#leaves) throw busy(action, "the graph is being moved to other shards");
+  }
 }

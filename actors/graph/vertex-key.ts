@@ -1,8 +1,8 @@
 /**
  * Keys of vertices: non-negative safe integers and strings, their hashes, and which shard owns them.
  *
- * Invariant: a key's owner follows from the key and the number of shards alone. A graph has one copy and never moves with the map, so
- * that local numbers of vertices stand for the graph's whole life.
+ * Invariant: a key's owner follows from the key and the number of the graph's shards alone. A graph has one copy and never moves with the map,
+ * so that local numbers of vertices stand for as long as it lies on the same shards.
  */
 import { invalidArgument } from "../../src/errors.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";

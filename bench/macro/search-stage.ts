@@ -3,7 +3,7 @@
  * workers envelopes that the public API has no call for.
  */
 
-import { collectionIdOf } from "../../actors/collection-catalog.ts";
+import { collectionIdOf } from "../../actors/collection-id.ts";
 import { Coordinator } from "../../actors/coordinator.ts";
 import type { VectorCollection } from "../../actors/vector/client-collection.ts";
 import { VectorCatalog } from "../../actors/vector/vector-catalog.ts";

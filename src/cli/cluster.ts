@@ -62,8 +62,12 @@ async function change(
 async function remove({ output }: CommandContext, directory: string, shard: number): Promise<number> {
   const report = await askNode<RemovalReport>(directory, { action: "remove", shard });
   output.object({ action: "remove", ...report });
-  const { primaries, copies, filling } = report;
+  const { primaries, copies, filling, graphs } = report;
   output.line(`Shard ${shard} is removed: others have its ${primaries} primaries, and its ${copies} copies.`);
+  for (const { name, vertices, edges } of graphs)
+    output.line(
+      `Of graph ${name} others have its ${vertices} vertices now, with the ${edges} edges that came from it.`,
+    );
   if (filling.length > 0) output.line(`New copies of ${filling.length} vshards are being filled still.`);
   return EXIT.OK;
 }

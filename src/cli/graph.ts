@@ -5,13 +5,15 @@
  * Invariant: what is shown was counted or measured in this run. An output file is written beside its name and renamed when it is whole.
  */
 import { createWriteStream } from "node:fs";
-import { rename, rm } from "node:fs/promises";
+import { rename, rm, stat, writeFile } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Graph } from "../../actors/graph/client-graph.ts";
 import type { GraphResult, VertexValue } from "../../actors/graph/client-run.ts";
 import type { RunOptions, RunProgress } from "../../actors/graph/run-driver.ts";
 import type { VertexKey } from "../../actors/graph/vertex-key.ts";
+import { ShardloomError } from "../errors.ts";
+import { diskError } from "../runtime/disk.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
 import { EXPLAIN_OPTION, runLines } from "./explain.ts";
 import { keyOf, LOADING_OPTIONS, loadGraph, required } from "./graph-loading.ts";
@@ -45,6 +47,8 @@ export const graph: Command = {
     if (context.operands[0] !== "run") return traverse(context);
     const { output } = context;
     const algorithm = algorithmOf(context);
+    const out = context.text("out");
+    if (out !== undefined) await assertWritable(out); // before anything is loaded
     await using loaded = await loadGraph(context, algorithm === "sssp");
     const { graph: target, path, directed, vertices, edges, loadedMs } = loaded;
     const started = performance.now();
@@ -56,7 +60,6 @@ export const graph: Command = {
     );
     const values = await result.toMap();
     show(algorithm, values, context);
-    const out = context.text("out");
     if (out !== undefined) {
       await write(out, algorithm, result);
       output.line(`\nWrote ${formatCount(values.size)} lines to ${out}.`);
@@ -173,17 +176,34 @@ function groupsOf(values: readonly number[]): Map<number, number> {
 
 /** Writes a line for each vertex, as LDBC Graphalytics has them. */
 async function write(path: string, algorithm: Algorithm, result: GraphResult): Promise<void> {
-  const unfinished = `${path}.new`;
   const unreached = algorithm === "bfs" || algorithm === "sssp" ? UNREACHED[algorithm] : "";
   async function* lines(): AsyncGenerator<string> {
     for await (const { key, value } of result as AsyncIterable<VertexValue>)
       yield `${key} ${Number.isFinite(value) ? value : unreached}\n`;
   }
-  try {
+  await beside(path, async (unfinished) => {
     await pipeline(Readable.from(lines()), createWriteStream(unfinished));
     await rename(unfinished, path);
+  });
+}
+
+async function assertWritable(path: string): Promise<void> {
+  await beside(path, async (unfinished) => {
+    await writeFile(unfinished, "");
+    const isDirectory = (await stat(path).catch(() => undefined))?.isDirectory();
+    if (isDirectory === true) throw diskError("write results", path, "EISDIR");
+    await rm(unfinished);
+  });
+}
+
+/** Does something with an unfinished file, of which nothing is left when that fails. @throws {ShardloomError} `ERR_NO_FILE`, `ERR_DISK_FULL` … */
+async function beside(path: string, act: (unfinished: string) => Promise<void>): Promise<void> {
+  const unfinished = `${path}.new`;
+  try {
+    await act(unfinished);
   } catch (error) {
     await rm(unfinished, { force: true });
-    throw error;
+    const errno = (error as NodeJS.ErrnoException).code;
+    throw ShardloomError.is(error) || errno === undefined ? error : diskError("write results", path, errno, error);
   }
 }

@@ -270,6 +270,11 @@ export function ownerOf(snapshot: TopologySnapshot, vshard: number): number {
   return snapshot.owners[vshard] as number;
 }
 
+/** Whether a shard in this state can be expected to answer soon. */
+export function mayAnswer(state: number | undefined): boolean {
+  return state === MEMBER_STATE.UP || state === MEMBER_STATE.DRAINING || state === MEMBER_STATE.SUSPECT;
+}
+
 /** Whether a shard was taken out of the cluster for good. */
 export function isRemoved({ states }: TopologySnapshot, shard: number): boolean {
   return states[shard] === MEMBER_STATE.REMOVED;

@@ -83,6 +83,8 @@ export const MESSAGE_TYPES = {
   "graph.ghost-delete": { id: 0x0613, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.ghost-verify": { id: 0x0614, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.ghosts": { id: 0x0615, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "graph.leave": { id: 0x0617, reply: true, idempotent: true, plane: "data", routing: "none" },
+  "graph.reserve": { id: 0x0616, reply: true, idempotent: false, plane: "data", routing: "none" },
   "replica.append": { id: 0x0501, reply: true, idempotent: true, plane: "data", routing: "none" },
   "replica.status": { id: 0x0502, reply: true, idempotent: true, plane: "data", routing: "none" },
   "replica.snapshot": { id: 0x0503, reply: true, idempotent: true, plane: "data", routing: "none" },
@@ -147,6 +149,8 @@ export const GRAPH_GHOST_CREATE: number = MESSAGE_TYPES["graph.ghost-create"].id
 export const GRAPH_GHOST_DELETE: number = MESSAGE_TYPES["graph.ghost-delete"].id;
 export const GRAPH_GHOST_VERIFY: number = MESSAGE_TYPES["graph.ghost-verify"].id;
 export const GRAPH_GHOSTS: number = MESSAGE_TYPES["graph.ghosts"].id;
+export const GRAPH_LEAVE: number = MESSAGE_TYPES["graph.leave"].id;
+export const GRAPH_RESERVE: number = MESSAGE_TYPES["graph.reserve"].id;
 export const GRAPH_SCAN: number = MESSAGE_TYPES["graph.scan"].id;
 export const REPLICA_APPEND: number = MESSAGE_TYPES["replica.append"].id;
 export const REPLICA_STATUS: number = MESSAGE_TYPES["replica.status"].id;

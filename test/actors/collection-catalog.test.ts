@@ -1,7 +1,8 @@
 /** Catalogs of several nodes over shards that all can ask: ids agree, options too, and a node that is down hinders nobody. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { CollectionCatalog, collectionIdOf } from "../../actors/collection-catalog.ts";
+import { CollectionCatalog } from "../../actors/collection-catalog.ts";
+import { collectionIdOf } from "../../actors/collection-id.ts";
 import type { Coordinator } from "../../actors/coordinator.ts";
 import { DroppedCollections } from "../../actors/dropped-collections.ts";
 import { ShardloomError } from "../../src/errors.ts";

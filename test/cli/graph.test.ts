@@ -87,12 +87,14 @@ describe("shardloom graph run", () => {
       [["run", "bfs", "--graph", edges, "--source", "77", "--out", out], 1, /77/],
       [["run", "wcc", "--graph", broken, "--out", out], 1, /line 2|:2/],
       [["run", "wcc", "--graph", join(folder, "missing.e"), "--out", out], 1, /missing\.e/],
+      [["run", "wcc", "--graph", edges, "--out", join(folder, "no", "out")], 1, /^(?!.*loaded).*\(ERR_NO_FILE\)/s],
+      [["run", "wcc", "--graph", edges, "--out", folder], 1, /^(?!.*loaded).*\(ERR_IO\)/s],
     ];
     for (const [args, wanted, message] of cases) {
       const { code, stderr } = await shardloomHere([graph], "graph", ...args);
       expect([code, stderr], args.join(" ")).toEqual([wanted, expect.stringMatching(message)]);
     }
-    expect([existsSync(out), existsSync(`${out}.new`)]).toEqual([false, false]);
+    expect([out, `${out}.new`, `${folder}.new`].map((path) => existsSync(path))).toEqual([false, false, false]);
   }, 60_000);
 });
 

@@ -202,6 +202,18 @@ describe("removed vertices", () => {
     expect([...(await ranks.toMap()).values()].reduce((a, b) => a + b, 0)).toBeCloseTo(1, 12);
   });
 
+  it("a superstep ends at its deadline when a shard does not answer, and the graph goes on", async () => {
+    const graph = await ring("deadline", [1, 2, 3, 4, 5, 6]);
+    let supersteps = 0;
+    const running = graph.pageRank({ iterations: 100_000, superstepTimeoutMs: 250, onProgress: () => supersteps++ });
+    const ended = running.catch((error: unknown) => error);
+    await eventually("it runs", () => supersteps > 0);
+    await hold(cluster, 1, 1_200);
+    expect(await ended).toMatchObject({ code: "ERR_TIMEOUT", details: { type: "graph.superstep" } });
+    expect(await graph.addVertices([7])).toBe(1);
+    expect((await graph.wcc()).vertices).toBe(7);
+  }, 60_000);
+
   it("leave no edge behind that was added at the same time", async () => {
     const keys = Array.from({ length: 90 }, (_, key) => key);
     const graph = await ring("race", keys);

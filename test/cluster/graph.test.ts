@@ -271,6 +271,14 @@ describe("bad input", () => {
     });
     await expect(graph.addVertices([4, 1])).rejects.toMatchObject({ code: "ERR_DUPLICATE_ID", details: { key: 1 } });
     await expect(graph.addVertices([5, 5])).rejects.toMatchObject({ code: "ERR_DUPLICATE_ID", details: { key: 5 } });
+    // The place is that in the whole list, whatever part of it a shard was sent.
+    const more = Array.from({ length: 12 }, (_, at) => 100 + at);
+    await expect(graph.addVertices([...more, 1])).rejects.toMatchObject({ details: { key: 1, at: 12 } });
+    const far = graph.addEdges([...more.map(() => edge(2, 3)), edge(3, 2), edge(1, 99)]);
+    await expect(far).rejects.toMatchObject({ details: { vertex: 99, at: 13 } });
+    await graph.removeEdges([edge(2, 3), edge(3, 2)]);
+    for (const bad of [{ timeoutMs: 0 }, { timeoutMs: -1 }, { signal: 5 as never }])
+      await expect(graph.wcc(bad)).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     await expect(graph.addVertices([-1])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     await expect(graph.addVertices([1.5])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
     await expect(graph.addVertices([""])).rejects.toMatchObject({ code: "ERR_INVALID_ARGUMENT" });

@@ -4,7 +4,7 @@
  */
 
 import { ActorRouter } from "../../actors/actor-router.ts";
-import { collectionIdOf } from "../../actors/collection-catalog.ts";
+import { collectionIdOf } from "../../actors/collection-id.ts";
 import { Coordinator } from "../../actors/coordinator.ts";
 import { RoutedPayload } from "../../actors/routed-payload.ts";
 import type { VectorCollection } from "../../actors/vector/client-collection.ts";

@@ -39,7 +39,6 @@ export interface GhostsReply {
 
 /** @param find The graph of a message. */
 export function ghostHandlers(
-  shard: number,
   find: (collection: number) => ShardGraph,
 ): (readonly [type: number, handler: EngineHandler])[] {
   const take = (request: EngineRequest, kind: GhostChangeKind): number => {
@@ -56,7 +55,7 @@ export function ghostHandlers(
         const { collectionId, keys } = readGhostQuestion(request);
         const graph = find(collectionId);
         const { epoch } = ghostsOf(graph);
-        const answer = { ownerEpoch: epoch, statuses: keys.map((key) => statusOf(graph, shard, key)) };
+        const answer = { ownerEpoch: epoch, statuses: keys.map((key) => statusOf(graph, key)) };
         reply.claim(ghostReplyBytes(answer));
         writeGhostReply(reply, reply.offset, answer);
       },
@@ -79,7 +78,7 @@ export function ghostHandlers(
   ];
 }
 
-function statusOf({ table, place }: ShardGraph, shard: number, key: VertexKey): GhostAnswer {
+function statusOf({ table, place, shard }: ShardGraph, key: VertexKey): GhostAnswer {
   const hash = hashOfKey(key);
   if (ownerOfHash(hash, place.shards) !== shard) return GHOST_STATUS.elsewhere;
   return table.find(key, hash) >= 0 ? GHOST_STATUS.exists : GHOST_STATUS.gone;

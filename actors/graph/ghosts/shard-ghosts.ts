@@ -7,7 +7,7 @@
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
 import { ShardloomError } from "../../../src/errors.ts";
-import type { Payload } from "../../../src/routing/requester.ts";
+import type { Payload, ReplyFrame } from "../../../src/routing/requester.ts";
 import { GRAPH_GHOST_CREATE, GRAPH_GHOST_DELETE, GRAPH_GHOST_VERIFY } from "../../../src/wire/message-types.ts";
 import type { EngineContext, EnginePeers } from "../../engine.ts";
 import type { Csr, PeerEdges } from "../csr.ts";
@@ -35,6 +35,9 @@ export interface ShardGhostsParts {
   readonly context: EngineContext;
   readonly peers: EnginePeers;
   readonly collection: number;
+  /** The shards of the graph, and which of them this one is. */
+  readonly members: readonly number[];
+  readonly shard: number;
   readonly options: GhostOptions;
 }
 
@@ -114,10 +117,10 @@ export class ShardGhosts {
   /** Counts the edges to vertices of other shards anew, and tells their owners what is different. */
   *derive(csr: Csr, owners: readonly GhostOwner[]): Generator<boolean> {
     if (this.#derived === csr) return;
-    const { arena, workerIndex } = this.#parts.context;
+    const { context, shard } = this.#parts;
     const counted = new Map<VertexKey, Reference>();
     for (const [owner, edges] of csr.peers.entries()) {
-      if (owner !== workerIndex) yield* count(arena, edges, owner, owners[owner] as GhostOwner, counted);
+      if (owner !== shard) yield* count(context.arena, edges, owner, owners[owner] as GhostOwner, counted);
     }
     // In one turn from here on.
     for (const [key, { owner }] of this.#known) if (!counted.has(key)) this.#change(key, owner, 0, 0);
@@ -129,12 +132,13 @@ export class ShardGhosts {
 
   /** The worker of a shard was lost: what it held is told again by its successor. */
   peerLost(shard: number): void {
-    this.holders.removeHolder(shard);
+    this.holders.removeHolder(this.#parts.members.indexOf(shard));
   }
 
   /** A new worker knows nothing of what it was told before. */
   peerBack(shard: number): void {
-    for (const [key, { owner, references }] of this.#known) if (owner === shard) this.#news.add(owner, key, references);
+    const peer = this.#parts.members.indexOf(shard);
+    for (const [key, { owner, references }] of this.#known) if (owner === peer) this.#news.add(owner, key, references);
   }
 
   status(): GhostStatus {
@@ -182,24 +186,25 @@ export class ShardGhosts {
   }
 
   #tell(owner: number, kind: "create" | "delete", changes: readonly GhostChange[]): Promise<unknown> {
-    const { collection: collectionId, context, peers } = this.#parts;
-    const message = { collectionId, holder: context.workerIndex, holderEpoch: this.epoch, changes };
+    const { collection: collectionId, members, peers, shard } = this.#parts;
+    const message = { collectionId, holder: shard, holderEpoch: this.epoch, changes };
     const payload: Payload = {
       byteLength: ghostChangesBytes(message),
       write: (target, offset) => writeGhostChanges(target, offset, message),
     };
     const type = kind === "create" ? GRAPH_GHOST_CREATE : GRAPH_GHOST_DELETE;
-    return peers.ask(owner, type, payload, () => undefined, ASK_MS);
+    return peers.ask(members[owner] as number, type, payload, () => undefined, ASK_MS);
   }
 
   #verify(owner: number, keys: readonly VertexKey[]): ReturnType<GhostVerify> {
-    const { collection: collectionId, context, peers } = this.#parts;
-    const question = { collectionId, asker: context.workerIndex, keys };
+    const { collection: collectionId, members, peers, shard } = this.#parts;
+    const question = { collectionId, asker: shard, keys };
     const payload: Payload = {
       byteLength: ghostQuestionBytes(question),
       write: (target, offset) => writeGhostQuestion(target, offset, question),
     };
-    return peers.ask(owner, GRAPH_GHOST_VERIFY, payload, (frame) => readGhostReply(frame, keys.length), ASK_MS);
+    const read = (frame: ReplyFrame): ReturnType<typeof readGhostReply> => readGhostReply(frame, keys.length);
+    return peers.ask(members[owner] as number, GRAPH_GHOST_VERIFY, payload, read, ASK_MS);
   }
 }
 
