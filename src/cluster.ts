@@ -28,6 +28,7 @@ import { startReal } from "./cluster-environment.ts";
 import { createMapKeeper, handOver, keepMap } from "./cluster-leases.ts";
 import { ClusterMembers, obstacleTo, type RemovalReport, type RemoveOptions } from "./cluster-members.ts";
 import { type ClusterMemory, createClusterMemory } from "./cluster-memory.ts";
+import { NodeRemoval, type NodeRemovalReport, type RemoveNodeOptions } from "./cluster-node-removal.ts";
 import { type NodePlace, OtherNodes, rowsOf, shardCounts, topologyOf } from "./cluster-nodes.ts";
 import {
   type ClusterOptions,
@@ -66,6 +67,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #control: ControlPlane;
   readonly #keeper: MapKeeper | undefined;
   readonly #members: ClusterMembers;
+  readonly #removal: NodeRemoval;
   readonly #collections: ClusterCollections;
   readonly #storage: ClusterStorage | undefined;
   readonly #platform: Platform;
@@ -119,14 +121,14 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#followWorkers();
     this.#keeper = createMapKeeper(platform.runtime, nodes, options, this.#topology, this.#replicas, storage);
     if (this.#keeper !== undefined) keepMap(this.#keeper, this.#topology, this.#control, this.#others?.links);
+    const assertOpen = (): void => this.#assertOpen();
+    const { runtime } = platform;
+    const parts = { runtime, topology: this.#topology, replicas: this.#replicas, keeper: this.#keeper, assertOpen };
+    this.#removal = new NodeRemoval({ ...parts, leases: nodes?.leases, onRemoved: () => void this.emit("removed") });
     this.#members = new ClusterMembers({
-      runtime: platform.runtime,
-      topology: this.#topology,
-      replicas: this.#replicas,
+      ...parts,
       control: this.#control,
-      keeper: this.#keeper,
       own: place.own,
-      assertOpen: () => this.#assertOpen(),
       obstacle: () => obstacleTo(this.#others !== undefined, storage, this.#collections),
     });
     this.#ports = new ClusterPorts(place.threads, this.#control, this.#collections);
@@ -159,13 +161,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       storage?.keepDocuments(cluster.#place.own);
       cluster.#topology.publish();
       cluster.#actors = ready[0]?.actors ?? [];
-      cluster.#router = new ActorRouter({
-        coordinator: cluster.#client.coordinator,
-        codec: createValueCodec(),
-        table: cluster.#actors,
-      });
+      const { coordinator } = cluster.#client;
+      cluster.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: cluster.#actors });
       await cluster.#collections.reopen(cluster.#place.own, ready);
       cluster.#others?.start(cluster.#actors, cluster.#replicas, cluster.#control, cluster.options.suspectMs);
+      cluster.#removal.start();
     } catch (error) {
       await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
       throw error;
@@ -261,6 +261,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#members.remove(shard, options);
   }
 
+  /** As {@link remove}, of a node of several that has leases, this one or another: it is told, see the event `removed`. */
+  removeNode(node: string, options?: RemoveNodeOptions): Promise<NodeRemovalReport> {
+    return this.#removal.remove(node, options);
+  }
+
   /** What a change of the members would move: a dry run. */
   previewPlacement(change: PlacementChange): PlacementPlan {
     return this.#topology.preview(change);
@@ -320,10 +325,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#others?.links.stats() ?? [];
   }
 
-  /**
-   * Whether all copies that this node has hold the same, by hash; those behind are given time. Of several nodes: `mergeAudits` of all.
-   * @throws {ShardloomError} `ERR_ABORTED`.
-   */
+  /** Whether all copies that this node has hold the same, by hash; those behind are given time. Of several nodes: `mergeAudits` of all. @throws {ShardloomError} `ERR_ABORTED`. */
   async audit(options?: AuditOptions): Promise<AuditReport> {
     this.#assertOpen();
     const parts = { ...this.#platform.runtime, control: this.#control, topology: () => this.topology };

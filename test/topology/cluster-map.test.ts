@@ -90,19 +90,22 @@ describe("a map record", () => {
           if (resolve(map).copies[vshard * FACTOR] === gone) move(vshard, 1);
         const before = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor: FACTOR, ...resolve(map) });
         const all = Array.from({ length: SHARDS }, (_, shard) => shard);
-        const followers = new Map<number, number>();
+        const followers = new Map<number, number[]>();
         for (let vshard = 0; vshard < VSHARDS; vshard++) {
           const list = listOf(before.copies, vshard);
-          if (list.includes(gone)) followers.set(vshard, all.find((shard) => !list.includes(shard)) as number);
+          if (list.includes(gone)) followers.set(vshard, all.filter((shard) => !list.includes(shard)).slice(0, 1));
         }
-        const next = decodeMap(encodeMap(withRemoved(map, before, gone, followers)));
+        const next = decodeMap(encodeMap(withRemoved(map, before, [gone], followers)));
         expect(next).toMatchObject({ version: map.version + 1, removed: [gone] });
         for (let vshard = 0; vshard < VSHARDS; vshard++) {
-          const follow = (shard: number): number => (shard === gone ? (followers.get(vshard) as number) : shard);
-          const { copies, places, terms } = resolve(next);
+          const follow = (shard: number): number => (shard === gone ? (followers.get(vshard)?.[0] as number) : shard);
+          const { copies, places, given, terms } = resolve(next);
           expect(listOf(copies, vshard)).toEqual(listOf(before.copies, vshard).map(follow));
           expect(listOf(places, vshard)).toEqual(listOf(before.places, vshard).map(follow));
           expect(terms[vshard]).toBe(before.terms[vshard]);
+          expect(
+            listOf(places, vshard).map((shard) => shard !== gone && followers.get(vshard)?.includes(shard) === true),
+          ).toEqual(listOf(Uint16Array.from(given), vshard).map(Boolean));
         }
         // Places stay when primaries change later.
         map = next;

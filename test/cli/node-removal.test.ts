@@ -1,0 +1,87 @@
+/** `shardloom cluster remove NODE` over three processes: what a node had is elsewhere, whoever dies in the middle, and nothing is given up unasked. */
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { cluster } from "../../src/cli/cluster.ts";
+import { askNode, type NodeRow, type NodeStatus } from "../../src/cli/node-control.ts";
+import { type AuditReport, mergeAudits, type NodeRemovalReport, ShardloomError } from "../../src/index.ts";
+import { eventually } from "../support/cluster.ts";
+import { type Finished, shardloomHere } from "../support/command.ts";
+import { NatsServer } from "../support/nats-server.ts";
+import { NODE_NAMES, type NodeName, ThreeNodes } from "../support/node-process.ts";
+import { DOCUMENTS_PER_NODE } from "../support/node-program.ts";
+
+const COUNT = NODE_NAMES.length * DOCUMENTS_PER_NODE;
+const STAYING = ["a", "c"] as const;
+
+let root = "";
+let nodes: ThreeNodes;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "shardloom-removal-"));
+  nodes = new ThreeNodes(root);
+});
+afterEach(async () => {
+  await nodes.kill();
+  await rm(root, { recursive: true, force: true });
+});
+
+const remove = (asked: NodeName, node: string, ...more: string[]): Promise<Finished> =>
+  shardloomHere([cluster], "cluster", "remove", node, "--json", "--data", join(root, asked), ...more);
+
+async function begin(...options: string[]): Promise<void> {
+  await nodes.found("--copies", "2", ...options);
+  for (const name of NODE_NAMES)
+    expect(await nodes.at(name).ask("store")).toMatchObject({ stored: DOCUMENTS_PER_NODE });
+}
+
+async function expectWhole(): Promise<void> {
+  for (const name of STAYING)
+    expect(await nodes.at(name).ask("find"), name).toMatchObject({ complete: true, count: COUNT });
+}
+
+const rowOf = ({ nodes: rows }: NodeStatus, node: string): NodeRow | undefined => rows.find((row) => row.node === node);
+
+/** Both that stay say that b is gone, and have two copies of everything that are equal. */
+async function expectRemoved(): Promise<void> {
+  await eventually(
+    "b is removed for both",
+    async () => {
+      const seen = await Promise.all(STAYING.map((name) => nodes.statusOf(name)));
+      return seen.every((status) => rowOf(status, "b")?.state === "removed");
+    },
+    20_000,
+  );
+  for (const name of STAYING) {
+    const { shards } = await nodes.statusOf(name);
+    expect(shards.map(({ node, copies }) => [node, copies])).toEqual([
+      ["a", 16],
+      ["c", 16],
+    ]);
+  }
+  const isLevel = async (): Promise<boolean> => {
+    const reports = await Promise.all(STAYING.map((name) => nodes.at(name).ask("audit")));
+    const report = mergeAudits(reports as unknown as AuditReport[]);
+    return report.equal && report.copies === 32;
+  };
+  await eventually("copies are level", isLevel, 30_000);
+  await expectWhole();
+}
+
+describe("a node that is removed", { timeout: 120_000 }, () => {
+  it("gives what it has to the others, ends, and is refused when it comes back", async () => {
+    await using nats = await NatsServer.start();
+    await begin("--nats", nats.url);
+    const leaving = nodes.at("b");
+    const { objects, code, stderr } = await remove("a", "b");
+    expect(code, stderr).toBe(0);
+    expect(objects[0]).toMatchObject({ action: "remove", node: "b", shards: [1], filling: [], givenUp: [] });
+    expect((objects[0] as unknown as NodeRemovalReport).copies).toBeGreaterThan(0);
+    expect(await leaving.next("removed")).toMatchObject({ node: "b", cluster: "demo" });
+    await eventually("b has ended", () => leaving.code !== undefined, 20_000);
+    expect(leaving.code, leaving.log).toBe(0);
+    await expectRemoved();
+    console.log(await readFile(join(root, "b", "node.json"), "utf8"));
+  });
+});
+void [askNode, ShardloomError];

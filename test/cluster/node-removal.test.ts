@@ -1,0 +1,118 @@
+/**
+ * Nodes that are removed while others die or are cut off: what was acknowledged is where the map says, copies that were not filled yet are taken for
+ * nothing, and what only the dead had is given up when that is asked for, and not before.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type Cluster, ShardloomError, type VectorCollection } from "../../src/index.ts";
+import { isRemoved, vshardOfId } from "../../src/topology/snapshot.ts";
+import { eventually } from "../support/cluster.ts";
+import { DurableNodes } from "../support/durable-nodes.ts";
+
+const IDS: readonly number[] = Array.from({ length: 120 }, (_, id) => id);
+
+let root = "";
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "shardloom-removal-"));
+});
+afterEach(async () => {
+  await rm(root, { recursive: true });
+});
+
+const open = (node: Cluster): Promise<VectorCollection> => node.vectors("docs", { dimensions: 2, metric: "l2" });
+
+async function store(node: Cluster): Promise<void> {
+  await (await open(node)).upsert(
+    IDS.map((id) => ({ id, vector: [id, 1] })),
+    { acks: "all" },
+  );
+}
+
+/** Ids of the documents that are found by a strong read; undefined while there is none. */
+async function found(node: Cluster, timeoutMs: number): Promise<number[] | undefined> {
+  try {
+    const rows = await (await open(node)).getMany([...IDS], { consistency: "strong", timeoutMs });
+    return IDS.filter((id) => rows[id]?.vector?.[0] === id);
+  } catch (error) {
+    if (ShardloomError.is(error)) return undefined;
+    throw error;
+  }
+}
+
+async function refusal(call: Promise<unknown>): Promise<ShardloomError> {
+  const error = await call.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!ShardloomError.is(error)) throw new Error("it was not refused");
+  return error;
+}
+
+const end = (node: Cluster): Promise<void> => node.close({ timeoutMs: 5_000 });
+
+test("copies that were not filled when all nodes ended are no witnesses that there was nothing", async () => {
+  await using nodes = await new DurableNodes(root, { replicationFactor: 2 }).start();
+  const [first, leaving, last] = nodes.nodes as [Cluster, Cluster, Cluster];
+  await store(first);
+  // From the moment at which the map is without it the two others hear nothing of each other.
+  const { network } = nodes;
+  const isOver = (): boolean => [first, last].some(({ topology }) => isRemoved(topology, 1));
+  const between = ["n0", "n2"];
+  network.transform = (from, to, bytes) =>
+    between.includes(from) && between.includes(to) && isOver() ? undefined : bytes;
+  const told = new Promise<void>((resolve) => leaving.once("removed", resolve));
+  const removed = first.removeNode("n1");
+  await told;
+  await eventually("both know", () => [first, last].every(({ topology }) => isRemoved(topology, 1)));
+  const mapped = first.topology;
+  await Promise.all([first, last, leaving].map(end));
+  const { copies, filling } = await removed;
+  expect(copies).toBeGreaterThan(0);
+  expect(filling.length).toBeGreaterThan(0);
+
+  network.transform = (_from, _to, bytes) => bytes;
+  const back = await nodes.startNode(0);
+  await eventually("it is primary of all", () => back.topology.owners.every((owner) => owner === 0), 20_000);
+  expect(isRemoved(back.topology, 1)).toBe(true);
+  expect(back.topology.places).toEqual(mapped.places);
+  // What it has been given and was never filled it has to wait for.
+  expect(await found(back, 1_500)).toBeUndefined();
+  await nodes.startNode(2);
+  await eventually("all is found", async () => (await found(back, 10_000))?.length === IDS.length, 40_000);
+}, 90_000);
+
+test("what only dead nodes had is given up by force, and not without; the rest is as it was", async () => {
+  const options = { replicationFactor: 2, suspectMs: 300, downMs: 600 };
+  await using nodes = await new DurableNodes(root, options, 4).start();
+  const asked = nodes.node(0);
+  await store(asked);
+  const { copies, replicationFactor } = asked.topology;
+  const lost = Array.from({ length: 16 }, (_, vshard) => vshard).filter((vshard) =>
+    [0, 1].every(
+      (shard) => !copies.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor).includes(shard),
+    ),
+  );
+  expect(lost.length).toBeGreaterThan(0);
+  for (const at of [2, 3]) {
+    nodes.separate(at, true);
+    (nodes.doubtful[at] as (typeof nodes.doubtful)[number]).state = "cut";
+  }
+  const stateOf = (id: string): string | undefined => asked.members().find((member) => member.id === id)?.state;
+  await eventually("both are down", () => stateOf("n2") === "down" && stateOf("n3") === "down", 20_000);
+  const { mapVersion } = asked.topology;
+  const refused = await refusal(asked.removeNode("n2", { timeoutMs: 2_000 }));
+  expect(refused).toMatchObject({ code: "ERR_UNAVAILABLE", details: { node: "n2", vshards: lost } });
+  expect(refused.message).toContain("--force");
+  expect(asked.topology.mapVersion).toBeGreaterThanOrEqual(mapVersion);
+  expect(isRemoved(asked.topology, 2)).toBe(false);
+
+  const report = await asked.removeNode("n2", { timeoutMs: 2_000, force: true });
+  expect(report).toMatchObject({ node: "n2", shards: [2], givenUp: lost });
+  // The other dead one may have it still: nobody says that there is nothing.
+  expect(await found(asked, 1_000)).toBeUndefined();
+  expect(await asked.removeNode("n3", { timeoutMs: 2_000, force: true })).toMatchObject({ givenUp: lost });
+  const rest = IDS.filter((id) => !lost.includes(vshardOfId(asked.topology, id)));
+  await eventually("the rest is found", async () => (await found(asked, 5_000))?.join() === rest.join(), 30_000);
+}, 90_000);
