@@ -181,35 +181,33 @@ export class NodeRemoval {
         "there must be others, and who grants leases: without NATS vshards stay where they are",
       );
     const shards = topology.shardsOf(node);
-    const able = membership
-      .placementMembers()
-      .filter(({ shard, state }) => !shards.includes(shard) && ABLE.includes(state as number)).length;
-    if (able < replicationFactor) throw this.#tooFew(node, `${able} would be`);
+    const others = membership.placementMembers().filter(({ shard }) => !shards.includes(shard)).length;
+    if (others < replicationFactor) throw this.#tooFew(node, others);
     const startedAtMs = runtime.clock.nowMs();
     return { node, shards, keeper, startedAtMs, byMs: startedAtMs + timeoutMs, force };
   }
 
-  /** Takes its shards off the map as soon as others serve what they hold. @returns vshards that were given up */
+  /** Takes its shards off the map as soon as others serve what they hold, and are enough to hold it. @returns vshards that were given up */
   async #leaveMap(removing: Removing): Promise<number[]> {
-    const { runtime } = this.#options;
+    const { runtime, topology } = this.#options;
     const { node, shards, byMs } = removing;
+    const isEnough = (): boolean => this.#ableBut(shards) >= topology.current.replicationFactor;
     for (;;) {
       this.#options.assertOpen();
       const isOver = runtime.clock.nowMs() >= byMs;
       let left = this.#unserved(removing);
       const taken = isOver && left.length > 0 ? await this.#takenEpoch(removing, left) : undefined;
-      const isDone = (): boolean => left.length === 0 || taken !== undefined;
-      if (isDone()) {
+      if (isEnough() && (left.length === 0 || taken !== undefined)) {
         const limitMs = Math.max(byMs, runtime.clock.nowMs() + TAKE_BACK_MS);
         await this.#change(removing, limitMs, (map) => {
-          if (isNodeRemoved(map, shards)) return undefined;
+          if (isNodeRemoved(map, shards) || !isEnough()) return undefined;
           left = this.#unserved(removing); // in this map, which may be newer
           if (left.length > 0 && (taken === undefined || (map.lives[node]?.leaseEpoch ?? 0) >= taken)) return undefined;
           return this.#without(map, removing);
         });
         if (isNodeRemoved(removing.keeper.map, shards)) return left;
       }
-      if (isOver) throw this.#unserving(removing, left);
+      if (isOver) throw isEnough() ? this.#unserving(removing, left) : this.#tooFew(node, this.#ableBut(shards));
       await sleep(runtime.scheduler, LOOK_MS);
     }
   }
@@ -217,7 +215,6 @@ export class NodeRemoval {
   #without(map: ClusterMap, { node, shards }: Removing): ClusterMap {
     const { topology } = this.#options;
     const { copies } = topology.preview({ remove: shards });
-    if (copies.includes(NO_SHARD)) throw this.#tooFew(node, "fewer would be");
     const followers = followersOf(topology.current, copies, shards);
     const { leaving = [] } = map;
     return withRemoved(
@@ -368,9 +365,15 @@ export class NodeRemoval {
     );
   }
 
-  #tooFew(node: string, found: string): ShardloomError {
+  /** How many shards may hold copies when these are gone. */
+  #ableBut(shards: readonly number[]): number {
+    const members = this.#options.topology.membership.placementMembers();
+    return members.filter(({ shard, state }) => !shards.includes(shard) && ABLE.includes(state as number)).length;
+  }
+
+  #tooFew(node: string, found: number): ShardloomError {
     const { replicationFactor } = this.#options.topology.current;
-    return this.#unavailable(node, `${replicationFactor} shards that may hold copies must be left: ${found}`);
+    return this.#unavailable(node, `${replicationFactor} shards that may hold copies must be left: ${found} would be`);
   }
 
   #unavailable(node: string, reason: string): ShardloomError {

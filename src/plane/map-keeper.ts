@@ -109,7 +109,7 @@ export class MapKeeper {
   /**
    * Takes part in the cluster: until then this node serves nothing.
    *
-   * @throws {ShardloomError} `ERR_UNAVAILABLE` when the store does not answer within the time, or this node was removed.
+   * @throws {ShardloomError} `ERR_UNAVAILABLE` when the store does not answer within the time; `ERR_UNTRUSTED` when this node was removed.
    */
   async start(timeoutMs: number): Promise<void> {
     const { clock, store, others, leaseMs } = this.#options;

@@ -131,13 +131,12 @@ export function isNodeRemoved(map: ClusterMap | undefined, shards: readonly numb
   return shards.length > 0 && shards.every((shard) => map?.removed?.includes(shard) === true);
 }
 
-/** @throws {ShardloomError} `ERR_UNAVAILABLE` when a node was removed. @param shards Its own */
+/** @throws {ShardloomError} `ERR_UNTRUSTED` when a node was removed. @param shards Its own */
 export function assertMember(map: ClusterMap | undefined, node: string, shards: readonly number[]): void {
   if (!isNodeRemoved(map, shards)) return;
   const reason = "it was removed from its cluster: others have what it kept, and its directory is of no use any more";
-  throw new ShardloomError("ERR_UNAVAILABLE", `Cannot go on as node ${node} as ${reason}`, {
+  throw new ShardloomError("ERR_UNTRUSTED", `Cannot go on as node ${node} as ${reason}`, {
     details: { node, removed: true },
-    retryable: false,
   });
 }
 

@@ -1,13 +1,13 @@
 /** `shardloom cluster remove NODE` over three processes: what a node had is elsewhere, whoever dies in the middle, and nothing is given up unasked. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cluster } from "../../src/cli/cluster.ts";
-import { askNode, type NodeRow, type NodeStatus } from "../../src/cli/node-control.ts";
-import { type AuditReport, mergeAudits, type NodeRemovalReport, ShardloomError } from "../../src/index.ts";
+import type { NodeRow, NodeStatus } from "../../src/cli/node-control.ts";
+import { type AuditReport, mergeAudits, type NodeRemovalReport } from "../../src/index.ts";
 import { eventually } from "../support/cluster.ts";
-import { type Finished, shardloomHere } from "../support/command.ts";
+import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
 import { NatsServer } from "../support/nats-server.ts";
 import { NODE_NAMES, type NodeName, ThreeNodes } from "../support/node-process.ts";
 import { DOCUMENTS_PER_NODE } from "../support/node-program.ts";
@@ -75,13 +75,78 @@ describe("a node that is removed", { timeout: 120_000 }, () => {
     const leaving = nodes.at("b");
     const { objects, code, stderr } = await remove("a", "b");
     expect(code, stderr).toBe(0);
-    expect(objects[0]).toMatchObject({ action: "remove", node: "b", shards: [1], filling: [], givenUp: [] });
-    expect((objects[0] as unknown as NodeRemovalReport).copies).toBeGreaterThan(0);
+    const report = objects[0] as unknown as NodeRemovalReport;
+    expect(report).toMatchObject({ action: "remove", node: "b", shards: [1], filling: [], givenUp: [] });
+    expect(report.copies).toBeGreaterThan(0);
     expect(await leaving.next("removed")).toMatchObject({ node: "b", cluster: "demo" });
     await eventually("b has ended", () => leaving.code !== undefined, 20_000);
     expect(leaving.code, leaving.log).toBe(0);
     await expectRemoved();
-    console.log(await readFile(join(root, "b", "node.json"), "utf8"));
+
+    const back = await shardloom("node", "--json", "--data", join(root, "b"));
+    expect([back.code, back.objects.at(-1)]).toEqual([
+      1,
+      {
+        error: expect.objectContaining({
+          code: "ERR_UNTRUSTED",
+          message: expect.stringContaining("node b as it was removed from its cluster") as string,
+        }) as unknown,
+      },
+    ]);
+    expect((await remove("a", "b")).objects[0]).toMatchObject({ error: { code: "ERR_INVALID_ARGUMENT" } });
+    // What they have is on their disks, and so is who is there no more.
+    await Promise.all(STAYING.map((name) => nodes.at(name).end("SIGKILL")));
+    await Promise.all(STAYING.map((name) => nodes.start(name).next("serving")));
+    await expectRemoved();
+  });
+
+  it("is removed by whoever is asked next when it, and who was asked, die in the middle", async () => {
+    await using nats = await NatsServer.start();
+    await begin("--nats", nats.url, "--keep", "nats");
+    const { mapVersion } = await nodes.statusOf("c");
+    nodes.at("b").pause(); // so it is not through before the other dies
+    const first = remove("a", "b");
+    await eventually("it has begun", async () => (await nodes.statusOf("c")).mapVersion > mapVersion);
+    await nodes.at("a").end("SIGKILL");
+    expect((await first).code).toBe(1);
+    await nodes.start("a").next("serving");
+    const second = remove("c", "b");
+    await nodes.at("b").end("SIGKILL");
+    await eventually(
+      "c has removed it",
+      async () => rowOf(await nodes.statusOf("c"), "b")?.state === "removed",
+      30_000,
+    );
+    await nodes.at("a").end("SIGKILL"); // as it may be filled
+    await nodes.start("a").next("serving");
+    expect((await second).objects[0]).toMatchObject({ action: "remove", node: "b", givenUp: [] });
+    await expectRemoved();
+  });
+
+  it("must not be the last that has something, and goes on when it is not removed", async () => {
+    await using nats = await NatsServer.start();
+    await begin("--nats", nats.url);
+    const refusal = async (...args: Parameters<typeof remove>): Promise<unknown> => {
+      const { code, objects } = await remove(...args);
+      expect(code).toBe(1);
+      return (objects[0] as { error: unknown }).error;
+    };
+    expect(await refusal("a", "nobody")).toMatchObject({ code: "ERR_INVALID_ARGUMENT" });
+    // As c is dead, nobody could hold a second copy; what it alone would have is the dead one's.
+    await nodes.at("c").end("SIGKILL");
+    const isDown = async (): Promise<boolean> => rowOf(await nodes.statusOf("a"), "c")?.state === "down";
+    await eventually("c is missed", isDown, 20_000);
+    expect(await refusal("a", "b", "--force", "--timeout", "1")).toMatchObject({
+      code: "ERR_UNAVAILABLE",
+      message: expect.stringContaining("2 shards that may hold copies must be left: 1 would be") as string,
+    });
+    // Nor does one that leaves for nothing stay away.
+    await nodes.start("c").next("serving");
+    await nodes.allUp();
+    await nats.freeze();
+    expect(await refusal("a", "b", "--timeout", "1")).toMatchObject({ code: "ERR_TIMEOUT" });
+    nats.thaw();
+    await expectWhole();
+    for (const { node, state } of (await nodes.statusOf("a")).nodes) expect([node, state]).toEqual([node, "up"]);
   });
 });
-void [askNode, ShardloomError];

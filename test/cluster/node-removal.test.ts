@@ -6,10 +6,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { type Cluster, ShardloomError, type VectorCollection } from "../../src/index.ts";
+import { type Cluster, type NodeRemovalReport, ShardloomError, type VectorCollection } from "../../src/index.ts";
 import { isRemoved, vshardOfId } from "../../src/topology/snapshot.ts";
-import { eventually } from "../support/cluster.ts";
-import { DurableNodes } from "../support/durable-nodes.ts";
+import { ACTORS_URL, eventually } from "../support/cluster.ts";
+import { kill } from "../support/copies.ts";
+import { type Doubtful, DurableNodes } from "../support/durable-nodes.ts";
 
 const IDS: readonly number[] = Array.from({ length: 120 }, (_, id) => id);
 
@@ -50,37 +51,59 @@ async function refusal(call: Promise<unknown>): Promise<ShardloomError> {
   return error;
 }
 
-const end = (node: Cluster): Promise<void> => node.close({ timeoutMs: 5_000 });
-
-test("copies that were not filled when all nodes ended are no witnesses that there was nothing", async () => {
-  await using nodes = await new DurableNodes(root, { replicationFactor: 2 }).start();
+/** Three nodes, of which the middle one is removed; from the moment at which it is, the two others hear nothing of each other. */
+async function removeUnfilled(nodes: DurableNodes): Promise<{ removed: Promise<NodeRemovalReport> }> {
   const [first, leaving, last] = nodes.nodes as [Cluster, Cluster, Cluster];
   await store(first);
-  // From the moment at which the map is without it the two others hear nothing of each other.
-  const { network } = nodes;
   const isOver = (): boolean => [first, last].some(({ topology }) => isRemoved(topology, 1));
   const between = ["n0", "n2"];
-  network.transform = (from, to, bytes) =>
+  nodes.network.transform = (from, to, bytes) =>
     between.includes(from) && between.includes(to) && isOver() ? undefined : bytes;
   const told = new Promise<void>((resolve) => leaving.once("removed", resolve));
   const removed = first.removeNode("n1");
   await told;
   await eventually("both know", () => [first, last].every(({ topology }) => isRemoved(topology, 1)));
-  const mapped = first.topology;
-  await Promise.all([first, last, leaving].map(end));
+  return { removed };
+}
+
+/** The first node is to be the primary of all, with what it has, and then hears of the last one. */
+async function expectPatience(nodes: DurableNodes, meetAgain: () => unknown): Promise<void> {
+  const first = nodes.node(0);
+  await eventually("it is primary of all", () => first.topology.owners.every((owner) => owner === 0), 20_000);
+  // What it has been given and was never filled it has to wait for.
+  expect(await found(first, 1_500)).toBeUndefined();
+  await meetAgain();
+  await eventually("all is found", async () => (await found(first, 10_000))?.length === IDS.length, 40_000);
+}
+
+test("copies that were not filled when all nodes ended are no witnesses that there was nothing", async () => {
+  await using nodes = await new DurableNodes(root, { replicationFactor: 2 }).start();
+  const { removed } = await removeUnfilled(nodes);
+  const { places } = nodes.node(0).topology;
+  await Promise.all(nodes.nodes.map((node) => node.close({ timeoutMs: 5_000 })));
   const { copies, filling } = await removed;
   expect(copies).toBeGreaterThan(0);
   expect(filling.length).toBeGreaterThan(0);
-
-  network.transform = (_from, _to, bytes) => bytes;
+  nodes.network.transform = (_from, _to, bytes) => bytes;
   const back = await nodes.startNode(0);
-  await eventually("it is primary of all", () => back.topology.owners.every((owner) => owner === 0), 20_000);
   expect(isRemoved(back.topology, 1)).toBe(true);
-  expect(back.topology.places).toEqual(mapped.places);
-  // What it has been given and was never filled it has to wait for.
-  expect(await found(back, 1_500)).toBeUndefined();
-  await nodes.startNode(2);
-  await eventually("all is found", async () => (await found(back, 10_000))?.length === IDS.length, 40_000);
+  expect(back.topology.places).toEqual(places);
+  await expectPatience(nodes, () => nodes.startNode(2));
+}, 90_000);
+
+test("nor are those of a worker that comes in the place of one that was never filled", async () => {
+  await using nodes = await new DurableNodes(root, { replicationFactor: 2, actors: [ACTORS_URL] }).start();
+  const first = nodes.node(0);
+  await removeUnfilled(nodes);
+  const restarted = new Promise((resolve) => first.once("worker-restarted", resolve));
+  void kill(first, 0);
+  await restarted;
+  const last = nodes.doubtful[2] as Doubtful;
+  last.state = "cut"; // so it is no primary any more
+  await expectPatience(nodes, () => {
+    last.state = "honest";
+    nodes.network.transform = (_from, _to, bytes) => bytes;
+  });
 }, 90_000);
 
 test("what only dead nodes had is given up by force, and not without; the rest is as it was", async () => {
@@ -97,7 +120,7 @@ test("what only dead nodes had is given up by force, and not without; the rest i
   expect(lost.length).toBeGreaterThan(0);
   for (const at of [2, 3]) {
     nodes.separate(at, true);
-    (nodes.doubtful[at] as (typeof nodes.doubtful)[number]).state = "cut";
+    (nodes.doubtful[at] as Doubtful).state = "cut";
   }
   const stateOf = (id: string): string | undefined => asked.members().find((member) => member.id === id)?.state;
   await eventually("both are down", () => stateOf("n2") === "down" && stateOf("n3") === "down", 20_000);
