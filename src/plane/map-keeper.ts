@@ -20,7 +20,7 @@ import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";
-import { assertMember, type ClusterMap, decodeMap, MAP_KEY, withLife, withMoved } from "../topology/cluster-map.ts";
+import { assertMember, type ClusterMap, decodeMap, MAP_KEY, withMember, withMoved } from "../topology/cluster-map.ts";
 import { HeldLease, leaseKey, takeLease, WatchedLease } from "../topology/lease.ts";
 import { isTransient, type LeaseEntry, type LeaseStore } from "../topology/lease-store.ts";
 import type { LeaseWords } from "../topology/lease-words.ts";
@@ -123,6 +123,7 @@ export class MapKeeper {
       await this.#pause(RETRY_MS);
     }
     if (this.#closed) return;
+    assertMember(this.map, this.#options.topology.self, this.#options.topology.ownShards);
     this.#every(GIVE_BACK_MS, () => this.#giveBack());
     if (!this.#isLeased) return;
     for (const node of others)
@@ -189,12 +190,8 @@ export class MapKeeper {
     try {
       if (this.#isLeased && !(await this.#lease.acquire())) return false;
       const { leaseEpoch } = this.#lease;
-      const entered = await this.#record.change((map) => {
-        assertMember(map, topology.self, topology.ownShards);
-        const life = map.lives[topology.self];
-        const isIn = life?.incarnation === incarnation && life.leaseEpoch === leaseEpoch;
-        return isIn ? undefined : withLife(map, topology.self, incarnation, leaseEpoch);
-      });
+      const own = topology.ownShards;
+      const entered = await this.#record.change((map) => withMember(map, topology.self, own, incarnation, leaseEpoch));
       if (entered && this.#isLeased) words.hold(this.#lease.untilMs);
       return entered;
     } catch (error) {

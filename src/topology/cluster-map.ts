@@ -58,6 +58,19 @@ export function withLife(map: ClusterMap, node: string, incarnation: number, lea
   return { ...map, version, lives: { ...map.lives, [node]: { incarnation, leaseEpoch, term } } };
 }
 
+/** As {@link withLife}; undefined when that life takes part so, or its node was removed: it may hold its lease, and is primary of nothing. */
+export function withMember(
+  map: ClusterMap,
+  node: string,
+  shards: readonly number[],
+  incarnation: number,
+  leaseEpoch: number,
+): ClusterMap | undefined {
+  const life = map.lives[node];
+  const isIn = life?.incarnation === incarnation && life.leaseEpoch === leaseEpoch;
+  return isIn || isNodeRemoved(map, shards) ? undefined : withLife(map, node, incarnation, leaseEpoch);
+}
+
 /** The map when vshards have other primaries, which hold copies of them. @param copies Of each, the new primary first */
 export function withMoved(map: ClusterMap, copies: ReadonlyMap<number, readonly number[]>): ClusterMap {
   const version = nextVersion(map, 1);

@@ -141,6 +141,14 @@ test("what only dead nodes had is given up by force, and not without; the rest i
   // The other dead one may have it still: nobody says that there is nothing.
   expect(await found(asked, 1_000)).toBeUndefined();
   expect(await asked.removeNode("n3", { timeoutMs: 2_000, force: true })).toMatchObject({ givenUp: lost });
+  // Who was not dead hears of it, and is to end.
+  const removed = [2, 3].map((at) => new Promise<void>((resolve) => nodes.node(at).once("removed", resolve)));
+  for (const at of [2, 3]) {
+    nodes.separate(at, false);
+    (nodes.doubtful[at] as Doubtful).state = "honest";
+  }
+  await Promise.all(removed);
+  await Promise.all([2, 3].map((at) => nodes.node(at).close()));
   const rest = IDS.filter((id) => !lost.includes(vshardOfId(asked.topology, id)));
   await eventually("the rest is found", async () => (await found(asked, 5_000))?.join() === rest.join(), 30_000);
 }, 90_000);
