@@ -119,7 +119,7 @@ export class NodeRemoval {
     topology.on("map", (map) => this.#follow(map));
   }
 
-  /** This node serves. @throws {ShardloomError} `ERR_UNAVAILABLE` when it was removed meanwhile. */
+  /** This node serves. @throws {ShardloomError} `ERR_UNTRUSTED` when it was removed meanwhile. */
   start(): void {
     const { keeper, topology } = this.#options;
     assertMember(keeper?.map, topology.self, this.#isOneOfSeveral ? topology.ownShards : []);
@@ -140,7 +140,7 @@ export class NodeRemoval {
   async #remove(node: string, options: RemoveNodeOptions): Promise<NodeRemovalReport> {
     const { runtime, topology } = this.#options;
     const removing = this.#checked(node, options);
-    const { shards, keeper, byMs } = removing;
+    const { shards, byMs } = removing;
     const held = this.#heldBy(shards);
     const primaries = held.filter((vshard) => shards.includes(topology.current.owners[vshard] as number)).length;
     try {
@@ -155,7 +155,7 @@ export class NodeRemoval {
         map.leaving?.includes(node) === true ? withLeaving(map, node, false) : undefined;
       // What cannot be taken back stays: the node has handed over, and the same call goes on with it.
       const untilMs = runtime.clock.nowMs() + TAKE_BACK_MS;
-      if (!this.#isClosed) await this.#change({ ...removing, keeper }, untilMs, takeBack).catch(() => undefined);
+      if (!this.#isClosed) await this.#change(removing, untilMs, takeBack).catch(() => undefined);
       throw error;
     }
   }

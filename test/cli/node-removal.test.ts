@@ -9,9 +9,10 @@ import { type AuditReport, mergeAudits, type NodeRemovalReport } from "../../src
 import { eventually } from "../support/cluster.ts";
 import { type Finished, shardloom, shardloomHere } from "../support/command.ts";
 import { NatsServer } from "../support/nats-server.ts";
-import { NODE_NAMES, type NodeName, ThreeNodes } from "../support/node-process.ts";
+import { NODE_NAMES, type NodeName, type Said, ThreeNodes } from "../support/node-process.ts";
 import { DOCUMENTS_PER_NODE } from "../support/node-program.ts";
 
+const LONG = process.env["SHARDLOOM_LONG"] === "1";
 const COUNT = NODE_NAMES.length * DOCUMENTS_PER_NODE;
 const STAYING = ["a", "c"] as const;
 
@@ -138,5 +139,23 @@ describe("a node that is removed", { timeout: 120_000 }, () => {
     await nodes.start("a").next("serving");
     expect((await second).objects[0]).toMatchObject({ action: "remove", node: "b", givenUp: [] });
     await expectRemoved();
+  });
+
+  it.skipIf(!LONG)("of several shards leaves under load, and no idempotent request fails", async () => {
+    await using nats = await NatsServer.start();
+    await begin("--nats", nats.url, "--shards", "2");
+    for (const name of NODE_NAMES) await nodes.at(name).ask("load");
+    const loaded = async (): Promise<readonly Said[]> => Promise.all(STAYING.map((name) => nodes.at(name).ask("load")));
+    const goesOn = async (): Promise<boolean> => {
+      const said = await loaded();
+      expect(said.map(({ failed }) => failed)).toEqual([[], []]);
+      return said.every(({ done }) => (done as number) > 0);
+    };
+    await eventually("it begins", goesOn);
+    const leaving = nodes.at("b");
+    expect((await remove("c", "b")).objects[0]).toMatchObject({ node: "b", shards: [2, 3], givenUp: [] });
+    expect(await leaving.next("load")).toMatchObject({ failed: [] });
+    await eventually("it goes on", goesOn);
+    await eventually("b has ended", () => leaving.code === 0, 20_000);
   });
 });
