@@ -81,6 +81,9 @@ const MAX_TIMEOUT_MS = 86_400_000;
 const LOOK_MS = 10;
 /** Pause before the store is asked again. */
 const RETRY_MS = 50;
+/** In a map that is younger others may not have told yet what they serve, and so long they may be late. */
+const CALM_MS = 1_000;
+const LATE_MS = 5_000;
 /** How long a removal that has failed is tried to be taken back. */
 const TAKE_BACK_MS = 3_000;
 /** A copy that lacks nothing older than this is as good as level. */
@@ -194,15 +197,19 @@ export class NodeRemoval {
     const isEnough = (): boolean => this.#ableBut(shards) >= topology.current.replicationFactor;
     for (;;) {
       this.#options.assertOpen();
-      const isOver = runtime.clock.nowMs() >= byMs;
+      const nowMs = runtime.clock.nowMs();
+      const isCalm = nowMs - this.#mapSinceMs >= CALM_MS;
+      const isOver = nowMs >= byMs && (isCalm || nowMs >= byMs + LATE_MS);
       let left = this.#unserved(removing);
-      const taken = isOver && left.length > 0 ? await this.#takenEpoch(removing, left) : undefined;
+      const taken = isOver && isCalm && left.length > 0 ? await this.#takenEpoch(removing, left) : undefined;
       if (isEnough() && (left.length === 0 || taken !== undefined)) {
         const limitMs = Math.max(byMs, runtime.clock.nowMs() + TAKE_BACK_MS);
         await this.#change(removing, limitMs, (map) => {
           if (isNodeRemoved(map, shards) || !isEnough()) return undefined;
-          left = this.#unserved(removing); // in this map, which may be newer
-          if (left.length > 0 && (taken === undefined || (map.lives[node]?.leaseEpoch ?? 0) >= taken)) return undefined;
+          const now = this.#unserved(removing); // in this map, which may be newer
+          const isBack = taken === undefined || (map.lives[node]?.leaseEpoch ?? 0) >= taken;
+          if (now.length > 0 && (isBack || now.length > left.length)) return undefined;
+          left = now;
           return this.#without(map, removing);
         });
         if (isNodeRemoved(removing.keeper.map, shards)) return left;
