@@ -20,6 +20,7 @@ import type { MapKeeper } from "./plane/map-keeper.ts";
 import type { NodeTopology } from "./plane/node-topology.ts";
 import type { Runtime } from "./runtime/runtime.ts";
 import { sleep } from "./runtime/scheduler.ts";
+import { followersOf, withRemoved } from "./topology/cluster-map.ts";
 import { shardId } from "./topology/member.ts";
 import { ReplicaTable } from "./topology/replica-table.ts";
 import { holdsCopy, isRemoved, NO_SHARD } from "./topology/snapshot.ts";
@@ -216,7 +217,11 @@ export class ClusterMembers {
   /** When it fails the shard is down, and to be removed once more. */
   async #leaveMap(keeper: MapKeeper, shard: number): Promise<void> {
     try {
-      if (await keeper.remove(shard, () => this.#followers(shard))) return;
+      const isKnown = await keeper.change((map) => {
+        if (map.removed?.includes(shard) === true) return undefined;
+        return withRemoved(map, this.#options.topology.current, [shard], this.#followers(shard));
+      });
+      if (isKnown) return;
       throw this.#unavailable(shard, "the map must be changed: others did so again and again");
     } catch (error) {
       this.#publish(this.#options.topology.membership.lost(shardId(shard), "it has no worker any more"));
@@ -231,18 +236,13 @@ export class ClusterMembers {
   }
 
   /** Who is to hold each copy of a shard: by the placement without it. */
-  #followers(shard: number): Map<number, number> {
+  #followers(shard: number): Map<number, number[]> {
     const { topology } = this.#options;
     const { current } = topology;
-    const { copies } = topology.preview({ remove: [shard] });
-    const followers = new Map<number, number>();
-    for (const vshard of this.#heldBy(shard)) {
-      const planned = copies.subarray(vshard * current.replicationFactor, (vshard + 1) * current.replicationFactor);
-      const follower = planned.find((other) => !holdsCopy(current, other, vshard));
-      if (follower === undefined || follower === NO_SHARD || current.owners[vshard] === shard)
+    const followers = followersOf(current, topology.preview({ remove: [shard] }).copies, [shard]);
+    for (const [vshard, list] of followers)
+      if (list.length === 0 || current.owners[vshard] === shard)
         throw this.#unavailable(shard, `vshard ${vshard} must have another holder and another primary`);
-      followers.set(vshard, follower);
-    }
     return followers;
   }
 

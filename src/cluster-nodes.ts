@@ -113,6 +113,7 @@ export class OtherNodes {
       intervalMs: suspectMs / PINGS_PER_SUSPECT,
     });
     this.#followLives(control);
+    for (const { peer } of links.stats()) if (topology.membership.get(peer) === undefined) links.retire(peer);
     links.start(actors);
     this.#heartbeats.start();
   }
@@ -138,9 +139,10 @@ export class OtherNodes {
       if (former !== undefined) control.loseOrigins([`client:${threadsOf(peer, former)}`]);
     });
     this.#topology.on("change", ({ member, to, reason }) => {
-      if (member.kind !== "node" || member.id === this.#topology.self || to !== "down") return;
+      if (member.kind !== "node" || member.id === this.#topology.self || (to !== "down" && to !== "removed")) return;
       const { id } = member;
-      links.sever(id, new ShardloomError("ERR_UNAVAILABLE", `Cannot go on as node ${id} is down: ${reason}`));
+      if (to === "removed") links.retire(id);
+      else links.sever(id, new ShardloomError("ERR_UNAVAILABLE", `Cannot go on as node ${id} is down: ${reason}`));
       const life = this.#lives.get(id);
       if (life === undefined) return;
       const shards = this.#nodes.members.find(({ name }) => name === id)?.shards ?? [];

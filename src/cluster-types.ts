@@ -26,6 +26,8 @@ export interface ClusterEvents {
   "worker-down": [{ readonly shard: number; readonly error: ShardloomError }];
   /** A node or shard entered a state: joining, up, suspect, down, draining, removed. */
   "member-changed": [MemberChange];
+  /** This node was removed from its cluster: others have what it held, it serves nothing, and is to be closed. */
+  removed: [];
 }
 
 /** How {@link Cluster.close} ends the workers. */

@@ -28,6 +28,7 @@ import { startReal } from "./cluster-environment.ts";
 import { createMapKeeper, handOver, keepMap } from "./cluster-leases.ts";
 import { ClusterMembers, obstacleTo, type RemovalReport, type RemoveOptions } from "./cluster-members.ts";
 import { type ClusterMemory, createClusterMemory } from "./cluster-memory.ts";
+import { NodeRemoval, type NodeRemovalReport, type RemoveNodeOptions } from "./cluster-node-removal.ts";
 import { type NodePlace, OtherNodes, rowsOf, shardCounts, topologyOf } from "./cluster-nodes.ts";
 import {
   type ClusterOptions,
@@ -66,6 +67,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
   readonly #control: ControlPlane;
   readonly #keeper: MapKeeper | undefined;
   readonly #members: ClusterMembers;
+  readonly #removal: NodeRemoval;
   readonly #collections: ClusterCollections;
   readonly #storage: ClusterStorage | undefined;
   readonly #platform: Platform;
@@ -96,6 +98,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       admission: options.admission,
       spinLimitUs: options.spinLimitUs,
     });
+    const assertOpen = (): void => this.#assertOpen();
     this.#collections = new ClusterCollections({
       coordinator: this.#client.coordinator,
       memory: this.#memory,
@@ -103,7 +106,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       others: this.#others,
       store: storage?.collections,
       hasRows: rowsOf(this.#topology.shared, this.#replicas),
-      assertOpen: () => this.#assertOpen(),
+      assertOpen,
       onDropped: (collectionId) => this.#ports.dropped(collectionId),
     });
     this.#topology.on("change", (change) => this.emit("member-changed", change));
@@ -119,15 +122,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#followWorkers();
     this.#keeper = createMapKeeper(platform.runtime, nodes, options, this.#topology, this.#replicas, storage);
     if (this.#keeper !== undefined) keepMap(this.#keeper, this.#topology, this.#control, this.#others?.links);
+    const { runtime } = platform;
+    const parts = { runtime, assertOpen, topology: this.#topology, replicas: this.#replicas, keeper: this.#keeper };
+    this.#removal = new NodeRemoval({ ...parts, leases: nodes?.leases, onRemoved: () => void this.emit("removed") });
     this.#members = new ClusterMembers({
-      runtime: platform.runtime,
-      topology: this.#topology,
-      replicas: this.#replicas,
-      control: this.#control,
-      keeper: this.#keeper,
-      own: place.own,
-      graphs: this.#collections.graphs,
-      assertOpen: () => this.#assertOpen(),
+      ...{ ...parts, control: this.#control, own: place.own, graphs: this.#collections.graphs },
       obstacle: () => obstacleTo(this.#others !== undefined, storage, this.#collections),
     });
     this.#ports = new ClusterPorts(place.threads, this.#control, this.#collections);
@@ -160,13 +159,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
       storage?.keepDocuments(cluster.#place.own);
       cluster.#topology.publish();
       cluster.#actors = ready[0]?.actors ?? [];
-      cluster.#router = new ActorRouter({
-        coordinator: cluster.#client.coordinator,
-        codec: createValueCodec(),
-        table: cluster.#actors,
-      });
+      const { coordinator } = cluster.#client;
+      cluster.#router = new ActorRouter({ coordinator, codec: createValueCodec(), table: cluster.#actors });
       await cluster.#collections.reopen(cluster.#place.own, ready);
       cluster.#others?.start(cluster.#actors, cluster.#replicas, cluster.#control, cluster.options.suspectMs);
+      cluster.#removal.start();
     } catch (error) {
       await cluster.close({ timeoutMs: 1_000, force: true }).catch(() => undefined); // the first error says more
       throw error;
@@ -263,6 +260,11 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#members.remove(shard, options);
   }
 
+  /** As {@link remove}, of a node of several that has leases, this one or another: it is told, see the event `removed`. */
+  removeNode(node: string, options?: RemoveNodeOptions): Promise<NodeRemovalReport> {
+    return this.#removal.remove(node, options);
+  }
+
   /** What a change of the members would move: a dry run. */
   previewPlacement(change: PlacementChange): PlacementPlan {
     return this.#topology.preview(change);
@@ -322,10 +324,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#others?.links.stats() ?? [];
   }
 
-  /**
-   * Whether all copies that this node has hold the same, by hash; those behind are given time. Of several nodes: `mergeAudits` of all.
-   * @throws {ShardloomError} `ERR_ABORTED`.
-   */
+  /** Whether all copies that this node has hold the same, by hash; those behind are given time. Of several nodes: `mergeAudits` of all. @throws {ShardloomError} `ERR_ABORTED`. */
   async audit(options?: AuditOptions): Promise<AuditReport> {
     this.#assertOpen();
     const parts = { ...this.#platform.runtime, control: this.#control, topology: () => this.topology };

@@ -110,6 +110,7 @@ export type { BackupOptions, BackupProgress, BackupReport } from "./cluster-back
 export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
 export type { RemovalReport, RemoveOptions } from "./cluster-members.ts";
 export type { NatsStorage } from "./cluster-nats-options.ts";
+export type { NodeRemovalReport, RemoveNodeOptions } from "./cluster-node-removal.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
 export type { RestoreOptions, RestoreReport } from "./cluster-restore.ts";
 export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";

@@ -8,7 +8,7 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_SCAN } from "../../src/wire/message-types.ts";
 import { type CallOptions, checkedTimeout, checkSignal } from "../call-options.ts";
-import { askAgain, askShard, type GraphHandle } from "./client-calls.ts";
+import { askAgain, askShard, asOfNow, type GraphHandle } from "./client-calls.ts";
 import {
   accountOf,
   counting,

@@ -31,8 +31,8 @@ export class Arrivals {
   readonly #options: ArrivalsOptions;
   readonly #events: ArrivalEvents;
   readonly #refill: Refill;
-  /** Terms for which vshards are on their way. */
-  readonly #terms: Map<number, number> = new Map();
+  /** For which terms, and from which peers, vshards are on their way. */
+  readonly #wanted: Map<number, string> = new Map();
   /** Peers whose worker was replaced in this worker's life. */
   readonly #replaced: Set<number> = new Set();
 
@@ -100,11 +100,13 @@ export class Arrivals {
       const term = snapshot.terms[vshard] as number;
       if (snapshot.owners[vshard] !== shard || table.hasOwnHead(vshard)) continue;
       if (term === 1 && nodeIncarnationOf(incarnation) === 1) continue; // nobody had it before
-      if (this.left.has(vshard) && this.#terms.get(vshard) === term) continue;
+      const peers = peersOf(snapshot, vshard);
+      const wanted = `${term}: ${peers.join()}`; // one of them may be removed meanwhile
+      if (this.left.has(vshard) && this.#wanted.get(vshard) === wanted) continue;
       this.#events.onLeft(vshard);
-      this.#terms.set(vshard, term);
+      this.#wanted.set(vshard, wanted);
       const found = own?.(vshard) ?? { lsn: table.floorLsn(vshard, shard), exact: false };
-      this.#refill.add(vshard, { peers: peersOf(snapshot, vshard), own: found });
+      this.#refill.add(vshard, { peers, own: found });
     }
   }
 }

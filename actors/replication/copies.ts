@@ -17,7 +17,7 @@
 import { ShardloomError } from "../../src/errors.ts";
 import { encodeEndLsn, LOG_ENTRY, type LogEntryKind, type ShardLogEntry } from "../../src/store/log.ts";
 import { nodeIncarnationOf } from "../../src/topology/member.ts";
-import { holdsCopy } from "../../src/topology/snapshot.ts";
+import { holdsCopy, isGiven } from "../../src/topology/snapshot.ts";
 import { REPLICA_APPEND, REPLICA_FETCH, REPLICA_SNAPSHOT, REPLICA_STATUS } from "../../src/wire/message-types.ts";
 import type {
   EngineHandler,
@@ -120,6 +120,7 @@ export class Copies {
     if (snapshot.replicationFactor === 1) return;
     for (let vshard = 0; vshard < snapshot.vshards; vshard++) {
       if (!holdsCopy(snapshot, shard, vshard) || snapshot.owners[vshard] === shard) continue;
+      if (isGiven(snapshot, shard, vshard)) continue; // it may have been written to before it was this shard's to hold
       const empty = table.recoverHead(vshard) === 0 && table.appliedLsn(vshard, shard) < 0;
       if (empty && !table.isSyncing(vshard, shard)) table.publishApplied(vshard, shard, 0, 0);
     }

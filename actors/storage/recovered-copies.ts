@@ -4,7 +4,7 @@
  * Invariant: a vshard of which nothing is certain is not told of: its primary gets it back from the copies, a copy is filled by its primary.
  */
 import type { ReplicaTable } from "../../src/topology/replica-table.ts";
-import { holdsCopy, type TopologySnapshot } from "../../src/topology/snapshot.ts";
+import { holdsCopy, isGiven, type TopologySnapshot } from "../../src/topology/snapshot.ts";
 import type { ReplicatedEngine } from "../engine.ts";
 import type { DurableState, Relogged } from "./durable-state.ts";
 import { VSHARD_STATE } from "./vshard-states.ts";
@@ -33,9 +33,10 @@ export function publishRecovered(
   for (const vshard of heldVshards(snapshot, shard)) {
     const lsn = states.lsnOf(vshard);
     const state = states.stateOf(vshard);
-    const whole = state === VSHARD_STATE.WHOLE || state === VSHARD_STATE.EMPTY;
-    if (!whole) {
-      table.publishSyncing(vshard, shard, state === VSHARD_STATE.LOST ? -1 : lsn);
+    const isEmpty = state === VSHARD_STATE.EMPTY;
+    const isUnknown = state === VSHARD_STATE.LOST || (isEmpty && isGiven(snapshot, shard, vshard));
+    if (isUnknown || !(isEmpty || state === VSHARD_STATE.WHOLE)) {
+      table.publishSyncing(vshard, shard, isUnknown ? -1 : lsn);
     } else if (snapshot.owners[vshard] === shard && snapshot.replicationFactor === 1) {
       table.publishHead(vshard, lsn, nowMs);
       table.publishApplied(vshard, shard, lsn, nowMs);

@@ -1,5 +1,6 @@
-/** `shardloom cluster`: asks the running node of a directory how its cluster is, drains shards and removes them. */
+/** `shardloom cluster`: asks the running node of a directory how its cluster is, drains shards, and removes shards and nodes. */
 import type { RemovalReport } from "../cluster-members.ts";
+import type { NodeRemovalReport } from "../cluster-node-removal.ts";
 import { readNodeRecord } from "../node-directory.ts";
 import { NO_SHARD } from "../topology/snapshot.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
@@ -13,13 +14,24 @@ type Action = (typeof ACTIONS)[number];
 export const cluster: Command = {
   name: "cluster",
   summary:
-    "Show the nodes and shards of a cluster as one of its running nodes sees them, drain shards, resume and remove them, list what would move",
+    "Show the nodes and shards of a cluster as one of its running nodes sees them, drain and resume shards, remove nodes, list what would move",
   usage:
-    "status | nodes | shards | drain SHARD | resume SHARD | remove SHARD | rebalance --dry-run [--without NODE] --data DIRECTORY",
+    "status | nodes | shards | drain SHARD | resume SHARD | remove NODE [--force] | rebalance --dry-run [--without NODE] --data DIRECTORY",
   operands: { min: 1, max: 2 },
   options: {
     data: { type: "string", placeholder: "DIRECTORY", summary: "directory of a node that runs on this machine" },
     "dry-run": { type: "boolean", summary: "rebalance: list the moves; nothing else is there yet" },
+    force: {
+      type: "boolean",
+      summary: "remove: of a node that is dead, also when what was acknowledged may be lost with it",
+    },
+    timeout: {
+      type: "integer",
+      min: 1,
+      max: 86_400,
+      default: 30,
+      summary: "remove: seconds that others may take to serve what the node has",
+    },
     without: { type: "string", placeholder: "NODE", summary: "rebalance: as if this node were gone" },
   },
   async run(context) {
@@ -29,16 +41,21 @@ export const cluster: Command = {
       throw new UsageError(`cluster takes ${ACTIONS.join(", ")}: ${JSON.stringify(name)} is none`);
     const directory = context.text("data");
     if (directory === undefined) throw new UsageError("cluster needs --data DIRECTORY");
-    const takesShard = action === "drain" || action === "resume" || action === "remove";
+    const takesShard = action === "drain" || action === "resume";
+    const takes = takesShard ? " SHARD" : action === "remove" ? " NODE" : "";
     const shard = Number(operand);
-    if ((operand !== undefined) !== takesShard || more.length > 0 || (takesShard && !Number.isInteger(shard)))
-      throw new UsageError(`usage is cluster ${action}${takesShard ? " SHARD" : ""} --data DIRECTORY`);
+    if ((operand !== undefined) !== (takes !== "") || more.length > 0 || (takesShard && !Number.isInteger(shard)))
+      throw new UsageError(`usage is cluster ${action}${takes} --data DIRECTORY`);
+    if (context.flag("force") && action !== "remove") throw new UsageError("--force is for cluster remove");
     const isDry = context.flag("dry-run");
     const without = context.text("without");
     if (isDry !== (action === "rebalance") || (without !== undefined && !isDry))
       throw new UsageError("cluster rebalance, and nothing else, takes --dry-run, which it needs, and --without NODE");
-    await readNodeRecord(directory); // says what is wrong with it, if it is no node's
-    if (action === "remove") return remove(context, directory, shard);
+    const { members } = await readNodeRecord(directory); // says what is wrong with it, if it is no node's
+    if (action === "remove") {
+      const isShard = Number.isInteger(shard) && !members.some(({ name: node }) => node === operand);
+      return isShard ? remove(context, directory, shard) : removeNode(context, directory, operand as string);
+    }
     if (takesShard) return change(context, directory, action, shard);
     if (action === "rebalance") return preview(context, directory, without);
     return show(context, action, await askNode<NodeStatus>(directory, { action: "status" }));
@@ -69,6 +86,20 @@ async function remove({ output }: CommandContext, directory: string, shard: numb
       `Of graph ${name} others have its ${vertices} vertices now, with the ${edges} edges that came from it.`,
     );
   if (filling.length > 0) output.line(`New copies of ${filling.length} vshards are being filled still.`);
+  return EXIT.OK;
+}
+
+/** For good, too: its directory is of no use any more. */
+async function removeNode(context: CommandContext, directory: string, node: string): Promise<number> {
+  const { output } = context;
+  const timeoutMs = 1_000 * (context.number("timeout") ?? 0);
+  const request = { action: "remove", node, force: context.flag("force"), timeoutMs } as const;
+  const report = await askNode<NodeRemovalReport>(directory, request);
+  output.object({ action: "remove", ...report });
+  const { primaries, copies, filling, givenUp } = report;
+  output.line(`Node ${node} is removed: others have its ${primaries} primaries, and its ${copies} copies.`);
+  if (filling.length > 0) output.line(`New copies of ${filling.length} vshards are being filled still.`);
+  if (givenUp.length > 0) output.line(`What it alone had of ${givenUp.length} vshards is given up.`);
   return EXIT.OK;
 }
 
@@ -129,7 +160,8 @@ function show({ output }: CommandContext, action: Action, status: NodeStatus): n
   output.object(
     action === "nodes" ? { node, nodes } : action === "shards" ? { node, shards } : { node, mapVersion, nodes, shards },
   );
-  const well = nodes.every(({ state }) => state === "up") && shards.every(({ state }) => state === "up");
+  const well =
+    nodes.every(({ state }) => state === "up" || state === "removed") && shards.every(({ state }) => state === "up");
   if (action === "status") output.line(well ? "\nEverything is up." : "\nNot everything is up.");
   return EXIT.OK;
 }

@@ -12,6 +12,7 @@ import { abortError } from "../../actors/call-options.ts";
 import type { Cluster } from "../cluster.ts";
 import type { BackupOptions, BackupProgress, BackupReport } from "../cluster-backup.ts";
 import type { RemovalReport } from "../cluster-members.ts";
+import type { NodeRemovalReport } from "../cluster-node-removal.ts";
 import { type ErrorCode, invalidArgument, ShardloomError } from "../errors.ts";
 import type { PlacementMove } from "../topology/placement.ts";
 
@@ -24,6 +25,10 @@ export interface NodeRequest {
   readonly action: NodeAction;
   /** For `drain`, `resume` and `remove`. */
   readonly shard?: number;
+  /** For `remove`, instead of a shard: a node, what may be given up, and how long others may take. */
+  readonly node?: string;
+  readonly force?: boolean;
+  readonly timeoutMs?: number;
   /** For `preview`: a node that would be gone. @default all stay */
   readonly without?: string;
   /** For `backup`: an empty directory of this machine, from its root. */
@@ -77,9 +82,9 @@ const MAX_REQUEST_BYTES = 64 * 1024;
 const TIMEOUT_MS = 5_000;
 /** A node tells several times a second how far it is; one that says nothing for so long stands still. */
 const SILENCE_MS = 60_000;
-/** How long a shard may take to be removed; then its new copies are waited for, and the answer. */
+/** How long a shard or a node may take to be removed; then its new copies are waited for, and the answer. */
 const REMOVE_MS = 15_000;
-const REMOVED_MS = 30_000;
+const REMOVED_MS = 15_000;
 const NEW_LINE = 10;
 
 /** Answers requests about a cluster until it is closed. @throws {ShardloomError} `ERR_IO` when there can be no socket in the directory */
@@ -114,7 +119,7 @@ export async function listenForControl(
 export async function askNode<T>(directory: string, request: NodeRequest): Promise<T> {
   const path = join(directory, SOCKET);
   const socket = connect(path);
-  const timeoutMs = request.action === "remove" ? REMOVED_MS : TIMEOUT_MS;
+  const timeoutMs = request.action === "remove" ? (request.timeoutMs ?? REMOVE_MS) + REMOVED_MS : TIMEOUT_MS;
   socket.setTimeout(timeoutMs, () => socket.destroy(new Error(`it does not answer within ${timeoutMs} ms`)));
   try {
     socket.end(`${JSON.stringify(request)}\n`);
@@ -229,15 +234,22 @@ async function readLine(socket: Socket): Promise<string> {
   throw new Error("it ends without a whole line");
 }
 
-type Answer = NodeStatus | MovesPreview | RemovalReport | NodeBackup | { readonly changed: boolean };
+type Answer =
+  | NodeStatus
+  | MovesPreview
+  | RemovalReport
+  | NodeRemovalReport
+  | NodeBackup
+  | { readonly changed: boolean };
 
 function answer(request: NodeRequest, cluster: Cluster, self: string, following: Following): Answer | Promise<Answer> {
-  const { action, shard, without, target } = request;
+  const { action, shard, node, force = false, timeoutMs = REMOVE_MS, without, target } = request;
   if (action === "backup") return backUp(cluster, self, target as string, following);
   if (action === "status") return statusOf(cluster, self);
   if (action === "drain") return { changed: cluster.drain(shard as number) };
   if (action === "resume") return { changed: cluster.resume(shard as number) };
-  if (action === "remove") return cluster.remove(shard as number, { timeoutMs: REMOVE_MS });
+  if (action === "remove" && node !== undefined) return cluster.removeNode(node, { timeoutMs, force });
+  if (action === "remove") return cluster.remove(shard as number, { timeoutMs });
   if (action === "preview") return previewOf(cluster, self, without);
   throw new ShardloomError(
     "ERR_INVALID_ARGUMENT",
@@ -293,7 +305,12 @@ function statusOf(cluster: Cluster, self: string): NodeStatus {
         ]
       : [],
   );
-  return { node: self, mapVersion, nodes, shards };
+  const known = new Set(nodes.map(({ node }) => node));
+  const removed = cluster.linkStats().flatMap(({ peer, incarnation }): NodeRow[] => {
+    const row = { node: peer, state: "removed", connected: links.get(peer) === true, incarnation, shards: 0 };
+    return known.has(peer) ? [] : [row];
+  });
+  return { node: self, mapVersion, nodes: [...nodes, ...removed], shards };
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -174,6 +174,8 @@ async function serve(context: CommandContext, directory: string, record: NodeRec
       onRefused: (error, from) => log.warn({ err: error, from }, "peer refused"),
     },
   });
+  const removed = new AbortController();
+  cluster.on("removed", () => removed.abort());
   logEvents(cluster, log);
   const control = await listenForControl(directory, cluster, record.name).catch(async (error: unknown) => {
     await cluster.close({ timeoutMs: CLOSE_MS });
@@ -194,8 +196,15 @@ async function serve(context: CommandContext, directory: string, record: NodeRec
       shards,
       vshards,
     });
-    const running = runModule(context.text("run"), cluster, signal);
-    await Promise.race([aborted(signal), running]);
+    const ends = AbortSignal.any([signal, removed.signal]);
+    const running = runModule(context.text("run"), cluster, ends);
+    await Promise.race([aborted(ends), running]);
+    if (removed.signal.aborted) {
+      output.line(
+        `Node ${record.name} was removed from ${record.cluster}: it ends, and its directory is of no use any more.`,
+      );
+      output.object({ event: "removed", node: record.name, cluster: record.cluster });
+    }
     await withinMs(systemScheduler, FINISH_MS, running);
   } finally {
     log.info("closing");

@@ -43,6 +43,8 @@ export interface LinkCollections {
   take(peer: string, body: Uint8Array, isAll: boolean): Promise<void>;
   /** There was time enough for a first contact. */
   giveUpWaiting(): void;
+  /** A peer is no member any more. */
+  forget(peer: string): void;
 }
 
 /** What is known of another node. */
@@ -119,6 +121,11 @@ export class CollectionExchange implements LinkCollections {
 
   giveUpWaiting(): void {
     this.#isLate = true;
+    this.#wake();
+  }
+
+  forget(name: string): void {
+    (this.#peers.get(name) as Peer).hasTold = true; // whatever it has not told, nobody waits for it
     this.#wake();
   }
 

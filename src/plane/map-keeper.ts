@@ -20,7 +20,7 @@ import { ShardloomError } from "../errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Scheduler, Timer } from "../runtime/scheduler.ts";
-import { type ClusterMap, decodeMap, MAP_KEY, withLife, withMoved, withRemoved } from "../topology/cluster-map.ts";
+import { assertMember, type ClusterMap, decodeMap, MAP_KEY, withMember, withMoved } from "../topology/cluster-map.ts";
 import { HeldLease, leaseKey, takeLease, WatchedLease } from "../topology/lease.ts";
 import { isTransient, type LeaseEntry, type LeaseStore } from "../topology/lease-store.ts";
 import type { LeaseWords } from "../topology/lease-words.ts";
@@ -109,7 +109,7 @@ export class MapKeeper {
   /**
    * Takes part in the cluster: until then this node serves nothing.
    *
-   * @throws {ShardloomError} `ERR_UNAVAILABLE` when the store does not answer within the time.
+   * @throws {ShardloomError} `ERR_UNAVAILABLE` when the store does not answer within the time; `ERR_UNTRUSTED` when this node was removed.
    */
   async start(timeoutMs: number): Promise<void> {
     const { clock, store, others, leaseMs } = this.#options;
@@ -123,6 +123,7 @@ export class MapKeeper {
       await this.#pause(RETRY_MS);
     }
     if (this.#closed) return;
+    assertMember(this.map, this.#options.topology.self, this.#options.topology.ownShards);
     this.#every(GIVE_BACK_MS, () => this.#giveBack());
     if (!this.#isLeased) return;
     for (const node of others)
@@ -170,17 +171,9 @@ export class MapKeeper {
     return !this.#moving && !this.#inDoubt && !topology.current.owners.some((owner) => shards.includes(owner));
   }
 
-  /**
-   * Takes a shard of this node that has no worker any more, and is primary of nothing, off the map for good.
-   *
-   * @param followers Who is to hold its copy of each vshard instead, as the map is then.
-   * @returns whether the store knows
-   */
-  remove(shard: number, followers: () => ReadonlyMap<number, number>): Promise<boolean> {
-    const { topology } = this.#options;
-    return this.#record.change((map) =>
-      map.removed?.includes(shard) === true ? undefined : withRemoved(map, topology.current, shard, followers()),
-    );
+  /** Changes the map, as {@link MapRecord.change} does: when it asks for the next one the topology is that of the present one. */
+  change(change: (map: ClusterMap) => ClusterMap | undefined): Promise<boolean> {
+    return this.#record.change(change);
   }
 
   close(): void {
@@ -197,11 +190,8 @@ export class MapKeeper {
     try {
       if (this.#isLeased && !(await this.#lease.acquire())) return false;
       const { leaseEpoch } = this.#lease;
-      const entered = await this.#record.change((map) => {
-        const life = map.lives[topology.self];
-        const isIn = life?.incarnation === incarnation && life.leaseEpoch === leaseEpoch;
-        return isIn ? undefined : withLife(map, topology.self, incarnation, leaseEpoch);
-      });
+      const own = topology.ownShards;
+      const entered = await this.#record.change((map) => withMember(map, topology.self, own, incarnation, leaseEpoch));
       if (entered && this.#isLeased) words.hold(this.#lease.untilMs);
       return entered;
     } catch (error) {

@@ -108,6 +108,7 @@ export class NodeLink {
   /** Threads of this node whose end the peer was not told yet. */
   readonly #gone: string[] = [];
   #closed = false;
+  #isRetired = false;
 
   constructor(options: NodeLinkOptions) {
     const { self, peer } = options;
@@ -136,7 +137,7 @@ export class NodeLink {
   /** Begins to dial, if it is this side that does. */
   start(shape: () => ClusterShape): void {
     this.#shape = shape;
-    if (this.#dials) this.#dial();
+    if (this.#dials && !this.#isRetired) this.#dial();
   }
 
   /** The peer has dialled. */
@@ -155,6 +156,13 @@ export class NodeLink {
   /** Ends the connection that is up, if there is one: it is known to be dead, though it was not closed. */
   sever(error: ShardloomError): void {
     if (this.#up !== undefined) this.#end(this.#up, error);
+  }
+
+  /** The peer is no member any more: it is not dialled again. A connection that is up goes on until the peer ends it. */
+  retire(): void {
+    this.#isRetired = true;
+    this.#retry?.cancel();
+    this.giveUpWaiting();
   }
 
   sendDatagram(bytes: Uint8Array): void {
@@ -373,7 +381,7 @@ export class NodeLink {
   }
 
   #dialLater(): void {
-    if (this.#closed || this.#retry !== undefined) return;
+    if (this.#closed || this.#isRetired || this.#retry !== undefined) return;
     const { scheduler, random } = this.#options;
     const pauseMs = Math.min(PAUSE_LIMIT_MS, PAUSE_MS * 2 ** Math.min(this.#failures++, 16));
     this.#retry = scheduler.timer(pauseMs * (0.5 + random.float() / 2), () => this.#dial());

@@ -160,6 +160,12 @@ export class NodeLinks {
     this.#links.get(peer)?.sever(error);
   }
 
+  /** A node is no member any more: nobody waits for it, and it is not dialled. */
+  retire(peer: string): void {
+    this.#links.get(peer)?.retire();
+    this.#collections?.forget(peer);
+  }
+
   /** Sends without any promise; dropped while the peer is not connected. */
   sendDatagram(peer: string, bytes: Uint8Array): void {
     this.#links.get(peer)?.sendDatagram(bytes);

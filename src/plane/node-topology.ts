@@ -154,7 +154,8 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
    * @returns `old` or `unknown` when what was heard says nothing, and is to be dropped.
    */
   nodeHeard(node: string, incarnation: number, sequence: number): Receipt {
-    const known = this.membership.get(node)?.incarnation ?? 0;
+    const known = this.membership.get(node)?.incarnation;
+    if (known === undefined) return "unknown"; // it was removed
     const receipt = this.#detector.heard(node, incarnation, sequence, this.#options.clock.nowMs());
     if (receipt !== "taken") return receipt;
     if (incarnation < known) return "old"; // its new life has introduced itself by other means
@@ -221,7 +222,7 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
     if (map.version <= current.mapVersion) return;
     const nodeOf = (shard: number): string => this.memberOf(shard)?.node ?? "";
     const resolved = resolveMap(map, this.#placed, current.replicationFactor, nodeOf);
-    for (const shard of map.removed ?? []) this.membership.deregister(shardId(shard), "removed");
+    for (const shard of map.removed ?? []) this.#remove(shard);
     const topologyEpoch = current.topologyEpoch + 1;
     const epochs = { topologyEpoch, mapEpoch: topologyEpoch, mapVersion: map.version };
     this.#dirty = false;
@@ -297,6 +298,16 @@ export class NodeTopology extends EventEmitter<NodeTopologyEvents> {
 
   #shardsOf(node: string): ShardMember[] {
     return this.membership.members.filter((member) => member.kind === "shard" && member.node === node) as ShardMember[];
+  }
+
+  /** With the last of its shards a node is removed. One that is this process knows its own until it ends, which it is about to. */
+  #remove(shard: number): void {
+    const node = this.memberOf(shard)?.node;
+    if (node === undefined || (node === this.self && this.#options.nodes !== undefined)) return;
+    this.membership.deregister(shardId(shard), "removed");
+    if (node === this.self || this.#shardsOf(node).length > 0) return;
+    this.membership.deregister(node, "removed");
+    this.#detector.forget(node);
   }
 
   #restartedShards(node: string, incarnation: number): void {

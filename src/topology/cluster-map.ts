@@ -7,7 +7,7 @@
  * changes when one of their shards is removed, whose place another one takes; otherwise their order does.
  */
 import { ShardloomError } from "../errors.ts";
-import { ascending, MAX_MAP_VERSION, type TopologySnapshot } from "./snapshot.ts";
+import { ascending, MAX_MAP_VERSION, NO_SHARD, type TopologySnapshot } from "./snapshot.ts";
 
 /** A node that takes part. */
 export interface NodeLife {
@@ -34,6 +34,8 @@ export interface ClusterMap {
   readonly moved: Readonly<Record<number, MovedVshard>>;
   /** Shards that were removed: they hold nothing, and never will again. @default none */
   readonly removed?: readonly number[];
+  /** Nodes that are being removed: they give away what they are primary of, and go on as copies. @default none */
+  readonly leaving?: readonly string[];
   /** Who wrote it, unique: tells a writer in doubt whether it was he. */
   readonly writer: string;
 }
@@ -56,6 +58,19 @@ export function withLife(map: ClusterMap, node: string, incarnation: number, lea
   return { ...map, version, lives: { ...map.lives, [node]: { incarnation, leaseEpoch, term } } };
 }
 
+/** As {@link withLife}; undefined when that life takes part so, or its node was removed: it may hold its lease, and is primary of nothing. */
+export function withMember(
+  map: ClusterMap,
+  node: string,
+  shards: readonly number[],
+  incarnation: number,
+  leaseEpoch: number,
+): ClusterMap | undefined {
+  const life = map.lives[node];
+  const isIn = life?.incarnation === incarnation && life.leaseEpoch === leaseEpoch;
+  return isIn || isNodeRemoved(map, shards) ? undefined : withLife(map, node, incarnation, leaseEpoch);
+}
+
 /** The map when vshards have other primaries, which hold copies of them. @param copies Of each, the new primary first */
 export function withMoved(map: ClusterMap, copies: ReadonlyMap<number, readonly number[]>): ClusterMap {
   const version = nextVersion(map, 1);
@@ -65,27 +80,77 @@ export function withMoved(map: ClusterMap, copies: ReadonlyMap<number, readonly 
 }
 
 /**
- * The map without a shard that is primary of nothing. Terms stay, as primaries do.
+ * Who is to hold the copies of shards that are removed: of each vshard of which they have some, as many of the planned holders that hold none yet, or
+ * fewer where there are not enough.
+ *
+ * @param planned Copies by a placement without these shards. Shape as `copies` of the snapshot
+ */
+export function followersOf(
+  { copies, replicationFactor, vshards }: TopologySnapshot,
+  planned: Uint16Array,
+  shards: readonly number[],
+): Map<number, number[]> {
+  const followers = new Map<number, number[]>();
+  for (let vshard = 0; vshard < vshards; vshard++) {
+    const of = (list: Uint16Array): number[] => [
+      ...list.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor),
+    ];
+    const held = of(copies);
+    const leaving = held.filter((holder) => shards.includes(holder)).length;
+    const free = of(planned).filter((other) => other !== NO_SHARD && !held.includes(other));
+    if (leaving > 0) followers.set(vshard, free.slice(0, leaving));
+  }
+  return followers;
+}
+
+/**
+ * The map without some shards. Terms stay where primaries do; what one of them is primary of is its follower's in a new term.
  *
  * @param snapshot With this map.
- * @param followers Who is to hold its copy of each vshard of which it has one, and holds none yet.
+ * @param followers As {@link followersOf} gives them: as many as there are copies to hold.
  */
 export function withRemoved(
   map: ClusterMap,
   snapshot: TopologySnapshot,
-  shard: number,
-  followers: ReadonlyMap<number, number>,
+  shards: readonly number[],
+  followers: ReadonlyMap<number, readonly number[]>,
 ): ClusterMap {
-  const { copies, places, terms, replicationFactor } = snapshot;
+  const { copies, places, terms, owners, replicationFactor } = snapshot;
+  const version = nextVersion(map, 1);
   const moved: Record<number, MovedVshard> = { ...map.moved };
-  for (const [vshard, follower] of followers) {
-    const replaced = (list: Uint16Array): number[] =>
-      Array.from(list.subarray(vshard * replicationFactor, (vshard + 1) * replicationFactor), (holder) =>
-        holder === shard ? follower : holder,
-      );
-    moved[vshard] = { term: terms[vshard] as number, copies: replaced(copies), places: replaced(places) };
+  for (const [vshard, list] of followers) {
+    const from = vshard * replicationFactor;
+    const held = [...places.subarray(from, from + replicationFactor)];
+    const leaving = held.filter((holder) => shards.includes(holder));
+    const replaced = (holder: number): number => {
+      const at = leaving.indexOf(holder);
+      return at < 0 ? holder : (list[at] as number);
+    };
+    const term = shards.includes(owners[vshard] as number) ? version : (terms[vshard] as number);
+    const next = [...copies.subarray(from, from + replicationFactor)].map(replaced);
+    moved[vshard] = { term, copies: next, places: held.map(replaced) };
   }
-  return { ...map, version: nextVersion(map, 1), moved, removed: [...(map.removed ?? []), shard] };
+  return { ...map, version, moved, removed: [...(map.removed ?? []), ...shards] };
+}
+
+/** The map in which a node is being removed, or is not any more. */
+export function withLeaving(map: ClusterMap, node: string, leaves: boolean): ClusterMap {
+  const others = (map.leaving ?? []).filter((each) => each !== node);
+  return { ...map, version: nextVersion(map, 1), leaving: leaves ? [...others, node] : others };
+}
+
+/** Whether a node was removed whose shards these are. */
+export function isNodeRemoved(map: ClusterMap | undefined, shards: readonly number[]): boolean {
+  return shards.length > 0 && shards.every((shard) => map?.removed?.includes(shard) === true);
+}
+
+/** @throws {ShardloomError} `ERR_UNTRUSTED` when a node was removed. @param shards Its own */
+export function assertMember(map: ClusterMap | undefined, node: string, shards: readonly number[]): void {
+  if (!isNodeRemoved(map, shards)) return;
+  const reason = "it was removed from its cluster: others have what it kept, and its directory is of no use any more";
+  throw new ShardloomError("ERR_UNTRUSTED", `Cannot go on as node ${node} as ${reason}`, {
+    details: { node, removed: true },
+  });
 }
 
 /**
@@ -99,9 +164,10 @@ export function resolveMap(
   placed: Uint16Array,
   replicationFactor: number,
   nodeOf: (shard: number) => string,
-): { readonly copies: Uint16Array; readonly places: Uint16Array; readonly terms: Uint32Array } {
+): Pick<TopologySnapshot, "copies" | "places" | "given" | "terms"> {
   const copies = placed.slice();
-  const places = ascending(placed, replicationFactor);
+  const first = ascending(placed, replicationFactor);
+  const places = first.slice();
   const terms = new Uint32Array(copies.length / replicationFactor);
   for (let vshard = 0; vshard < terms.length; vshard++) {
     const moved = map.moved[vshard];
@@ -110,7 +176,7 @@ export function resolveMap(
     const life = map.lives[nodeOf(copies[vshard * replicationFactor] as number)];
     terms[vshard] = Math.max(1, moved?.term ?? 1, life?.term ?? 1);
   }
-  return { copies, places, terms };
+  return { copies, places, given: Uint8Array.from(places, (shard, at) => Number(shard !== first[at])), terms };
 }
 
 export function encodeMap(map: ClusterMap): Uint8Array {

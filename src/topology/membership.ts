@@ -296,6 +296,7 @@ export class Membership {
     readonly mapVersion: number;
     readonly copies: Uint16Array;
     readonly places?: Uint16Array;
+    readonly given?: Uint8Array;
     readonly terms: Uint32Array;
   }): TopologySnapshot {
     return createSnapshot({ ...map, states: this.states(map.shards), zones: this.zones(map.shards) });

@@ -306,6 +306,11 @@ export class ReplicaTable implements LagSource {
     return ((this.#i32[REMOTE_WORD + (shard >>> 5)] as number) & (1 << (shard & 31))) !== 0;
   }
 
+  /** The latest time as of which the head of a primary on another node is known; minus infinity before it was ever told. */
+  headKnownAtMs(vshard: number): number {
+    return this.#read(sampledAt(vshard, this.#shape)) ? this.#view.sampledAtMs : NEVER;
+  }
+
   /** Reads the head that counts now. A copy of a vshard that never had a write and whose primary has told nothing lacks nothing. */
   #readHead(vshard: number): boolean {
     if (this.#readOwnHead(vshard)) return true;

@@ -69,6 +69,11 @@ export interface TopologySnapshot {
    */
   readonly places: Uint16Array;
   /**
+   * Shape as `places`, 1 where the shard follows one that was removed: it had nothing at first, so that nothing of the vshard on its disk, or in its
+   * memory, does not mean that the vshard is empty.
+   */
+  readonly given: Uint8Array;
+  /**
    * Shape: `Uint32Array[vshards]`. The term of each vshard: a number that is higher with every primary it gets, and with every life of
    * the primary's node. What was written in a term has LSNs of that term, see `baseLsn`.
    */
@@ -98,6 +103,8 @@ export interface SnapshotOptions {
   readonly copies?: Uint16Array;
   /** Of each vshard the shards of `copies`. @default ascending */
   readonly places?: Uint16Array;
+  /** @default all 0 */
+  readonly given?: Uint8Array;
   /** @default all 1 */
   readonly terms?: Uint32Array;
   /** @default all up */
@@ -151,10 +158,12 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
   requireLength("terms", terms, vshards);
   const copies = options.copies ?? roundRobin(shards, vshards, replicationFactor);
   const places = options.places ?? ascending(copies, replicationFactor);
+  const given = options.given ?? new Uint8Array(copies.length);
   const states = options.states ?? new Uint8Array(shards).fill(MEMBER_STATE.UP);
   const zones = options.zones ?? new Uint16Array(shards);
   requireLength("copies", copies, vshards * replicationFactor);
   requireLength("places", places, copies.length);
+  requireLength("given", given, copies.length);
   requireLength("states", states, shards);
   requireLength("zones", zones, shards);
   const owners = new Uint16Array(vshards);
@@ -174,6 +183,7 @@ export function createSnapshot(options: SnapshotOptions): TopologySnapshot {
     owners,
     copies,
     places,
+    given,
     terms,
     states,
     zones,
@@ -191,18 +201,18 @@ export function withStates(snapshot: TopologySnapshot, states: Uint8Array): Topo
 /** Bytes that {@link encodeSnapshot} writes. */
 export function snapshotBytes(shape: { shards: number; vshards: number; replicationFactor: number }): number {
   const { shards, vshards, replicationFactor } = shape;
-  return 4 * HEADER_WORDS + 4 * vshards + 4 * vshards * replicationFactor + 2 * shards + shards;
+  return 4 * HEADER_WORDS + 4 * vshards + 5 * vshards * replicationFactor + 2 * shards + shards;
 }
 
 const HEADER_WORDS = 6;
 
 /**
  * A snapshot as bytes, little-endian: `i32 epoch | i32 mapEpoch | i32 mapVersion | i32 shards | i32 vshards | i32 replicationFactor | u32
- * terms | u16 copies | u16 places | u16 zones | u8 states`.
+ * terms | u16 copies | u16 places | u16 zones | u8 given | u8 states`.
  */
 export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
   const { topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor } = snapshot;
-  const { terms, copies, places, zones, states } = snapshot;
+  const { terms, copies, places, given, zones, states } = snapshot;
   const bytes = new Uint8Array(snapshotBytes(snapshot));
   const header = [topologyEpoch, mapEpoch, mapVersion, shards, vshards, replicationFactor];
   new Int32Array(bytes.buffer, 0, HEADER_WORDS).set(header);
@@ -211,7 +221,8 @@ export function encodeSnapshot(snapshot: TopologySnapshot): Uint8Array {
   u16.set(copies);
   u16.set(places, copies.length);
   u16.set(zones, 2 * copies.length);
-  bytes.set(states, 4 * (HEADER_WORDS + vshards) + 2 * u16.length);
+  bytes.set(given, 4 * (HEADER_WORDS + vshards) + 2 * u16.length);
+  bytes.set(states, bytes.length - shards);
   return bytes;
 }
 
@@ -230,11 +241,13 @@ export function decodeSnapshot(bytes: Uint8Array): TopologySnapshot {
   const copies = new Uint16Array(own.buffer, from, count);
   const places = new Uint16Array(own.buffer, from + 2 * count, count);
   const zones = new Uint16Array(own.buffer, from + 4 * count, shards);
-  const states = own.subarray(from + 4 * count + 2 * shards);
+  const given = own.subarray(from + 4 * count + 2 * shards, from + 5 * count + 2 * shards);
+  const states = own.subarray(own.length - shards);
   if (states.some((state) => state > MEMBER_STATE.REMOVED)) throw corrupt("a state is unknown");
   try {
     const epochs = { topologyEpoch, mapEpoch, mapVersion };
-    return createSnapshot({ ...epochs, shards, vshards, replicationFactor, terms, copies, places, zones, states });
+    const map = { terms, copies, places, given };
+    return createSnapshot({ ...epochs, shards, vshards, replicationFactor, ...map, zones, states });
   } catch (error) {
     throw corrupt(ShardloomError.from(error).message);
   }
@@ -290,6 +303,14 @@ export function holdsCopy(snapshot: TopologySnapshot, shard: number, vshard: num
   const { replicationFactor, copies } = snapshot;
   const from = vshard * replicationFactor;
   for (let at = from; at < from + replicationFactor; at++) if (copies[at] === shard) return true;
+  return false;
+}
+
+/** Whether a shard holds a copy of a vshard in the place of a shard that was removed. */
+export function isGiven(snapshot: TopologySnapshot, shard: number, vshard: number): boolean {
+  const { replicationFactor, places, given } = snapshot;
+  const from = vshard * replicationFactor;
+  for (let at = from; at < from + replicationFactor; at++) if (places[at] === shard) return given[at] === 1;
   return false;
 }
 

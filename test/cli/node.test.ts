@@ -78,6 +78,10 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     await storeAll();
     await expectWhole();
     await expectTextsOfOneProcess();
+    const kept = await ask("cluster", "remove", "b", "--json", "--data", join(root, "a"));
+    expect(kept.objects[0]).toMatchObject({
+      error: { code: "ERR_UNAVAILABLE", message: expect.stringContaining("without NATS vshards stay") as string },
+    });
 
     await nodes.at("b").end("SIGKILL");
     await eventually("b is missed", async () => (await nodes.seenBy("a"))[1]?.state === "down", 10_000);
@@ -157,6 +161,11 @@ describe("three nodes of a cluster, as processes", { timeout: 120_000 }, () => {
     expect(removed.code).toBe(1);
     expect(removed.objects[0]).toMatchObject({
       error: { code: "ERR_UNAVAILABLE", message: expect.stringContaining("shards of several nodes stay") as string },
+    });
+
+    const alone = await ask("cluster", "remove", "b", "--json", "--data", join(root, "a"));
+    expect(alone.objects[0]).toMatchObject({
+      error: { code: "ERR_UNAVAILABLE", message: expect.stringContaining("every vshard has one copy") as string },
     });
 
     const codeOf = async (...args: string[]): Promise<unknown> => {

@@ -1,5 +1,5 @@
 /**
- * Three nodes of one shard each in this process, every one on a directory of its own, that can be cut off from each other and from the store of
+ * Nodes of one shard each in this process, three unless more are asked for, every one on a directory of its own, that can be cut off from each other and from the store of
  * their leases.
  *
  * Invariant: real threads, real files and the code of production; only the network and the store are of this process.
@@ -41,43 +41,48 @@ export class DurableNodes implements AsyncDisposable {
   readonly #root: string;
   readonly #options: ClusterOptions;
   readonly #leases: LeaseStore = createLocalLeaseStore();
-  readonly #members = Array.from({ length: 3 }, (_, at) => ({ name: `n${at}`, shards: [at] }));
+  readonly #members: readonly { readonly name: string; readonly shards: readonly number[] }[];
 
   /** @param root Directory that theirs are in. */
-  constructor(root: string, options: ClusterOptions = {}) {
+  constructor(root: string, options: ClusterOptions = {}, count = 3) {
     this.#root = root;
     this.#options = options;
+    this.#members = Array.from({ length: count }, (_, at) => ({ name: `n${at}`, shards: [at] }));
     this.doubtful = this.#members.map(() => new Doubtful(this.#leases));
   }
 
   async start(): Promise<this> {
-    this.nodes = await Promise.all(
-      this.#members.map(({ name }, at) => {
-        const nodes = {
-          self: name,
-          incarnation: 1,
-          members: this.#members,
-          transport: this.network.transport(name),
-          leases: (this.doubtful[at] as Doubtful).store,
-        };
-        const options = {
-          workers: 1,
-          vshards: 16,
-          memoryBytes: 64 * MIB,
-          replicationFactor: 3,
-          directory: join(this.#root, name),
-          requestTimeoutMs: 10_000,
-          ...this.#options,
-        };
-        return Cluster.startOn({ platform: realPlatform(), nodes }, options);
-      }),
-    );
+    this.nodes = await Promise.all(this.#members.map((_, at) => this.startNode(at)));
     await eventually(
       "the cluster is whole",
       () => this.nodes.every(({ topology }) => topology.states.every((state) => state === MEMBER_STATE.UP)),
       60_000,
     );
     return this;
+  }
+
+  /** Starts a node on its directory, which counts its starts. */
+  async startNode(at: number): Promise<Cluster> {
+    const { name } = this.#members[at] as { name: string };
+    const nodes = {
+      self: name,
+      incarnation: 1,
+      members: this.#members,
+      transport: this.network.transport(name),
+      leases: (this.doubtful[at] as Doubtful).store,
+    };
+    const options = {
+      workers: 1,
+      vshards: 16,
+      memoryBytes: 64 * MIB,
+      replicationFactor: 3,
+      directory: join(this.#root, name),
+      requestTimeoutMs: 10_000,
+      ...this.#options,
+    };
+    const node = await Cluster.startOn({ platform: realPlatform(), nodes }, options);
+    this.nodes[at] = node;
+    return node;
   }
 
   node(at: number): Cluster {

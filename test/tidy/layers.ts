@@ -31,6 +31,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/cluster-collections.ts": 10,
   "src/cluster-leases.ts": 10,
   "src/cluster-members.ts": 10,
+  "src/cluster-node-removal.ts": 10,
   "src/cluster-memory.ts": 10,
   "src/cluster-nats.ts": 10,
   "src/cluster-nats-options.ts": 10,

@@ -2,11 +2,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  assertMember,
   decodeMap,
   encodeMap,
   firstMap,
+  followersOf,
+  isNodeRemoved,
   resolveMap,
+  withLeaving,
   withLife,
+  withMember,
   withMoved,
   withRemoved,
 } from "../../src/topology/cluster-map.ts";
@@ -90,19 +95,22 @@ describe("a map record", () => {
           if (resolve(map).copies[vshard * FACTOR] === gone) move(vshard, 1);
         const before = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor: FACTOR, ...resolve(map) });
         const all = Array.from({ length: SHARDS }, (_, shard) => shard);
-        const followers = new Map<number, number>();
+        const followers = new Map<number, number[]>();
         for (let vshard = 0; vshard < VSHARDS; vshard++) {
           const list = listOf(before.copies, vshard);
-          if (list.includes(gone)) followers.set(vshard, all.find((shard) => !list.includes(shard)) as number);
+          if (list.includes(gone)) followers.set(vshard, all.filter((shard) => !list.includes(shard)).slice(0, 1));
         }
-        const next = decodeMap(encodeMap(withRemoved(map, before, gone, followers)));
+        const next = decodeMap(encodeMap(withRemoved(map, before, [gone], followers)));
         expect(next).toMatchObject({ version: map.version + 1, removed: [gone] });
         for (let vshard = 0; vshard < VSHARDS; vshard++) {
-          const follow = (shard: number): number => (shard === gone ? (followers.get(vshard) as number) : shard);
-          const { copies, places, terms } = resolve(next);
+          const follow = (shard: number): number => (shard === gone ? (followers.get(vshard)?.[0] as number) : shard);
+          const { copies, places, given, terms } = resolve(next);
           expect(listOf(copies, vshard)).toEqual(listOf(before.copies, vshard).map(follow));
           expect(listOf(places, vshard)).toEqual(listOf(before.places, vshard).map(follow));
           expect(terms[vshard]).toBe(before.terms[vshard]);
+          expect(
+            listOf(places, vshard).map((shard) => shard !== gone && followers.get(vshard)?.includes(shard) === true),
+          ).toEqual(listOf(Uint16Array.from(given), vshard).map(Boolean));
         }
         // Places stay when primaries change later.
         map = next;
@@ -112,6 +120,34 @@ describe("a map record", () => {
         expect(map.removed).toEqual([gone]);
       }),
     );
+  });
+
+  test("without a node has as many followers as it had copies, and another primary only where it was", () => {
+    const before = createSnapshot({ shards: SHARDS, vshards: VSHARDS, replicationFactor: 2 });
+    const gone = [2, 3];
+    const planned = createSnapshot({ shards: 2, vshards: VSHARDS, replicationFactor: 2 }).copies;
+    const followers = followersOf(before, planned, gone);
+    const map = withRemoved(withLeaving(firstMap(), "n1", true), before, gone, followers);
+    const { copies, given, terms } = resolveMap(map, before.copies, 2, nodeOf);
+    for (let vshard = 0; vshard < VSHARDS; vshard++) {
+      const [primary, second] = before.copies.subarray(2 * vshard, 2 * vshard + 2) as unknown as [number, number];
+      const [next, other] = copies.subarray(2 * vshard, 2 * vshard + 2) as unknown as [number, number];
+      expect([next, other].toSorted((a, b) => a - b)).toEqual([0, 1]);
+      if (!gone.includes(primary)) expect(next).toBe(primary);
+      if (!gone.includes(second)) expect(other).toBe(second);
+      expect(terms[vshard]).toBe(gone.includes(primary) ? map.version : 1);
+      const kept = [primary, second].filter((shard) => !gone.includes(shard)).length;
+      expect(given.subarray(2 * vshard, 2 * vshard + 2).reduce((sum, each) => sum + each, 0)).toBe(2 - kept);
+    }
+    expect(followersOf(before, before.copies, gone).get(2)).toEqual([]); // nobody is left to hold them
+    expect([isNodeRemoved(map, gone), isNodeRemoved(map, [1]), isNodeRemoved(map, [])]).toEqual([true, false, false]);
+    expect(withMember(map, "n1", gone, 2, 7)).toBeUndefined();
+    expect(withMember(map, "n0", [0, 1], 2, 7)?.lives).toEqual({
+      n0: { incarnation: 2, leaseEpoch: 7, term: map.version + 1 },
+    });
+    expect(() => assertMember(map, "n1", gone)).toThrow(expect.objectContaining({ code: "ERR_UNTRUSTED" }));
+    const back = withLeaving(withLeaving(firstMap(), "n1", true), "n1", false);
+    expect(back).toMatchObject({ version: 3, leaving: [] });
   });
 
   test("of bytes that are none is refused typed", () => {
