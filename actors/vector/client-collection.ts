@@ -28,7 +28,7 @@ import {
   type WriteOptions,
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
-import type { Explanation } from "../planned-read.ts";
+import type { Explanation, Reading } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
@@ -136,6 +136,8 @@ export interface SearchResult {
   readonly by: StrategyName;
   /** Why it was not the strategy that was asked for. */
   readonly fallback?: SearchFallback;
+  /** What was read for it, where `compass` or `spire` answered. */
+  readonly reading?: Reading;
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }
@@ -145,7 +147,7 @@ export interface SearchResult {
  * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
- * (`code`); a shard that was asked did not answer (`shard`). And of searches that shards do together: one was `lost`
+ * (`code`); a shard that was asked did not answer (`shard`), or knew leaves of another version (`version`). And of searches that shards do together: one was `lost`
  * meanwhile, had no time (`late`) or too much to do (`overloaded`), or messages would be too long (`size`: more than 4096 candidates).
  */
 export type SearchFallback =
@@ -160,6 +162,7 @@ export type SearchFallback =
   | "metric"
   | "code"
   | "shard"
+  | "version"
   | "lost"
   | "late"
   | "overloaded"

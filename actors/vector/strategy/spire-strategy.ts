@@ -1,32 +1,33 @@
 /**
  * SPIRE: one shard is asked, the one that computes for the leaf nearest to the query; it has the leaves that count read where they are. Which
- * leaves there are the shards tell each other.
+ * leaves there are the shards tell each other, or, in a collection with levels, which clusters stand highest.
  *
  * Invariant: as of Compass: what it tells the shard are hints.
  */
 import { VECTOR_SPIRE } from "../../../src/wire/message-types.ts";
 import { TopList } from "../routing/top-list.ts";
-import { routingTarget } from "./compass-strategy.ts";
 import { nearMessage } from "./near-messages.ts";
 import { type AskingStrategy, type RoutedQuery, type VectorStrategy, wholeGraph } from "./vector-strategy.ts";
 
 const PER_MILLION = 1_000_000;
+/** What finding the shard may cost, as a multiple of the square root of the leaves: whichever is asked finds the leaves that count. */
+const NEAREST_COST = 3;
 
 export const SPIRE: AskingStrategy<RoutedQuery> & Required<Pick<VectorStrategy, "buildTimeExchange">> = {
   name: "spire",
   exposedRegion: wholeGraph,
   buildTimeExchange: (peer, held) => held.offer(peer),
-  selectShards({ leaves: { router }, code }, shards) {
+  selectShards({ leaves: { router }, code, spent }, shards) {
     const nearest = new TopList(1);
-    router.nearestLeaves(code, nearest);
+    spent.distances += router.nearestLeaves(code, nearest, NEAREST_COST * Math.sqrt(router.leaves));
     const shard = router.shardOf(nearest.ids[0] as number);
     return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, leaves: nearest.ids }));
   },
   directMessage(_, { collectionId, bytes, k, wanted, selectivity, recallTarget }) {
     const request = {
-      ...{ collectionId, wanted, version: 0, entries: [], leaves: [], code: bytes },
+      ...{ collectionId, wanted, version: 0, entries: [], leaves: [], code: bytes, level: 0 },
       ef: Math.ceil(k / selectivity),
-      recallPpm: Math.round(routingTarget(recallTarget) * PER_MILLION),
+      recallPpm: Math.max(1, Math.round(recallTarget * PER_MILLION)),
     };
     return nearMessage(VECTOR_SPIRE, request);
   },

@@ -20,7 +20,7 @@ export interface ShardDescriptor {
 
 /** What the thread that searches knows of the leaves of all shards, for one query. */
 export interface KnownLeaves {
-  readonly router: Pick<Compass, "selectShards" | "nearestLeaves" | "shardOf">;
+  readonly router: Pick<Compass, "selectShards" | "nearestLeaves" | "shardOf" | "leaves">;
   /** The medoids that leaves have now, of the first `count`. */
   medoids(leaves: Int32Array, count: number): readonly number[];
 }
@@ -47,6 +47,8 @@ export interface StrategyQuery {
 /** A query whose strategy chooses by leaves. */
 export interface RoutedQuery extends StrategyQuery {
   readonly leaves: KnownLeaves;
+  /** Distances that choosing took are added here. */
+  readonly spent: { distances: number };
 }
 
 /** A shard that is to be asked. */
