@@ -87,7 +87,12 @@ export interface UpsertOptions extends WriteOptions {
 
 /** Options of {@link VectorCollection.indexed}. */
 export interface IndexedOptions extends CallOptions {
-  readonly onProgress?: (progress: { readonly rows: number; readonly indexed: number }) => void;
+  /** `learnt`: the done share of a learning of leaves, and levels, that is under way; 1: none is. */
+  readonly onProgress?: (progress: {
+    readonly rows: number;
+    readonly indexed: number;
+    readonly learnt: number;
+  }) => void;
 }
 
 /** Options of {@link VectorCollection.get}. */
@@ -286,7 +291,8 @@ export class VectorCollection {
       });
       const rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
       const unindexed = shards.reduce((sum, shard) => sum + shard.unindexed, 0);
-      options.onProgress?.({ rows, indexed: rows - unindexed });
+      const learnt = shards.reduce((least, shard) => Math.min(least, shard.learnt), 1);
+      options.onProgress?.({ rows, indexed: rows - unindexed, learnt });
       const unplaced = shards.reduce((sum, shard) => sum + shard.unplaced, 0);
       if (unindexed === 0 && unplaced === 0) return;
       if (coordinator.nowMs() + INDEX_POLL_MS > deadlineAtMs) {

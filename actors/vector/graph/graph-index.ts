@@ -169,6 +169,11 @@ export class GraphIndex {
     return this.#scan;
   }
 
+  /** Done share of a learning of leaves that is under way here; 1: none is. */
+  get learnt(): number {
+    return this.#trainer.progress;
+  }
+
   get codeBytes(): number {
     return this.#writer.root.geometry.codeBytes;
   }

@@ -85,6 +85,7 @@ export class LeafTrainer {
   readonly #shard: number;
   readonly #index: IndexName;
   #steps: Steps<boolean> | undefined;
+  #progress = 0;
   /** After a training that came to nothing: vectors that there must be before the next. */
   #least: number = LEAST_VECTORS;
   /** Shards that the last training was for. */
@@ -114,13 +115,22 @@ export class LeafTrainer {
     return newShard || live >= trained * (idle ? GROWTH.idle : GROWTH.busy);
   }
 
+  /** Done share of the training that is under way; 1: none is. */
+  get progress(): number {
+    return this.#steps === undefined ? 1 : this.#progress;
+  }
+
   /** One slice of a training. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`: the training is given up. */
   run(untilMs: number, nowMs: () => number): void {
+    if (this.#steps === undefined) this.#progress = 0;
     this.#steps ??= this.#train();
     try {
       do {
         const { done, value } = this.#steps.next();
-        if (done !== true) continue;
+        if (done !== true) {
+          this.#progress = value;
+          continue;
+        }
         this.#steps = undefined;
         this.#least = value ? LEAST_VECTORS : RETRY_GROWTH * this.#root.counts().live;
         return;
