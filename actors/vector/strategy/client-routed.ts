@@ -21,7 +21,7 @@ import { learnsLeaves } from "../vector-options.ts";
 import { COMPASS } from "./compass-strategy.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
 import { SPIRE } from "./spire-strategy.ts";
-import type { AskingStrategy, RoutedQuery, SelectedShard } from "./vector-strategy.ts";
+import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
 
 /** Strategies that choose shards. */
 const ROUTED: Readonly<Record<"compass" | "spire", AskingStrategy<RoutedQuery>>> = { compass: COMPASS, spire: SPIRE };
@@ -67,6 +67,7 @@ export async function searchRouted(
   const asked: RoutedQuery = {
     collectionId: parts.collectionId,
     leaves: { router, medoids: medoids.bind(halves.leaves) },
+    index: parts.options.index,
     spent: { distances: waiting.distances },
     code: waiting.code,
     bytes: waiting.bytes,
@@ -77,10 +78,7 @@ export async function searchRouted(
     recallTarget: recall,
     timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
-  const selected = strategy.selectShards(
-    asked,
-    parts.coordinator.shards.map((shard) => ({ shard })),
-  );
+  const selected = strategy.selectShards(asked, shardsOf(parts));
   let gathered: { readonly answers: readonly NearReply[]; readonly completeness: Completeness };
   try {
     gathered = await ask(parts, strategy, asked, selected, options);
@@ -104,6 +102,13 @@ export async function searchRouted(
     reading,
     ...explained(parts, { by, selected, reading, startedMs, outcomes: completeness.outcomes }, options),
   };
+}
+
+/** All shards, those that can be asked first, in an order that takes turns. */
+function shardsOf({ coordinator, reader }: VectorCollectionParts): ShardDescriptor[] {
+  const first = reader().shardsInTurn((at) => !coordinator.requester(at).lost);
+  const there = new Set(first.map(({ shard }) => shard));
+  return [...first, ...coordinator.shards.filter((shard) => !there.has(shard)).map((shard) => ({ shard }))];
 }
 
 function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly NearReply[]): Reading {

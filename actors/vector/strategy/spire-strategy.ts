@@ -1,8 +1,9 @@
 /**
  * SPIRE: one shard is asked, the one that computes for the leaf nearest to the query; it has the leaves that count read where they are. Which
- * leaves there are the shards tell each other, or, in a collection with levels, which clusters stand highest.
+ * leaves there are the shards tell each other. In a collection with levels they tell each other which clusters stand highest, and as each shard knows
+ * them the first is asked.
  *
- * Invariant: as of Compass: what it tells the shard are hints.
+ * Invariant: as of Compass: what it tells the shard are hints. The shards come in an order that takes turns.
  */
 import { VECTOR_SPIRE } from "../../../src/wire/message-types.ts";
 import { TopList } from "../routing/top-list.ts";
@@ -10,16 +11,15 @@ import { nearMessage } from "./near-messages.ts";
 import { type AskingStrategy, type RoutedQuery, type VectorStrategy, wholeGraph } from "./vector-strategy.ts";
 
 const PER_MILLION = 1_000_000;
-/** What finding the shard may cost, as a multiple of the square root of the leaves: whichever is asked finds the leaves that count. */
-const NEAREST_COST = 3;
 
 export const SPIRE: AskingStrategy<RoutedQuery> & Required<Pick<VectorStrategy, "buildTimeExchange">> = {
   name: "spire",
   exposedRegion: wholeGraph,
   buildTimeExchange: (peer, held) => held.offer(peer),
-  selectShards({ leaves: { router }, code, spent }, shards) {
+  selectShards({ leaves: { router }, index, code, spent }, shards) {
+    if (index === "levels") return shards.slice(0, 1).map(({ shard }) => ({ shard, leaves: new Int32Array(0) }));
     const nearest = new TopList(1);
-    spent.distances += router.nearestLeaves(code, nearest, NEAREST_COST * Math.sqrt(router.leaves));
+    spent.distances += router.nearestLeaves(code, nearest);
     const shard = router.shardOf(nearest.ids[0] as number);
     return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, leaves: nearest.ids }));
   },

@@ -26,10 +26,10 @@ const QUERY: RoutedQuery = {
   selectivity: 0.5,
   recallTarget: 0.9,
   timeoutMs: 1_234,
+  index: "leaves",
   spent: { distances: 0 },
   leaves: {
     router: {
-      leaves: 9,
       selectShards: (_, { recallTarget }) => {
         targets.push(recallTarget);
         const shards = [2, 3].map((shard) => ({ shard, leaves: Int32Array.of(shard, shard + 4) }));
@@ -85,6 +85,9 @@ describe("which shards, and what they are sent", () => {
     expect(SPIRE.selectShards(QUERY, SHARDS).map(({ shard }) => shard)).toEqual([2]);
     expect(QUERY.spent.distances).toBe(6);
     expect(SPIRE.selectShards(QUERY, SHARDS.slice(0, 2)), "it is not there").toEqual([]);
+    const inTurn = SPIRE.selectShards({ ...QUERY, index: "levels" }, [...SHARDS].reverse());
+    expect(inTurn, "each knows the levels").toEqual([{ shard: 2, leaves: new Int32Array(0) }]);
+    expect(QUERY.spent.distances).toBe(7);
     const message = SPIRE.directMessage({ shard: 2, leaves: Int32Array.of(6) }, QUERY);
     expect(message.type).toBe(VECTOR_SPIRE);
     const { entries, leaves, ...rest } = readNearRequest(received(message));
