@@ -14,7 +14,7 @@ import { clustered, DIMENSIONS, queriesOf } from "../support/clustered.ts";
 import { hold } from "../support/holds.ts";
 
 const WORKERS = 3;
-const DOCUMENTS = 2_000;
+const DOCUMENTS = 1_500;
 const seed = Number(process.env["SEED"] ?? 1);
 const LEVELS: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "spire", index: "levels" };
 /** What may stand in for a search by levels while vertices are on their way, or a shard is away. */
@@ -52,7 +52,7 @@ interface Outcome {
 }
 
 async function searchAll(docs: VectorCollection, recall: number, filter?: { third: number }): Promise<Outcome> {
-  const queries = queriesOf(50);
+  const queries = queriesOf(40);
   const ways = new Set<string>();
   const rounds = new Set<number>();
   let [found, codes] = [0, 0];
@@ -73,6 +73,12 @@ async function searchAll(docs: VectorCollection, recall: number, filter?: { thir
     }
   }
   return { recall: found / (10 * queries.length), codes: codes / queries.length, ways, rounds };
+}
+
+/** First word of the root of a collection's graph. */
+function rootWord(docs: VectorCollection): number {
+  const root = docs.reader().halves(new Float32Array(DIMENSIONS), 1, {}, SPIRE).graph as RegionRef;
+  return (root.address + CELL_HEADER_BYTES) >>> 2;
 }
 
 const wayOf = ({ by, fallback }: SearchResult): string => `${by} ${fallback}`;
@@ -107,12 +113,13 @@ describe("a search by levels", () => {
     const live = new Set(Array.from({ length: DOCUMENTS }, (_, id) => id));
     const ways = new Set<string>();
     let [found, looked] = [0, 0];
-    // Half as many again: the levels are learnt once more meanwhile.
-    for (let next = DOCUMENTS; next < 1.6 * DOCUMENTS; next += 100) {
+    const version = cluster.arena.i32[rootWord(docs) + GRAPH_LEAVES_VERSION] as number;
+    // More than half as many again: the levels are learnt once more meanwhile.
+    for (let next = DOCUMENTS; next < 1.7 * DOCUMENTS; next += 100) {
       const batch = clustered(100, random).map((vector, at) => ({ id: next + at, vector, payload: { third: 0 } }));
       await docs.upsert(batch);
       for (const { id } of batch) live.add(id);
-      const gone = [...live].filter(() => random.float() < 0.01);
+      const gone = [...live].filter(() => random.float() < 0.003);
       await docs.delete(gone);
       for (const id of gone) live.delete(id);
       for (const { id, vector } of batch.filter(({ id }) => live.has(id)).slice(0, 4)) {
@@ -126,8 +133,9 @@ describe("a search by levels", () => {
       }
     }
     for (const way of ways) expect(["spire undefined", ...INSTEAD.flatMap(standIns)]).toContain(way);
-    expect(found / looked).toBeGreaterThan(0.9);
+    expect(found / looked).toBeGreaterThan(0.85);
     await known(docs);
+    expect(cluster.arena.i32[rootWord(docs) + GRAPH_LEAVES_VERSION]).toBeGreaterThan(version);
     const after = await searchAll(docs, 0.98);
     expect([[...after.ways], [...after.rounds]]).toEqual([["spire undefined"], [2]]);
     expect(after.recall).toBeGreaterThan(0.92);
@@ -163,9 +171,8 @@ describe("a search by levels", () => {
 
   it("goes another way while what shards know is of another version than the table, and by levels again once they have told each other", async () => {
     const docs = await fill();
-    const root = docs.reader().halves(new Float32Array(DIMENSIONS), 1, {}, SPIRE).graph as RegionRef;
     const { i32, u32 } = cluster.arena;
-    const first = (root.address + CELL_HEADER_BYTES) >>> 2;
+    const first = rootWord(docs);
     // Held, so that they hear of the searches before they look at the table again.
     const holds = await Promise.all([0, 1, 2].map((shard) => hold(cluster, shard, 30_000)));
     const version = i32[first + GRAPH_LEAVES_VERSION] as number;
