@@ -19,3 +19,12 @@ export function unlessPassing<T>(act: () => T, otherwise: T): T {
 export function isFull(error: unknown): boolean {
   return ShardloomError.is(error) && (error.code === "ERR_OUT_OF_MEMORY" || error.code === "ERR_REGION_TABLE_FULL");
 }
+
+/** Does what may be left out while there is no room. */
+export function unlessFull(act: () => void): void {
+  try {
+    act();
+  } catch (error) {
+    if (!isFull(error)) throw error;
+  }
+}

@@ -19,7 +19,7 @@ import { LeafExchange, type TableRouter } from "../strategy/leaf-exchange.ts";
 import { isExactCode, learnsLeaves, type ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode } from "./graph-code.ts";
-import { isFull, unlessPassing } from "./graph-errors.ts";
+import { isFull, unlessFull, unlessPassing } from "./graph-errors.ts";
 import { GraphPartition, type VertexPlace } from "./graph-partition.ts";
 import { GraphRoot } from "./graph-root.ts";
 import { GraphWriter } from "./graph-writer.ts";
@@ -207,7 +207,7 @@ export class GraphIndex {
     }
     const { table } = this.#placer;
     const { placedVersion } = this;
-    if (placedVersion !== 0) this.exchange?.tick(placedVersion);
+    if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion)); // else it is told later
     if (!idle || table === undefined || this.#isSettled(table.version)) return false;
     try {
       return this.#placeRows(table.version, deadlineMs);

@@ -122,12 +122,17 @@ export class LevelView {
         secondOf: new Int32Array(leaves.count).fill(-1),
       },
     ];
-    for (const { codes, starts, members, shardOf, secondOf } of upper) {
-      const centroids = new CodeTable(this.#host, leaves, starts.length - 1);
-      const { dimensions } = leaves;
-      for (let at = 0; at < centroids.count; at++)
-        centroids.set(at, codes.subarray(at * dimensions, (at + 1) * dimensions));
-      levels.push({ centroids, starts, members, clusterOf: NONE, nodeOf: shardOf, secondOf });
+    try {
+      for (const { codes, starts, members, shardOf, secondOf } of upper) {
+        const centroids = new CodeTable(this.#host, leaves, starts.length - 1);
+        const { dimensions } = leaves;
+        for (let at = 0; at < centroids.count; at++)
+          centroids.set(at, codes.subarray(at * dimensions, (at + 1) * dimensions));
+        levels.push({ centroids, starts, members, clusterOf: NONE, nodeOf: shardOf, secondOf });
+      }
+    } catch (error) {
+      for (const { centroids } of levels.slice(1)) centroids.close(); // no room for the next
+      throw error;
     }
     const index = { nodes: table.labels.length, count: MOST_VERTICES, metric: leaves.metric, levels, unseen: NONE };
     return { index, calibration };
