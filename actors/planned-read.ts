@@ -72,6 +72,15 @@ export interface Collaboration {
   readonly bytes: number;
 }
 
+/** What was read for a search that was sent to some of the shards. */
+export interface Reading {
+  /** Vectors and centroids that were compared with the query, by whomever. */
+  readonly codes: number;
+  /** Exchanges between shards that had to follow one another, and messages of all, the searching thread's included. */
+  readonly rounds: number;
+  readonly messages: number;
+}
+
 /** What became of a read: its plan, each part's outcome, and where the time went. */
 export interface Explanation {
   readonly plan: ExplainedPlan;
@@ -91,6 +100,8 @@ export interface Explanation {
   readonly bytes: number;
   /** Of a search that shards did together. */
   readonly collaboration?: Collaboration;
+  /** Of a search that was sent to some of the shards. */
+  readonly reading?: Reading;
 }
 
 /** Answers in the order of the plan's targets. */

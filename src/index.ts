@@ -50,7 +50,7 @@ export type { NumberRange, VertexConditions } from "../actors/graph/traversal/ve
 export type { VertexKey } from "../actors/graph/vertex-key.ts";
 export { defineVertexProgram, type VertexContext, type VertexProgram } from "../actors/graph/vertex-program.ts";
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
-export type { Collaboration, ExplainedPlan, Explanation } from "../actors/planned-read.ts";
+export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type { AskedShard } from "../actors/shard-account.ts";
 export type {
@@ -80,7 +80,7 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
-export type { StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
+export type { IndexName, StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
 export { RegionTable } from "../native-bridge/region-table.ts";

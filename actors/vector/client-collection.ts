@@ -29,7 +29,7 @@ import {
 } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
-import type { Explanation } from "../planned-read.ts";
+import type { Explanation, Reading } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
@@ -88,7 +88,12 @@ export interface UpsertOptions extends WriteOptions {
 
 /** Options of {@link VectorCollection.indexed}. */
 export interface IndexedOptions extends CallOptions {
-  readonly onProgress?: (progress: { readonly rows: number; readonly indexed: number }) => void;
+  /** `learnt`: the done share of a learning of leaves, and levels, that is under way; 1: none is. */
+  readonly onProgress?: (progress: {
+    readonly rows: number;
+    readonly indexed: number;
+    readonly learnt: number;
+  }) => void;
 }
 
 /** Options of {@link VectorCollection.get}. */
@@ -150,6 +155,8 @@ export interface SearchResult {
   readonly fallback?: SearchFallback;
   /** For `after`, when there may be more; of searches by `scatter`. */
   readonly cursor?: string;
+  /** What was read for it, where `compass` or `spire` answered. */
+  readonly reading?: Reading;
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }
@@ -159,7 +166,7 @@ export interface SearchResult {
  * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
- * (`code`); a shard that was asked did not answer (`shard`). And of searches that shards do together: one was `lost`
+ * (`code`); a shard that was asked did not answer (`shard`), or knew leaves of another version (`version`). And of searches that shards do together: one was `lost`
  * meanwhile, had no time (`late`) or too much to do (`overloaded`), or messages would be too long (`size`: more than 4096 candidates).
  */
 export type SearchFallback =
@@ -174,6 +181,7 @@ export type SearchFallback =
   | "metric"
   | "code"
   | "shard"
+  | "version"
   | "lost"
   | "late"
   | "overloaded"
@@ -296,7 +304,8 @@ export class VectorCollection {
       });
       const rows = shards.reduce((sum, shard) => sum + shard.rows, 0);
       const unindexed = shards.reduce((sum, shard) => sum + shard.unindexed, 0);
-      options.onProgress?.({ rows, indexed: rows - unindexed });
+      const learnt = shards.reduce((least, shard) => Math.min(least, shard.learnt), 1);
+      options.onProgress?.({ rows, indexed: rows - unindexed, learnt });
       const unplaced = shards.reduce((sum, shard) => sum + shard.unplaced, 0);
       if (unindexed === 0 && unplaced === 0) return;
       if (coordinator.nowMs() + INDEX_POLL_MS > deadlineAtMs) {

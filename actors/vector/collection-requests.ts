@@ -2,7 +2,7 @@
  * Fixed binary layouts of the requests that open and drop collections of vectors, both directions.
  *
  * ```
- *  open    i32 collection | dimensions | metric | quantization | connectivity | expansionAdd | expansionSearch | scanRows | checkOnly | strategy |
+ *  open    i32 collection | dimensions | metric | quantization | connectivity | expansionAdd | expansionSearch | scanRows | 1 (checkOnly) + 2 (index of levels) | strategy |
  *          graph root: u32 address (0 = none) | u32 length | f64 rkey, f64 recall
  *  drop    i32 collection | undo
  * ```
@@ -12,6 +12,7 @@
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import type { EngineRequest, WireMemory } from "../engine.ts";
 import {
+  INDEX_NAMES,
   METRIC_NAMES,
   QUANTIZATION_NAMES,
   type ResolvedVectorOptions,
@@ -22,6 +23,8 @@ import { corrupt, need } from "./vector-requests.ts";
 
 export const OPEN_REQUEST_BYTES = 64;
 export const DROP_REQUEST_BYTES = 8;
+const CHECK_ONLY = 1;
+const INDEX_FACTOR = 2;
 
 export function writeOpenRequest(
   m: WireMemory,
@@ -40,7 +43,7 @@ export function writeOpenRequest(
   m.i32[w + 5] = options.expansionAdd;
   m.i32[w + 6] = options.expansionSearch;
   m.i32[w + 7] = options.scanRows;
-  m.i32[w + 8] = checkOnly ? 1 : 0;
+  m.i32[w + 8] = (checkOnly ? CHECK_ONLY : 0) + INDEX_FACTOR * INDEX_NAMES.indexOf(options.index);
   m.i32[w + 9] = STRATEGY_NAMES.indexOf(options.strategy);
   m.i32[w + 10] = graph?.address ?? 0;
   m.i32[w + 11] = graph?.length ?? 0;
@@ -62,11 +65,14 @@ export function readOpenRequest(m: EngineRequest): {
   const strategy = STRATEGY_NAMES[word(9)];
   if (metric === undefined || quantization === undefined) throw corrupt("open", "metric or quantization", word(2));
   if (strategy === undefined) throw corrupt("open", "strategy", word(9));
+  const index = INDEX_NAMES[word(8) >> 1];
+  if (index === undefined) throw corrupt("open", "flags", word(8));
   const options = resolveVectorOptions({
     dimensions: word(1),
     metric,
     quantization,
     strategy,
+    index,
     recall: m.f64[(m.offset >>> 3) + 7] as number,
     connectivity: word(4),
     expansionAdd: word(5),
@@ -76,7 +82,7 @@ export function readOpenRequest(m: EngineRequest): {
   const address = word(10) >>> 0;
   const rkey = m.f64[(m.offset >>> 3) + 6] as number;
   const graph = address === 0 ? undefined : { address, rkey, length: word(11) >>> 0 };
-  return { collectionId: word(0), options, checkOnly: word(8) === 1, graph };
+  return { collectionId: word(0), options, checkOnly: (word(8) & CHECK_ONLY) !== 0, graph };
 }
 
 /** @param undo Takes a creation back: the id may be used again. */

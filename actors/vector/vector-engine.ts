@@ -286,6 +286,7 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
     unindexed: collection.unindexed,
     unplaced: collection.unplaced,
     knownShards: collection.graph?.exchange?.tables()?.stamps.length ?? 0,
+    learnt: collection.graph?.learnt ?? 1,
     lastVersion: store.lastVersion,
     vectorBytes: store.vectorBytes,
     heapBytes: store.heap.totalBytes,

@@ -25,6 +25,14 @@ export const STRATEGY_NAMES = ["scatter", "one-sided", "compass", "spire", "cotr
  */
 export type StrategyName = (typeof STRATEGY_NAMES)[number];
 
+export const INDEX_NAMES = ["leaves", "levels"] as const;
+/**
+ * What `spire` chooses by. `leaves`: the leaves of the collection, fewer than one in a hundred vectors, which every shard knows. `levels`: small leaves
+ * of some twenty vectors, under levels of clusters of centroids; every shard knows the highest level, those below are read where they are, a round of
+ * messages each.
+ */
+export type IndexName = (typeof INDEX_NAMES)[number];
+
 /** Whether the shards link their documents into the graph of their node, instead of keeping an index each. */
 export function usesGraph({ strategy }: { readonly strategy: StrategyName }): boolean {
   return strategy !== "scatter";
@@ -83,6 +91,11 @@ export interface VectorCollectionOptions {
    * `f32` and `u8` alone; in others this thread searches. @default "scatter"
    */
   readonly strategy?: StrategyName;
+  /**
+   * What `spire` chooses by (see {@link IndexName}). `levels` needs a strategy other than `scatter`, a metric other than `inner-product`, and `f32` or
+   * `u8`; its centroids take a twentieth of the codes' memory, once a node. @default "leaves"
+   */
+  readonly index?: IndexName;
   /** Mean share of the true nearest that searches are to find whose strategy chooses how far to look, in (0, 1]. @default 0.95 */
   readonly recall?: number;
   /** Links per node of the index, in [2, 256]. @default 16 */
@@ -106,7 +119,7 @@ export type ResolvedVectorOptions = Required<VectorCollectionOptions>;
  * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` with the name and value of the first option that is out of its range.
  */
 export function resolveVectorOptions(options: VectorCollectionOptions): ResolvedVectorOptions {
-  const { metric = "cosine", quantization = "f32", strategy = "scatter" } = options;
+  const { metric = "cosine", quantization = "f32", strategy = "scatter", index = "leaves" } = options;
   if (!METRIC_NAMES.includes(metric))
     throw invalidArgument("open collection", "metric", `one of ${METRIC_NAMES.join(", ")}`, metric);
   if (!QUANTIZATION_NAMES.includes(quantization)) {
@@ -118,11 +131,21 @@ export function resolveVectorOptions(options: VectorCollectionOptions): Resolved
     throw invalidArgument("open collection", "quantization", "f32 or f16 with strategy scatter", quantization);
   if (quantization === "b1" && metric !== "cosine")
     throw invalidArgument("open collection", "quantization", `another than b1 with metric ${metric}`, quantization);
+  if (!INDEX_NAMES.includes(index))
+    throw invalidArgument("open collection", "index", `one of ${INDEX_NAMES.join(", ")}`, index);
+  if (index === "levels" && !(usesGraph({ strategy }) && learnsLeaves({ metric, quantization })))
+    throw invalidArgument(
+      "open collection",
+      "index",
+      `"leaves" with strategy ${strategy}, metric ${metric} and quantization ${quantization}`,
+      index,
+    );
   return {
     dimensions: integerIn("dimensions", options.dimensions, 1, MAX_DIMENSIONS),
     metric,
     quantization,
     strategy,
+    index,
     recall: checkedRecall("open collection", options.recall ?? DEFAULT_RECALL),
     connectivity: integerIn("connectivity", options.connectivity ?? 16, 2, 256),
     expansionAdd: integerIn("expansionAdd", options.expansionAdd ?? 128, 1, 65_536),

@@ -7,7 +7,7 @@
  *          i32 count | new ids, f64 bytes of their records
  *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
  *  count   f64 matching rows
- *  status  f64[10], see VectorShardStatus
+ *  status  f64[11], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
  *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
@@ -25,7 +25,7 @@ import { INCLUDE } from "./vector-requests.ts";
 export const OPEN_REPLY_BYTES = 32;
 export const UPSERT_REPLY_BYTES = 16;
 export const COUNT_REPLY_BYTES = 8;
-export const STATUS_REPLY_BYTES = 80;
+export const STATUS_REPLY_BYTES = 88;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
 export const SEARCH_REPLY_HEADER = 24;
@@ -61,6 +61,8 @@ export interface VectorShardStatus {
   readonly unplaced: number;
   /** Shards of the node, this one included, whose leaves this one knows. 0 without a graph, or while it is small. */
   readonly knownShards: number;
+  /** Done share of a learning of leaves, and of levels above them, that this shard is at, in [0, 1]; 1: it is at none. */
+  readonly learnt: number;
   readonly lastVersion: number;
   readonly vectorBytes: number;
   readonly heapBytes: number;
@@ -163,6 +165,7 @@ export function writeStatusReply(m: WireMemory, offset: number, s: VectorShardSt
       s.directorySlots,
       s.unplaced,
       s.knownShards,
+      s.learnt,
     ],
     offset >>> 3,
   );
@@ -181,6 +184,7 @@ export function readStatusReply(m: WireMemory, offset: number): VectorShardStatu
     directorySlots: value(7),
     unplaced: value(8),
     knownShards: value(9),
+    learnt: value(10),
   };
 }
 

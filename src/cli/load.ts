@@ -6,7 +6,14 @@
  * how many rows had been stored.
  */
 import type { VectorCollection, VectorDocument } from "../../actors/vector/client-collection.ts";
-import { METRIC_NAMES, type MetricName } from "../../actors/vector/vector-options.ts";
+import {
+  INDEX_NAMES,
+  type IndexName,
+  METRIC_NAMES,
+  type MetricName,
+  STRATEGY_NAMES,
+  type StrategyName,
+} from "../../actors/vector/vector-options.ts";
 import { Cluster } from "../cluster.ts";
 import { type Command, type CommandContext, EXIT, UsageError } from "./command.ts";
 import { openVectorFile, VECTOR_FORMATS } from "./formats/open-file.ts";
@@ -29,6 +36,9 @@ export const load: Command = {
   options: {
     format: { type: "string", summary: "Read the file as this format", choices: VECTOR_FORMATS },
     metric: { type: "string", summary: "Distance", choices: METRIC_NAMES, default: "l2" },
+    strategy: { type: "string", summary: "How searches find vectors", choices: STRATEGY_NAMES, default: "scatter" },
+    index: { type: "string", summary: "What spire chooses by", choices: INDEX_NAMES, default: "leaves" },
+    recall: { type: "number", summary: "Recall that strategies aim at (default 0.95)", min: 0.01, max: 1 },
     workers: { type: "integer", summary: "Worker threads (default: cores - 1, at least 2)", min: 1, max: 64 },
     queries: { type: "string", summary: "File of query vectors (default: rows of FILE)", placeholder: "FILE" },
     sample: { type: "integer", summary: "Queries to run", min: 1, max: 1_000_000, default: 100 },
@@ -44,6 +54,7 @@ export const load: Command = {
     const { output } = context;
     const file = await openVectorFile(context.operands[0] as string, formatOption(context));
     const workers = context.number("workers");
+    const recall = context.number("recall");
     await using cluster = await Cluster.start({
       memoryBytes: memoryFor(file, context),
       ...(workers === undefined ? {} : { workers }),
@@ -51,6 +62,9 @@ export const load: Command = {
     const docs = await cluster.vectors("loaded", {
       dimensions: file.dimensions,
       metric: (context.text("metric") ?? "l2") as MetricName,
+      strategy: (context.text("strategy") ?? "scatter") as StrategyName,
+      index: (context.text("index") ?? "leaves") as IndexName,
+      ...(recall === undefined ? {} : { recall }),
     });
     const sample: Float32Array[] = [];
     const stored = await store(docs, file, sample, context);
@@ -169,12 +183,14 @@ async function compare(
   const times = { index: [] as number[], exact: [] as number[] };
   let found = 0;
   let expected = 0;
+  let codes = 0;
+  const answeredBy: Record<string, number> = {};
   const progress = createProgress({ label: "searching", total: queries.length, unit: "queries", output });
   for (const [at, query] of queries.entries()) {
     const answers = { index: new Set<string | number>(), exact: new Set<string | number>() };
     for (const side of ["index", "exact"] as const) {
       const started = performance.now();
-      const { hits } = await docs.search(query, {
+      const { hits, by, reading } = await docs.search(query, {
         k,
         exact: side === "exact",
         includePayload: false,
@@ -183,6 +199,9 @@ async function compare(
       });
       times[side].push(performance.now() - started);
       for (const hit of hits) answers[side].add(hit.id);
+      if (side === "exact") continue;
+      answeredBy[by] = (answeredBy[by] ?? 0) + 1;
+      codes += reading?.codes ?? 0;
     }
     expected += answers.exact.size;
     for (const id of answers.exact) if (answers.index.has(id)) found++;
@@ -203,5 +222,7 @@ async function compare(
       { columns: output.columns },
     ),
   );
-  return { queries: queries.length, k, recall, indexMedianMs: median(times.index), exactMedianMs: median(times.exact) };
+  const read = codes === 0 ? {} : { codesRead: codes / queries.length };
+  const medians = { indexMedianMs: median(times.index), exactMedianMs: median(times.exact) };
+  return { queries: queries.length, k, recall, ...medians, answeredBy, ...read };
 }

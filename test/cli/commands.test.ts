@@ -82,6 +82,18 @@ describe("shardloom load", () => {
     expect(objects[0]?.["recall"]).toBeGreaterThan(0.9);
   });
 
+  it("searches by the strategy, the index and the recall that it is given", async () => {
+    const path = jsonLinesFile("levels.jsonl", 1_200, 12);
+    const by = ["--strategy", "spire", "--index", "levels", "--recall", "0.9"];
+    const { code, objects, stderr } = await shardloom("load", path, "--json", "--sample", "60", ...by);
+    expect(code, stderr).toBe(0);
+    const { answeredBy, codesRead } = objects[0] as { answeredBy: Record<string, number>; codesRead: number };
+    expect(answeredBy["spire"]).toBeGreaterThan(0);
+    expect(codesRead).toBeGreaterThan(0);
+    const odd = await shardloom("load", path, "--json", "--index", "levels");
+    expect([odd.code, odd.objects.at(-1)]).toMatchObject([1, { error: { code: "ERR_INVALID_ARGUMENT" } }]);
+  });
+
   it("ends with 1 and a typed error for a file that is cut, corrupt or missing", async () => {
     const cut = jsonLinesFile("cut.jsonl", 50, 12);
     truncateSync(cut, 2_000);

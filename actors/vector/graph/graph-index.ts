@@ -10,7 +10,6 @@ import type { GraphKernels } from "../../../native-bridge/graph-kernels.ts";
 import { ELEMENT } from "../../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { Verbs } from "../../../native-bridge/verbs.ts";
-import { ShardloomError } from "../../../src/errors.ts";
 import type { Adopted } from "../../../src/store/collection-root.ts";
 import { GRAPH_COLLECTION, GRAPH_LEAVES_READY, GRAPH_LEAVES_VERSION } from "../../../src/store/graph-layout.ts";
 import type { EngineContext } from "../../engine.ts";
@@ -20,6 +19,7 @@ import { LeafExchange, type TableRouter } from "../strategy/leaf-exchange.ts";
 import { isExactCode, learnsLeaves, type ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode } from "./graph-code.ts";
+import { isFull, unlessFull, unlessPassing } from "./graph-errors.ts";
 import { GraphPartition, type VertexPlace } from "./graph-partition.ts";
 import { GraphRoot } from "./graph-root.ts";
 import { GraphWriter } from "./graph-writer.ts";
@@ -29,6 +29,7 @@ import { LeafPlacer } from "./leaf-placer.ts";
 import { LeafScan } from "./leaf-scan.ts";
 import { adoptLeaves, dropLeaves, notePlaced } from "./leaf-table.ts";
 import { LeafTrainer } from "./leaf-trainer.ts";
+import { LevelView } from "./level-view.ts";
 
 /** Deleted vertices, as a share of the others, that are worth a pass over all lists; and how many, where there are few others. */
 const DELETED_SHARE = 0.1;
@@ -38,6 +39,8 @@ const PLACE_SLICE = 8;
 const EXCHANGE_TIMEOUT_MS = 2_000;
 
 export class GraphIndex {
+  /** Levels above the leaves. */
+  readonly levels: LevelView;
   readonly #store: VectorStore;
   readonly #context: EngineContext;
   readonly #partition: GraphPartition;
@@ -82,7 +85,8 @@ export class GraphIndex {
     const host = { arena, kernels };
     this.#placer = new LeafPlacer(root, host);
     this.#members = new LeafMembers(root, workerIndex);
-    this.#trainer = new LeafTrainer(root, host, () => this.search(), workerIndex);
+    this.levels = new LevelView(host, () => this.#placer.table);
+    this.#trainer = new LeafTrainer(root, host, () => this.search(), workerIndex, options.index);
   }
 
   /** The part of a shard that has none yet. */
@@ -126,6 +130,7 @@ export class GraphIndex {
       root: this.#writer.root,
       host: { arena, kernels },
       members: this.#members,
+      levels: this.levels,
       shard,
       epoch: peers.incarnation,
       nowMs,
@@ -164,6 +169,11 @@ export class GraphIndex {
     return this.#scan;
   }
 
+  /** Done share of a learning of leaves that is under way here; 1: none is. */
+  get learnt(): number {
+    return this.#trainer.progress;
+  }
+
   get codeBytes(): number {
     return this.#writer.root.geometry.codeBytes;
   }
@@ -197,7 +207,7 @@ export class GraphIndex {
     }
     const { table } = this.#placer;
     const { placedVersion } = this;
-    if (placedVersion !== 0) this.exchange?.tick(placedVersion);
+    if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion)); // else it is told later
     if (!idle || table === undefined || this.#isSettled(table.version)) return false;
     try {
       return this.#placeRows(table.version, deadlineMs);
@@ -263,6 +273,7 @@ export class GraphIndex {
     this.#searchKernels?.close();
     this.#scan?.close();
     this.#exchange?.close();
+    this.levels.close();
     this.#writer.close();
   }
 
@@ -382,19 +393,4 @@ export class GraphIndex {
     }
     this.#vertexOf[row] = vertex;
   }
-}
-
-/** What `act` gives; `otherwise` when it has to be done later, as another shard's part is on its way to its next worker. */
-function unlessPassing<T>(act: () => T, otherwise: T): T {
-  try {
-    return act();
-  } catch (error) {
-    if (ShardloomError.is(error) && (error.code === "ERR_REGION_ACCESS" || error.code === "ERR_UNAVAILABLE"))
-      return otherwise;
-    throw error;
-  }
-}
-
-function isFull(error: unknown): boolean {
-  return ShardloomError.is(error) && (error.code === "ERR_OUT_OF_MEMORY" || error.code === "ERR_REGION_TABLE_FULL");
 }

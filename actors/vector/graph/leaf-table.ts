@@ -46,9 +46,10 @@ import {
   leafTableBytes,
   MAX_LEAF_VERSION,
 } from "../../../src/store/leaf-layout.ts";
-import { decodeCalibration } from "../routing/calibration-codec.ts";
+import { decodeCalibration, decodeLevelTable } from "../routing/calibration-codec.ts";
 import { type CodeHost, type CodeSpace, CodeTable, codeBytes } from "../routing/code-table.ts";
 import type { CompassCalibration } from "../routing/compass-calibration.ts";
+import type { LevelTable } from "../routing/levels-codec.ts";
 import type { GraphRoot } from "./graph-root.ts";
 
 /** What a table is made of. */
@@ -199,11 +200,20 @@ export class LeafTable {
 
   /** What was learnt with the table. */
   calibration(): CompassCalibration {
+    return decodeCalibration(this.#learnt());
+  }
+
+  /** The levels above the leaves; undefined: there are none. */
+  levels(): LevelTable | undefined {
+    return decodeLevelTable(this.centroids, this.#learnt());
+  }
+
+  #learnt(): Uint8Array {
     const { arena } = this.#host;
     const bytes = (arena.i32[this.#first - LEAF_ENTRIES + LEAF_CALIBRATION_BYTES] as number) >>> 0;
     const address = (this.#first - LEAF_ENTRIES) * 4 - CELL_HEADER_BYTES;
     const from = address + calibrationOffset(this.count, codeBytes(this.centroids));
-    return decodeCalibration(arena.bytes.slice(from, from + bytes));
+    return arena.bytes.slice(from, from + bytes);
   }
 
   /** Shards that have leaves, in order. */

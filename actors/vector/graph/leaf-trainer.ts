@@ -25,12 +25,15 @@ import { type CompassCalibration, calibrateCompass, type TrainingQuery } from ".
 import { leafAffinity } from "../routing/leaf-affinity.ts";
 import { clusterLeaves, type LeafClustering } from "../routing/leaf-clustering.ts";
 import { packLeaves } from "../routing/leaf-packing.ts";
+import type { LevelTable } from "../routing/levels-codec.ts";
 import { shuffleFront } from "../routing/lloyd.ts";
 import { type Steps, within } from "../routing/steps.ts";
 import { TopList } from "../routing/top-list.ts";
+import type { IndexName } from "../vector-options.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import type { LabelSearch } from "./label-search.ts";
 import { publishLeaves, spaceOfGraph } from "./leaf-table.ts";
+import { LEVEL_DENSITY, trainLevels } from "./level-trainer.ts";
 
 /** Fewer vectors than this need no leaves. */
 const LEAST_VECTORS = 1_000;
@@ -63,6 +66,12 @@ interface Learnt {
   readonly labelOf: Int32Array;
 }
 
+/** What is learnt with the leaves. */
+interface Calibrated {
+  readonly calibration: CompassCalibration;
+  readonly levels: LevelTable | undefined;
+}
+
 interface Sample {
   readonly codes: Code;
   readonly vertices: Int32Array;
@@ -74,13 +83,17 @@ export class LeafTrainer {
   readonly #host: CodeHost;
   readonly #search: () => LabelSearch;
   readonly #shard: number;
+  readonly #index: IndexName;
   #steps: Steps<boolean> | undefined;
+  #progress = 0;
   /** After a training that came to nothing: vectors that there must be before the next. */
   #least: number = LEAST_VECTORS;
   /** Shards that the last training was for. */
   #trainedFor = "";
 
-  constructor(root: GraphRoot, host: CodeHost, search: () => LabelSearch, shard: number) {
+  /** @param index Whether the leaves are to have levels above them. */
+  constructor(root: GraphRoot, host: CodeHost, search: () => LabelSearch, shard: number, index: IndexName = "leaves") {
+    this.#index = index;
     this.#root = root;
     this.#host = host;
     this.#search = search;
@@ -102,13 +115,22 @@ export class LeafTrainer {
     return newShard || live >= trained * (idle ? GROWTH.idle : GROWTH.busy);
   }
 
+  /** Done share of the training that is under way; 1: none is. */
+  get progress(): number {
+    return this.#steps === undefined ? 1 : this.#progress;
+  }
+
   /** One slice of a training. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`: the training is given up. */
   run(untilMs: number, nowMs: () => number): void {
+    if (this.#steps === undefined) this.#progress = 0;
     this.#steps ??= this.#train();
     try {
       do {
         const { done, value } = this.#steps.next();
-        if (done !== true) continue;
+        if (done !== true) {
+          this.#progress = value;
+          continue;
+        }
         this.#steps = undefined;
         this.#least = value ? LEAST_VECTORS : RETRY_GROWTH * this.#root.counts().live;
         return;
@@ -138,7 +160,8 @@ export class LeafTrainer {
     const space = spaceOfGraph(root.geometry);
     const shards = root.partitionsWithChunks();
     const { live } = root.counts();
-    const wanted = Math.max(LEAST_LEAVES * shards.length, this.#leavesWithin(live));
+    const many = this.#index === "levels" ? Math.round(LEVEL_DENSITY * live) : this.#leavesWithin(live);
+    const wanted = Math.max(LEAST_LEAVES * shards.length, many);
     const sample = yield* this.#sample(Math.max(LEAST_SAMPLE, SAMPLE_PER_LEAF * wanted));
     const count = sample.vertices.length;
     const leaves = Math.min(wanted, MAX_LEAVES, Math.floor(count / 4));
@@ -160,13 +183,13 @@ export class LeafTrainer {
       const { partitionOf } = yield* within(packing, 0.7, 0.8);
       const label = this.#labelsFor(sample, clustering, partitionOf, shards);
       const labelOf = partitionOf.map((place) => label[place] as number);
-      const calibration = yield* within(this.#calibrate(sample, { clustering, labelOf }), 0.8, 1);
+      const { calibration, levels } = yield* within(this.#calibrate(sample, { clustering, labelOf }, shards), 0.8, 1);
       // A lower shard may have got its first vertices meanwhile, or have published before: then it is its turn, and only that one's.
       if (!this.#isTrainer()) return false;
       publishLeaves(root, {
         centroids: clustering.centroids,
         labels: labelOf,
-        calibration: encodeCalibration(calibration),
+        calibration: encodeCalibration(calibration, levels),
         trained: sample.total,
       });
       return true;
@@ -242,12 +265,16 @@ export class LeafTrainer {
     return (this.#root.chunk(vertex >>> chunkShift)?.address ?? 0) + (vertex & ((1 << chunkShift) - 1)) * stride;
   }
 
-  *#calibrate(sample: Sample, learnt: Learnt): Steps<CompassCalibration> {
+  *#calibrate(sample: Sample, learnt: Learnt, shards: readonly number[]): Steps<Calibrated> {
     const compass = new Compass(this.#host, tableOf(sample, learnt));
     try {
-      const queries = yield* within(this.#queries(sample, learnt, compass), 0, 0.7);
-      if (queries.length === 0) return [];
-      return yield* within(calibrateCompass(compass, queries), 0.7, 1);
+      const queries = yield* within(this.#queries(sample, learnt, compass), 0, 0.6);
+      const levels =
+        this.#index === "leaves"
+          ? undefined
+          : yield* within(trainLevels(this.#host, learnt.clustering, queries, shards, SEED), 0.6, 0.8);
+      if (queries.length === 0) return { calibration: [], levels };
+      return { calibration: yield* within(calibrateCompass(compass, queries), 0.8, 1), levels };
     } finally {
       compass.close();
     }

@@ -15,6 +15,7 @@
 
 import { METRIC, type MetricCode } from "../../../native-bridge/kernels.ts";
 import { invalidArgument } from "../../../src/errors.ts";
+import type { Steps } from "./steps.ts";
 import type { TopList } from "./top-list.ts";
 
 /** Plain numbers, to be kept with the table that they were calibrated for. */
@@ -77,8 +78,9 @@ export function expectedShares(model: ShareModel, metric: MetricCode, ranked: To
  * Fits the model by iteratively reweighted least squares.
  *
  * @param queries At least one, each with at least one leaf.
+ * @returns Steps of one iteration each.
  */
-export function fitShareModel(metric: MetricCode, queries: readonly RankedQuery[]): ShareModel {
+export function* fitShareModel(metric: MetricCode, queries: readonly RankedQuery[]): Steps<ShareModel> {
   let gaps = 0;
   let leaves = 0;
   for (const { distances } of queries) {
@@ -89,6 +91,7 @@ export function fitShareModel(metric: MetricCode, queries: readonly RankedQuery[
   const gapUnit = gaps > 0 ? gaps / leaves : 1;
   let weights: [number, number, number] = [0, -1, -1];
   for (let iteration = 0; iteration < ITERATIONS; iteration++) {
+    yield iteration / ITERATIONS;
     const step = newtonStep({ weights, gapUnit }, metric, queries);
     const size = Math.max(...step.map(Math.abs));
     const part = Math.min(1, MOST_STEP / size); // where the data are separable, Newton's steps know no end

@@ -14,7 +14,7 @@ import { createSeededRandom } from "../../../src/runtime/random.ts";
 import { fitShareModel, type RankedQuery, type RecallCurve, recallCurve, type ShareModel } from "./adaptive-probing.ts";
 import type { Code, CodeTable, VectorSource } from "./code-table.ts";
 import { shuffleFront } from "./lloyd.ts";
-import type { Steps } from "./steps.ts";
+import { type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 /** A vector whose true neighbours are known. */
@@ -129,7 +129,7 @@ export function* calibrateCompass(
     yield done(0);
     const ranked = queries.map((query) => rankTraining(router, query, depth, effort));
     yield done(0.25);
-    const model = fitShareModel(router.metric, ranked);
+    const model = yield* within(fitShareModel(router.metric, ranked), done(0.25), done(0.5));
     yield done(0.5);
     const shardCurve = recallCurve(model, router.metric, ranked, (leaf) => router.shardOf(leaf));
     yield done(0.75);

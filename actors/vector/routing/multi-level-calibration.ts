@@ -32,6 +32,8 @@ export interface NeighbourQuery {
 
 const DEPTHS: readonly number[] = [1, 10, 100];
 const WIDTH = 192;
+/** Queries that are ranked in a slice. */
+const SLICE_QUERIES = 8;
 /** Recall with which upper levels are searched while the ones below are calibrated. */
 const GENEROUS = 0.999;
 
@@ -52,19 +54,18 @@ export function* neighbourQueries(vectors: CodeTable, numbers: Int32Array, depth
 /**
  * Calibrates for one neighbour, for ten, and so on up to as many as are known of every query.
  *
+ * @param sizes Vectors of each leaf, where the index does not have all of them. @default as the index has them
  * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` without queries that have neighbours.
  */
 export function* calibrateMultiLevel(
   index: MultiLevelIndex,
   queries: readonly NeighbourQuery[],
+  sizes: Int32Array = sizesOf(index),
 ): Steps<MultiLevelCalibration> {
   const known = queries.reduce((least, { neighbours }) => Math.min(least, neighbours.length), Number.POSITIVE_INFINITY);
   if (queries.length === 0 || known === 0)
     throw invalidArgument("calibrate multi-level index", "queries", "queries with neighbours", queries.length);
   const holders = index.levels.map(holdersOf);
-  const leaves = index.levels[0] as ClusterLevel;
-  const sizes = new Int32Array(leaves.centroids.count);
-  for (const leaf of leaves.clusterOf) sizes[leaf] = (sizes[leaf] as number) + 1;
   const depths = [...DEPTHS.filter((depth) => depth < known), known];
   const calibrations: SearchCalibration[] = [];
   for (const depth of depths) {
@@ -80,6 +81,13 @@ export function* calibrateMultiLevel(
   return calibrations;
 }
 
+function sizesOf({ levels }: MultiLevelIndex): Int32Array {
+  const leaves = levels[0] as ClusterLevel;
+  const sizes = new Int32Array(leaves.centroids.count);
+  for (const leaf of leaves.clusterOf) sizes[leaf] = (sizes[leaf] as number) + 1;
+  return sizes;
+}
+
 function* calibrateDepth(
   index: MultiLevelIndex,
   holders: readonly number[][][],
@@ -91,9 +99,14 @@ function* calibrateDepth(
   // Clusters that each query ranks at the level at hand; at the top all of them.
   let reached: (Int32Array | undefined)[] = queries.map(() => undefined);
   for (let level = levels.length - 1; level >= 0; level--) {
-    yield 1 - (level + 1) / levels.length;
-    const ranked = queries.map((query, i) => rankLevel(index, holders, level, query, sizes, reached[i]));
-    const model = fitShareModel(metric, ranked);
+    const ranked: RankedQuery[] = [];
+    const from = 1 - (level + 1) / levels.length;
+    for (const [i, query] of queries.entries()) {
+      if (i % SLICE_QUERIES === 0) yield from;
+      ranked.push(rankLevel(index, holders, level, query, sizes, reached[i]));
+    }
+    const model = yield* within(fitShareModel(metric, ranked), from, from + 0.5 / levels.length);
+    yield from + 0.5 / levels.length;
     const curve = recallCurve(model, metric, ranked, (cluster) => cluster);
     done.unshift({ model, curve });
     const threshold = thresholdFor(curve, GENEROUS);

@@ -103,6 +103,34 @@ export function* buildMultiLevel(
   }
 }
 
+/**
+ * Levels over leaves that are there already: one at least, and more until the highest has no more clusters than `mostAtTop`. Clusters are as many as the
+ * density says, but not fewer than the square root of what they are over: with few leaves groups of twenty would be most of them.
+ *
+ * @returns Steps that end in the levels, lowest first; their centroids belong to the caller.
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_MEMORY`.
+ */
+export function* levelsAbove(host: CodeHost, leaves: CodeTable, options: MultiLevelOptions): Steps<ClusterLevel[]> {
+  const resolved: Resolved = { ...DEFAULTS, ...options };
+  checkOptions(leaves, resolved);
+  const levels: ClusterLevel[] = [];
+  let whole = false;
+  try {
+    for (let below = leaves; ; ) {
+      const clusters = Math.max(Math.round(below.count * resolved.density), Math.ceil(Math.sqrt(below.count)));
+      const [from, to] = levels.length === 0 ? [0, LEAF_SHARE] : [LEAF_SHARE, 1];
+      const level = yield* within(buildLevel(host, below, clusters, levels.length + 1, resolved), from, to);
+      levels.push(level);
+      if (clusters <= resolved.mostAtTop) break;
+      below = level.centroids;
+    }
+    whole = true;
+    return levels;
+  } finally {
+    if (!whole) for (const { centroids } of levels) centroids.close();
+  }
+}
+
 export function closeIndex(index: MultiLevelIndex): void {
   for (const { centroids } of index.levels) centroids.close();
 }

@@ -40,6 +40,10 @@ export interface MultiLevelSearchOptions {
   readonly recallTarget: number;
   /** Without one, and for more neighbours than it was made for, every ranked cluster is read. @default none */
   readonly calibration?: MultiLevelCalibration;
+  /** Vectors listed. @default k */
+  readonly wanted?: number;
+  /** Leaves read at least, where so many are ranked. @default 1 */
+  readonly leastLeaves?: number;
   /** Clusters ranked at each level. @default 192, more for more than ten neighbours */
   readonly width?: number;
   /** Nodes known to be down. @default none */
@@ -78,10 +82,11 @@ interface Pending {
 export class MultiLevelSearch {
   readonly #index: MultiLevelIndex;
   readonly #query: Code;
-  readonly #options: MultiLevelSearchOptions;
   readonly #calibration: SearchCalibration | undefined;
   readonly #thresholds: readonly number[];
   readonly #width: number;
+  readonly #wanted: number;
+  readonly #leastLeaves: number;
   readonly #down: Set<number>;
   /** Requests without an answer, by their numbers. */
   readonly #pending = new Map<number, Pending>();
@@ -99,13 +104,15 @@ export class MultiLevelSearch {
 
   /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`. */
   constructor(index: MultiLevelIndex, query: Code, options: MultiLevelSearchOptions) {
-    const { k, recallTarget, calibration } = options;
+    const { k, wanted = k, recallTarget, calibration } = options;
     const width = options.width ?? Math.ceil(DEFAULT_WIDTH * Math.sqrt(Math.max(1, k / BASE_DEPTH)));
     const top = index.levels.at(-1);
     if (top === undefined) throw invalidArgument("search multi-level index", "levels", "at least one", 0);
     if (query.length !== top.centroids.dimensions || (query instanceof Float32Array && !query.every(Number.isFinite)))
       throw invalidArgument("search multi-level index", "query", `${top.centroids.dimensions} finite numbers`, query);
     if (!Number.isInteger(k) || k < 1) throw invalidArgument("search multi-level index", "k", "a positive integer", k);
+    if (!Number.isInteger(wanted) || wanted < 1)
+      throw invalidArgument("search multi-level index", "wanted", "a positive integer", wanted);
     if (!Number.isInteger(width) || width < 1)
       throw invalidArgument("search multi-level index", "width", "a positive integer", width);
     if (calibration?.some(({ levels }) => levels.length !== index.levels.length) === true)
@@ -113,10 +120,11 @@ export class MultiLevelSearch {
     checkRecallTarget(recallTarget);
     this.#index = index;
     this.#query = query;
-    this.#options = options;
     this.#calibration = recallTarget === 1 ? undefined : calibration?.find(({ depth }) => depth >= k);
     this.#thresholds = thresholdsOf(this.#calibration, recallTarget);
     this.#width = width;
+    this.#wanted = wanted;
+    this.#leastLeaves = options.leastLeaves ?? 1;
     this.#down = new Set(options.down);
     this.#level = index.levels.length - 1;
     this.#merged = new TopList(width);
@@ -176,7 +184,7 @@ export class MultiLevelSearch {
 
   /** What is known so far; whole once {@link done}. */
   result(): MultiLevelResult {
-    const found = this.done ? Math.min(this.#options.k, this.#merged.count) : 0;
+    const found = this.done ? Math.min(this.#wanted, this.#merged.count) : 0;
     const nodes = [...this.#missingNodes].sort((a, b) => a - b);
     return {
       ids: this.#merged.ids.slice(0, found),
@@ -192,7 +200,7 @@ export class MultiLevelSearch {
 
   #beginRound(): RoundRequest[] {
     const chosen = this.#choose();
-    this.#merged = new TopList(this.#level === 0 ? this.#options.k : this.#width);
+    this.#merged = new TopList(this.#level === 0 ? this.#wanted : this.#width);
     this.#seen = new Set();
     this.#round++;
     return [...this.#send(chosen, NOBODY), ...this.#advance()];
@@ -215,7 +223,8 @@ export class MultiLevelSearch {
       return [...ranked.ids.subarray(0, ranked.count)];
     const shares = new Float64Array(ranked.count);
     expectedShares(model, metric, ranked, shares);
-    return [...ranked.ids.subarray(0, ranked.count)].filter((_, i) => i === 0 || (shares[i] as number) >= threshold);
+    const least = this.#level === 0 ? this.#leastLeaves : 1;
+    return [...ranked.ids.subarray(0, ranked.count)].filter((_, i) => i < least || (shares[i] as number) >= threshold);
   }
 
   /** Groups clusters by the node that is to read them; what no living node holds is missing. */

@@ -11,6 +11,7 @@ import { ShardloomError } from "../../../src/errors.ts";
 import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
 import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
 import { abortError } from "../../call-options.ts";
+import type { Explanation, Reading } from "../../planned-read.ts";
 import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
@@ -20,7 +21,7 @@ import { learnsLeaves } from "../vector-options.ts";
 import { COMPASS } from "./compass-strategy.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
 import { SPIRE } from "./spire-strategy.ts";
-import type { AskingStrategy, RoutedQuery, SelectedShard } from "./vector-strategy.ts";
+import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
 
 /** Strategies that choose shards. */
 const ROUTED: Readonly<Record<"compass" | "spire", AskingStrategy<RoutedQuery>>> = { compass: COMPASS, spire: SPIRE };
@@ -42,13 +43,14 @@ export async function searchRouted(
   recall: number,
   by: keyof typeof ROUTED,
 ): Promise<SearchResult> {
-  const { filter, ...unfiltered } = options;
+  const { filter, explain: _, ...unfiltered } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, unfiltered);
   if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
   if (!learnsLeaves(parts.options))
     return searchOneSided(parts, vector, options, parts.options.metric === "inner-product" ? "metric" : "code");
   const accepted = filter === undefined ? undefined : payloadFilter(filter);
+  const startedMs = parts.coordinator.nowMs();
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
   const strategy = ROUTED[by];
@@ -65,6 +67,8 @@ export async function searchRouted(
   const asked: RoutedQuery = {
     collectionId: parts.collectionId,
     leaves: { router, medoids: medoids.bind(halves.leaves) },
+    index: parts.options.index,
+    spent: { distances: waiting.distances },
     code: waiting.code,
     bytes: waiting.bytes,
     k,
@@ -74,10 +78,7 @@ export async function searchRouted(
     recallTarget: recall,
     timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
-  const selected = strategy.selectShards(
-    asked,
-    parts.coordinator.shards.map((shard) => ({ shard })),
-  );
+  const selected = strategy.selectShards(asked, shardsOf(parts));
   let gathered: { readonly answers: readonly NearReply[]; readonly completeness: Completeness };
   try {
     gathered = await ask(parts, strategy, asked, selected, options);
@@ -92,12 +93,58 @@ export async function searchRouted(
   if (status !== STATUS.SUCCESS)
     return { ...(await searchVectors(parts, vector, options)), fallback: status === TOO_FEW ? "reach" : "memory" };
   const { vshards } = parts.coordinator.snapshot;
+  const reading = readingOf(asked, selected.length, answers);
   return {
     hits: hits.map(toHit),
     completeness: { ...completeness, vshards: { planned: vshards, answered: completeness.complete ? vshards : 0 } },
     stalenessMs: staleness(parts),
     by,
+    reading,
+    ...explained(parts, { by, selected, reading, startedMs, outcomes: completeness.outcomes }, options),
   };
+}
+
+/** All shards, those that can be asked first, in an order that takes turns. */
+function shardsOf({ coordinator, reader }: VectorCollectionParts): ShardDescriptor[] {
+  const first = reader().shardsInTurn((at) => !coordinator.requester(at).lost);
+  const there = new Set(first.map(({ shard }) => shard));
+  return [...first, ...coordinator.shards.filter((shard) => !there.has(shard)).map((shard) => ({ shard }))];
+}
+
+function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly NearReply[]): Reading {
+  return {
+    codes: answers.reduce((sum, { distances }) => sum + distances, spent.distances),
+    rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), 0),
+    messages: answers.reduce((sum, { messages }) => sum + messages, asked),
+  };
+}
+
+function explained(
+  parts: VectorCollectionParts,
+  found: {
+    readonly by: keyof typeof ROUTED;
+    readonly selected: readonly SelectedShard[];
+    readonly reading: Reading;
+    readonly startedMs: number;
+    readonly outcomes: Completeness["outcomes"];
+  },
+  options: ShardSearchOptions,
+): { readonly explain?: Explanation } {
+  if (options.explain === undefined || options.explain === false) return {};
+  const { coordinator } = parts;
+  const { by: strategy, selected, reading, startedMs, outcomes } = found;
+  const account: Explanation = {
+    plan: {
+      ...{ kind: "scatter", topologyEpoch: coordinator.snapshot.topologyEpoch, strategy },
+      consistency: coordinator.rules(options).consistency,
+      targets: selected.map(({ shard }) => ({ shard, vshards: [], whole: true })),
+      unavailable: [],
+    },
+    ...{ planUs: 0, totalUs: (coordinator.nowMs() - startedMs) * 1000, stalenessMs: staleness(parts), outcomes },
+    ...{ attempts: selected.length, hedges: 0, bytes: 0, reading },
+  };
+  if (typeof options.explain === "function") options.explain(account);
+  return { explain: account };
 }
 
 /** The answer without a shard that does not answer. */
@@ -108,7 +155,7 @@ function instead(
   error: ShardloomError,
 ): Promise<SearchResult> {
   if (error.code === "ERR_CLOSED" || error.code === "ERR_UNKNOWN_COLLECTION") throw error;
-  return searchOneSided(parts, vector, options, "shard");
+  return searchOneSided(parts, vector, options, error.code === "ERR_VERSION_MISMATCH" ? "version" : "shard");
 }
 
 /** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */

@@ -15,15 +15,16 @@ const ROUTING_LOSS = 0.5;
 export const COMPASS: AskingStrategy<RoutedQuery> = {
   name: "compass",
   exposedRegion: wholeGraph,
-  selectShards({ leaves, code, k, selectivity, recallTarget }, shards) {
+  selectShards({ leaves, code, k, selectivity, recallTarget, spent }, shards) {
     const target = routingTarget(recallTarget);
     const plan = leaves.router.selectShards(code, { k, recallTarget: target, selectivity });
+    spent.distances += plan.computed;
     const there = new Set(shards.map(({ shard }) => shard));
     return plan.shards.filter(({ shard }) => there.has(shard));
   },
   directMessage(selected, { collectionId, leaves, wanted, ef, bytes }) {
     const entries = leaves.medoids(selected.leaves, Math.min(ENTRY_LEAVES, selected.leaves.length));
-    const request = { collectionId, wanted, ef, version: 0, entries, leaves: [], code: bytes, recallPpm: 0 };
+    const request = { collectionId, wanted, ef, version: 0, entries, leaves: [], code: bytes, recallPpm: 0, level: 0 };
     return nearMessage(VECTOR_NEAR, request);
   },
 };

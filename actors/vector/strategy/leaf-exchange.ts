@@ -1,7 +1,8 @@
 /**
- * How the shards of a node come to know each other's leaves: each describes those it computes for and sends its table to its peers.
+ * How the shards of a node come to know each other's leaves: each describes those it computes for and sends its table to its peers. Where there are
+ * levels above the leaves it describes the clusters of the highest that it reads, instead.
  *
- * Invariant: as of routing/centroid-exchange.ts, which decides what is newer: messages may be lost, doubled or late. A shard's row names the leaf by its
+ * Invariant: as of routing/centroid-exchange.ts, which decides what is newer: messages may be lost, doubled or late. A shard's row names the leaf, or cluster, by its
  * number and the version of the leaf table, in the column of partitions: `leaf | version << 16`; who asks by a number of another version is refused.
  * A worker that was replaced knows nothing, and gets every table, its predecessor's included, from its peers; then it describes its leaves anew.
  */
@@ -10,9 +11,10 @@ import { VECTOR_EXCHANGE } from "../../../src/wire/message-types.ts";
 import type { GraphRoot } from "../graph/graph-root.ts";
 import type { LeafMembers } from "../graph/leaf-members.ts";
 import { LeafTable, spaceOfGraph } from "../graph/leaf-table.ts";
+import { type LevelView, rowOfLeaf } from "../graph/level-view.ts";
 import { CentroidExchange, type ExchangeMessage } from "../routing/centroid-exchange.ts";
 import { emptyColumns, type LeafColumns, type MergedCentroids, mergeCentroids } from "../routing/centroid-table.ts";
-import { type CodeHost, groupingMetric } from "../routing/code-table.ts";
+import { type Code, type CodeHost, type CodeSpace, groupingMetric } from "../routing/code-table.ts";
 import { Compass } from "../routing/compass.ts";
 import type { CompassCalibration } from "../routing/compass-calibration.ts";
 import { exchangePayload } from "./exchange-messages.ts";
@@ -24,6 +26,7 @@ export interface LeafExchangeOptions {
   readonly root: GraphRoot;
   readonly host: CodeHost;
   readonly members: LeafMembers;
+  readonly levels: LevelView;
   readonly shard: number;
   /** Of this worker; higher than those of the shard's workers before. */
   readonly epoch: number;
@@ -38,12 +41,6 @@ const TICK_MS = { missing: 1_000, whole: 10_000 } as const;
 /** A description is made anew when the shard's vertices have changed by this share. */
 const STALE_SHARE = 0.25;
 const PERCENTILE = 0.9;
-const VERSION_SHIFT = 16;
-
-/** The leaf, and the version of its table, that a row of an exchanged table names. */
-export function leafOfRow(word: number): { readonly leaf: number; readonly version: number } {
-  return { leaf: word & ((1 << VERSION_SHIFT) - 1), version: word >>> VERSION_SHIFT };
-}
 
 /** A router, and the tables that it is over. */
 export interface TableRouter {
@@ -166,11 +163,13 @@ export class LeafExchange implements HeldTables {
     return { type: VECTOR_EXCHANGE, payload: exchangePayload(this.#options.collectionId, message) };
   }
 
-  /** What this shard's leaves hold, one row for each leaf of its label. */
+  /** What this shard's leaves hold, one row for each leaf of its label; with levels, one for each cluster of the highest that it reads. */
   #describe(version: number, leaves: ReadonlyMap<number, readonly number[]>): LeafColumns | undefined {
-    const { root, host, shard } = this.#options;
+    const { root, host, shard, levels } = this.#options;
     const table = LeafTable.open(root, host);
     if (table === undefined || table.version !== version) return undefined;
+    const clusters = levels.described(version, shard);
+    if (clusters !== undefined) return clusterColumns(spaceOfGraph(root.geometry), clusters, version);
     const own = Array.from({ length: table.count }, (_, leaf) => leaf).filter((leaf) => table.label(leaf) === shard);
     const space = spaceOfGraph(root.geometry);
     const columns = emptyColumns(space, own.length);
@@ -185,7 +184,7 @@ export class LeafExchange implements HeldTables {
       columns.radii[row] = known.at(-1) ?? 0;
       columns.radii90[row] = known[Math.max(0, Math.ceil(known.length * PERCENTILE) - 1)] ?? 0;
       columns.medoids[row] = table.medoid(leaf);
-      columns.partitions[row] = leaf | (version << VERSION_SHIFT);
+      columns.partitions[row] = rowOfLeaf(leaf, version);
     }
     return columns;
   }
@@ -205,4 +204,18 @@ export class LeafExchange implements HeldTables {
       dimensions,
     );
   }
+}
+
+function clusterColumns(
+  space: CodeSpace,
+  clusters: readonly { readonly cluster: number; readonly code: Code }[],
+  version: number,
+): LeafColumns {
+  const columns = emptyColumns(space, clusters.length);
+  columns.medoids.fill(-1);
+  for (const [row, { cluster, code }] of clusters.entries()) {
+    columns.codes.set(code, row * space.dimensions);
+    columns.partitions[row] = rowOfLeaf(cluster, version);
+  }
+  return columns;
 }

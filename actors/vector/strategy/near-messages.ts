@@ -3,9 +3,10 @@
  *
  * ```
  *  request  i32 collection | wanted | ef | leaf table's version (0 = search the graph, else read the leaves) | entries | leaves | code bytes |
- *           recall in millionths (of a search that goes on to other shards, whose `ef` is the number of neighbours; else 0),
+ *           recall in millionths (of a search that goes on to other shards, whose `ef` is the number of neighbours; else 0) |
+ *           level (0 = leaves; else `leaves` are clusters of that level above them, and candidates the clusters or leaves below) | 0,
  *           i32[entries] vertices, i32[leaves], padding to 8, code, padding to 8
- *  reply    i32 candidates | distances computed, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
+ *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
  * ```
  * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`).
  */
@@ -15,8 +16,8 @@ import type { Candidate } from "../graph/label-search.ts";
 import { corrupt, need } from "../vector-requests.ts";
 import type { DirectMessage } from "./vector-strategy.ts";
 
-const REQUEST_HEADER = 32;
-const REPLY_HEADER = 8;
+const REQUEST_HEADER = 40;
+const REPLY_HEADER = 16;
 const CANDIDATE_BYTES = 24;
 
 export interface NearRequest {
@@ -31,11 +32,16 @@ export interface NearRequest {
   readonly code: Uint8Array;
   /** Of a search that the shard does with others; then `ef` is how many neighbours count. */
   readonly recallPpm: number;
+  /** Level of `leaves`; 0: they are leaves. */
+  readonly level: number;
 }
 
 export interface NearReply {
   readonly candidates: readonly Candidate[];
   readonly distances: number;
+  /** Exchanges with other shards that had to follow one another, and messages of all. */
+  readonly rounds: number;
+  readonly messages: number;
 }
 
 function padded(bytes: number): number {
@@ -47,9 +53,9 @@ export function nearRequestBytes({ entries, leaves, code }: NearRequest): number
 }
 
 export function writeNearRequest(m: WireMemory, offset: number, request: NearRequest): void {
-  const { collectionId, wanted, ef, version, entries, leaves, code, recallPpm } = request;
+  const { collectionId, wanted, ef, version, entries, leaves, code, recallPpm, level } = request;
   const w = offset >>> 2;
-  m.i32.set([collectionId, wanted, ef, version, entries.length, leaves.length, code.length, recallPpm], w);
+  m.i32.set([collectionId, wanted, ef, version, entries.length, leaves.length, code.length, recallPpm, level, 0], w);
   m.i32.set(entries, w + REQUEST_HEADER / 4);
   m.i32.set(leaves, w + REQUEST_HEADER / 4 + entries.length);
   m.bytes.set(code, offset + REQUEST_HEADER + padded(4 * (entries.length + leaves.length)));
@@ -80,6 +86,7 @@ export function readNearRequest(m: EngineRequest): NearRequest {
     leaves: m.i32.slice(first + entries, first + entries + leaves),
     code: m.bytes.slice(m.offset + codeAt, m.offset + codeAt + codeBytes),
     recallPpm: word(7),
+    level: word(8),
   };
 }
 
@@ -88,21 +95,20 @@ export function nearReplyBytes(count: number): number {
 }
 
 /** Writes as many candidates as the reply has room for, the nearest first. */
-export function writeNearReply(reply: EngineReply, { candidates, distances }: NearReply): void {
+export function writeNearReply(reply: EngineReply, near: NearReply): void {
+  const { candidates } = near;
   const room = Math.floor((reply.limitBytes - REPLY_HEADER) / CANDIDATE_BYTES);
   const best = candidates.length > room ? candidates.slice(0, room) : candidates;
   reply.claim(nearReplyBytes(best.length));
-  writeCandidates(reply, reply.offset, best, distances);
+  writeCandidates(reply, reply.offset, { ...near, candidates: best });
 }
 
 export function writeCandidates(
   { i32, f64 }: WireMemory,
   offset: number,
-  candidates: readonly Candidate[],
-  distances: number,
+  { candidates, distances, rounds, messages }: NearReply,
 ): void {
-  i32[offset >>> 2] = candidates.length;
-  i32[(offset >>> 2) + 1] = distances;
+  i32.set([candidates.length, distances, rounds, messages], offset >>> 2);
   for (const [index, { distance, address, incarnation, shard, vertex }] of candidates.entries()) {
     const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
     f64[at >>> 3] = distance;
@@ -126,5 +132,6 @@ export function readNearReply(m: WireMemory & { readonly length: number }, offse
       vertex: m.i32[(at >>> 2) + 5] as number,
     };
   });
-  return { candidates, distances: m.i32[(offset >>> 2) + 1] as number };
+  const word = (index: number): number => m.i32[(offset >>> 2) + index] as number;
+  return { candidates, distances: word(1), rounds: word(2), messages: word(3) };
 }

@@ -7,10 +7,11 @@ import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import type { EngineReply } from "../../engine.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
 import { type NearRequest, writeNearReply } from "./near-messages.ts";
-import { near } from "./spire-search.ts";
+import { near } from "./near-reads.ts";
 
 const MOST_CANDIDATES = 65_536;
 const PER_MILLION = 1_000_000;
+const MOST_LEVELS = 16;
 
 /** @param shard Whose vertices are searched. */
 export function answerNear(
@@ -24,7 +25,7 @@ export function answerNear(
 
 /** @throws {ShardloomError} `ERR_REGION_ACCESS`, `ERR_INVALID_ARGUMENT`. */
 export function checkedGraph(graph: GraphIndex | undefined, shard: number, request: NearRequest): GraphIndex {
-  const { wanted, ef, code, recallPpm } = request;
+  const { wanted, ef, code, recallPpm, level } = request;
   if (graph === undefined)
     throw new ShardloomError(
       "ERR_REGION_ACCESS",
@@ -44,5 +45,7 @@ export function checkedGraph(graph: GraphIndex | undefined, shard: number, reque
     throw invalidArgument("search near data", "code.length", `${graph.codeBytes}`, code.length);
   if (recallPpm < 0 || recallPpm > PER_MILLION)
     throw invalidArgument("search near data", "recallPpm", `in [0, ${PER_MILLION}]`, recallPpm);
+  if (level < 0 || level > MOST_LEVELS)
+    throw invalidArgument("search near data", "level", `in [0, ${MOST_LEVELS}]`, level);
   return graph;
 }

@@ -11,7 +11,7 @@ import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { Code } from "../routing/code-table.ts";
 import type { Compass } from "../routing/compass.ts";
-import type { StrategyName } from "../vector-options.ts";
+import type { IndexName, StrategyName } from "../vector-options.ts";
 
 /** What a strategy is told of a shard. */
 export interface ShardDescriptor {
@@ -47,6 +47,10 @@ export interface StrategyQuery {
 /** A query whose strategy chooses by leaves. */
 export interface RoutedQuery extends StrategyQuery {
   readonly leaves: KnownLeaves;
+  /** What the collection has for leaves to be chosen by. */
+  readonly index: IndexName;
+  /** Distances that choosing took are added here. */
+  readonly spent: { distances: number };
 }
 
 /** A shard that is to be asked. */

@@ -38,7 +38,9 @@ test("a shard that learns while a lower one gets its first vertices leaves the t
     const high = shardOf(Site.open(arena.memory, site.root.ref, site.rows.ref, 1));
     high.fill(0, 1_100);
     expect(high.trainer.isDue(0, [], true)).toBe(true);
+    expect(high.trainer.progress, "nothing is under way").toBe(1);
     high.trainer.run(0, () => 0); // one slice
+    expect(high.trainer.progress).toBeLessThan(0.5);
     const low = shardOf(site);
     low.fill(1_100, DOCUMENTS);
     expect(low.trainer.isDue(0, [], true)).toBe(true);
@@ -46,5 +48,6 @@ test("a shard that learns while a lower one gets its first vertices leaves the t
     for (const { trainer } of order) trainer.run(Number.POSITIVE_INFINITY, () => 0);
     expect([currentLeaves(site.root)?.version, site.root.get(GRAPH_LEAVES_HOLDER)], first).toEqual([1, 0]);
     expect(high.trainer.isDue(0, [], true)).toBe(false);
+    expect([low.trainer.progress, high.trainer.progress]).toEqual([1, 1]);
   }
 });

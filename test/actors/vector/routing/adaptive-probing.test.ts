@@ -9,6 +9,7 @@ import {
   recallCurve,
   thresholdFor,
 } from "../../../../actors/vector/routing/adaptive-probing.ts";
+import { runSteps } from "../../../../actors/vector/routing/steps.ts";
 import { METRIC } from "../../../../native-bridge/kernels.ts";
 import { SEED, seeded } from "./support.ts";
 
@@ -43,7 +44,7 @@ describe("model", () => {
         neighbours: new Int32Array(0),
       };
     });
-    const { weights, gapUnit } = fitShareModel(METRIC.L2, queries);
+    const { weights, gapUnit } = runSteps(fitShareModel(METRIC.L2, queries));
     expect(weights[0]).toBeCloseTo(0.5, 3);
     expect(weights[1] / gapUnit).toBeCloseTo(-2, 3);
     expect(weights[2]).toBeCloseTo(-0.7, 3);
@@ -63,11 +64,13 @@ describe("model", () => {
       flat([1, 0, 0], [0, 9, 1e30]),
       flat([0, 0, 1], [1, 2, 3]),
     ]) {
-      const model = fitShareModel(METRIC.L2, Array(50).fill(query));
+      const model = runSteps(fitShareModel(METRIC.L2, Array(50).fill(query)));
       expect(model.weights.every(Number.isFinite)).toBe(true);
       expect(model.gapUnit).toBeGreaterThan(0);
     }
-    expect(() => fitShareModel(METRIC.L2, [])).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }));
+    expect(() => runSteps(fitShareModel(METRIC.L2, []))).toThrow(
+      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT" }),
+    );
   });
 
   test("gaps are lengths, but for inner product, where distances may be negative", () => {
@@ -81,7 +84,7 @@ describe("model", () => {
 describe("thresholds", () => {
   test("a threshold from one half of the queries reaches its target on the other half", () => {
     const weights = [1.5, -1, -0.5] as const;
-    const model = fitShareModel(METRIC.L2, drawn(600, weights, 2));
+    const model = runSteps(fitShareModel(METRIC.L2, drawn(600, weights, 2)));
     let compared = 0;
     const [train, other] = [drawn(600, weights, 3), drawn(600, weights, 4)];
     for (const groupOf of [(leaf: number) => leaf, (leaf: number) => leaf % 4]) {
@@ -104,7 +107,7 @@ describe("thresholds", () => {
     fc.assert(
       fc.property(fc.nat(1000), targets, (offset, unsorted) => {
         const queries = drawn(5, [1, -1, -1], offset);
-        const curve = recallCurve(fitShareModel(METRIC.L2, queries), METRIC.L2, queries, (leaf) => leaf);
+        const curve = recallCurve(runSteps(fitShareModel(METRIC.L2, queries)), METRIC.L2, queries, (leaf) => leaf);
         for (let i = 1; i < curve.recalls.length; i++)
           expect(curve.recalls[i] as number).toBeGreaterThanOrEqual(curve.recalls[i - 1] as number);
         const thresholds = unsorted.sort((a, b) => a - b).map((target) => thresholdFor(curve, target));

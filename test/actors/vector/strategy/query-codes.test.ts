@@ -59,7 +59,7 @@ const CARRIERS: Readonly<Record<string, (query: Uint8Array) => Uint8Array>> = {
     return message.type === MESSAGE.ASK ? message.query : new Uint8Array(0);
   },
   "Compass' request": (code) => {
-    const limits = { wanted: 18, ef: 64, version: 0, recallPpm: 0 };
+    const limits = { wanted: 18, ef: 64, version: 0, recallPpm: 0, level: 0 };
     const request = { collectionId: COLLECTION, ...limits, entries: [5, 9, 11], leaves: [], code };
     const memory = wireMemory(nearRequestBytes(request));
     writeNearRequest(memory, 0, request);

@@ -27,6 +27,7 @@ const request = {
   leaves: [1, 2],
   code: Uint8Array.from({ length: 13 }, (_, at) => at),
   recallPpm: 950_000,
+  level: 2,
 };
 
 describe("a near-data search", () => {
@@ -43,8 +44,9 @@ describe("a near-data search", () => {
       distance: at / 3,
     }));
     const reply = wireMemory(nearReplyBytes(2));
-    writeCandidates(reply, 0, candidates, 99);
-    expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual({ candidates, distances: 99 });
+    const found = { candidates, distances: 99, rounds: 2, messages: 5 };
+    writeCandidates(reply, 0, found);
+    expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual(found);
   });
 
   test("that was changed or cut on its way is refused typed, or is one of its length", () => {

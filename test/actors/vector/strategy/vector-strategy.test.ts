@@ -26,6 +26,8 @@ const QUERY: RoutedQuery = {
   selectivity: 0.5,
   recallTarget: 0.9,
   timeoutMs: 1_234,
+  index: "leaves",
+  spent: { distances: 0 },
   leaves: {
     router: {
       selectShards: (_, { recallTarget }) => {
@@ -67,17 +69,31 @@ describe("which shards, and what they are sent", () => {
     expect(message.type).toBe(VECTOR_NEAR);
     const { entries, leaves, ...rest } = readNearRequest(received(message));
     expect([[...Array.from(entries)], [...Array.from(leaves)]]).toEqual([[102, 106], []]);
-    expect(rest).toEqual({ collectionId: 9, wanted: 18, ef: 64, version: 0, code: QUERY.bytes, recallPpm: 0 });
+    expect(rest).toEqual({
+      collectionId: 9,
+      wanted: 18,
+      ef: 64,
+      version: 0,
+      code: QUERY.bytes,
+      recallPpm: 0,
+      level: 0,
+    });
   });
 
   test("spire: the one that has the nearest leaf, which is told the recall and how many neighbours count", () => {
+    QUERY.spent.distances = 5;
     expect(SPIRE.selectShards(QUERY, SHARDS).map(({ shard }) => shard)).toEqual([2]);
+    expect(QUERY.spent.distances).toBe(6);
     expect(SPIRE.selectShards(QUERY, SHARDS.slice(0, 2)), "it is not there").toEqual([]);
+    const inTurn = SPIRE.selectShards({ ...QUERY, index: "levels" }, [...SHARDS].reverse());
+    expect(inTurn, "each knows the levels").toEqual([{ shard: 2, leaves: new Int32Array(0) }]);
+    expect(QUERY.spent.distances).toBe(7);
     const message = SPIRE.directMessage({ shard: 2, leaves: Int32Array.of(6) }, QUERY);
     expect(message.type).toBe(VECTOR_SPIRE);
     const { entries, leaves, ...rest } = readNearRequest(received(message));
     expect([entries.length, leaves.length]).toEqual([0, 0]);
-    expect(rest).toEqual({ collectionId: 9, wanted: 18, ef: 20, version: 0, code: QUERY.bytes, recallPpm: 950_000 });
+    const told = { collectionId: 9, wanted: 18, ef: 20, version: 0, code: QUERY.bytes, recallPpm: 900_000, level: 0 };
+    expect(rest).toEqual(told);
   });
 
   test("cotra: the first in turn, which has the others help it in the time that it is told", () => {
