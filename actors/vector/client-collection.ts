@@ -387,13 +387,9 @@ export class VectorCollection {
   }
 }
 
-function toDocument(id: VectorId, stored: StoredVector): StoredDocument {
-  return {
-    id,
-    version: stored.version,
-    ...(stored.vector === undefined ? {} : { vector: stored.vector }),
-    ...(stored.payload === undefined ? {} : { payload: decodeMetadata(stored.payload) }),
-  };
+function toDocument(id: VectorId, { version, vector, payload }: StoredVector): StoredDocument {
+  const decoded = payload === undefined ? {} : { payload: decodeMetadata(payload) };
+  return { id, version, ...(vector === undefined ? {} : { vector }), ...decoded };
 }
 
 function isIterable(value: unknown): value is DocumentSource {
