@@ -204,7 +204,8 @@ describe("a cluster in NATS", () => {
 
   test.skipIf(!LONG)("refuses what was in a stream that is gone and nowhere else", { timeout: 60_000 }, async () => {
     const store = newStore();
-    await openDocs(await start(store));
+    const docs = await openDocs(await start(store));
+    await docs.upsert(Array.from({ length: 40 }, (_, id) => ({ id, vector: [id, 1, 0, 0] })));
     await closeAll();
     await server.deleteStream(`${store}-shard-0-log-1`);
     const broken = await openDocs(await start(store));
