@@ -76,6 +76,8 @@ const NO_HITS: Map<number, SearchHit[]> = new Map();
 const SLICE = 128;
 /** Rows that wait to be linked, more of which are better searched for one query after the other. */
 const MOST_WAITING = 256;
+/** The same times queries: each is scored for every query, and kept. */
+const MOST_SCORES = 1_048_576;
 /** A peer of its own: who holds what the shards share. */
 const HOLDER = -1;
 
@@ -84,8 +86,8 @@ export class BatchSearch {
   rounds = 0;
   /** Distances computed for all queries, those of searches that were done again included. */
   distances = 0;
-  /** Whether memory could not be read, or was not to be had for copies, for some queries. */
-  isBroken = false;
+  /** Why queries have to be searched alone: memory could not be read, or had for copies; or too many rows wait to be linked. */
+  failure: "memory" | "waiting" | undefined;
   readonly #parts: BatchParts;
   readonly #queries: readonly BatchQuery[];
   readonly #k: number;
@@ -164,7 +166,7 @@ export class BatchSearch {
       return mirror.fetch();
     });
     if (status !== STATUS.SUCCESS) {
-      this.isBroken = true;
+      this.failure = "memory";
       for (const query of this.#queries) query.isAlone ||= query.documents === undefined;
     }
     return this.#open === 0;
@@ -190,7 +192,7 @@ export class BatchSearch {
     this.#post(looks, found);
     this.#takeRows(rows, found);
     const isWhole = looks.status === STATUS.SUCCESS && this.#readWaiting(looks);
-    if (!isWhole) this.isBroken = true;
+    if (!isWhole) this.failure ??= "memory";
     return this.#queries.map((query) => (isWhole ? this.#result(query) : undefined));
   }
 
@@ -258,7 +260,10 @@ export class BatchSearch {
         rows.set(this.#ref.address, { shard, incarnation: undefined, queries: this.#queries });
       }
     }
-    if (rows.size > MOST_WAITING) return false;
+    if (rows.size > MOST_WAITING || rows.size * this.#queries.length > MOST_SCORES) {
+      this.failure = "waiting";
+      return false;
+    }
     const found = this.#addRows(rows);
     const looks: ShardLooks = { status: STATUS.SUCCESS, waiting: [], live: [] };
     this.#post(looks, found);

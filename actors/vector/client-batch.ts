@@ -13,7 +13,7 @@ import type { BatchSearch } from "./batch-search.ts";
 import type { SearchFallback, SearchOptions, SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { checkedSearch, obstacle, oneSidedAnswer, searchOneSided } from "./client-one-sided.ts";
 import { DEFAULT_K } from "./client-search.ts";
-import { assertEf, assertK } from "./vector-checks.ts";
+import { assertEf, assertK, MAX_HITS } from "./vector-checks.ts";
 import { usesGraph } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
@@ -36,8 +36,8 @@ export interface BatchStats {
   readonly distances: number;
   /** Queries that were searched for by themselves. */
   readonly alone: number;
-  /** Why they were: a reason of {@link SearchFallback}, of the last of them; `changed`: documents changed meanwhile. */
-  readonly reason?: SearchFallback | "changed";
+  /** Why they were: a reason of {@link SearchFallback}, of the last of them; `changed`: documents changed meanwhile; `waiting`: many wait to be linked. */
+  readonly reason?: SearchFallback | "changed" | "waiting";
 }
 
 /** Results in the order of the vectors. */
@@ -49,7 +49,7 @@ export interface BatchSearchResult {
 const NOT_HERE = ["after", "by", "explain", "recall", "strategy"] as const;
 const NONE = { lists: 0, requests: 0, deduplicated: 0, bytes: 0, rounds: 0, distances: 0 };
 
-/** @throws {ShardloomError} As a search; `ERR_INVALID_ARGUMENT` for more than 65,536 vectors, and of a collection without a graph. */
+/** @throws {ShardloomError} As a search; `ERR_INVALID_ARGUMENT` for more than 65,536 vectors or 1,048,576 hits, and of a collection without a graph. */
 export async function searchBatch(
   parts: VectorCollectionParts,
   vectors: readonly ArrayLike<number>[],
@@ -62,6 +62,9 @@ export async function searchBatch(
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   assertK(k);
   assertEf(ef);
+  const most = Math.floor(MAX_HITS / k);
+  if (vectors.length > most)
+    throw invalidArgument("search many", "vectors.length", `at most ${most} for ${k} hits each`, vectors.length);
   for (const name of NOT_HERE) {
     const value = (options as SearchOptions)[name];
     if (value !== undefined) throw invalidArgument("search many", name, "left out", value);
@@ -77,8 +80,8 @@ export async function searchBatch(
     const batch = parts.reader().batch(fit, k, { includePayload, includeVector, ef });
     try {
       found = await run(parts, batch, options, deadlineAtMs);
-      if (found.length === 0) reason = "memory";
-      else if (found.includes(undefined)) reason = batch.isBroken ? "memory" : "changed";
+      if (found.length === 0) reason = batch.failure ?? "memory";
+      else if (found.includes(undefined)) reason = batch.failure ?? "changed";
       counts = { ...batch.counts, rounds: batch.rounds, distances: batch.distances };
     } finally {
       batch.close();

@@ -14,6 +14,8 @@ import { K, type VectorSet } from "./vector-search-data.ts";
 const BATCH = 2_000;
 /** One query of so many is compared with a search by itself. */
 const COMPARED = 100;
+const REST_ATTEMPTS = 100;
+const REST_MS = 200;
 
 interface Measured {
   readonly ef: number;
@@ -54,6 +56,15 @@ async function measureAt(collection: VectorCollection, set: VectorSet, ef: numbe
   return { ef, recall, listsPerQuery: sums.lists / count, row };
 }
 
+/** Resolves when the graph rests: vertices go for a while after documents were brought to their leaves. */
+async function rest(collection: VectorCollection, set: VectorSet, ef: number): Promise<void> {
+  const queries = Array.from({ length: Math.min(BATCH, set.queries.count) }, (_, at) => set.queries.at(at));
+  for (let attempt = 0; attempt < REST_ATTEMPTS; attempt++) {
+    if ((await collection.searchMany(queries, { k: K, ef })).batch.alone === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
+  }
+}
+
 /** @param efs Ascending. */
 export async function measureBatches(
   { goals }: BenchContext,
@@ -62,6 +73,7 @@ export async function measureBatches(
   efs: readonly number[],
 ): Promise<Pick<PartReport, "rows" | "goals">> {
   const points: Measured[] = [];
+  await rest(collection, set, efs.at(-1) ?? K);
   for (const ef of efs) points.push(await measureAt(collection, set, ef));
   const reached = points.find(({ recall }) => recall >= RECALL) ?? points.at(-1);
   if (reached === undefined) return { rows: [], goals: [] };

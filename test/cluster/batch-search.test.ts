@@ -49,7 +49,7 @@ async function fill(docs: VectorCollection): Promise<Float32Array[]> {
 const told = (hits: readonly VectorHit[]): unknown[] =>
   hits.map(({ id, score, version, payload }) => [id, score, version, payload]);
 
-/** What three hundred searches of one batch would give one by one. */
+/** Compares a batch with searches one by one. */
 async function expectSame(
   docs: VectorCollection,
   queries: readonly Float32Array[],
@@ -69,19 +69,21 @@ it.each(["l2", "cosine"] as const)("finds what single searches find, by %s, with
   const docs = await open({ metric });
   await fill(docs);
   const queries = clustered(200, createSeededRandom(seed + 1));
+  // Vertices go for a while after documents were brought to their leaves, and who is led to one is searched for alone.
+  await eventually("the graph rests", async () => (await docs.searchMany(queries, { ef: 100 })).batch.alone === 0);
   for (const options of [{}, { k: 3, ef: 100, includeVector: true }, { k: 30, includePayload: false }]) {
     const batch = await expectSame(docs, queries, options);
     expect(batch).toMatchObject({ alone: 0 });
     expect(batch.reason).toBeUndefined();
-    // At first the root, and the medoids of leaves; a list to each worker when it begins, in each round, and when it ends; as often for rows that wait.
-    expect(batch.lists).toBeLessThanOrEqual(2 + WORKERS * (batch.rounds + 4));
+    // At first the root, and the medoids of leaves; a list to each worker when it begins, in each round, and when it ends.
+    expect(batch.lists).toBeLessThanOrEqual(2 + WORKERS * (batch.rounds + 2));
     expect(batch.rounds).toBeGreaterThan(0);
     // Each vertex and each document is read once at the most, though two hundred searches read hundreds each.
     expect(batch.requests).toBeLessThan(3 * DOCUMENTS + PAGES_ROOM);
     expect(batch.deduplicated).toBeGreaterThan(batch.requests);
   }
   const few = await docs.searchMany(queries.slice(0, 1));
-  expect(few.batch.lists, "one query needs about as many").toBeLessThanOrEqual(2 + WORKERS * (few.batch.rounds + 4));
+  expect(few.batch.lists, "one query needs about as many").toBeLessThanOrEqual(2 + WORKERS * (few.batch.rounds + 2));
 });
 
 it("gives back the memory of its copies, also when it ends early", async () => {
@@ -161,7 +163,7 @@ it("answers every query when an owner is killed in the middle", async () => {
   expect(stats.alone > 0).toBe(stats.reason !== undefined);
   await restarted;
   while (!batch.advance());
-  expect(batch.isBroken, "keys of the dead worker open nothing").toBe(true);
+  expect(batch.failure, "keys of the dead worker open nothing").toBe("memory");
   expect(batch.finish().every((hits) => hits === undefined)).toBe(true);
   batch.close();
   await eventually(
@@ -197,6 +199,7 @@ it("refuses what no search takes, before anything is read", async () => {
     code: "ERR_ABORTED",
   });
   await expect(docs.searchMany([zeros], { by: "cotra" } as object)).rejects.toMatchObject(invalid("by"));
+  await expect(docs.searchMany(Array(17).fill(zeros), { k: 65_536 })).rejects.toMatchObject(invalid("vectors.length"));
   const plain = await cluster.vectors("plain", { dimensions: DIMENSIONS });
   await expect(plain.searchMany([zeros])).rejects.toMatchObject(invalid("strategy"));
 });
