@@ -10,8 +10,8 @@ import { STATUS } from "./status.ts";
 import type { Verbs } from "./verbs.ts";
 import type { LocalView } from "./word-copy.ts";
 
-/** Operations of work requests. */
-export const OPCODE = { READ: 1, WRITE: 2, COMPARE_AND_SWAP: 3, FETCH_ADD: 4 } as const;
+/** Operations of work requests. VISIT is a read in place, and copies nothing by itself. */
+export const OPCODE = { READ: 1, WRITE: 2, COMPARE_AND_SWAP: 3, FETCH_ADD: 4, VISIT: 5 } as const;
 
 /** One operation of a list; `local` is the target of READ and the source of WRITE. */
 export interface WorkRequest {
@@ -25,6 +25,8 @@ export interface WorkRequest {
   readonly expected?: number;
   readonly desired?: number;
   readonly delta?: number;
+  /** Of VISIT: looks at the bytes, as in `readInPlace`; it may run again, and what it saw counts only with SUCCESS. */
+  readonly visit?: (arena: Uint8Array, byteOffset: number, byteLength: number) => void;
 }
 
 /** Executes one request and appends its completion. The caller has checked that the queue has room. */
@@ -42,7 +44,7 @@ export function executeRequest(
 }
 
 function perform(verbs: Verbs, request: WorkRequest): number {
-  const { ref, local, localOffset = 0, expected, desired, delta } = request;
+  const { ref, local, localOffset = 0, expected, desired, delta, visit } = request;
   switch (request.opcode) {
     case OPCODE.READ:
       return isView(local) ? verbs.read(ref, local, localOffset) : STATUS.INVALID_REQUEST;
@@ -54,6 +56,8 @@ function perform(verbs: Verbs, request: WorkRequest): number {
         : STATUS.INVALID_REQUEST;
     case OPCODE.FETCH_ADD:
       return typeof delta === "number" ? verbs.fetchAdd(ref, delta) : STATUS.INVALID_REQUEST;
+    case OPCODE.VISIT:
+      return typeof visit === "function" ? verbs.readInPlace(ref, visit).status : STATUS.INVALID_REQUEST;
     default:
       return STATUS.INVALID_REQUEST;
   }

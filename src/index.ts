@@ -66,6 +66,7 @@ export type {
 } from "../actors/text/client-collection.ts";
 export type { TextCollectionOptions } from "../actors/text/text-options.ts";
 export type { TextShardStatus } from "../actors/text/text-replies.ts";
+export type { BatchSearchOptions, BatchSearchResult, BatchStats } from "../actors/vector/client-batch.ts";
 export type {
   CountOptions,
   GetOptions,

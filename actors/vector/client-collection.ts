@@ -31,6 +31,7 @@ import type { Coordinator } from "../coordinator.ts";
 import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation, Reading } from "../planned-read.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
+import { type BatchSearchOptions, type BatchSearchResult, searchBatch } from "./client-batch.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
 import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { encodeFilter } from "./filter.ts";
@@ -325,6 +326,12 @@ export class VectorCollection {
   async search(vector: ArrayLike<number>, options: SearchOptions = {}): Promise<SearchResult> {
     this.#parts.assertOpen();
     return searchBy(this.#parts, vector, options);
+  }
+
+  /** The nearest documents to each of many vectors, one-sidedly: what several of them need is read once, by lists of reads. See client-batch.ts. */
+  async searchMany(vectors: readonly ArrayLike<number>[], options?: BatchSearchOptions): Promise<BatchSearchResult> {
+    this.#parts.assertOpen();
+    return searchBatch(this.#parts, vectors, options);
   }
 
   /**

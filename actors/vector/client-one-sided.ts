@@ -16,6 +16,7 @@ import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
 import { componentLimit, firstBeyond, firstUncoded } from "./vector-options.ts";
+import type { SearchHit } from "./vector-replies.ts";
 
 /**
  * @param instead Why this is done in place of another strategy.
@@ -41,10 +42,7 @@ export async function searchOneSided(
     return { ...(await searchVectors(parts, vector, options)), fallback };
   }
   return {
-    hits: hits.map(toHit),
-    completeness: whole(parts, hits.length),
-    stalenessMs: staleness(parts),
-    by: "one-sided",
+    ...oneSidedAnswer(parts, hits),
     ...(instead === undefined ? {} : { fallback: instead }),
     ...explainedSearch(parts, options, {
       by: "one-sided",
@@ -53,6 +51,12 @@ export async function searchOneSided(
       stalenessMs: staleness(parts),
     }),
   };
+}
+
+/** An answer that is from the memory of the shards. */
+export function oneSidedAnswer(parts: VectorCollectionParts, hits: readonly SearchHit[]): SearchResult {
+  const completeness = whole(parts, hits.length);
+  return { hits: hits.map(toHit), completeness, stalenessMs: staleness(parts), by: "one-sided" };
 }
 
 /** Checks what a search by messages would refuse. @returns a copy of the query */

@@ -65,7 +65,7 @@ const LINE_WORDS = 16;
 /** Scans of a shard's waiting rows while its tables change. */
 const SCAN_ATTEMPTS = 5;
 /** Documents that are read beyond k, as some are gone then, and some are as near as the last. */
-const SPARE = 8;
+export const SPARE = 8;
 export class OneSidedSearch implements DocumentReader {
   distance = 0;
   /** What {@link expect} loaded: of no use but that the loads have one. */

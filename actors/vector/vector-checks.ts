@@ -9,7 +9,7 @@ import type { ReceivedSearch } from "./vector-requests.ts";
 /** Most answers that one search may ask for, and most candidates. */
 export const MAX_K = 65_536;
 /** Most hits of all queries of one request: what a shard holds of them at a time is bounded by it. */
-const MAX_HITS = 1_048_576;
+export const MAX_HITS = 1_048_576;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` unless k is an integer in `[1, MAX_K]`. */
 export function assertK(k: number): void {

@@ -29,6 +29,7 @@ import {
   writeId,
 } from "../../src/store/id-codec.ts";
 import { hashBytes } from "../../src/topology/stable-hash.ts";
+import { type BatchOptions, BatchSearch } from "./batch-search.ts";
 import { ExactScan, type ScanOptions, type ScanResult } from "./exact-scan.ts";
 import type { Candidate } from "./graph/label-search.ts";
 import type { OneSidedResult } from "./one-sided-result.ts";
@@ -170,6 +171,13 @@ export class VectorReader {
     const { dimensions } = resolved;
     if (this.#query.length !== dimensions) this.#query = new Float32Array(dimensions);
     return search.run(checkedQuery(dimensions, query, this.#query), k, options, this.#searchSource(ONE_SIDED));
+  }
+
+  /** Searches for many queries at once, which were checked; to be closed. */
+  batch(queries: readonly Float32Array[], k: number, options: BatchOptions): BatchSearch {
+    const { search, options: resolved } = this.#graphSearch();
+    const parts = { rows: this.#rows, kernels: this.#kernels as Kernels, options: resolved, leaves: search.leaves };
+    return new BatchSearch({ ...parts, source: () => this.#searchSource(ONE_SIDED) }, queries, k, options);
   }
 
   /** Gives back the memory that searches work in. */

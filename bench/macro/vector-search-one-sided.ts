@@ -1,5 +1,5 @@
 /**
- * G15, part `one-sided` of bench `vector-search`: one thread searches the documents of a cluster's two workers in their memory, against
+ * G15 and G13, part `one-sided` of bench `vector-search`: one thread searches the documents of a cluster's two workers in their memory, against
  * native usearch over the same vectors in the same process.
  *
  * All sides and settings take turns on blocks of queries; every setting sees every query once, so that recalls are of all queries.
@@ -14,6 +14,7 @@ import { STATUS } from "../../native-bridge/status.ts";
 import { Cluster, type VectorCollection } from "../../src/index.ts";
 import { judge } from "../harness/goals.ts";
 import { type BenchContext, type BenchRow, median, sized, toRow } from "../harness/harness.ts";
+import { measureBatches } from "./vector-search-batch.ts";
 import { type Curve, costAt, countFound, must, type PartReport, type Point, RECALL } from "./vector-search-curve.ts";
 import { arenaBytes, K, type VectorSet, type Vectors } from "./vector-search-data.ts";
 
@@ -205,6 +206,7 @@ export async function measureOneSided(context: BenchContext, set: VectorSet): Pr
     const fastest = sides
       .filter((side) => side !== "one-sided" && qpsAt(of(side)) > 0)
       .reduce((a, b) => (qpsAt(of(a)) > qpsAt(of(b)) ? a : b), "usearch f32");
+    const batches = await measureBatches(context, set, collection, sized(mode, [32], [32, 48], [32, 40, 48, 64]));
     const wall = (side: string): string => `by the clock ${(wallAt(ours) / wallAt(of(side))).toFixed(2)}`;
     const at = `${qpsAt(ours).toFixed(0)} queries per CPU second at ${RECALL}`;
     return {
@@ -215,11 +217,13 @@ export async function measureOneSided(context: BenchContext, set: VectorSet): Pr
           const note = `recall ${(found / (queries * K)).toFixed(4)}${counted}`;
           return toRow(`search ef ${contender.ef}`, contender.side, "queries/s", cpu, note);
         }),
+        ...batches.rows,
         toRow("load and link", "one-sided", "documents/s", [perSecond], `${WORKERS} workers`),
         toRow("add", "usearch f32", "documents/s", [f32.perSecond], `${WORKERS} threads`),
         toRow("add", "usearch f16", "documents/s", [f16.perSecond], `${WORKERS} threads`),
       ],
       goals: [
+        ...batches.goals,
         judge(goals, "G15", qpsAt(ours) / qpsAt(of("usearch f32")), `${at}; ${wall("usearch f32")}`),
         judge(
           goals,

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
 const GOALS: readonly string[] = [
-  ...["G15", "G15b", "G16", "V3", "V3b", "V3c", "V4", "V4b"],
+  ...["G13", "G15", "G15b", "G16", "V3", "V3b", "V3c", "V4", "V4b"],
   ...["G1", "G2", "G2b", "G3", "G3b", "G3c", "G3d", "G4", "G4b"],
   ...["G7", "G7b", "G9", "G10", "G11", "G17", "G17b", "G18"],
 ];

@@ -224,10 +224,33 @@ describe("post and poll", () => {
     ]);
   });
 
+  it("let visits look at the bytes where they are", () => {
+    const { verbs, plain, arena } = setup();
+    const seen: number[][] = [];
+    const visit = (bytes: Uint8Array, at: number, length: number): void => {
+      seen.push([bytes === arena.bytes ? at : -1, length]);
+    };
+    const ref = { ...plain, length: 4 };
+    const requests = [ref, { ...ref, rkey: 5 }].map((each, id) => ({ id, opcode: OPCODE.VISIT, ref: each, visit }));
+    expect(verbs.post(requests)).toBe(2);
+    const out: Completion[] = [];
+    verbs.poll(out, 2);
+    expect(out.map(({ id, status, byteLength }) => [id, status, byteLength])).toEqual([
+      [0, STATUS.SUCCESS, 4],
+      [1, STATUS.INVALID_RKEY, 0],
+    ]);
+    expect(seen).toEqual([[plain.address, 4]]);
+  });
+
   it("end malformed requests in INVALID_REQUEST and go on", () => {
     const { verbs, plain } = setup();
     const ref = { ...plain, length: 4 };
-    const bad = [null, {}, { id: 2, opcode: 9, ref }, { id: 3, opcode: OPCODE.READ, ref }];
+    const bad = [
+      null,
+      { id: 1, opcode: OPCODE.VISIT, ref },
+      { id: 2, opcode: 9, ref },
+      { id: 3, opcode: OPCODE.READ, ref },
+    ];
     expect(verbs.post(bad as never)).toBe(4);
     const out: Completion[] = [];
     verbs.poll(out, 4);

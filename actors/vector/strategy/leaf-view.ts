@@ -87,18 +87,30 @@ export class LeafView {
   entries(root: RegionRef | undefined, code: Code, spent: { distances: number }): readonly number[] {
     const compass = this.router(root);
     if (compass === undefined) return [];
+    const { ids, count } = this.nearest(compass, code, spent);
+    return this.medoids(ids, count);
+  }
+
+  /** Leaves at whose medoids a search of the whole graph begins; distances are added to `spent`. Valid until the next call. */
+  nearest(compass: Compass, code: Code, spent: { distances: number }): TopList {
     spent.distances += compass.nearestLeaves(code, this.#nearest, ENTRY_COST * Math.sqrt(compass.leaves));
-    return this.medoids(this.#nearest.ids, this.#nearest.count);
+    return this.#nearest;
+  }
+
+  /** The word that tells the medoid of a leaf, plus one, in the table of the router that was given last. */
+  medoidRef(leaf: number): RegionRef | undefined {
+    const table = this.#table;
+    if (table === undefined) return undefined;
+    const word = LEAF_ENTRIES + leaf * LEAF_WORDS + LEAF_MEDOID;
+    return { address: table.address + CELL_HEADER_BYTES + word * 4, rkey: table.rkey, length: 4 };
   }
 
   /** The medoids that leaves have now, of the first `count`. */
   medoids(leaves: Int32Array, count: number): number[] {
-    const table = this.#table;
     const vertices: number[] = [];
-    for (let at = 0; at < count && table !== undefined; at++) {
-      const word = LEAF_ENTRIES + (leaves[at] as number) * LEAF_WORDS + LEAF_MEDOID;
-      const address = table.address + CELL_HEADER_BYTES + word * 4;
-      const medoid = this.#verbs.readWord(address, table.rkey) | 0;
+    for (let at = 0; at < count; at++) {
+      const ref = this.medoidRef(leaves[at] as number);
+      const medoid = ref === undefined ? 0 : this.#verbs.readWord(ref.address, ref.rkey) | 0;
       if (medoid > 0) vertices.push(medoid - 1);
     }
     return vertices;
