@@ -1,11 +1,9 @@
 /**
  * A collection of vectors as its users see it: upsert, get, delete, count, search, one-sided access.
  *
- * Runs on the client's thread, over a coordinator: ids are grouped by shard, one envelope per shard, answers merged under the
- * total order (score, id).
+ * Runs on the client's thread: ids are grouped by shard, one envelope per shard, answers merged under the total order (score, id).
  *
- * Invariant: a batch is checked whole before its first byte is sent, so bad input writes nothing; an acknowledged
- * write is in its shard's regions and visible to every later read.
+ * Invariant: a batch is checked whole before its first byte is sent; an acknowledged write is in its shard's regions, for every later read.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
@@ -335,10 +333,8 @@ export class VectorCollection {
   }
 
   /**
-   * Copies a vector into `target`: one-sidedly, and by a message to its shard only when that gives no valid copy (the row is
-   * being written at every attempt, or its shard is being recovered).
-   *
-   * Cost: one-sided, no message and no copy besides the one into `target`.
+   * Copies a vector into `target`: one-sidedly, without any other copy, and by a message to its shard only when that gives no valid copy (the
+   * row is being written at every attempt, or its shard is being recovered).
    *
    * @param target At least `dimensions` long.
    * @returns How it was read and the document's version; undefined when the id is unknown.
