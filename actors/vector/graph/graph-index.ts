@@ -135,6 +135,7 @@ export class GraphIndex {
       epoch: peers.incarnation,
       nowMs,
       collectionId: this.#writer.root.get(GRAPH_COLLECTION),
+      mostBytes: (peer) => peers.maxPayloadBytes(peer),
       ask: (peer, { type, payload }) => peers.ask(peer, type, payload, readExchangeReply, EXCHANGE_TIMEOUT_MS),
     });
     return this.#exchange;
