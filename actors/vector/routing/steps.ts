@@ -16,8 +16,10 @@ export interface StepsOptions {
   readonly onProgress?: (done: number) => void;
 }
 
-/** Vectors a slice, where each costs a look at every leaf. */
+/** Vectors a slice, where each costs a look at some hundred leaves or parts. */
 export const SLICE_VECTORS = 64;
+/** Means a slice. */
+export const SLICE_GROUPS = 256;
 
 /**
  * Runs a computation to its end on this thread.
