@@ -12,7 +12,7 @@ import { createSeededRandom } from "../../../src/runtime/random.ts";
 import { CodeMeans } from "./code-means.ts";
 import { type Code, type CodeHost, CodeTable, groupingMetric, type VectorSource } from "./code-table.ts";
 import { type LloydOptions, lloyd, type NearestFinder, shuffleFront, spaceOf } from "./lloyd.ts";
-import { SLICE_GROUPS, SLICE_VECTORS, type Steps, within } from "./steps.ts";
+import { SLICE_GROUPS, SLICE_MEANS, SLICE_VECTORS, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 import { treeMeans } from "./tree-means.ts";
 
@@ -52,8 +52,6 @@ const CAPACITY_FACTOR = 2;
 export const CANDIDATES = 4;
 /** More leaves than this are clustered from the top down. */
 const FLAT_LEAVES = 512;
-/** Vectors a slice that only adds up or scores once. */
-const SLICE_MEANS = 1024;
 const LLOYD_SHARE = 0.6;
 const FOUND_SHARE = 0.9;
 const ASSIGN_SHARE = 0.95;

@@ -28,6 +28,8 @@ const BEAM = 8;
 const SPLIT_SAMPLE = 64;
 /** Rounds over all groups after the tree, which even out the borders between its parts. */
 const POLISH_ROUNDS = 2;
+/** Members of a part against the mean of its siblings: else the parts below one crowd would have too many children. */
+const MOST_SHARE = 1.5;
 const TREE_SHARE = 0.4;
 
 /** A part of the sample, and how many groups it is to become. */
@@ -152,14 +154,16 @@ function* centresOf(
   return yield* lloyd(host, source, members.subarray(0, size), { groups: count, rounds, random });
 }
 
-/** The members of a part to the nearest of its children, and to each of these as many groups as it has members for. */
+/** The members of a part to the nearest of its children that has room, and to each of these as many groups as it has members for. */
 function* divide(source: VectorSource, { members, groups }: Part, centres: CodeTable): Steps<Part[]> {
   const lists: number[][] = Array.from({ length: centres.count }, () => []);
-  const top = new TopList(1);
+  const top = new TopList(centres.count);
+  const capacity = Math.ceil((MOST_SHARE * members.length) / centres.count);
   for (const [at, member] of members.entries()) {
     if (at % SLICE_VECTORS === 0) yield at / members.length;
     centres.nearest(source.vector(member), top);
-    lists[top.ids[0] as number]?.push(member);
+    const nearest = top.ids.find((child) => (lists[child] as number[]).length < capacity) as number;
+    lists[nearest]?.push(member);
   }
   fillEmptyLists(lists);
   const shares = sharesOf(
