@@ -20,7 +20,7 @@ export class PeerAsks implements EnginePeers {
   }
 
   maxPayloadBytes(shard: number): number {
-    const requester = this.coordinator?.requester(shard) as Requester | undefined; // none while there is no way to it
+    const requester: Requester | undefined = this.coordinator?.requester(shard); // none while there is no way to it
     return requester?.maxPayloadBytes ?? 0;
   }
 

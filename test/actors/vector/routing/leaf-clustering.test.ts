@@ -100,7 +100,7 @@ describe("clustering", () => {
   });
 
   test("distances for a vector grow with the logarithm of the leaves, and no slice computes too many", () => {
-    const perVector = [1_500, 8_000].map((count) => {
+    const perVector = [1_000, 5_000].map((count) => {
       const counting = countingHost(host);
       const all = synthetic({ count, dimensions: 8, clusters: 60, random: seeded(9) });
       let most = 0;
@@ -114,7 +114,7 @@ describe("clustering", () => {
         onProgress();
         return made;
       };
-      const leaves = 0.35 * count;
+      const leaves = 0.6 * count;
       const made = run(clusterLeaves(counting, all, { leaves, seed: SEED, rounds: 6, sampleCount: 0.8 * count }));
       const clustered = counting.computed / count;
       run(packLeaves(counting, made, run(leafAffinity(made)), { partitions: 2, seed: SEED }));
@@ -127,8 +127,8 @@ describe("clustering", () => {
       return clustered;
     });
     const [small, large] = perVector as [number, number];
-    const logarithm = Math.log(0.35 * 8_000) / Math.log(0.35 * 1_500);
-    expect(large / small).toBeLessThan(1.25 * logarithm); // by the root of the leaves it would be 2.3
+    const logarithm = Math.log(0.6 * 5_000) / Math.log(0.6 * 1_000);
+    expect(large / small).toBeLessThan(1.25 * logarithm); // by the root of the leaves it would be 2.2
   });
 
   test("property: many leaves from the top down, also of a crowd: look-ups find true distances, near the nearest", () => {
