@@ -35,6 +35,8 @@ export interface EngineContext {
 export interface EnginePeers {
   /** Of this worker; higher than those of its shard's workers before. */
   readonly incarnation: number;
+  /** The longest payload of a request to a shard's worker, and of its reply; 0 while there is no way to it. */
+  maxPayloadBytes(shard: number): number;
   /** Sends a request to the worker of another shard; every failure is a rejection. `decode` runs while the reply is in place. */
   ask<T>(
     shard: number,

@@ -4,7 +4,7 @@
  * Invariant: every request ends once, in a value or a rejection; `open` counts those that have not, so that the worker does not sleep through one.
  */
 import { ShardloomError } from "../src/errors.ts";
-import type { Payload, ReplyFrame } from "../src/routing/requester.ts";
+import type { Payload, ReplyFrame, Requester } from "../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import type { Coordinator } from "./coordinator.ts";
 import type { EnginePeers } from "./engine.ts";
@@ -17,6 +17,11 @@ export class PeerAsks implements EnginePeers {
 
   constructor(incarnation: number) {
     this.incarnation = incarnation;
+  }
+
+  maxPayloadBytes(shard: number): number {
+    const requester: Requester | undefined = this.coordinator?.requester(shard); // none while there is no way to it
+    return requester?.maxPayloadBytes ?? 0;
   }
 
   async ask<T>(

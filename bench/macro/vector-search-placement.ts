@@ -84,7 +84,7 @@ function clustered({ base, queries, bytes }: VectorSet, seed: number): Placement
 
 /** Packs the leaves on so many shards. */
 export function packShards({ host, clustering, seed }: Placement, shards: number): LeafPacking {
-  return runSteps(packLeaves(host, clustering, leafAffinity(clustering), { partitions: shards, seed }));
+  return runSteps(packLeaves(host, clustering, runSteps(leafAffinity(clustering)), { partitions: shards, seed }));
 }
 
 /** Row of the vector nearest to the centroid of each leaf that has vectors. */

@@ -34,8 +34,7 @@ import { LevelView } from "./level-view.ts";
 /** Deleted vertices, as a share of the others, that are worth a pass over all lists; and how many, where there are few others. */
 const DELETED_SHARE = 0.1;
 const LEAST_DELETED = 64;
-/** Rows that are placed between two looks at the clock. */
-const PLACE_SLICE = 8;
+const PLACE_SLICE = 8; // rows between two looks at the clock
 const EXCHANGE_TIMEOUT_MS = 2_000;
 
 export class GraphIndex {
@@ -135,6 +134,7 @@ export class GraphIndex {
       epoch: peers.incarnation,
       nowMs,
       collectionId: this.#writer.root.get(GRAPH_COLLECTION),
+      mostBytes: (peer) => peers.maxPayloadBytes(peer),
       ask: (peer, { type, payload }) => peers.ask(peer, type, payload, readExchangeReply, EXCHANGE_TIMEOUT_MS),
     });
     return this.#exchange;
@@ -205,6 +205,7 @@ export class GraphIndex {
       this.#trainer.run(deadlineMs, nowMs);
       return true;
     }
+    if (this.#placer.prepare(deadlineMs, nowMs)) return true;
     const { table } = this.#placer;
     const { placedVersion } = this;
     if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion)); // else it is told later

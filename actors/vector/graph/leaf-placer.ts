@@ -14,8 +14,9 @@ import {
   VERTEX_NEIGHBOURS,
   versionOfFlags,
 } from "../../../src/store/graph-layout.ts";
-import { CentroidRouter } from "../routing/centroid-router.ts";
+import { type CentroidGroups, CentroidRouter, groupCentroids } from "../routing/centroid-router.ts";
 import type { Code, CodeHost } from "../routing/code-table.ts";
+import type { Steps } from "../routing/steps.ts";
 import { TopList } from "../routing/top-list.ts";
 import type { VertexPlace } from "./graph-partition.ts";
 import type { GraphRoot } from "./graph-root.ts";
@@ -27,6 +28,8 @@ export class LeafPlacer {
   readonly #nearest: TopList = new TopList(1);
   #table: LeafTable | undefined;
   #router: CentroidRouter | undefined;
+  /** While the table's centroids are grouped, so that they can be looked up. */
+  #grouping: Steps<CentroidGroups | undefined> | undefined;
 
   constructor(root: GraphRoot, host: CodeHost) {
     this.#root = root;
@@ -39,12 +42,25 @@ export class LeafPlacer {
     if (version !== 0 && version !== this.#table?.version) {
       this.close();
       this.#table = LeafTable.open(this.#root, this.#host);
-      if (this.#table !== undefined) this.#router = new CentroidRouter(this.#host, this.#table.centroids);
+      if (this.#table !== undefined) this.#grouping = groupCentroids(this.#host, this.#table.centroids);
     }
     return version === 0 ? undefined : this.#table;
   }
 
-  /** Where a vector is to be; undefined: the leaves are not known. */
+  /** One slice of what has to be done before places of the table that there is now are known. @returns Whether more is left. */
+  prepare(untilMs: number, nowMs: () => number): boolean {
+    const { table } = this;
+    while (table !== undefined && this.#grouping !== undefined) {
+      const { done, value } = this.#grouping.next();
+      if (done === true) {
+        this.#grouping = undefined;
+        this.#router = new CentroidRouter(this.#host, table.centroids, value);
+      } else if (nowMs() >= untilMs) return true;
+    }
+    return false;
+  }
+
+  /** Where a vector is to be; undefined: the leaves are not known, or not ready to be looked up. */
   placeOf(code: Code): VertexPlace | undefined {
     const { table } = this;
     if (table === undefined || this.#router === undefined) return undefined;
@@ -70,6 +86,8 @@ export class LeafPlacer {
 
   /** Gives private memory back. */
   close(): void {
+    this.#grouping?.return(undefined);
+    this.#grouping = undefined;
     this.#router?.close();
     this.#router = undefined;
     this.#table = undefined;

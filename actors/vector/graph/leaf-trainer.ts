@@ -27,7 +27,7 @@ import { clusterLeaves, type LeafClustering } from "../routing/leaf-clustering.t
 import { packLeaves } from "../routing/leaf-packing.ts";
 import type { LevelTable } from "../routing/levels-codec.ts";
 import { shuffleFront } from "../routing/lloyd.ts";
-import { type Steps, within } from "../routing/steps.ts";
+import { SLICE_MEANS, type Steps, within } from "../routing/steps.ts";
 import { TopList } from "../routing/top-list.ts";
 import type { IndexName } from "../vector-options.ts";
 import type { GraphRoot } from "./graph-root.ts";
@@ -176,11 +176,9 @@ export class LeafTrainer {
       0.7,
     );
     try {
-      const packing = packLeaves(this.#host, clustering, leafAffinity(clustering), {
-        partitions: shards.length,
-        seed: SEED,
-      });
-      const { partitionOf } = yield* within(packing, 0.7, 0.8);
+      const affinity = yield* within(leafAffinity(clustering), 0.7, 0.72);
+      const packing = packLeaves(this.#host, clustering, affinity, { partitions: shards.length, seed: SEED });
+      const { partitionOf } = yield* within(packing, 0.72, 0.8);
       const label = this.#labelsFor(sample, clustering, partitionOf, shards);
       const labelOf = partitionOf.map((place) => label[place] as number);
       const { calibration, levels } = yield* within(this.#calibrate(sample, { clustering, labelOf }, shards), 0.8, 1);
@@ -240,16 +238,21 @@ export class LeafTrainer {
         if (this.#isLive(chunk.address + slot * stride)) all.push((number << chunkShift) | slot);
     }
     const order = Int32Array.from(all);
-    const count = Math.min(order.length, wanted, Math.floor(MOST_SAMPLE_BYTES / codeBytes));
-    shuffleFront(order, count, createSeededRandom(SEED));
+    const most = Math.min(order.length, wanted, Math.floor(MOST_SAMPLE_BYTES / codeBytes));
+    shuffleFront(order, most, createSeededRandom(SEED));
     const space = spaceOfGraph(geometry);
-    const codes = newCode(space, count);
+    const codes = newCode(space, most);
     const bytes = new Uint8Array(codes.buffer);
-    for (let at = 0; at < count; at++) {
-      const record = this.#recordOf(order[at] as number);
-      bytes.set(arena.bytes.subarray(record + codeOffset, record + codeOffset + codeBytes), at * codeBytes);
+    let count = 0;
+    for (let at = 0; at < most; at++) {
+      if (at % SLICE_MEANS === 0) yield 0;
+      const vertex = order[at] as number;
+      const record = this.#recordOf(vertex);
+      if (record === 0 || !this.#isLive(record)) continue; // it is gone meanwhile, maybe with its chunk
+      bytes.set(arena.bytes.subarray(record + codeOffset, record + codeOffset + codeBytes), count * codeBytes);
+      order[count++] = vertex;
     }
-    return { codes, vertices: order.slice(0, count), total: order.length };
+    return { codes: codes.subarray(0, count * space.dimensions), vertices: order.slice(0, count), total: order.length };
   }
 
   #isLive(record: number): boolean {
@@ -260,15 +263,17 @@ export class LeafTrainer {
     );
   }
 
+  /** 0: its chunk is gone. */
   #recordOf(vertex: number): number {
     const { chunkShift, stride } = this.#root.geometry;
-    return (this.#root.chunk(vertex >>> chunkShift)?.address ?? 0) + (vertex & ((1 << chunkShift) - 1)) * stride;
+    const chunk = this.#root.chunk(vertex >>> chunkShift);
+    return chunk === undefined ? 0 : chunk.address + (vertex & ((1 << chunkShift) - 1)) * stride;
   }
 
   *#calibrate(sample: Sample, learnt: Learnt, shards: readonly number[]): Steps<Calibrated> {
-    const compass = new Compass(this.#host, tableOf(sample, learnt));
+    const compass = yield* within(Compass.create(this.#host, tableOf(sample, learnt)), 0, 0.1);
     try {
-      const queries = yield* within(this.#queries(sample, learnt, compass), 0, 0.6);
+      const queries = yield* within(this.#queries(sample, learnt, compass), 0.1, 0.6);
       const levels =
         this.#index === "leaves"
           ? undefined

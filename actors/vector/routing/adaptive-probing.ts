@@ -15,7 +15,7 @@
 
 import { METRIC, type MetricCode } from "../../../native-bridge/kernels.ts";
 import { invalidArgument } from "../../../src/errors.ts";
-import type { Steps } from "./steps.ts";
+import { SLICE_QUERIES, type Steps, within } from "./steps.ts";
 import type { TopList } from "./top-list.ts";
 
 /** Plain numbers, to be kept with the table that they were calibrated for. */
@@ -45,6 +45,8 @@ export interface RankedQuery {
 }
 
 const ITERATIONS = 25;
+/** Queries a slice whose gradients are added up. */
+const SLICE_WEIGHED = 32;
 const RIDGE = 1e-6;
 const CONVERGED = 1e-7;
 const MOST_STEP = 2;
@@ -78,7 +80,7 @@ export function expectedShares(model: ShareModel, metric: MetricCode, ranked: To
  * Fits the model by iteratively reweighted least squares.
  *
  * @param queries At least one, each with at least one leaf.
- * @returns Steps of one iteration each.
+ * @returns Steps of a part of an iteration each.
  */
 export function* fitShareModel(metric: MetricCode, queries: readonly RankedQuery[]): Steps<ShareModel> {
   let gaps = 0;
@@ -91,8 +93,8 @@ export function* fitShareModel(metric: MetricCode, queries: readonly RankedQuery
   const gapUnit = gaps > 0 ? gaps / leaves : 1;
   let weights: [number, number, number] = [0, -1, -1];
   for (let iteration = 0; iteration < ITERATIONS; iteration++) {
-    yield iteration / ITERATIONS;
-    const step = newtonStep({ weights, gapUnit }, metric, queries);
+    const newton = newtonStep({ weights, gapUnit }, metric, queries);
+    const step = yield* within(newton, iteration / ITERATIONS, (iteration + 1) / ITERATIONS);
     const size = Math.max(...step.map(Math.abs));
     const part = Math.min(1, MOST_STEP / size); // where the data are separable, Newton's steps know no end
     weights = [weights[0] + part * step[0], weights[1] + part * step[1], weights[2] + part * step[2]];
@@ -106,18 +108,19 @@ export function* fitShareModel(metric: MetricCode, queries: readonly RankedQuery
  *
  * @param groupOf Group of a leaf: what is visited as a whole. The best group is always visited.
  */
-export function recallCurve(
+export function* recallCurve(
   model: ShareModel,
   metric: MetricCode,
   queries: readonly RankedQuery[],
   groupOf: (leaf: number) => number,
-): RecallCurve {
+): Steps<RecallCurve> {
   const thresholds = Array.from(
     { length: THRESHOLDS },
     (_, i) => HIGHEST_THRESHOLD * (LOWEST_THRESHOLD / HIGHEST_THRESHOLD) ** (i / (THRESHOLDS - 1)),
   );
   const sums = new Float64Array(THRESHOLDS);
-  for (const query of queries) {
+  for (const [number, query] of queries.entries()) {
+    if (number % SLICE_QUERIES === 0) yield number / queries.length;
     const expected = new Map<number, number>();
     const held = new Map<number, number>();
     query.leaves.forEach((leaf, i) => {
@@ -167,11 +170,16 @@ function logistic(x: number): number {
   return 1 / (1 + Math.exp(-Math.min(MOST_LOGIT, Math.max(-MOST_LOGIT, x))));
 }
 
-function newtonStep(model: ShareModel, metric: MetricCode, queries: readonly RankedQuery[]): [number, number, number] {
+function* newtonStep(
+  model: ShareModel,
+  metric: MetricCode,
+  queries: readonly RankedQuery[],
+): Steps<[number, number, number]> {
   const gradient = [0, 0, 0];
   const hessian = [RIDGE, 0, 0, 0, RIDGE, 0, 0, 0, RIDGE];
   const x = [1, 0, 0];
-  for (const { distances, shares } of queries) {
+  for (const [number, { distances, shares }] of queries.entries()) {
+    if (number % SLICE_WEIGHED === 0) yield number / queries.length;
     for (let i = 0; i < distances.length; i++) {
       const gap = gapOf(metric, distances[i] as number, distances[0] as number);
       const p = expectedShare(model, gap, i);

@@ -5,7 +5,8 @@
  * or an older one after it, changes nothing. So messages may be lost, doubled and reordered, and once every pair of shards
  * that is connected through others has exchanged `tick` messages without loss, all hold the same tables.
  * Tables travel when they are asked for, and any shard passes on any table that it holds: one that crashed gets its peers' tables,
- * and its own, from whoever is there.
+ * and its own, from whoever is there. One that is larger than a message travels in parts, each asked for once the part before it has come
+ * (table-parts.ts); who has lost one goes on from there at the next offer.
  * Source: the build-time exchange of shared centroid tables ("VectorBuildExchange"); offers as in anti-entropy gossip,
  * Demers et al., PODC 1987.
  */
@@ -13,6 +14,7 @@ import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import { checkSpace, type LeafColumns, type ShardCentroids, type TableStamp } from "./centroid-table.ts";
 import { checksumOf, decodeCentroids, encodeCentroids } from "./centroid-table-codec.ts";
 import type { CodeSpace } from "./code-table.ts";
+import { PartialTables, type PartRequest, partOf, type TablePart } from "./table-parts.ts";
 
 /** A stamp as peers compare it. */
 export interface OfferedStamp extends TableStamp {
@@ -30,7 +32,9 @@ export type ExchangeMessage =
       readonly isReply: boolean;
     }
   | { readonly kind: "request"; readonly from: number; readonly to: number; readonly shards: readonly number[] }
-  | { readonly kind: "table"; readonly from: number; readonly to: number; readonly bytes: Uint8Array };
+  | { readonly kind: "table"; readonly from: number; readonly to: number; readonly bytes: Uint8Array }
+  | ({ readonly kind: "part"; readonly from: number; readonly to: number } & TablePart)
+  | ({ readonly kind: "rest"; readonly from: number; readonly to: number } & PartRequest);
 
 /** What a shard keeps over a crash; losing it costs only what must be asked for again. */
 export interface ExchangeState {
@@ -46,6 +50,8 @@ export interface ExchangeOptions {
   readonly epoch: number;
   /** @default nothing known */
   readonly state?: ExchangeState;
+  /** Bytes of tables that one message to a peer may hold, at least 1. @default no limit */
+  readonly mostBytes?: (to: number) => number;
 }
 
 interface Held {
@@ -59,7 +65,9 @@ export class CentroidExchange {
   readonly #peers: ReadonlySet<number>;
   readonly #space: CodeSpace;
   readonly #epoch: number;
+  readonly #mostBytes: (to: number) => number;
   readonly #held = new Map<number, Held>();
+  readonly #partial = new PartialTables();
   /** Messages that could not be used, and why the last could not. */
   #refused = 0;
   #lastRefusal: ShardloomError | undefined;
@@ -77,6 +85,7 @@ export class CentroidExchange {
     this.#peers = new Set(peers);
     this.#space = options.space;
     this.#epoch = epoch;
+    this.#mostBytes = options.mostBytes ?? (() => Number.POSITIVE_INFINITY);
     for (const bytes of state?.tables ?? []) this.#accept(bytes);
   }
 
@@ -135,14 +144,49 @@ export class CentroidExchange {
       case "offer":
         return this.#answerOffer(from, message.stamps, message.isReply);
       case "request":
-        return message.shards.flatMap((shard): ExchangeMessage[] => {
-          const held = this.#held.get(shard);
-          return held === undefined ? [] : [{ kind: "table", from: this.#self, to: from, bytes: held.bytes }];
-        });
+        return this.#answerRequest(from, message.shards);
+      case "rest":
+        return this.#answerRest(from, message);
+      case "part":
+        return this.#takePart(from, message);
       case "table":
         this.#accept(message.bytes);
         return [];
     }
+  }
+
+  /** The tables that one message has room for, and of the first that it has none for the first part; what is left out is asked for again. */
+  #answerRequest(from: number, shards: readonly number[]): ExchangeMessage[] {
+    const answers: ExchangeMessage[] = [];
+    let room = this.#mostBytes(from);
+    for (const shard of shards) {
+      const held = this.#held.get(shard);
+      if (held === undefined) continue;
+      if (held.bytes.length > room) {
+        const part = partOf(held.bytes, { shard, checksum: held.stamp.checksum, at: 0 }, room);
+        if (part !== undefined) answers.push({ kind: "part", from: this.#self, to: from, ...part });
+        return answers;
+      }
+      answers.push({ kind: "table", from: this.#self, to: from, bytes: held.bytes });
+      room -= held.bytes.length;
+    }
+    return answers;
+  }
+
+  #answerRest(from: number, { shard, checksum, at }: PartRequest): ExchangeMessage[] {
+    const held = this.#held.get(shard);
+    if (held === undefined || held.stamp.checksum !== checksum) return []; // the newer one is offered at the next tick
+    const part = partOf(held.bytes, { shard, checksum, at }, this.#mostBytes(from));
+    return part === undefined ? [] : [{ kind: "part", from: this.#self, to: from, ...part }];
+  }
+
+  #takePart(from: number, part: TablePart): ExchangeMessage[] {
+    if (!this.#knows(part.shard) || this.#held.get(part.shard)?.stamp.checksum === part.checksum) return [];
+    const taken = this.#partial.take(part);
+    if (taken instanceof Uint8Array) this.#accept(taken);
+    return taken === undefined || taken instanceof Uint8Array
+      ? []
+      : [{ kind: "rest", from: this.#self, to: from, ...taken }];
   }
 
   /** Asks for what the peer has newer, and offers what it has older. */
@@ -152,7 +196,7 @@ export class CentroidExchange {
     const better = this.#stamps().filter((stamp) => isNewer(stamp, offered.get(stamp.shard)));
     const answers: ExchangeMessage[] = [];
     const address = { from: this.#self, to: from };
-    if (wanted.length > 0) answers.push({ kind: "request", ...address, shards: wanted.map(({ shard }) => shard) });
+    for (const { shard } of wanted) answers.push({ kind: "request", ...address, shards: [shard] });
     if (!isReply && better.length > 0) answers.push({ kind: "offer", ...address, stamps: better, isReply: true });
     return answers;
   }

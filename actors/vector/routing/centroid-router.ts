@@ -11,7 +11,7 @@ import { createSeededRandom } from "../../../src/runtime/random.ts";
 import { chooseGroups } from "./closure.ts";
 import type { Code, CodeHost, CodeTable } from "./code-table.ts";
 import { lloyd } from "./lloyd.ts";
-import { runSteps } from "./steps.ts";
+import { runSteps, SLICE_VECTORS, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 const SEED = 0x5eed;
@@ -24,26 +24,41 @@ const FLAT_COUNT = 48;
 /** Groups and distances, as multiples of √count. */
 const GROUPS = 1.5;
 const DEFAULT_COST = 8;
+/** Of the work of grouping. */
+const LLOYD_SHARE = 0.85;
+
+/** How centroids are grouped: made by {@link groupCentroids}, owned by the router that takes it. */
+export interface CentroidGroups {
+  readonly supers: CodeTable;
+  /** Members of group g: `members[starts[g] .. starts[g + 1])`. */
+  readonly starts: Int32Array;
+  readonly members: Int32Array;
+}
 
 export class CentroidRouter {
   /** Groups; 0 when every centroid is looked at. */
   readonly groups: number;
   readonly #centroids: CodeTable;
   #supers: CodeTable | undefined;
-  /** Members of group g: `#members[#starts[g] .. #starts[g + 1])`. */
-  #starts: Int32Array = new Int32Array(1);
-  #members: Int32Array = new Int32Array(0);
+  readonly #starts: Int32Array;
+  readonly #members: Int32Array;
   readonly #order: TopList;
   readonly #marks: Int32Array;
   #mark = 0;
 
-  constructor(host: CodeHost, centroids: CodeTable) {
-    const { count } = centroids;
+  /** @param groups Of these centroids. @default made here, which takes as long as thousands of look-ups */
+  constructor(
+    host: CodeHost,
+    centroids: CodeTable,
+    groups: CentroidGroups | undefined = runSteps(groupCentroids(host, centroids)),
+  ) {
     this.#centroids = centroids;
-    this.#marks = new Int32Array(count);
-    this.groups = count < FLAT_COUNT ? 0 : Math.round(GROUPS * Math.sqrt(count));
+    this.#marks = new Int32Array(centroids.count);
+    this.groups = groups?.supers.count ?? 0;
     this.#order = new TopList(Math.max(1, this.groups));
-    if (this.groups > 0) this.#group(host);
+    this.#supers = groups?.supers;
+    this.#starts = groups?.starts ?? new Int32Array(1);
+    this.#members = groups?.members ?? new Int32Array(0);
   }
 
   /**
@@ -92,26 +107,33 @@ export class CentroidRouter {
     }
     return ++this.#mark;
   }
+}
 
-  #group(host: CodeHost): void {
-    const centroids = this.#centroids;
-    const { groups } = this;
-    const sample = Int32Array.from({ length: centroids.count }, (_, i) => i);
-    const random = createSeededRandom(SEED);
-    const capacity = (2 * centroids.count) / groups;
-    const supers = runSteps(lloyd(host, centroids, sample, { groups, rounds: ROUNDS, random, capacity }));
-    this.#supers = supers;
+/** @returns Steps that end in the groups; undefined: the centroids are few, all of them are looked at. */
+export function* groupCentroids(host: CodeHost, centroids: CodeTable): Steps<CentroidGroups | undefined> {
+  const { count } = centroids;
+  if (count < FLAT_COUNT) return undefined;
+  const groups = Math.round(GROUPS * Math.sqrt(count));
+  const sample = Int32Array.from({ length: count }, (_, i) => i);
+  const random = createSeededRandom(SEED);
+  const options = { groups, rounds: ROUNDS, random, capacity: (2 * count) / groups };
+  const supers = yield* within(lloyd(host, centroids, sample, options), 0, LLOYD_SHARE);
+  let whole = false;
+  try {
     const lists: number[][] = Array.from({ length: groups }, () => []);
     const near = new TopList(Math.min(CANDIDATES, groups));
     const chosen = new Int32Array(CLOSURE.copies);
-    for (let i = 0; i < centroids.count; i++) {
+    for (let i = 0; i < count; i++) {
+      if (i % SLICE_VECTORS === 0) yield LLOYD_SHARE + ((1 - LLOYD_SHARE) * i) / count;
       supers.nearest(centroids.vector(i), near);
-      const count = chooseGroups(supers, near, CLOSURE, chosen);
-      for (let j = 0; j < count; j++) lists[chosen[j] as number]?.push(i);
+      const found = chooseGroups(supers, near, CLOSURE, chosen);
+      for (let j = 0; j < found; j++) lists[chosen[j] as number]?.push(i);
     }
-    this.#starts = new Int32Array(groups + 1);
-    for (let group = 0; group < groups; group++)
-      this.#starts[group + 1] = (this.#starts[group] as number) + (lists[group] as number[]).length;
-    this.#members = Int32Array.from(lists.flat());
+    const starts = new Int32Array(groups + 1);
+    for (const [group, list] of lists.entries()) starts[group + 1] = (starts[group] as number) + list.length;
+    whole = true;
+    return { supers, starts, members: Int32Array.from(lists.flat()) };
+  } finally {
+    if (!whole) supers.close();
   }
 }

@@ -139,6 +139,22 @@ export class CodeTable implements VectorSource {
     const { kernels } = this.#host;
     kernels.beginScan(metric, this.element, query, top.limit);
     kernels.scanCells(this.cells, this.stride, 0, this.count);
+    this.#takeHits(top);
+  }
+
+  /** As {@link nearest}, of the codes `[starts[i], starts[i + 1])` for each of the first `count` of `parts` alone. */
+  nearestOf(query: Code, parts: ArrayLike<number>, count: number, starts: Int32Array, top: TopList): void {
+    const { kernels } = this.#host;
+    kernels.beginScan(this.metric, this.element, query, top.limit);
+    for (let at = 0; at < count; at++) {
+      const part = parts[at] as number;
+      kernels.scanCells(this.cells, this.stride, starts[part] as number, starts[part + 1] as number);
+    }
+    this.#takeHits(top);
+  }
+
+  #takeHits(top: TopList): void {
+    const { kernels } = this.#host;
     const found = kernels.endScan();
     top.clear();
     for (let i = 0; i < found; i++) top.offer(kernels.hitRow(i), kernels.hitDistance(i));

@@ -14,7 +14,7 @@ import { createSeededRandom } from "../../../src/runtime/random.ts";
 import { fitShareModel, type RankedQuery, type RecallCurve, recallCurve, type ShareModel } from "./adaptive-probing.ts";
 import type { Code, CodeTable, VectorSource } from "./code-table.ts";
 import { shuffleFront } from "./lloyd.ts";
-import { type Steps, within } from "./steps.ts";
+import { SLICE_QUERIES, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 /** A vector whose true neighbours are known. */
@@ -124,16 +124,21 @@ export function* calibrateCompass(
   const calibrations: DepthCalibration[] = [];
   const all = EFFORTS.flatMap((_, effort) => depths.map((depth) => ({ effort, depth })));
   for (const { effort, depth } of all) {
-    // A slice each: they take as long as dozens of searches.
     const done = (part: number): number => (calibrations.length + part) / all.length;
-    yield done(0);
-    const ranked = queries.map((query) => rankTraining(router, query, depth, effort));
-    yield done(0.25);
-    const model = yield* within(fitShareModel(router.metric, ranked), done(0.25), done(0.5));
-    yield done(0.5);
-    const shardCurve = recallCurve(model, router.metric, ranked, (leaf) => router.shardOf(leaf));
-    yield done(0.75);
-    const leafCurve = recallCurve(model, router.metric, ranked, (leaf) => leaf);
+    const ranked: RankedQuery[] = [];
+    for (const [number, query] of queries.entries()) {
+      if (number % SLICE_QUERIES === 0) yield done((0.25 * number) / queries.length);
+      ranked.push(rankTraining(router, query, depth, effort));
+    }
+    const { metric } = router;
+    const model = yield* within(fitShareModel(metric, ranked), done(0.25), done(0.5));
+    const byShard = recallCurve(model, metric, ranked, (leaf) => router.shardOf(leaf));
+    const shardCurve = yield* within(byShard, done(0.5), done(0.75));
+    const leafCurve = yield* within(
+      recallCurve(model, metric, ranked, (leaf) => leaf),
+      done(0.75),
+      done(1),
+    );
     calibrations.push({ effort, depth, model, shardCurve, leafCurve });
   }
   return calibrations;

@@ -8,7 +8,7 @@
  */
 import { invalidArgument } from "../../../src/errors.ts";
 import { checkRecallTarget, expectedShares, type ShareModel, thresholdFor } from "./adaptive-probing.ts";
-import { CentroidRouter } from "./centroid-router.ts";
+import { type CentroidGroups, CentroidRouter, groupCentroids } from "./centroid-router.ts";
 import type { MergedCentroids } from "./centroid-table.ts";
 import { type Code, type CodeHost, CodeTable } from "./code-table.ts";
 import {
@@ -17,6 +17,7 @@ import {
   type DepthCalibration,
   EFFORTS,
 } from "./compass-calibration.ts";
+import type { Steps } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 export interface CompassOptions {
@@ -28,6 +29,8 @@ export interface CompassOptions {
   readonly candidates?: number;
   /** @default none, which visits every shard */
   readonly calibration?: CompassCalibration;
+  /** Groups of `centroids`. @default made here */
+  readonly groups?: CentroidGroups;
 }
 
 export interface SelectOptions {
@@ -121,7 +124,21 @@ export class Compass implements CalibratedRouter {
     this.#ranked = new TopList(Math.min(leaves, candidates));
     this.#leaves = new Int32Array(this.#ranked.limit);
     this.#centroids = options.centroids ?? ownCentroids(host, table);
-    this.#router = new CentroidRouter(host, this.#centroids);
+    this.#router = new CentroidRouter(host, this.#centroids, options.groups);
+  }
+
+  /** In slices. @throws {ShardloomError} As the constructor does. */
+  static *create(host: CodeHost, table: MergedCentroids, options: CompassOptions = {}): Steps<Compass> {
+    const centroids = options.centroids ?? ownCentroids(host, table);
+    let whole = false;
+    try {
+      const groups = yield* groupCentroids(host, centroids);
+      const compass = new Compass(host, table, { ...options, centroids, ...(groups === undefined ? {} : { groups }) });
+      whole = true;
+      return compass;
+    } finally {
+      if (!whole) centroids.close();
+    }
   }
 
   get leaves(): number {

@@ -9,12 +9,12 @@
  */
 import { invalidArgument } from "../../../src/errors.ts";
 import { createSeededRandom } from "../../../src/runtime/random.ts";
-import { CentroidRouter } from "./centroid-router.ts";
 import { CodeMeans } from "./code-means.ts";
-import { type CodeHost, CodeTable, groupingMetric, type VectorSource } from "./code-table.ts";
-import { lloyd, type NearestFinder, shuffleFront, spaceOf } from "./lloyd.ts";
-import { SLICE_VECTORS, type Steps, within } from "./steps.ts";
+import { type Code, type CodeHost, CodeTable, groupingMetric, type VectorSource } from "./code-table.ts";
+import { type LloydOptions, lloyd, type NearestFinder, shuffleFront, spaceOf } from "./lloyd.ts";
+import { SLICE_GROUPS, SLICE_MEANS, SLICE_VECTORS, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
+import { treeMeans } from "./tree-means.ts";
 
 export interface ClusteringOptions {
   /** Leaves to make, in [1, count]. */
@@ -50,11 +50,10 @@ const SAMPLE_PER_LEAF = 48;
 const CAPACITY_FACTOR = 2;
 /** Nearest leaves kept of each vector. */
 export const CANDIDATES = 4;
-/** With more leaves than this, k-means looks its centroids up through a router. */
-const ROUTED_LEAVES = 512;
-/** Vectors a slice that only adds up or scores once. */
-const SLICE_MEANS = 1024;
+/** More leaves than this are clustered from the top down. */
+const FLAT_LEAVES = 512;
 const LLOYD_SHARE = 0.6;
+const FOUND_SHARE = 0.9;
 const ASSIGN_SHARE = 0.95;
 
 /**
@@ -64,32 +63,53 @@ const ASSIGN_SHARE = 0.95;
 export function* clusterLeaves(
   host: CodeHost,
   source: VectorSource,
-  options: ClusteringOptions,
+  clustering: ClusteringOptions,
 ): Steps<LeafClustering> {
-  const resolved = resolveClusteringOptions(source.count, options);
+  const resolved = resolveClusteringOptions(source.count, clustering);
   const { leaves, capacity } = resolved;
   const random = createSeededRandom(resolved.seed);
   const sample = Int32Array.from({ length: source.count }, (_, i) => i);
   const sampleCount = Math.min(source.count, Math.max(leaves, resolved.sampleCount));
   shuffleFront(sample, sampleCount, random);
-  const finder = leaves > ROUTED_LEAVES ? (table: CodeTable) => new CentroidRouter(host, table) : undefined;
-  const lloydOptions = {
+  const options = {
     groups: leaves,
     rounds: resolved.rounds,
     random,
     capacity: Math.max(1, (capacity * sampleCount) / source.count),
-    ...(finder === undefined ? {} : { finder }),
   };
-  const first = yield* within(lloyd(host, source, sample.subarray(0, sampleCount), lloydOptions), 0, LLOYD_SHARE);
+  const means = firstCentroids(host, source, sample.subarray(0, sampleCount), options);
+  const first = yield* within(means, 0, LLOYD_SHARE);
   try {
-    const found = yield* within(findCandidates(source, first, finder), LLOYD_SHARE, ASSIGN_SHARE);
-    const leafOf = assignUnderCap(source, first, found, capacity);
+    const found = yield* within(findCandidates(source, first.finder, leaves), LLOYD_SHARE, FOUND_SHARE);
+    const assigning = assignUnderCap(source, first.centroids, found, capacity);
+    const leafOf = yield* within(assigning, FOUND_SHARE, ASSIGN_SHARE);
     const described = yield* within(finish(host, source, leafOf, leaves), ASSIGN_SHARE, 1);
     const candidates = found.ids;
     return { ...described, leaves, capacity, leafOf, candidates, sample: sample.slice(0, sampleCount) };
   } finally {
-    first.close();
+    first.finder.close();
   }
+}
+
+/** What k-means found, and what looks it up; the finder closes both. */
+interface FirstCentroids {
+  readonly centroids: CodeTable;
+  readonly finder: NearestFinder;
+}
+
+/** Of few leaves at once, of many from the top down. */
+function* firstCentroids(
+  host: CodeHost,
+  source: VectorSource,
+  sample: Int32Array,
+  options: LloydOptions,
+): Steps<FirstCentroids> {
+  if (options.groups > FLAT_LEAVES) {
+    const tree = yield* treeMeans(host, source, sample, options);
+    return { centroids: tree.centroids, finder: tree };
+  }
+  const centroids = yield* lloyd(host, source, sample, options);
+  return { centroids, finder: centroids };
 }
 
 interface Candidates {
@@ -121,33 +141,29 @@ function resolveClusteringOptions(count: number, options: ClusteringOptions): Re
   return { leaves, seed, capacity, rounds, sampleCount };
 }
 
-function* findCandidates(
-  source: VectorSource,
-  centroids: CodeTable,
-  finder: ((table: CodeTable) => NearestFinder) | undefined,
-): Steps<Candidates> {
+function* findCandidates(source: VectorSource, finder: NearestFinder, leaves: number): Steps<Candidates> {
   const width = CANDIDATES;
   const ids = new Int32Array(source.count * width).fill(-1);
   const distances = new Float32Array(source.count * width).fill(Number.POSITIVE_INFINITY);
-  const top = new TopList(Math.min(width, centroids.count));
-  const found = finder?.(centroids);
-  try {
-    for (let i = 0; i < source.count; i++) {
-      if (i % SLICE_VECTORS === 0) yield i / source.count;
-      (found ?? centroids).nearest(source.vector(i), top);
-      for (let j = 0; j < top.count; j++) {
-        ids[i * width + j] = top.ids[j] as number;
-        distances[i * width + j] = top.distances[j] as number;
-      }
+  const top = new TopList(Math.min(width, leaves));
+  for (let i = 0; i < source.count; i++) {
+    if (i % SLICE_VECTORS === 0) yield i / source.count;
+    finder.nearest(source.vector(i), top);
+    for (let j = 0; j < top.count; j++) {
+      ids[i * width + j] = top.ids[j] as number;
+      distances[i * width + j] = top.distances[j] as number;
     }
-    return { ids, distances, width };
-  } finally {
-    found?.close();
   }
+  return { ids, distances, width };
 }
 
 /** Each vector to the nearest of its leaves that has room; those that would lose most come first. */
-function assignUnderCap(source: VectorSource, centroids: CodeTable, found: Candidates, capacity: number): Int32Array {
+function* assignUnderCap(
+  source: VectorSource,
+  centroids: CodeTable,
+  found: Candidates,
+  capacity: number,
+): Steps<Int32Array> {
   const { ids, distances, width } = found;
   const counts = new Int32Array(centroids.count);
   const leafOf = new Int32Array(source.count);
@@ -159,23 +175,36 @@ function assignUnderCap(source: VectorSource, centroids: CodeTable, found: Candi
   const order = Int32Array.from({ length: source.count }, (_, i) => i).sort(
     (a, b) => (regret[b] as number) - (regret[a] as number) || a - b,
   );
-  let all: TopList | undefined;
-  for (const i of order) {
+  for (const [at, i] of order.entries()) {
+    if (at % SLICE_MEANS === 0) yield at / order.length;
     let leaf = -1;
     for (let j = 0; j < width && leaf < 0; j++) {
       const candidate = ids[i * width + j] as number;
       if (candidate >= 0 && (counts[candidate] as number) < capacity) leaf = candidate;
     }
     if (leaf < 0) {
-      all ??= new TopList(centroids.count);
-      centroids.nearest(source.vector(i), all);
-      leaf = all.ids.find((candidate) => (counts[candidate] as number) < capacity) as number;
+      yield at / order.length; // costs a look at every leaf
+      leaf = nearestWithRoom(centroids, source.vector(i), counts, capacity);
     }
     leafOf[i] = leaf;
     counts[leaf] = (counts[leaf] as number) + 1;
   }
   fillEmpty(leafOf, counts, order);
   return leafOf;
+}
+
+function nearestWithRoom(centroids: CodeTable, code: Code, counts: Int32Array, capacity: number): number {
+  let best = -1;
+  let least = Number.POSITIVE_INFINITY;
+  centroids.begin(code);
+  for (let leaf = 0; leaf < centroids.count; leaf++) {
+    if ((counts[leaf] as number) >= capacity) continue;
+    const distance = centroids.score(leaf);
+    if (best >= 0 && !(distance < least)) continue;
+    best = leaf;
+    least = distance;
+  }
+  return best;
 }
 
 /** A leaf that nobody chose takes a vector with little to lose from a leaf that has others. */
@@ -209,7 +238,10 @@ function* finish(
   const centroids = new CodeTable(host, space, leaves);
   let whole = false;
   try {
-    for (let leaf = 0; leaf < leaves; leaf++) centroids.set(leaf, means.mean(leaf));
+    for (let leaf = 0; leaf < leaves; leaf++) {
+      if (leaf % SLICE_GROUPS === 0) yield 0.5;
+      centroids.set(leaf, means.mean(leaf));
+    }
     const distances = new Float32Array(source.count);
     for (let i = 0; i < source.count; i++) {
       if (i % SLICE_MEANS === 0) yield 0.5 + (0.5 * i) / source.count;

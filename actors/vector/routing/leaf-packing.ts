@@ -15,7 +15,7 @@ import type { LeafAffinity } from "./leaf-affinity.ts";
 import type { LeafClustering } from "./leaf-clustering.ts";
 import { shuffleFront, spaceOf } from "./lloyd.ts";
 import { cutOf, refinePacking } from "./refine-packing.ts";
-import type { Steps } from "./steps.ts";
+import { SLICE_GROUPS, SLICE_MEANS, type Steps, within } from "./steps.ts";
 
 export interface PackingOptions {
   /** Partitions to fill, in [1, leaves]. */
@@ -66,24 +66,24 @@ export function* packLeaves(
   let best: LeafPacking | undefined;
   for (let attempt = 0; attempt < attempts; attempt++) {
     const random = createSeededRandom(seed + attempt);
-    const packing = place(host, centroids, counts, partitions, capacity, random);
-    yield (attempt + 0.5) / attempts;
-    refinePacking(packing.partitionOf, packing.loads, counts, affinity, capacity);
+    const placing = place(host, centroids, counts, partitions, capacity, random);
+    const packing = yield* within(placing, attempt / attempts, (attempt + 0.5) / attempts);
+    const refining = refinePacking(packing.partitionOf, packing.loads, counts, affinity, capacity);
+    yield* within(refining, (attempt + 0.5) / attempts, (attempt + 1) / attempts);
     const cut = cutOf(packing.partitionOf, affinity);
     if (best === undefined || cut < best.cut) best = { ...packing, capacity, cut };
-    yield (attempt + 1) / attempts;
   }
   return best as LeafPacking;
 }
 
-function place(
+function* place(
   host: CodeHost,
   centroids: CodeTable,
   counts: Int32Array,
   partitions: number,
   capacity: number,
   random: Random,
-): { partitionOf: Int32Array; loads: Int32Array } {
+): Steps<{ partitionOf: Int32Array; loads: Int32Array }> {
   const leaves = counts.length;
   const centres = new CodeTable(host, spaceOf(centroids), partitions);
   const means = new CodeMeans(centroids, partitions);
@@ -94,10 +94,16 @@ function place(
     shuffleFront(first, partitions, random);
     for (let p = 0; p < partitions; p++) centres.set(p, centroids.vector(first[p] as number));
     for (let round = 0; round < ROUNDS; round++) {
-      fill(centroids, centres, counts, capacity, partitionOf, loads);
+      yield* within(
+        fill(centroids, centres, counts, capacity, partitionOf, loads),
+        round / ROUNDS,
+        (round + 0.7) / ROUNDS,
+      );
       means.clear();
-      for (let leaf = 0; leaf < leaves; leaf++)
+      for (let leaf = 0; leaf < leaves; leaf++) {
+        if (leaf % SLICE_MEANS === 0) yield (round + 0.7 + (0.3 * leaf) / leaves) / ROUNDS;
         if ((counts[leaf] as number) > 0) means.add(partitionOf[leaf] as number, centroids.vector(leaf), counts[leaf]);
+      }
       for (let p = 0; p < partitions; p++) if (means.count(p) > 0) centres.set(p, means.mean(p));
     }
     return { partitionOf, loads };
@@ -107,19 +113,20 @@ function place(
 }
 
 /** One greedy round: the leaf that has most to lose chooses first. */
-function fill(
+function* fill(
   centroids: CodeTable,
   centres: CodeTable,
   counts: Int32Array,
   capacity: number,
   partitionOf: Int32Array,
   loads: Int32Array,
-): void {
+): Steps<void> {
   const leaves = counts.length;
   const partitions = centres.count;
   const distances = new Float64Array(leaves * partitions);
   const margins = new Float64Array(leaves);
   for (let leaf = 0; leaf < leaves; leaf++) {
+    if (leaf % SLICE_GROUPS === 0) yield leaf / leaves;
     let first = Number.POSITIVE_INFINITY;
     let second = Number.POSITIVE_INFINITY;
     centres.begin(centroids.vector(leaf));

@@ -3,7 +3,7 @@
  *
  * Invariant: the outcome depends on the vectors, the options and the random source alone; every group that it returns had a
  * member in the last round or was placed on a vector of the sample.
- * Cost: rounds × sample × groups distances, or as many as the `finder` of the options takes for a look-up.
+ * Cost: rounds × sample × groups distances; for many groups see tree-means.ts.
  */
 import type { Random } from "../../../src/runtime/random.ts";
 import { CodeMeans } from "./code-means.ts";
@@ -30,8 +30,6 @@ export interface LloydOptions {
   readonly random: Random;
   /** Members of the sample from which on a group is split. @default no limit */
   readonly capacity?: number;
-  /** Makes the finder of a round. @default one that looks at every centroid */
-  readonly finder?: (centroids: CodeTable) => NearestFinder;
 }
 
 /** Above so many groups, centres begin at random vectors. */
@@ -68,7 +66,7 @@ export function* lloyd(
     for (let round = 0; round < rounds; round++) {
       means.clear();
       const done = SEED_SHARE + ((1 - SEED_SHARE) * round) / rounds;
-      for (const share of assignSample(source, sample, table, means, groupOf, options))
+      for (const share of assignSample(source, sample, table, means, groupOf))
         yield done + ((1 - SEED_SHARE) * share) / rounds;
       for (let group = 0; group < groups; group++) if (means.count(group) > 0) table.set(group, means.mean(group));
       if (round < rounds - 1) moveGroups(source, sample, table, means, groupOf, options);
@@ -152,20 +150,14 @@ function* assignSample(
   table: CodeTable,
   means: CodeMeans,
   groupOf: Int32Array,
-  options: LloydOptions,
 ): Steps<void> {
   const top = new TopList(1);
-  const finder = options.finder?.(table);
-  try {
-    for (let i = 0; i < sample.length; i++) {
-      if (i % SLICE_VECTORS === 0) yield i / sample.length;
-      const code = source.vector(sample[i] as number);
-      (finder ?? table).nearest(code, top);
-      groupOf[i] = top.ids[0] as number;
-      means.add(top.ids[0] as number, code);
-    }
-  } finally {
-    finder?.close();
+  for (let i = 0; i < sample.length; i++) {
+    if (i % SLICE_VECTORS === 0) yield i / sample.length;
+    const code = source.vector(sample[i] as number);
+    table.nearest(code, top);
+    groupOf[i] = top.ids[0] as number;
+    means.add(top.ids[0] as number, code);
   }
 }
 

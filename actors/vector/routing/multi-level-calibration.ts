@@ -20,7 +20,7 @@ import type { Code, CodeTable } from "./code-table.ts";
 import { leaveOut } from "./compass-calibration.ts";
 import type { ClusterLevel, MultiLevelIndex } from "./multi-level-index.ts";
 import type { LevelCalibration, MultiLevelCalibration, SearchCalibration } from "./multi-level-search.ts";
-import { type Steps, within } from "./steps.ts";
+import { SLICE_QUERIES, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 /** A vector of the index and its true neighbours, nearest first, itself not among them. */
@@ -32,8 +32,6 @@ export interface NeighbourQuery {
 
 const DEPTHS: readonly number[] = [1, 10, 100];
 const WIDTH = 192;
-/** Queries that are ranked in a slice. */
-const SLICE_QUERIES = 8;
 /** Recall with which upper levels are searched while the ones below are calibrated. */
 const GENEROUS = 0.999;
 
@@ -105,12 +103,21 @@ function* calibrateDepth(
       if (i % SLICE_QUERIES === 0) yield from;
       ranked.push(rankLevel(index, holders, level, query, sizes, reached[i]));
     }
-    const model = yield* within(fitShareModel(metric, ranked), from, from + 0.5 / levels.length);
-    yield from + 0.5 / levels.length;
-    const curve = recallCurve(model, metric, ranked, (cluster) => cluster);
+    const half = from + 0.5 / levels.length;
+    const model = yield* within(fitShareModel(metric, ranked), from, half);
+    const curve = yield* within(
+      recallCurve(model, metric, ranked, (cluster) => cluster),
+      half,
+      from + 1 / levels.length,
+    );
     done.unshift({ model, curve });
+    if (level === 0) break;
     const threshold = thresholdFor(curve, GENEROUS);
-    reached = ranked.map((query) => membersOf(levels[level] as ClusterLevel, chosen(query, model, metric, threshold)));
+    reached = [];
+    for (const [i, query] of ranked.entries()) {
+      if (i % SLICE_QUERIES === 0) yield from + 1 / levels.length;
+      reached.push(membersOf(levels[level] as ClusterLevel, chosen(query, model, metric, threshold)));
+    }
   }
   return done;
 }

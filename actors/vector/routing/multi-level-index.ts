@@ -12,7 +12,7 @@ import { invalidArgument } from "../../../src/errors.ts";
 import { type ClosureOptions, chooseGroups } from "./closure.ts";
 import { type CodeHost, type CodeTable, groupingMetric, type VectorSource } from "./code-table.ts";
 import { CANDIDATES, clusterLeaves, type LeafClustering } from "./leaf-clustering.ts";
-import { type Steps, within } from "./steps.ts";
+import { SLICE_VECTORS, type Steps, within } from "./steps.ts";
 import { TopList } from "./top-list.ts";
 
 export interface MultiLevelOptions {
@@ -64,6 +64,8 @@ const LARGEST_DENSITY = 0.5;
 const SAMPLE_PER_CLUSTER = 16;
 /** Share of the work that is the lowest level. */
 const LEAF_SHARE = 0.9;
+/** Share of a level's work that is clustering. */
+const CLUSTER_SHARE = 0.95;
 
 /**
  * Builds the index.
@@ -158,8 +160,9 @@ function* buildLevel(
   const { seed, rounds, closure, nodes } = options;
   const nodeOf = placeClusters(level, clusters, options); // first, as what it refuses must not cost a clustering
   const sampleCount = SAMPLE_PER_CLUSTER * clusters;
-  const clustering = yield* clusterLeaves(host, below, { leaves: clusters, seed: seed + level, rounds, sampleCount });
-  const lists = closeClusters(below, clustering, closure);
+  const clusterOptions = { leaves: clusters, seed: seed + level, rounds, sampleCount };
+  const clustering = yield* within(clusterLeaves(host, below, clusterOptions), 0, CLUSTER_SHARE);
+  const lists = yield* within(closedClusters(below, clustering, closure), CLUSTER_SHARE, 1);
   const starts = new Int32Array(clusters + 1);
   lists.forEach((list, cluster) => {
     starts[cluster + 1] = (starts[cluster] as number) + list.length;
@@ -185,14 +188,27 @@ function placeClusters(level: number, clusters: number, options: Resolved): Int3
   return nodeOf;
 }
 
+/** As {@link closeClusters}; gives the centroids back when it is given up. */
+function* closedClusters(below: VectorSource, clustering: LeafClustering, closure: ClosureOptions): Steps<number[][]> {
+  let whole = false;
+  try {
+    const lists = yield* closeClusters(below, clustering, closure);
+    whole = true;
+    return lists;
+  } finally {
+    if (!whole) clustering.centroids.close();
+  }
+}
+
 /** Members of each cluster: its own in ascending order, then the copies of others'. */
-function closeClusters(below: VectorSource, clustering: LeafClustering, closure: ClosureOptions): number[][] {
+function* closeClusters(below: VectorSource, clustering: LeafClustering, closure: ClosureOptions): Steps<number[][]> {
   const { centroids, leafOf, candidates, leaves } = clustering;
   const lists: number[][] = Array.from({ length: leaves }, () => []);
   for (let i = 0; i < leafOf.length; i++) lists[leafOf[i] as number]?.push(i);
   const near = new TopList(CANDIDATES + 1);
   const chosen = new Int32Array(closure.copies);
   for (let i = 0; i < leafOf.length && closure.copies > 1; i++) {
+    if (i % SLICE_VECTORS === 0) yield i / leafOf.length;
     const own = leafOf[i] as number;
     near.clear();
     centroids.begin(below.vector(i), groupingMetric(below.metric));

@@ -35,6 +35,7 @@ export interface Placement {
 
 const TABLE_SHARE = 0.009;
 const CLUSTER_SHARE = 0.95;
+const AFFINITY_SHARE = 0.96;
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_MEMORY`. */
 export function* placeVectors(host: CodeHost, source: VectorSource, options: PlacementOptions): Steps<Placement> {
@@ -43,8 +44,9 @@ export function* placeVectors(host: CodeHost, source: VectorSource, options: Pla
     options.leaves ?? Math.min(source.count, Math.max(partitions, leavesWithin(source, source.count, TABLE_SHARE)));
   const clustering = yield* within(clusterLeaves(host, source, { leaves, seed }), 0, CLUSTER_SHARE);
   try {
-    const packing = packLeaves(host, clustering, leafAffinity(clustering), { partitions, seed });
-    const { partitionOf, cut } = yield* within(packing, CLUSTER_SHARE, 1);
+    const affinity = yield* within(leafAffinity(clustering), CLUSTER_SHARE, AFFINITY_SHARE);
+    const packing = packLeaves(host, clustering, affinity, { partitions, seed });
+    const { partitionOf, cut } = yield* within(packing, AFFINITY_SHARE, 1);
     const order = Int32Array.from({ length: leaves }, (_, leaf) => leaf).sort(
       (a, b) => (partitionOf[a] as number) - (partitionOf[b] as number) || a - b,
     );

@@ -6,8 +6,11 @@
  * Source: Fiduccia and Mattheyses, DAC 1982. Divergence: only steps that gain, no hill climbing; swaps as the partitions are full.
  */
 import type { LeafAffinity } from "./leaf-affinity.ts";
+import { SLICE_GROUPS, type Steps, within } from "./steps.ts";
 
 const MOST_PASSES = 20;
+/** Leaves a slice, where each may look at every other. */
+const SLICE_SWAPS = 16;
 const LEAST_GAIN = 1e-9;
 
 /** Share of the affinity between leaves of different partitions. */
@@ -26,15 +29,16 @@ export function cutOf(partitionOf: Int32Array, affinity: LeafAffinity): number {
 }
 
 /** Changes `partitionOf` and `loads` in place. */
-export function refinePacking(
+export function* refinePacking(
   partitionOf: Int32Array,
   loads: Int32Array,
   counts: Int32Array,
   affinity: LeafAffinity,
   capacity: number,
-): void {
+): Steps<void> {
   const refinement = new Refinement(partitionOf, loads, counts, affinity, capacity);
-  for (let pass = 0; pass < MOST_PASSES; pass++) if (!refinement.pass()) return;
+  for (let pass = 0; pass < MOST_PASSES; pass++)
+    if (!(yield* within(refinement.pass(), pass / MOST_PASSES, (pass + 1) / MOST_PASSES))) return;
 }
 
 class Refinement {
@@ -66,10 +70,17 @@ class Refinement {
   }
 
   /** Whether anything was gained. */
-  pass(): boolean {
+  *pass(): Steps<boolean> {
+    const leaves = this.#partitionOf.length;
     let gained = false;
-    for (let leaf = 0; leaf < this.#partitionOf.length; leaf++) gained = this.#moveOne(leaf) || gained;
-    for (let leaf = 0; leaf < this.#partitionOf.length; leaf++) gained = this.#swapOne(leaf) || gained;
+    for (let leaf = 0; leaf < leaves; leaf++) {
+      if (leaf % SLICE_GROUPS === 0) yield (0.5 * leaf) / leaves;
+      gained = this.#moveOne(leaf) || gained;
+    }
+    for (let leaf = 0; leaf < leaves; leaf++) {
+      if (leaf % SLICE_SWAPS === 0) yield 0.5 + (0.5 * leaf) / leaves;
+      gained = this.#swapOne(leaf) || gained;
+    }
     return gained;
   }
 

@@ -16,8 +16,19 @@ export interface StepsOptions {
   readonly onProgress?: (done: number) => void;
 }
 
-/** Vectors a slice, where each costs a look at every leaf. */
+/** Vectors a slice, where each costs a look at some hundred leaves or parts. */
 export const SLICE_VECTORS = 64;
+/** Vectors a slice that only adds up or scores once. */
+export const SLICE_MEANS = 1024;
+/** Means, or looks at some few leaves, a slice. */
+export const SLICE_GROUPS = 256;
+/** Training queries a slice, where each is ranked or weighed against its ranked leaves. */
+export const SLICE_QUERIES = 4;
+/**
+ * Distances that no slice of a training exceeds: some milliseconds, so that a machine ten times as slow still answers in between. Only with more
+ * leaves than this the search for a leaf with room does, for a vector whose nearest are all full.
+ */
+export const MOST_SLICE_DISTANCES: number = 1 << 16;
 
 /**
  * Runs a computation to its end on this thread.

@@ -9,6 +9,9 @@ import { createValueCodec, type ValueCodec } from "../../../src/wire/value-codec
 import type { EngineReply, EngineRequest } from "../../engine.ts";
 import type { ExchangeMessage } from "../routing/centroid-exchange.ts";
 
+/** What a message takes besides the bytes of tables. */
+export const EXCHANGE_OVERHEAD_BYTES = 512;
+
 const codec: ValueCodec = createValueCodec();
 
 interface Envelope {
@@ -46,7 +49,7 @@ export function readExchangeReply(m: ReplyFrame): readonly ExchangeMessage[] {
 
 function isMessage(value: unknown): value is ExchangeMessage {
   if (typeof value !== "object" || value === null) return false;
-  const { kind, from, to, stamps, shards, bytes } = value as Record<string, unknown>;
+  const { kind, from, to, stamps, shards, bytes, shard, checksum, at, total } = value as Record<string, unknown>;
   if (!Number.isInteger(from) || !Number.isInteger(to)) return false;
   switch (kind) {
     case "offer":
@@ -55,6 +58,10 @@ function isMessage(value: unknown): value is ExchangeMessage {
       return Array.isArray(shards) && shards.every(Number.isInteger);
     case "table":
       return bytes instanceof Uint8Array;
+    case "part":
+      return bytes instanceof Uint8Array && [shard, checksum, at, total].every(Number.isSafeInteger);
+    case "rest":
+      return [shard, checksum, at].every(Number.isSafeInteger);
     default:
       return false;
   }

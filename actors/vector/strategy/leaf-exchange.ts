@@ -17,7 +17,7 @@ import { emptyColumns, type LeafColumns, type MergedCentroids, mergeCentroids } 
 import { type Code, type CodeHost, type CodeSpace, groupingMetric } from "../routing/code-table.ts";
 import { Compass } from "../routing/compass.ts";
 import type { CompassCalibration } from "../routing/compass-calibration.ts";
-import { exchangePayload } from "./exchange-messages.ts";
+import { EXCHANGE_OVERHEAD_BYTES, exchangePayload } from "./exchange-messages.ts";
 import { SPIRE } from "./spire-strategy.ts";
 import type { DirectMessage, HeldTables } from "./vector-strategy.ts";
 
@@ -32,6 +32,8 @@ export interface LeafExchangeOptions {
   readonly epoch: number;
   readonly nowMs: () => number;
   readonly collectionId: number;
+  /** Longest message to a peer, and answer to one. @default no limit */
+  readonly mostBytes?: (peer: number) => number;
   /** Sends a message to a peer. @returns its answers; rejects when it has none */
   readonly ask: (peer: number, message: DirectMessage) => Promise<readonly ExchangeMessage[]>;
 }
@@ -41,6 +43,8 @@ const TICK_MS = { missing: 1_000, whole: 10_000 } as const;
 /** A description is made anew when the shard's vertices have changed by this share. */
 const STALE_SHARE = 0.25;
 const PERCENTILE = 0.9;
+/** Of a table, in a message: also where a peer is not there yet, and what is sent fails. */
+const LEAST_PART_BYTES = 256;
 
 /** A router, and the tables that it is over. */
 export interface TableRouter {
@@ -131,7 +135,7 @@ export class LeafExchange implements HeldTables {
 
   /** The state for the shards that have leaves now; what is held of those that stay is kept. */
   #current(): CentroidExchange {
-    const { root, shard, epoch } = this.#options;
+    const { root, shard, epoch, mostBytes = () => Number.POSITIVE_INFINITY } = this.#options;
     const peers = root.partitionsWithChunks().filter((other) => other !== shard);
     if (this.#exchange === undefined || peers.join() !== this.#peers.join()) {
       const state = this.#exchange === undefined ? {} : { state: this.#exchange.state() };
@@ -140,6 +144,7 @@ export class LeafExchange implements HeldTables {
         peers,
         space: spaceOfGraph(root.geometry),
         epoch,
+        mostBytes: (to) => Math.max(LEAST_PART_BYTES, mostBytes(to) - EXCHANGE_OVERHEAD_BYTES),
         ...state,
       });
       this.#peers = peers;

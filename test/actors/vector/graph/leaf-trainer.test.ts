@@ -3,9 +3,12 @@ import { expect, test } from "vitest";
 import { LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
 import { currentLeaves } from "../../../../actors/vector/graph/leaf-table.ts";
 import { LeafTrainer } from "../../../../actors/vector/graph/leaf-trainer.ts";
+import { MOST_SLICE_DISTANCES } from "../../../../actors/vector/routing/steps.ts";
+import type { IndexName } from "../../../../actors/vector/vector-options.ts";
 import { Arena, createArena } from "../../../../native-bridge/arena.ts";
 import { compileKernels, ELEMENT, Kernels, METRIC } from "../../../../native-bridge/kernels.ts";
 import { GRAPH_LEAVES_HOLDER } from "../../../../src/store/graph-layout.ts";
+import { countingHost } from "../routing/support.ts";
 import { clusters, Site } from "./graph-support.ts";
 
 const DIMENSIONS = 12;
@@ -13,11 +16,14 @@ const DOCUMENTS = 1_200;
 const MODULE = compileKernels();
 
 /** A shard's trainer, and what puts documents into its part of the graph. */
-function shardOf(site: Site): { trainer: LeafTrainer; fill: (from: number, to: number) => void } {
+function shardOf(
+  site: Site,
+  index: IndexName = "leaves",
+): { host: { readonly computed: number }; trainer: LeafTrainer; fill: (from: number, to: number) => void } {
   const partition = site.partition(site.owner);
   const writer = site.writer();
   const search = new LabelSearch(site.root, site.verbs, writer.searchKernels(MODULE));
-  const host = { arena: site.arena, kernels: new Kernels(MODULE, site.arena) };
+  const host = countingHost({ arena: site.arena, kernels: new Kernels(MODULE, site.arena) });
   const next = clusters(site.owner + 5, DIMENSIONS);
   const fill = (from: number, to: number): void => {
     for (let row = from; row < to; row++) {
@@ -27,7 +33,7 @@ function shardOf(site: Site): { trainer: LeafTrainer; fill: (from: number, to: n
       partition.markLinked(vertex);
     }
   };
-  return { trainer: new LeafTrainer(site.root, host, () => search, site.owner), fill };
+  return { host, trainer: new LeafTrainer(site.root, host, () => search, site.owner, index), fill };
 }
 
 test("a shard that learns while a lower one gets its first vertices leaves the table to that one, whoever is ready first", () => {
@@ -50,4 +56,24 @@ test("a shard that learns while a lower one gets its first vertices leaves the t
     expect(high.trainer.isDue(0, [], true)).toBe(false);
     expect([low.trainer.progress, high.trainer.progress]).toEqual([1, 1]);
   }
+});
+
+test("a training of levels goes on in small slices, each with some progress, calibration and all", () => {
+  const arena = new Arena(createArena({ capacityBytes: 64 * 1024 * 1024 }));
+  const shape = { dimensions: DIMENSIONS, element: ELEMENT.F32, metric: METRIC.L2, chunkShift: 6 };
+  const { host, trainer, fill } = shardOf(Site.create(arena, shape, DOCUMENTS, 0), "levels");
+  fill(0, DOCUMENTS);
+  const progress: number[] = [];
+  for (
+    let before = 0;
+    trainer.isDue(0, [], true) && trainer.progress < 1 === progress.length > 0;
+    before = host.computed
+  ) {
+    trainer.run(0, () => 0);
+    expect(host.computed - before).toBeLessThan(MOST_SLICE_DISTANCES / 4);
+    progress.push(trainer.progress);
+  }
+  expect([...progress].sort((a, b) => a - b)).toEqual(progress);
+  expect(progress.at(-1)).toBe(1);
+  expect(progress.length).toBeGreaterThan(1_000); // 200 training queries alone are weighed in dozens of slices, many times
 });

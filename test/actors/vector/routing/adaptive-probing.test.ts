@@ -88,8 +88,8 @@ describe("thresholds", () => {
     let compared = 0;
     const [train, other] = [drawn(600, weights, 3), drawn(600, weights, 4)];
     for (const groupOf of [(leaf: number) => leaf, (leaf: number) => leaf % 4]) {
-      const curve = recallCurve(model, METRIC.L2, train, groupOf);
-      const check = recallCurve(model, METRIC.L2, other, groupOf);
+      const curve = runSteps(recallCurve(model, METRIC.L2, train, groupOf));
+      const check = runSteps(recallCurve(model, METRIC.L2, other, groupOf));
       for (const target of [0.6, 0.7, 0.8, 0.9]) {
         // The best is visited always; below what that brings, and above what all bring, there is nothing to choose.
         if ((curve.recalls.at(-1) as number) < target || (curve.recalls[0] as number) > target) continue;
@@ -107,7 +107,9 @@ describe("thresholds", () => {
     fc.assert(
       fc.property(fc.nat(1000), targets, (offset, unsorted) => {
         const queries = drawn(5, [1, -1, -1], offset);
-        const curve = recallCurve(runSteps(fitShareModel(METRIC.L2, queries)), METRIC.L2, queries, (leaf) => leaf);
+        const curve = runSteps(
+          recallCurve(runSteps(fitShareModel(METRIC.L2, queries)), METRIC.L2, queries, (leaf) => leaf),
+        );
         for (let i = 1; i < curve.recalls.length; i++)
           expect(curve.recalls[i] as number).toBeGreaterThanOrEqual(curve.recalls[i - 1] as number);
         const thresholds = unsorted.sort((a, b) => a - b).map((target) => thresholdFor(curve, target));

@@ -1,17 +1,20 @@
 /** Leaves and their packing: nothing lost, nothing too large, nothing by chance. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { groupCentroids } from "../../../../actors/vector/routing/centroid-router.ts";
 import { CodeMeans } from "../../../../actors/vector/routing/code-means.ts";
 import { CodeTable, packedSource, tableOf, type VectorSource } from "../../../../actors/vector/routing/code-table.ts";
 import { leafAffinity } from "../../../../actors/vector/routing/leaf-affinity.ts";
 import { clusterLeaves, type LeafClustering } from "../../../../actors/vector/routing/leaf-clustering.ts";
 import { packLeaves } from "../../../../actors/vector/routing/leaf-packing.ts";
+import { levelsAbove } from "../../../../actors/vector/routing/multi-level-index.ts";
 import { cutOf, refinePacking } from "../../../../actors/vector/routing/refine-packing.ts";
-import { runSteps } from "../../../../actors/vector/routing/steps.ts";
+import { MOST_SLICE_DISTANCES, runSteps, type Steps } from "../../../../actors/vector/routing/steps.ts";
 import { TopList } from "../../../../actors/vector/routing/top-list.ts";
+import { treeMeans } from "../../../../actors/vector/routing/tree-means.ts";
 import { ELEMENT, METRIC } from "../../../../native-bridge/kernels.ts";
 import { plainDistance } from "../../../native-bridge/kernels-support.ts";
-import { makeHost, SEED, seeded, synthetic } from "./support.ts";
+import { countingHost, makeHost, SEED, seeded, synthetic } from "./support.ts";
 
 const host = makeHost();
 
@@ -96,6 +99,64 @@ describe("clustering", () => {
     expect(host.arena.stats().freeBytes).toBe(free);
   });
 
+  test("distances for a vector grow with the logarithm of the leaves, and no slice computes too many", () => {
+    const perVector = [1_000, 5_000].map((count) => {
+      const counting = countingHost(host);
+      const all = synthetic({ count, dimensions: 8, clusters: 60, random: seeded(9) });
+      let most = 0;
+      const run = <T>(steps: Steps<T>): T => {
+        let before = counting.computed;
+        const onProgress = (): void => {
+          most = Math.max(most, counting.computed - before);
+          before = counting.computed;
+        };
+        const made = runSteps(steps, { onProgress });
+        onProgress();
+        return made;
+      };
+      const leaves = 0.6 * count;
+      const made = run(clusterLeaves(counting, all, { leaves, seed: SEED, rounds: 6, sampleCount: 0.8 * count }));
+      const clustered = counting.computed / count;
+      run(packLeaves(counting, made, run(leafAffinity(made)), { partitions: 2, seed: SEED }));
+      const groups = run(groupCentroids(counting, made.centroids));
+      for (const { centroids } of run(levelsAbove(counting, made.centroids, { nodes: 2, seed: SEED })))
+        centroids.close();
+      groups?.supers.close();
+      made.centroids.close();
+      expect(most).toBeLessThanOrEqual(MOST_SLICE_DISTANCES);
+      return clustered;
+    });
+    const [small, large] = perVector as [number, number];
+    const logarithm = Math.log(0.6 * 5_000) / Math.log(0.6 * 1_000);
+    expect(large / small).toBeLessThan(1.25 * logarithm); // by the root of the leaves it would be 2.2
+  });
+
+  test("property: many leaves from the top down, also of a crowd: look-ups find true distances, near the nearest", () => {
+    const random = seeded(10);
+    for (const crowd of [0, 0.9]) {
+      const all = synthetic({ count: 2_000, dimensions: 8, clusters: 60, random });
+      const codes = Uint8Array.from({ length: 2_000 * 8 }, (_, at) =>
+        at < crowd * 16_000 ? 7 : (all.vector(Math.floor(at / 8))[at % 8] as number),
+      );
+      const source = packedSource(all, codes);
+      const free = host.arena.stats().freeBytes;
+      const numbers = Int32Array.from({ length: 2_000 }, (_, at) => at);
+      const tree = runSteps(treeMeans(host, source, numbers, { groups: 600, rounds: 4, random }));
+      const [found, best] = [new TopList(1), new TopList(1)];
+      let same = 0;
+      for (const number of numbers) {
+        tree.nearest(source.vector(number), found);
+        tree.centroids.nearest(source.vector(number), best);
+        tree.centroids.begin(source.vector(number));
+        expect(tree.centroids.score(found.ids[0] as number)).toBe(found.distances[0]);
+        same += Number(found.distances[0] === best.distances[0]);
+      }
+      expect(same).toBeGreaterThan(0.9 * numbers.length);
+      tree.close();
+      expect(host.arena.stats().freeBytes).toBe(free);
+    }
+  });
+
   test.each([
     [{ leaves: 0 }, "leaves"],
     [{ leaves: 11 }, "leaves"],
@@ -124,7 +185,7 @@ describe("packing", () => {
       fc.property(cases, ({ count, leaves, part, seed }) => {
         const source = synthetic({ count, dimensions: 6, random: seeded(seed) });
         const made = cluster(source, leaves, seed);
-        const affinity = leafAffinity(made);
+        const affinity = runSteps(leafAffinity(made));
         const partitions = 1 + Math.floor(part * (leaves - 1));
         const packing = runSteps(packLeaves(host, made, affinity, { partitions, seed }));
         const loads = new Int32Array(partitions);
@@ -138,7 +199,7 @@ describe("packing", () => {
         expect(packing.cut).toBe(cutOf(packing.partitionOf, affinity));
         expect(runSteps(packLeaves(host, made, affinity, { partitions, seed }))).toEqual(packing);
         const refined = packing.partitionOf.slice();
-        refinePacking(refined, packing.loads.slice(), made.counts, affinity, packing.capacity);
+        runSteps(refinePacking(refined, packing.loads.slice(), made.counts, affinity, packing.capacity));
         expect(cutOf(refined, affinity)).toBeLessThanOrEqual(packing.cut + 1e-12);
         made.centroids.close();
       }),
@@ -149,7 +210,7 @@ describe("packing", () => {
   test("affinity is symmetric, and packing cuts less of it than chance", () => {
     const source = synthetic({ count: 3000, clusters: 60, random: seeded(6) });
     const made = cluster(source, 80);
-    const affinity = leafAffinity(made);
+    const affinity = runSteps(leafAffinity(made));
     const weights = new Map<string, number>();
     for (let a = 0; a < 80; a++)
       for (let at = affinity.starts[a] as number; at < (affinity.starts[a + 1] as number); at++)
@@ -174,9 +235,9 @@ describe("packing", () => {
     [{ seed: Number.NaN }, "seed"],
   ])("refuses %j of 5 leaves", (options, name) => {
     const made = cluster(synthetic({ count: 50, random: seeded(7) }), 5);
-    expect(() => runSteps(packLeaves(host, made, leafAffinity(made), { partitions: 2, seed: 1, ...options }))).toThrow(
-      expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", message: expect.stringContaining(name) }),
-    );
+    expect(() =>
+      runSteps(packLeaves(host, made, runSteps(leafAffinity(made)), { partitions: 2, seed: 1, ...options })),
+    ).toThrow(expect.objectContaining({ code: "ERR_INVALID_ARGUMENT", message: expect.stringContaining(name) }));
     made.centroids.close();
   });
 });

@@ -28,6 +28,29 @@ export function makeHost(capacityBytes = 64 * 1024 * 1024): CodeHost & { readonl
   return { arena, kernels: new Kernels(compileKernels(), arena) };
 }
 
+/** A host that counts the distances that it computes, but for those of graph searches. */
+export function countingHost(host: CodeHost): CodeHost & { readonly computed: number } {
+  let computed = 0;
+  const kernels = new Proxy(host.kernels, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key, target);
+      if (typeof value !== "function") return value;
+      return (...args: number[]): unknown => {
+        if (key === "scoreCell" || key === "distance") computed++;
+        if (key === "scanCells") computed += (args[3] as number) - (args[2] as number);
+        return value.apply(target, args);
+      };
+    },
+  });
+  return {
+    arena: host.arena,
+    kernels,
+    get computed() {
+      return computed;
+    },
+  };
+}
+
 export interface SyntheticOptions {
   readonly count: number;
   readonly dimensions?: number;

@@ -89,6 +89,8 @@ describe("an exchange message", () => {
       { kind: "table", from: 1, to: 2, bytes: "abc" },
       { kind: "offer", from: 1, to: 2, stamps: [{ shard: 1 }] },
       { kind: "request", from: 1, to: 2, shards: ["1"] },
+      { kind: "part", from: 1, to: 2, shard: 1, checksum: 2, at: 0.5, total: 9, bytes: Uint8Array.of(1) },
+      { kind: "rest", from: 1, to: 2, shard: 1, checksum: "2", at: 0 },
       { kind: "gossip", from: 1, to: 2 },
       { kind: "table", from: "1", to: 2, bytes: Uint8Array.of(1) },
       undefined,
