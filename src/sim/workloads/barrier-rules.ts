@@ -101,9 +101,12 @@ function sentBack(calls: readonly Call[], mayBeginAnew: boolean): Violation[] {
   });
 }
 
-/** Whether somebody passed tick 0 after a process had been told of a later one, no later than it was told of an earlier one. */
+/**
+ * Whether somebody passed tick 0 after a process had asked for a later one, no later than it was told of an earlier one. It may have been told of the
+ * later one when the next barrier had begun: answers take their time.
+ */
 function startedAnew(calls: readonly Call[], before: Call, call: Call): boolean {
-  const from = (before.completion as HistoryEntry).index;
+  const from = before.invoke.index;
   const until = (call.completion as HistoryEntry).index;
   return calls.some(
     (other) =>
