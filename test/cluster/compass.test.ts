@@ -5,7 +5,7 @@ import type { Cluster, ClusterOptions, VectorCollection, VectorCollectionOptions
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
-import { clustered, DIMENSIONS, queriesOf } from "../support/clustered.ts";
+import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
 import { hold } from "../support/holds.ts";
 
 const WORKERS = 4;
@@ -44,15 +44,7 @@ async function measure(
     expect([near.by, near.fallback, near.completeness.complete]).toEqual(["compass", undefined, true]);
     shards += near.completeness.planned;
     expect(new Set(near.completeness.outcomes.map(({ shard }) => shard)).size).toBe(near.completeness.planned);
-    const exact = await docs.search(query, { ...options, by: "scatter", exact: true });
-    const truth = new Map(exact.hits.map((hit) => [hit.id, hit.score]));
-    expect(near.hits).toHaveLength(10);
-    for (const { id, score } of near.hits) {
-      if (filter !== undefined) expect((id as number) % 3).toBe(filter.third);
-      if (!truth.has(id)) continue;
-      expect(score).toBe(truth.get(id));
-      found++;
-    }
+    found += await foundOf(docs, query, near.hits, filter);
   }
   return { found: found / (10 * queries.length), shards: shards / queries.length };
 }

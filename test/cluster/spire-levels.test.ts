@@ -10,7 +10,7 @@ import { GRAPH_LEAVES, GRAPH_LEAVES_READY, GRAPH_LEAVES_VERSION } from "../../sr
 import { LEAF_VERSION } from "../../src/store/leaf-layout.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
-import { clustered, DIMENSIONS, queriesOf } from "../support/clustered.ts";
+import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
 import { hold } from "../support/holds.ts";
 
 const WORKERS = 3;
@@ -62,15 +62,7 @@ async function searchAll(docs: VectorCollection, recall: number, filter?: { thir
     ways.add(wayOf(near));
     if (near.reading !== undefined) rounds.add(near.reading.rounds);
     codes += near.reading?.codes ?? 0;
-    const exact = await docs.search(query, { ...options, by: "scatter", exact: true });
-    const truth = new Map(exact.hits.map((hit) => [hit.id, hit.score]));
-    expect(near.hits).toHaveLength(10);
-    for (const { id, score } of near.hits) {
-      if (filter !== undefined) expect((id as number) % 3).toBe(filter.third);
-      if (!truth.has(id)) continue;
-      expect(score).toBe(truth.get(id));
-      found++;
-    }
+    found += await foundOf(docs, query, near.hits, filter);
   }
   return { recall: found / (10 * queries.length), codes: codes / queries.length, ways, rounds };
 }

@@ -1,4 +1,6 @@
 /** Vectors around centres that are the same in every run, as real ones are: what is searched, and what it is searched for. */
+import { expect } from "vitest";
+import type { VectorCollection, VectorHit } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 
 export const DIMENSIONS = 16;
@@ -17,3 +19,19 @@ export function clustered(count: number, random = createSeededRandom(seed)): Flo
 
 /** Of the same kind, and none of those. */
 export const queriesOf = (count: number): Float32Array[] => clustered(count, createSeededRandom(seed + 1));
+
+/** How many of ten hits an exact search has too. All of them pass the filter, and those have its scores. */
+export async function foundOf(
+  docs: VectorCollection,
+  query: Float32Array,
+  hits: readonly VectorHit[],
+  filter?: { readonly third: number },
+): Promise<number> {
+  const exact = await docs.search(query, { ...(filter && { filter }), by: "scatter", exact: true });
+  const truth = new Map(exact.hits.map(({ id, score }) => [id, score]));
+  expect(hits).toHaveLength(10);
+  if (filter !== undefined) for (const { id } of hits) expect((id as number) % 3).toBe(filter.third);
+  const found = hits.filter(({ id }) => truth.has(id));
+  for (const { id, score } of found) expect(score).toBe(truth.get(id));
+  return found.length;
+}
