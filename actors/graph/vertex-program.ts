@@ -50,12 +50,13 @@ export interface VertexContext<State extends ProgramState = ProgramState, Sums e
   /** Rounds to the kind that the program has declared. */
   set(field: keyof State & string, value: number): void;
   /**
-   * Sends a value along every edge. At most once a superstep: the last one counts. A value that is the combiner's identity is not sent.
+   * Sends a value along every edge. At most once a superstep: the last one counts. Under `sum` every number is sent, 0 too; under `min` Infinity
+   * is nothing, and under `max` -Infinity: they are not sent, nor is what becomes one on its way.
    */
   send(value: number): void;
   /** Adds to a reduction. */
   aggregate(name: keyof Sums & string, value: number): void;
-  /** Computes again only when something was sent to it. */
+  /** Computes again only when something was sent to it, whatever it adds up to. */
   sleep(): void;
 }
 
@@ -142,6 +143,14 @@ export function isVertexProgram(value: unknown): value is VertexProgram {
 /** What a combiner gives of nothing. */
 export function identityOf(rule: Combiner): number {
   return rule === "sum" ? 0 : rule === "min" ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
+}
+
+/**
+ * What stands for no value on its way: the identity that nothing else adds up to. Of sums that is -0: it leaves every number as it is, and no sum
+ * of other numbers is -0, not even of 1 and -1. Told from 0 by `Object.is` alone.
+ */
+export function nothingOf(rule: Combiner): number {
+  return rule === "sum" ? -0 : identityOf(rule);
 }
 
 /** Two values under a rule. */

@@ -1,6 +1,6 @@
 /** Definitions of vertex programs: every part that is wrong is refused, and the error names it with what was given. */
 import { describe, expect, it } from "vitest";
-import { defineVertexProgram, type VertexProgram } from "../../../actors/graph/vertex-program.ts";
+import { combined, defineVertexProgram, nothingOf, type VertexProgram } from "../../../actors/graph/vertex-program.ts";
 
 const RIGHT: VertexProgram = {
   name: "right",
@@ -59,5 +59,24 @@ describe("a vertex program's definition", () => {
 
   it.each([undefined, null, "ranks", [RIGHT], Object.freeze({ ...RIGHT })])("refuses %j as a whole", (program) => {
     expect(() => defineVertexProgram(program as never)).toThrow(/Cannot define vertex program as program must be/);
+  });
+});
+
+describe("what stands for nothing", () => {
+  it.each(["sum", "min", "max"] as const)("leaves every value as it is, under %s", (rule) => {
+    const nothing = nothingOf(rule);
+    for (const value of [0, 1, -1, 1e308, 5e-324, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])
+      expect(combined(rule, nothing, value)).toBe(value);
+    expect(combined(rule, nothing, nothing)).toBe(nothing);
+  });
+
+  it("is no sum of values", () => {
+    for (const [a, b] of [
+      [1, -1],
+      [0, 0],
+      [-0, 0],
+      [5e-324, -5e-324],
+    ] as const)
+      expect(Object.is(combined("sum", a, b), nothingOf("sum"))).toBe(false);
   });
 });
