@@ -28,6 +28,17 @@ export function isHalted(program: VertexProgram, sums: readonly number[], supers
   }
 }
 
+/** @throws {ShardloomError} `ERR_UNKNOWN_ACTOR`. */
+export function programNamed(programs: ReadonlyMap<string, VertexProgram>, name: string): VertexProgram {
+  const program = programs.get(name);
+  if (program !== undefined) return program;
+  throw new ShardloomError(
+    "ERR_UNKNOWN_ACTOR",
+    `Cannot run vertex program ${JSON.stringify(name)} as no module that the cluster was started with exports it`,
+    { details: { program: name } },
+  );
+}
+
 /** A program's calls are over when they return: what comes later would be lost. */
 export function refusePromise(returned: unknown): void {
   if (typeof returned !== "object" || returned === null || !("then" in returned)) return;

@@ -111,6 +111,7 @@ export function programPlan(program: VertexProgram | string, params: Readonly<Re
     algorithm: typeof program === "string" ? program : program.name,
     program: true,
     params: () => params,
+    asks: typeof program === "string",
     done: ({ active, sums, superstep }) =>
       active === 0 || (typeof program !== "string" && isHalted(program, sums, superstep)),
   };
