@@ -107,7 +107,7 @@ function goWrong(vertex: VertexContext<{ nothing: "i32" }, { wrongs: "max" }>): 
   else if (wrong === "field") vertex.set("missing" as "nothing", 1);
   else if (wrong === "sum") vertex.aggregate("wrongs", Number.NaN);
   else if (wrong === "value") vertex.send(Number.NaN);
-  else throw THROWN[wrong as string] ?? new Error("planted");
+  else throw (THROWN[wrong as string] ?? new Error("planted")) as Error;
 }
 
 /** Vertices sleep, but for what is sent to them: by 1, 2 and 4 what `params` say; everybody counts how often it was woken, by what. */

@@ -1,6 +1,7 @@
 /** Definitions of vertex programs: every part that is wrong is refused, and the error names it with what was given. */
 import { describe, expect, it } from "vitest";
 import { combined, defineVertexProgram, nothingOf, type VertexProgram } from "../../../actors/graph/vertex-program.ts";
+import { loadPrograms } from "../../../actors/load-actors.ts";
 
 const RIGHT: VertexProgram = {
   name: "right",
@@ -59,6 +60,29 @@ describe("a vertex program's definition", () => {
 
   it.each([undefined, null, "ranks", [RIGHT], Object.freeze({ ...RIGHT })])("refuses %j as a whole", (program) => {
     expect(() => defineVertexProgram(program as never)).toThrow(/Cannot define vertex program as program must be/);
+  });
+});
+
+describe("programs of modules", () => {
+  const one = defineVertexProgram({ ...RIGHT, name: "one" });
+  const load = async (url: string): Promise<Record<string, unknown>> => ({
+    one: url === "file:///other.js" ? defineVertexProgram({ ...RIGHT, name: "one" }) : one,
+    ...(url === "file:///more.js"
+      ? { again: one, two: defineVertexProgram({ ...RIGHT, name: "two" }), plain: RIGHT }
+      : {}),
+  });
+
+  it("are found by their names, also when several export them", async () => {
+    const programs = await loadPrograms(["file:///first.js", "file:///more.js"], load);
+    expect([...programs.keys()]).toEqual(["one", "two"]);
+    expect(programs.get("one")).toBe(one);
+  });
+
+  it("must have names of their own", async () => {
+    await expect(loadPrograms(["file:///first.js", "file:///other.js"], load)).rejects.toMatchObject({
+      code: "ERR_INVALID_ARGUMENT",
+      details: { url: "file:///other.js", name: "one" },
+    });
   });
 });
 
