@@ -4,12 +4,14 @@
  * Invariant: what was sent to a shard and what it received are equal in number, or there are no totals.
  */
 import { ShardloomError } from "../../src/errors.ts";
-import type { SuperstepAck } from "./run-messages.ts";
+import type { Exchange, SuperstepAck } from "./run-messages.ts";
 import { type Combiner, combined, identityOf } from "./vertex-program.ts";
 
 /** What a superstep came to, over all shards. */
 export interface Totals {
   readonly superstep: number;
+  /** How values came in it. */
+  readonly exchange: Exchange;
   readonly active: number;
   readonly activeEdges: number;
   readonly sums: readonly number[];
@@ -17,7 +19,12 @@ export interface Totals {
 }
 
 /** @param acks Of all shards, for one superstep. @throws {ShardloomError} `ERR_INTERNAL`. */
-export function totalsOf(superstep: number, acks: readonly SuperstepAck[], aggregates: readonly Combiner[]): Totals {
+export function totalsOf(
+  superstep: number,
+  exchange: Exchange,
+  acks: readonly SuperstepAck[],
+  aggregates: readonly Combiner[],
+): Totals {
   let messages = 0;
   for (const [shard, { received }] of acks.entries()) {
     const sent = acks.reduce((sum, ack) => sum + (ack.sent[shard] ?? 0), 0);
@@ -31,6 +38,7 @@ export function totalsOf(superstep: number, acks: readonly SuperstepAck[], aggre
   }
   return {
     superstep,
+    exchange,
     messages,
     active: acks.reduce((sum, { active }) => sum + active, 0),
     activeEdges: acks.reduce((sum, { activeEdges }) => sum + activeEdges, 0),
