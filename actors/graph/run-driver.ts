@@ -13,13 +13,13 @@ import {
   GRAPH_BEGIN,
   GRAPH_BUILD,
   GRAPH_COMPLETE,
-  GRAPH_HALT,
   GRAPH_STATUS,
   GRAPH_SUPERSTEP,
 } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { ShardAccount } from "../shard-account.ts";
-import { askAll, askShard, type GraphHandle } from "./client-calls.ts";
+import { askAll, type GraphHandle } from "./client-calls.ts";
+import { askHalted } from "./client-halt.ts";
 import { plainRef } from "./graph-messages.ts";
 import type { RunAccount } from "./run-account.ts";
 import type {
@@ -27,7 +27,6 @@ import type {
   BeginRequest,
   BuildReply,
   Exchange,
-  HaltRequest,
   SuperstepAck,
   SuperstepOrder,
   Until,
@@ -292,9 +291,7 @@ export class RunDriver {
     const { done, asks, algorithm: program } = this.#plan;
     if (done(totals)) return true;
     if (asks !== true || this.#begun[0]?.halts !== true) return false;
-    const { superstep, sums } = totals;
-    const request: HaltRequest = { collection: this.#handle.collection, run: this.#run, program, superstep, sums };
-    return askShard<boolean>(this.#handle, 0, GRAPH_HALT, request, this.#callOptions(signal));
+    return askHalted(this.#handle, { run: this.#run, program }, totals, this.#callOptions(signal));
   }
 
   #keep(totals: Totals, every: number): void {

@@ -30,7 +30,10 @@ beforeAll(async () => {
 afterAll(() => cluster.close());
 
 describe.each(["push", "pull", "auto"] as const)("a program that halts, by %s", (exchange) => {
-  it.each([ranks, "ranks"])("is PageRank, run as %o", async (program) => {
+  it.each([
+    ["itself", ranks],
+    ["its name", "ranks"],
+  ])("is PageRank, given %s", async (_, program) => {
     await using found = await graph.run(program as typeof ranks, { damping: 0.85 }, { exchange });
     await using builtIn = await graph.pageRank({ damping: 0.85, iterations: 10, exchange });
     const expected = await builtIn.toMap();
@@ -100,6 +103,7 @@ describe.each(["push", "pull"] as const)("a program that goes wrong, by %s", (ex
     ["field", 1, 'Cannot use state as field must be one of nothing: current value is "missing"'],
     ["sum", 2, "Cannot aggregate as wrongs must be a number: current value is NaN"],
     ["value", 0, "Cannot send as value must be a number: current value is NaN"],
+    ["state", 1, 'Cannot set as nothing must be a number: current value is "1"'],
   ])("names the vertex: %s in superstep %i", async (wrong, superstep, reason) => {
     const attempts: number[] = [];
     const options = { exchange, onProgress: ({ attempt }: RunProgress) => void attempts.push(attempt) };
@@ -112,18 +116,18 @@ describe.each(["push", "pull"] as const)("a program that goes wrong, by %s", (ex
   });
 
   it.each([
-    ["halt", thrower],
-    ["halt", "thrower"],
-    ["late halt", thrower],
-    ["late halt", "thrower"],
-  ] as const)("names the superstep: %s of %o", async (wrong, program) => {
-    const failed = graph.run(program as typeof thrower, { at: 7, superstep: 1, wrong }, { exchange });
-    const reason = wrong === "halt" ? "planted after 1" : /must be no promise: current value is an object of Promise/;
-    await expect(failed).rejects.toThrow(reason);
-    await expect(failed).rejects.toMatchObject({
-      code: "ERR_ACTOR_FAILED",
-      details: { program: "thrower", superstep: 1 },
-    });
+    ["halt", "planted after 1"],
+    ["late halt", "Cannot go on as what is returned must be no promise: current value is an object of Promise"],
+    ["odd halt", 'Cannot halt as the answer must be true or false: current value is "yes"'],
+  ])("names the superstep: %s", async (wrong, reason) => {
+    for (const program of [thrower, thrower.name])
+      await expect(
+        graph.run(program as typeof thrower, { at: 7, superstep: 1, wrong }, { exchange }),
+      ).rejects.toMatchObject({
+        code: "ERR_ACTOR_FAILED",
+        message: `Cannot run vertex program thrower as it threw in halt after superstep 1: ${reason}`,
+        details: { program: "thrower", superstep: 1 },
+      });
   });
 });
 

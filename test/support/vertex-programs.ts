@@ -94,7 +94,8 @@ export const thrower = defineVertexProgram({
   compute: (vertex) => goWrong(vertex),
   halt({ wrongs }, superstep) {
     if (wrongs === 1) throw new Error(`planted after ${superstep}`);
-    return (wrongs === 2 ? Promise.reject(new Error("late")) : superstep === 5) as boolean;
+    if (wrongs === 2) return Promise.reject(new Error("late")) as unknown as boolean;
+    return (wrongs === 3 ? "yes" : superstep === 5) as boolean;
   },
 });
 
@@ -102,7 +103,9 @@ function goWrong(vertex: VertexContext<{ nothing: "i32" }, { wrongs: "max" }>): 
   const { at, superstep, wrong } = vertex.params;
   vertex.send(1);
   if (vertex.key !== at || vertex.superstep !== superstep) return;
-  if (wrong === "halt" || wrong === "late halt") vertex.aggregate("wrongs", wrong === "halt" ? 1 : 2);
+  const inHalt = ["halt", "late halt", "odd halt"].indexOf(wrong as string) + 1;
+  if (inHalt > 0) vertex.aggregate("wrongs", inHalt);
+  else if (wrong === "state") vertex.set("nothing", "1" as unknown as number);
   else if (wrong === "promise") return Promise.reject(new Error("late")) as unknown as void;
   else if (wrong === "field") vertex.set("missing" as "nothing", 1);
   else if (wrong === "sum") vertex.aggregate("wrongs", Number.NaN);
@@ -122,7 +125,7 @@ function waking(
     along,
     init(vertex) {
       const value = (vertex.params as Readonly<Record<number, number>>)[vertex.key as number];
-      if (value !== undefined) vertex.send(value);
+      if (value !== undefined) vertex.send(value === 0 ? -0 : value); // the sign does not come with the params
       vertex.sleep();
     },
     compute(vertex, message) {
