@@ -1,7 +1,8 @@
 /**
  * A user's vertex program as an algorithm of the runtime.
  *
- * Invariant: a program that throws ends its run with an error that names the vertex, and nothing else. Its state is rounded to the kinds
+ * Invariant: a program that throws ends its run with an error that names the vertex, and nothing else. A vertex that sleeps computes when something
+ * was sent to it, also when that adds up to 0: what was sent is never what stands for nothing. Its state is rounded to the kinds
  * that it declares; a hidden field says who is awake, so that saved state is whole.
  */
 import { invalidArgument } from "../../src/errors.ts";
