@@ -4,14 +4,19 @@
  * Invariant: what was added or removed before a question is in its answer; a shard that has changed since the client last looked says so, and
  * the question is put again.
  */
+import { invalidArgument } from "../../src/errors.ts";
 import { GRAPH_BUILD, GRAPH_NEIGHBOURS } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import { askAgain, askAll, askShard, type GraphHandle } from "./client-calls.ts";
+import { getVertexProperties, type VertexPropertyValues } from "./client-properties.ts";
 import type { GraphAccount } from "./graph-account.ts";
 import { plainRef } from "./graph-messages.ts";
 import type { NeighbourDirection, NeighbourList, NeighboursReply, NeighboursRequest } from "./graph-neighbours.ts";
 import type { BuildReply } from "./run-messages.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
+
+/** Vertices of one message. */
+const QUESTION = 256;
 
 /** The other ends of a vertex's edges, one for each edge. */
 export interface VertexNeighbours {
@@ -20,6 +25,8 @@ export interface VertexNeighbours {
   readonly weights: Float64Array | undefined;
   /** Of the edges, by name; NaN where an edge has none. Undefined in a graph whose edges have no properties. */
   readonly properties?: Readonly<Record<string, Float64Array>>;
+  /** What the vertex `keys[i]` carries, of what was asked for; undefined for one that was removed meanwhile. */
+  readonly vertexProperties?: readonly (VertexPropertyValues | undefined)[];
 }
 
 /** Reads neighbours from all shards. */
@@ -104,8 +111,29 @@ export class NeighbourClient {
   }
 }
 
-/** Vertices of one message. */
-const QUESTION = 256;
+/** The same lists, with what the other ends carry: each shard tells that of the ends of its own vertices' edges, see end-properties.ts. */
+export async function withEnds(
+  live: GraphHandle,
+  vertices: readonly VertexKey[],
+  lists: readonly (VertexNeighbours | undefined)[],
+  names: readonly string[],
+  options: CallOptions,
+): Promise<(VertexNeighbours | undefined)[]> {
+  const handle = { ...live };
+  const { shards } = handle.options;
+  if (!Array.isArray(names)) throw invalidArgument("read neighbours", "vertexProperties", "a list of names", names);
+  const known = Array.from({ length: shards }, () => new Map<VertexKey, VertexPropertyValues | undefined>());
+  const ownerAt = (at: number): Map<VertexKey, VertexPropertyValues | undefined> =>
+    known[ownerOfHash(hashOfKey(vertices[at] as VertexKey), shards)] as never;
+  for (const [at, list] of lists.entries()) for (const key of list?.keys ?? []) ownerAt(at).set(key, undefined);
+  const read = async (ends: (typeof known)[number], shard: number): Promise<void> => {
+    const keys = [...ends.keys()];
+    const values = await getVertexProperties(handle, keys, names, options, shard);
+    for (const [at, key] of keys.entries()) ends.set(key, values[at]);
+  };
+  await Promise.all(known.map(read));
+  return lists.map((list, at) => list && { ...list, vertexProperties: list.keys.map((key) => ownerAt(at).get(key)) });
+}
 
 function joined(before: NeighbourList | undefined, list: NeighbourList): NeighbourList {
   if (before === undefined) return list;

@@ -310,12 +310,8 @@ export class ShardGraph {
     const { targetRows, removals } = this.#surroundings();
     yield* this.edges.build(this.table.count, targetRows, removals);
     if (this.ghosts === undefined || this.#peers.length !== this.place.shards) return;
-    const { u32 } = this.#context.arena;
-    const owners = this.#peers.map(({ address: at }) => ({
-      root: at,
-      epoch: u32[(at >>> 2) + ROOT_WORD.epoch] as number,
-    }));
-    yield* this.ghosts.derive(this.edges.built(this.table.count) as Csr, owners);
+    const roots = this.#peers.map(({ address }) => address);
+    yield* this.ghosts.derive(this.edges.built(this.table.count) as Csr, roots);
   }
 
   #surroundings(): Surroundings {
