@@ -79,7 +79,8 @@ function* valuesOf(reader: Reader, keys: readonly VertexKey[]): Generator<boolea
       places.map((at) => keys[at] as VertexKey),
     );
     for (const [index, at] of places.entries()) {
-      const list = (values[at] = found[index] ?? null);
+      const list = found[index] ?? null;
+      values[at] = list;
       if (list !== null) ghosts?.keep(keys[at] as VertexKey, owner, epochs[owner] as number, list);
     }
   });
@@ -101,7 +102,10 @@ async function askOwner({ graph, peers }: Reader, owner: number, keys: readonly 
     const ask = peers.ask(members[owner] as number, GRAPH_GET, payload, (frame) => decodeBody<GetReply>(frame), ASK_MS);
     const reply = await ask;
     if (reply.lists.length === 0)
-      throw new ShardloomError("ERR_RECORD_TOO_LARGE", "Cannot read properties as those of a vertex do not fit a reply");
+      throw new ShardloomError(
+        "ERR_RECORD_TOO_LARGE",
+        "Cannot read properties as those of a vertex do not fit a reply",
+      );
     lists.push(...reply.lists);
   }
   return lists;
@@ -109,17 +113,16 @@ async function askOwner({ graph, peers }: Reader, owner: number, keys: readonly 
 
 /** Waits for what comes by message. */
 function* settled<T>(promise: Promise<T>): Generator<boolean, T> {
-  let end: { readonly value: T } | { readonly error: unknown } | undefined;
+  const state: { end?: { readonly value: T } | { readonly error: unknown } } = {};
   promise.then(
     (value) => {
-      end = { value };
+      state.end = { value };
     },
     (error: unknown) => {
-      end = { error };
+      state.end = { error };
     },
   );
-  while (end === undefined) yield false;
-  const outcome = end as { readonly value: T } | { readonly error: unknown };
-  if ("error" in outcome) throw outcome.error;
-  return outcome.value;
+  while (state.end === undefined) yield false;
+  if ("error" in state.end) throw state.end.error;
+  return state.end.value;
 }

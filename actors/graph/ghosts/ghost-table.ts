@@ -315,6 +315,7 @@ export class GhostTable {
     const slot = this.#free.pop() ?? this.#slots.size;
     this.#slots.set(key, slot);
     this.#keys[slot] = key;
+    this.#read[slot] = undefined; // in order, so that it is no sparse array
     this.#owner[slot] = owner;
     this.#references[slot] = 0;
     this.#links.append(this.#idle, slot);

@@ -75,7 +75,17 @@ class Model {
         this.drop(idle);
         this.evicted++;
       }
-      row = { key, owner, epoch: 0, references: 0, read: undefined, checkedMs: 0, stamp: 0, version: 0, used: this.used++ };
+      row = {
+        key,
+        owner,
+        epoch: 0,
+        references: 0,
+        read: undefined,
+        checkedMs: 0,
+        stamp: 0,
+        version: 0,
+        used: this.used++,
+      };
       this.rows.push(row);
     }
     if (row.owner !== owner) row.read = undefined;
@@ -173,7 +183,13 @@ class Model {
 }
 
 type Step =
-  | { readonly kind: "acquire" | "keep"; readonly key: number; readonly owner: number; readonly epoch: number; readonly n: number }
+  | {
+      readonly kind: "acquire" | "keep";
+      readonly key: number;
+      readonly owner: number;
+      readonly epoch: number;
+      readonly n: number;
+    }
   | { readonly kind: "release"; readonly key: number; readonly n: number }
   | { readonly kind: "look" | "wait"; readonly n: number }
   | { readonly kind: "epoch"; readonly owner: number; readonly epoch: number }
@@ -191,7 +207,13 @@ const answer: fc.Arbitrary<GhostAnswer> = fc.oneof(
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 7,
-    arbitrary: fc.record({ kind: fc.constantFrom("acquire" as const, "keep" as const), key: small, owner, epoch, n: count }),
+    arbitrary: fc.record({
+      kind: fc.constantFrom("acquire" as const, "keep" as const),
+      key: small,
+      owner,
+      epoch,
+      n: count,
+    }),
   },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant("release" as const), key: small, n: count }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant("look" as const), n: small }) },

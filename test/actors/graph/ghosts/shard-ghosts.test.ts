@@ -17,11 +17,7 @@ let root: GraphRoot;
 beforeEach(() => {
   const arena = new Arena(createArena({ capacityBytes: 16 * 1024 * 1024 }));
   let rkey = 1;
-  root = GraphRoot.create(
-    arena,
-    new RegionTable(arena, 1, () => rkey++),
-    1,
-  );
+  root = GraphRoot.create(arena, new RegionTable(arena, 1, () => rkey++), 1);
   new VertexTable(root).add(
     Array.from({ length: VERTICES }, (_, at) => `v${at}`),
     false,
@@ -62,9 +58,7 @@ function scene(capacity: number): Scene {
     let count = 0;
     while (ghosts.dueAtMs <= nowMs) {
       ghosts.turn(nowMs++);
-      await undefined;
-      await undefined;
-      await undefined;
+      await new Promise((resolve) => setImmediate(resolve));
       count++;
     }
     return count;
