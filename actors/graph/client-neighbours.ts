@@ -29,13 +29,25 @@ export interface VertexNeighbours {
   readonly vertexProperties?: readonly (VertexPropertyValues | undefined)[];
 }
 
+/** Has all shards build what waits. @returns what they answer, by place */
+export async function buildAll(handle: GraphHandle, options: CallOptions): Promise<BuildReply[]> {
+  const { collection, roots, lost } = handle;
+  const table = roots().map(plainRef);
+  const replies = await askAll<BuildReply>(handle, GRAPH_BUILD, () => ({ collection, run: 0, roots: table }), options);
+  if (lost !== undefined) replies.splice(lost.place, 0, lost.built);
+  return replies;
+}
+
 /** Reads neighbours from all shards. */
 export class NeighbourClient {
   readonly #handle: GraphHandle;
+  readonly #keptBut: number | undefined;
   #shards: readonly BuildReply[] | undefined;
 
-  constructor(handle: GraphHandle) {
+  /** @param keptBut As in {@link NeighboursRequest}. */
+  constructor(handle: GraphHandle, keptBut?: number) {
     this.#handle = handle;
+    this.#keptBut = keptBut;
   }
 
   /** Neighbours in the order of the question; undefined for what is not in the graph. */
@@ -54,7 +66,7 @@ export class NeighbourClient {
     return askAgain(handle, async () => {
       try {
         const answers: (NeighbourList | undefined)[] = new Array(vertices.length).fill(undefined);
-        this.#shards ??= await this.#build(handle, options);
+        this.#shards ??= await buildAll(handle, options);
         await Promise.all(
           places.map((mine, shard) => this.#readShard(handle, shard, mine, vertices, direction, options, answers)),
         );
@@ -64,12 +76,6 @@ export class NeighbourClient {
         throw error;
       }
     });
-  }
-
-  #build(handle: GraphHandle, options: CallOptions): Promise<BuildReply[]> {
-    const { collection, roots } = handle;
-    const table = roots().map(plainRef);
-    return askAll<BuildReply>(handle, GRAPH_BUILD, () => ({ collection, run: 0, roots: table }), options);
   }
 
   #named({ keys, columns }: NeighbourList): VertexNeighbours {
@@ -94,12 +100,13 @@ export class NeighbourClient {
     answers: (NeighbourList | undefined)[],
   ): Promise<void> {
     const { collection } = handle;
+    const keptBut = this.#keptBut === undefined ? {} : { keptBut: this.#keptBut };
     const shards = this.#shards as readonly BuildReply[];
     let next = 0;
     let skip = 0;
     while (next < places.length) {
       const keys = places.slice(next, next + QUESTION).map((at) => vertices[at] as VertexKey);
-      const request: NeighboursRequest = { collection, shards, keys, direction, skip };
+      const request: NeighboursRequest = { collection, shards, keys, direction, skip, ...keptBut };
       const { lists, given } = await askShard<NeighboursReply>(handle, shard, GRAPH_NEIGHBOURS, request, options);
       for (const [at, list] of lists.entries()) {
         const place = places[next + at] as number;
