@@ -42,7 +42,7 @@ export interface RemovalReport {
   readonly copies: number;
   /** Those of them whose new copies are not level yet, as they are being filled: until then these have a copy less. */
   readonly filling: readonly number[];
-  /** What graphs had on it: vertices that it owned and edges that came from them, which others own now. */
+  /** What graphs had on it: vertices that it owned and edges that came from them, which others own now, or nobody if it was given up. */
   readonly graphs: readonly MovedGraph[];
 }
 

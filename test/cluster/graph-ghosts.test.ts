@@ -288,6 +288,30 @@ it.each(isLong ? [65_536, 2 ** 18] : [40_000])(
     expect((await graph.ghosts()).reduce((sum, { held }) => sum + held, 0)).toBe(total(({ ghosts }) => ghosts));
     await graph.removeEdges([{ source: zero[0] as number, target: one[0] as number }]);
     expect(lost).toBe(0);
+    if (!isLong) return;
+    // Who follows a worker counts all of them anew, and is told all of them again.
+    await many
+      .actor(saboteur, keyOnShard(many, saboteur, 1))
+      .exit(1)
+      .catch(() => undefined);
+    await eventually(
+      "all is known again",
+      async () => {
+        const again = await graph
+          .neighbours([0])
+          .then(() => graph.ghosts())
+          .catch(() => []);
+        const known = (of: (one: (typeof again)[number]) => number): number =>
+          again.reduce((sum, one) => sum + of(one), 0);
+        return (
+          again.length === 2 &&
+          known(({ untold }) => untold) === 0 &&
+          known(({ held }) => held) === known(({ ghosts }) => ghosts)
+        );
+      },
+      120_000,
+    );
+    expect(lost).toBe(1);
   },
   240_000,
 );

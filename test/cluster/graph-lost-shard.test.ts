@@ -76,7 +76,7 @@ function callsOf(graph: Graph, cluster: Cluster, lost: VertexKey): Record<string
     holders: () => graph.holders([lost]),
     pageRank: () => graph.pageRank({ iterations: 3 }),
     wcc: () => graph.wcc(),
-    kHop: () => graph.kHop([lost], { hops: 2 } as never),
+    kHop: () => graph.kHop([lost], { hops: 2 }),
     open: () => cluster.graph("another", {}),
   };
 }
