@@ -111,14 +111,14 @@ export class ShardGhosts {
   }
 
   get dueAtMs(): number {
-    return this.#again === undefined ? Math.min(this.#timers.dueAtMs, this.#news.dueAtMs) : Number.NEGATIVE_INFINITY;
+    const isBusy = this.#again !== undefined || !this.holders.isSwept;
+    return isBusy ? Number.NEGATIVE_INFINITY : Math.min(this.#timers.dueAtMs, this.#news.dueAtMs);
   }
 
   /** @returns whether anything was done */
   turn(nowMs: number): boolean {
-    const told = this.#tellAgain();
-    const swept = this.#timers.run(nowMs);
-    return this.#news.run(nowMs) || swept || told;
+    const worked = [this.#tellAgain(), this.holders.sweep(), this.#timers.run(nowMs), this.#news.run(nowMs)];
+    return worked.includes(true);
   }
 
   /** Counts the edges to vertices of other shards anew, and tells their owners what is different. @param roots Addresses, by shard. */
