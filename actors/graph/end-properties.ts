@@ -18,7 +18,8 @@ import { hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 
 const KEYS_A_STEP = 128;
 const OVERHEAD_BYTES = 64;
-const ASK_MS = 2_000;
+/** Longest time for an owner to answer; who waits for less gives up all of it. */
+const ASK_MS = 30_000;
 
 type Values = GhostValues | null;
 

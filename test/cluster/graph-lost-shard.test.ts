@@ -2,12 +2,14 @@
 import { afterEach, expect, it } from "vitest";
 import { hashOfKey, ownerOfHash } from "../../actors/graph/vertex-key.ts";
 import { type Cluster, type ClusterOptions, ShardloomError, type VertexKey } from "../../src/index.ts";
-import { ACTORS_URL, eventually } from "../support/cluster.ts";
+import { saboteur } from "../support/actors.ts";
+import { ACTORS_URL, eventually, keyOnShard } from "../support/cluster.ts";
 import { kill, startCopies, stateOf } from "../support/copies.ts";
 import { contentsOf, type Graph, type GraphContents, loadedGraph, totalOf } from "../support/graph-contents.ts";
 
 const TROUBLE = new URL("../support/start-trouble.js", import.meta.url);
 const LOST = 1;
+const isLong = process.env["SHARDLOOM_LONG"] === "1";
 
 afterEach(() => {
   delete process.env["SHARDLOOM_TEST_START"];
@@ -17,13 +19,21 @@ function start(options: ClusterOptions = {}): Promise<Cluster> {
   return startCopies({ replicationFactor: 2, actors: [ACTORS_URL, TROUBLE], ...options });
 }
 
-/** Ends the worker of a shard, and those that follow it, until it is given up. */
-async function giveUp(cluster: Cluster, shard: number): Promise<void> {
-  const down = new Promise<void>((resolve) => cluster.once("worker-down", () => resolve()));
-  process.env["SHARDLOOM_TEST_START"] = "fail";
-  void kill(cluster, shard);
-  await down;
-  delete process.env["SHARDLOOM_TEST_START"];
+/** Ends the worker of a shard, and those that follow it, until it is given up: they do not start, or each dies when it serves. */
+async function giveUp(cluster: Cluster, shard: number, isServing = false): Promise<void> {
+  let isDown = false;
+  cluster.once("worker-down", () => {
+    isDown = true;
+  });
+  if (isServing) {
+    const victim = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard));
+    while (!isDown) await victim.exit(1, { timeoutMs: 10_000 }).catch(() => undefined);
+  } else {
+    process.env["SHARDLOOM_TEST_START"] = "fail";
+    void kill(cluster, shard);
+    await eventually(`shard ${shard} is given up`, () => isDown, 60_000);
+    delete process.env["SHARDLOOM_TEST_START"];
+  }
   expect(stateOf(cluster, shard)).toBe("down");
 }
 
@@ -147,15 +157,20 @@ it.each([true, false])(
   60_000,
 );
 
-it("a graph that has lost a shard can be dropped, also where there is one copy of everything", async () => {
-  await using cluster = await start({ replicationFactor: 1 });
-  const graph = await loadedGraph(cluster, "roads");
-  const docs = await cluster.vectors("docs", { dimensions: 4 });
-  await giveUp(cluster, LOST);
-  expect((await refusal(cluster.remove(LOST, { force: true }))).message).toContain("must have another copy");
-  expect(await cluster.dropGraph("roads")).toBe(true);
-  expect(await cluster.dropGraph("roads")).toBe(false);
-  expect((await refusal(graph.status())).code).toBe("ERR_UNKNOWN_COLLECTION");
-  expect(await cluster.dropVectors("docs")).toBe(true);
-  expect((await refusal(docs.count())).code).toBe("ERR_UNKNOWN_COLLECTION");
-}, 60_000);
+it.each(isLong ? [true, false] : [false])(
+  "a graph that has lost a shard can be dropped, also where there is one copy; served: %s",
+  async (isServing) => {
+    await using cluster = await start({ replicationFactor: 1 });
+    const graph = await loadedGraph(cluster, "roads");
+    const docs = await cluster.vectors("docs", { dimensions: 4 });
+    await giveUp(cluster, LOST, isServing);
+    expect((await refusal(graph.status())).code).toBe(isServing ? "ERR_WORKER_LOST" : "ERR_MODULE_NOT_LOADED");
+    expect((await refusal(cluster.remove(LOST, { force: true }))).message).toContain("must have another copy");
+    expect(await cluster.dropGraph("roads")).toBe(true);
+    expect(await cluster.dropGraph("roads")).toBe(false);
+    expect((await refusal(graph.status())).code).toBe("ERR_UNKNOWN_COLLECTION");
+    expect(await cluster.dropVectors("docs")).toBe(true);
+    expect((await refusal(docs.count())).code).toBe("ERR_UNKNOWN_COLLECTION");
+  },
+  60_000,
+);

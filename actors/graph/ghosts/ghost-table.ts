@@ -18,6 +18,8 @@ const MAX_CAPACITY = 2 ** 24;
 const DEFAULT_TTL_MS = 60_000;
 /** A ghost with references is checked so many times before it is stale, should answers be lost. */
 const CHECKS_PER_TTL = 3;
+/** Most ghosts that one look for what is due drops; the next goes on. */
+const DROPS_AT_ONCE = 4096;
 
 export interface GhostTableOptions {
   /** Most ghosts, `1..2^24`; memory for all is taken at once. @default 65536 */
@@ -220,11 +222,13 @@ export class GhostTable {
    * Ghosts of former epochs come first, then those that were checked longest ago.
    */
   takeDue(): GhostCheck | undefined {
+    const enough = this.#counters.expired + DROPS_AT_ONCE;
     for (const owner of this.#renewed) {
       const state = this.#ownerOf(owner);
       for (let slot = state.ghosts.first; slot !== NO_SLOT; slot = state.ghosts.first) {
         if ((this.#stamp[slot] as number) >= state.staleBelow) break;
         if (this.#references[slot] !== 0) return this.#ask(slot);
+        if (this.#counters.expired === enough) return undefined;
         this.#expire(slot);
       }
       this.#renewed.delete(owner);

@@ -366,6 +366,17 @@ describe("a ghost table", () => {
     expect(table.size).toBe(75); // those of owner 1 without references are gone
   });
 
+  test("drops many that are stale little by little", () => {
+    const table = new GhostTable({ clock: createManualClock() });
+    for (let key = 0; key < 10_000; key++) table.keep(key, 1, 1, []);
+    table.setOwnerEpoch(1, 2);
+    const sizes = [1, 2, 3].map(() => {
+      expect(table.takeDue()).toBeUndefined();
+      return table.size;
+    });
+    expect(sizes).toEqual([10_000 - 4096, 10_000 - 2 * 4096, 0]);
+  });
+
   test("costs the same for many ghosts as for few", () => {
     const clock = createManualClock();
     const cost = (count: number): number => {
