@@ -92,6 +92,7 @@ async function whenStill(
   limits: Limits,
   leave: (leaves: boolean) => Promise<LeaveReply[]>,
 ): Promise<number> {
+  let runs: ShardloomError | undefined;
   for (;;) {
     try {
       const decays = (await leave(true)).map((reply) => reply.decays);
@@ -99,7 +100,10 @@ async function whenStill(
       await leave(false);
       throw busy("move graph", "a decay must be done by all of its shards");
     } catch (error) {
-      if (ShardloomError.from(error).code !== "ERR_OVERLOADED" || (limits().timeoutMs ?? 0) <= LOOK_MS) throw error;
+      const failure = ShardloomError.from(error);
+      if (failure.code === "ERR_TIMEOUT") throw runs ?? failure; // the last look had too little time: what it waited for says more
+      if (failure.code !== "ERR_OVERLOADED" || (limits().timeoutMs ?? 0) <= LOOK_MS) throw failure;
+      runs = failure;
       await handle.coordinator.pause(LOOK_MS);
     }
   }
