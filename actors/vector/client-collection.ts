@@ -2,7 +2,6 @@
  * A collection of vectors as its users see it: upsert, get, delete, count, search, one-sided access.
  *
  * Runs on the client's thread: ids are grouped by shard, one envelope per shard, answers merged under the total order (score, id).
- *
  * Invariant: a batch is checked whole before its first byte is sent; an acknowledged write is in its shard's regions, for every later read.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
@@ -28,6 +27,7 @@ import {
 import type { Coordinator } from "../coordinator.ts";
 import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation, Reading } from "../planned-read.ts";
+import type { ShardReader } from "../shard-reader.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { type BatchSearchOptions, type BatchSearchResult, searchBatch } from "./client-batch.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
@@ -35,6 +35,7 @@ import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { encodeFilter } from "./filter.ts";
 import { searchBy } from "./strategy/client-strategy.ts";
 import { assertTarget } from "./vector-checks.ts";
+import { VectorMemory } from "./vector-memory.ts";
 import type { ResolvedVectorOptions, StrategyName } from "./vector-options.ts";
 import { NOT_FOUND, type VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
@@ -200,7 +201,6 @@ export interface VectorCollectionParts {
   readonly assertOpen: () => void;
 }
 
-/** Pause between two looks at the index. */
 const INDEX_POLL_MS = 25;
 
 /** Handle on a collection, for one client thread. */
@@ -219,9 +219,8 @@ export class VectorCollection {
    * Stores documents; an id that exists is replaced. An array of at most 65,536 is one batch, checked whole before anything is written; any
    * other iterable is written batch by batch. After an error `details.written` tells how many documents were acknowledged: 0
    * for bad input and a full arena, perhaps more when a shard of several failed or when an iterable had come that far.
-   *
-   * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`, `ERR_DUPLICATE_ID`, `ERR_INVALID_ARGUMENT`,
-   *   `ERR_RECORD_TOO_LARGE`, `ERR_OUT_OF_MEMORY`, and those of every call.
+   * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`, `ERR_DUPLICATE_ID`, `ERR_INVALID_ARGUMENT`, `ERR_RECORD_TOO_LARGE`,
+   *   `ERR_OUT_OF_MEMORY`, and those of every call.
    */
   async upsert(
     documents: VectorDocument | readonly VectorDocument[] | DocumentSource,
@@ -311,9 +310,7 @@ export class VectorCollection {
         throw new ShardloomError(
           "ERR_TIMEOUT",
           `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it, and ${unplaced} not in their place`,
-          {
-            details: { rows, unindexed, unplaced },
-          },
+          { details: { rows, unindexed, unplaced } },
         );
       }
       await coordinator.pause(INDEX_POLL_MS);
@@ -335,9 +332,7 @@ export class VectorCollection {
   /**
    * Copies a vector into `target`: one-sidedly, without any other copy, and by a message to its shard only when that gives no valid copy (the
    * row is being written at every attempt, or its shard is being recovered).
-   *
-   * @param target At least `dimensions` long.
-   * @returns How it was read and the document's version; undefined when the id is unknown.
+   * @param target At least `dimensions` long. @returns How it was read and the document's version; undefined when the id is unknown.
    */
   async read(id: VectorId, target: Float32Array, options: CallOptions = {}): Promise<VectorRead | undefined> {
     this.#parts.assertOpen();
@@ -362,6 +357,11 @@ export class VectorCollection {
   reader(): VectorReader {
     this.#parts.assertOpen();
     return this.#parts.reader();
+  }
+
+  /** Vertices and documents in a shard's memory, wherever it is. @param reader Of the shard: `cluster.readerOf(shard)` */
+  memory(reader: ShardReader): VectorMemory {
+    return new VectorMemory({ ...this.#parts, reader });
   }
 
   async #getMany(

@@ -292,6 +292,8 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
     heapBytes: store.heap.totalBytes,
     heapLiveBytes: store.heap.liveBytes,
     directorySlots: store.directory.slots,
+    root: store.root.ref,
+    graph: collection.graph?.root,
   });
 }
 
