@@ -2,8 +2,8 @@
  * Messages of reads of registered memory, where that is another process's: a posted list of ranges there, statuses and bytes back.
  *
  * ```
- *  request   u32 ranges | u32 bytes that the reply may have, then for each range:
- *            f64 rkey | f64 address | f64 length | i32 generation | i32 1 = the generation counts | u32 first byte wanted | u32 bytes wanted
+ *  request   u32 ranges | u32 bytes that the reply may have, then for each range: f64 rkey | f64 address | f64 length |
+ *            i32 generation | i32 kind of it (GENERATION) | u32 first byte wanted | u32 bytes wanted
  *  reply     u32 ranges | u32 0, then for each range: i32 status | u32 bytes given | i32 version high | i32 version low; then the bytes
  *            of all, in order, those of each padded with zeros to a multiple of 8
  * ```
@@ -27,6 +27,9 @@ export const LEAST_READ_REPLY_BYTES = 512;
 export const READ_HEADER_BYTES = 8;
 export const READ_RANGE_BYTES = 40;
 export const READ_ENTRY_BYTES = 16;
+
+/** A reference may have no generation, that of a cell, or one that no cell can have. */
+const GENERATION = { NONE: 0, CELL: 1, NO_CELL: 2 } as const;
 
 /** A part of a registered range. */
 export interface WantedPart {
@@ -72,9 +75,10 @@ export function writeReadRequest(m: WireMemory, offset: number, { parts, mostByt
     m.f64[double] = numberOf(ref.rkey);
     m.f64[double + 1] = numberOf(ref.address);
     m.f64[double + 2] = numberOf(ref.length);
-    // No cell has an incarnation below 0.
-    m.i32[word] = Number.isInteger(ref.generation) ? clamped(ref.generation as number) : -1;
-    m.i32[word + 1] = ref.generation === undefined ? 0 : 1;
+    const generation = numberOf(ref.generation) | 0;
+    const kind = generation === ref.generation ? GENERATION.CELL : GENERATION.NO_CELL;
+    m.i32[word] = generation;
+    m.i32[word + 1] = ref.generation === undefined ? GENERATION.NONE : kind;
     m.i32[word + 2] = from;
     m.i32[word + 3] = take;
     at += READ_RANGE_BYTES;
@@ -100,8 +104,9 @@ export function readReadRequest(m: WireMemory & { readonly offset: number; reado
       length: m.f64[double + 2] as number,
     };
     const generation = m.i32[word] as number;
-    const isBound = m.i32[word + 1] !== 0;
-    parts.push({ ref: isBound ? { ...ref, generation } : ref, from: u32(m, at + 32), take: u32(m, at + 36) });
+    const kind = m.i32[word + 1];
+    const bound = { ...ref, generation: kind === GENERATION.CELL ? generation : Number.NaN };
+    parts.push({ ref: kind === GENERATION.NONE ? ref : bound, from: u32(m, at + 32), take: u32(m, at + 36) });
   }
   return { parts, mostBytes };
 }
@@ -157,10 +162,6 @@ export function readReadReply(
 
 function u32(m: WireMemory, offset: number): number {
   return (m.i32[offset >>> 2] as number) >>> 0;
-}
-
-function clamped(generation: number): number {
-  return generation >= 0 && generation <= 0x7fff_ffff ? generation : -1;
 }
 
 /** What is no number names nothing. */
