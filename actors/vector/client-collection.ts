@@ -1,6 +1,5 @@
 /**
  * A collection of vectors as its users see it: upsert, get, delete, count, search, one-sided access.
- *
  * Runs on the client's thread: ids are grouped by shard, one envelope per shard, answers merged under the total order (score, id).
  * Invariant: a batch is checked whole before its first byte is sent; an acknowledged write is in its shard's regions, for every later read.
  */
@@ -163,7 +162,7 @@ export interface SearchResult {
 
 /**
  * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or, by `compass` and `spire`, to be explained (`explain`); it must not miss
- * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
+ * what other copies know (`consistency`), or other nodes have a part of it (`nodes`: each shard searches its node's graph); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
  * (`code`); a shard that was asked did not answer (`shard`), or knew leaves of another version (`version`). And of searches that shards do together: one was `lost`
@@ -174,6 +173,7 @@ export type SearchFallback =
   | "exact"
   | "explain"
   | "consistency"
+  | "nodes"
   | "query"
   | "memory"
   | "reach"
