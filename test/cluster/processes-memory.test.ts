@@ -149,7 +149,8 @@ describe("a graph in another process", () => {
     expect(new Set(vertices.map(({ shard }) => shard))).toEqual(new Set(THERE));
     const memory = docs.memory(here.readerOf(1));
     const documents = await memory.documents(vertices);
-    expect(documents.map((document) => document?.id).sort()).toEqual(owned(THERE).sort());
+    expect(new Set(documents.map((document) => document?.id))).toEqual(new Set(owned(THERE)));
+    expect(documents.length).toBe(owned(THERE).length);
     const stored = await docs.getMany(documents.map((document) => document?.id as number));
     for (const [at, vertex] of vertices.entries()) {
       const document = documents[at];
@@ -171,6 +172,18 @@ describe("a graph in another process", () => {
     const [document] = await own.documents([entry as GraphVertex]);
     expect(owned([0])).toContain(document?.id);
     expect(await memory.vertices([2 ** 31 - 1, -1, 0.5])).toEqual([undefined, undefined, undefined]);
+  });
+
+  it("is searched by its own workers, and the nearest of both processes are merged", async () => {
+    for (const id of [...owned([0]).slice(0, 3), ...owned(THERE).slice(0, 3)]) {
+      const { hits, by, fallback, completeness } = await docs.search(vectorOf(id), { k: 3 });
+      expect(hits[0]).toMatchObject({ id, score: 0 });
+      expect({ by, fallback, complete: completeness.complete }).toEqual({
+        by: "scatter",
+        fallback: "nodes",
+        complete: true,
+      });
+    }
   });
 
   it("shows what was written since, and no document that has gone", async () => {
