@@ -86,6 +86,11 @@ describe("shards that search their node's graph", () => {
     expect(shard.search(query, 1, { viaGraph: true }).hits[0]?.id).toBe(0);
     shard.delete([0]);
     expect(shard.search(query, 1, { viaGraph: true }).hits[0]?.id).not.toBe(0);
+    // Written again near where it was, and not linked yet: the vertex that it had leads to it as well.
+    const nearby = (vectors[4] as Float32Array).map((x) => x + 0.5);
+    shard.upsert(8, [{ id: 4, vector: nearby }]);
+    const twice = shard.search(nearby, 3, { viaGraph: true }).hits.map(({ id }) => id);
+    expect([twice[0], new Set(twice).size]).toEqual([4, 3]);
     // Written again, elsewhere, and not linked yet: one hit, of the new vector.
     shard.upsert(8, [{ id: 2, vector: query }]);
     expect(shard.search(query, 3, { viaGraph: true }).hits.filter(({ id }) => id === 2)).toMatchObject([{ score: 0 }]);
