@@ -5,7 +5,8 @@ import { randomFrom } from "../actors/vector/support.ts";
 import { TestNodes } from "../support/nodes.ts";
 
 const DIMENSIONS = 8;
-const COUNT = 1_200;
+const COUNT = 600;
+const QUERIES = 10;
 const K = 10;
 const OPTIONS = { dimensions: DIMENSIONS, metric: "l2", strategy: "one-sided", scanRows: 50 } as const;
 const STRATEGIES = ["one-sided", "compass", "spire", "cotra", "auto"] as const;
@@ -29,7 +30,7 @@ async function filled(nodes: TestNodes, from = 0): Promise<VectorCollection[]> {
 
 async function recallOf(docs: VectorCollection, options: SearchOptions): Promise<number> {
   let found = 0;
-  for (let query = 0; query < 20; query++) {
+  for (let query = 0; query < QUERIES; query++) {
     const near = vectors[query * 7]?.map((x) => x + 3) as Float32Array;
     const truth = await docs.search(near, { ...options, by: "scatter", exact: true, k: K });
     const { hits, completeness, by, fallback } = await docs.search(near, { ...options, k: K });
@@ -42,7 +43,7 @@ async function recallOf(docs: VectorCollection, options: SearchOptions): Promise
     found += hits.filter(({ id }) => ids.has(id)).length;
     expect(hits.length).toBe(K);
   }
-  return found / 20 / K;
+  return found / QUERIES / K;
 }
 
 it("finds by every strategy what is near on both nodes, says that nodes were asked, and sees changes at once", async () => {
@@ -55,6 +56,9 @@ it("finds by every strategy what is near on both nodes, says that nodes were ask
   expect(batch).toMatchObject({ alone: 3, reason: "nodes" });
   const exact = await docs.search(vectors[5] as Float32Array, { exact: true, k: 1 });
   expect(exact).toMatchObject({ by: "scatter", fallback: "exact", hits: [{ id: 5 }] });
+  const { explain } = await docs.search(vectors[9] as Float32Array, { explain: true });
+  expect(explain?.plan.targets.map(({ shard }) => shard).sort((a, b) => a - b)).toEqual([0, 1]);
+  expect(explain?.bytes).toBeGreaterThan(0);
   const thread = await connect(await of.node(1).port());
   expect(await recallOf(await thread.vectors("docs"), {})).toBeGreaterThan(0.95);
   await thread.close();

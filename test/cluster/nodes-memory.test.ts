@@ -1,4 +1,5 @@
 /** Registered memory of another node's shards: read by message, with the statuses of a read in place; what its regions hold of a collection. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { ACCESS, type Cluster, connect, STATUS, statusName } from "../../src/index.ts";
 import { TestNodes } from "../support/nodes.ts";
@@ -110,6 +111,39 @@ describe("a region of another node", () => {
     expect(await thread.readerOf(1).bytes({ ...plain, length: 100 })).toEqual(byMessage[0]?.slice(0, 100));
     expect(thread.readerOf(0).by).toBe("one-sided");
     await thread.close();
+  });
+
+  it("gives nothing of a range whose key is revoked between two messages", async () => {
+    of = await new TestNodes(2).start();
+    const [here, there] = [of.node(0), of.node(1)];
+    const ref = pattern(there, 2_000_000);
+    const target = new Uint8Array(ref.length);
+    const answered = (): number => here.linkStats()[0]?.counters.delivered ?? 0;
+    const before = answered();
+    const reading = here.readerOf(1).post([{ id: 7, opcode: READ, ref, local: target }]);
+    while (answered() === before) await nextTurn();
+    there.regions.deregister(ref);
+    const { completions, messages } = await reading;
+    expect(completions).toMatchObject([{ id: 7, status: STATUS.REGION_REVOKED, byteLength: 0 }]);
+    expect(messages).toBeGreaterThan(1);
+    expect(target.every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("is no region of the node's next life", async () => {
+    of = await new TestNodes(2).start();
+    const ref = pattern(of.node(1), 64);
+    const target = new Uint8Array(64);
+    expect(await of.node(0).readerOf(1).read(ref, target)).toEqual({ status: STATUS.SUCCESS, by: "message" });
+    of.network.crash("n1");
+    await of.node(1).close({ timeoutMs: 5_000 });
+    await expect(of.node(0).readerOf(1).read(ref, target)).rejects.toMatchObject({
+      code: expect.stringMatching(/^ERR_(UNAVAILABLE|WORKER_LOST)$/),
+    });
+    await of.startNode(1, 2);
+    await of.whenWhole();
+    target.fill(0);
+    expect(await of.node(0).readerOf(1).read(ref, target)).toEqual({ status: STATUS.INVALID_RKEY, by: "message" });
+    expect(target).toEqual(new Uint8Array(64));
   });
 
   it("comes in as many messages as it takes, also where rings are small", async () => {

@@ -240,12 +240,18 @@ async function isRevoked(reader: ShardReader, ref: RegionRef): Promise<boolean> 
 describe("a process that is gone", () => {
   it("ends reads typed: by their deadline while it stands still, at once when it has ended", async () => {
     const ref = await tell<RegionRef>({ do: "register", byteLength: 64, isCell: false });
+    const large = await tell<RegionRef>({ do: "register", byteLength: 1_000_000, isCell: false });
     const reader = here.readerOf(2);
     child.kill("SIGSTOP");
+    const half = expect(reader.bytes(large)).rejects.toMatchObject({
+      code: "ERR_WORKER_LOST",
+      details: { node: "there" },
+    });
     await expect(reader.bytes(ref, { timeoutMs: 300 })).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
     const aborted = AbortSignal.abort();
     await expect(reader.bytes(ref, { signal: aborted })).rejects.toMatchObject({ code: "ERR_ABORTED" });
     child.kill("SIGKILL");
+    await half;
     const codes = new Set<string>();
     await eventually("it is known to be gone", async () => {
       const error = await reader.bytes(ref, { timeoutMs: 5_000 }).catch((caught: unknown) => caught);
