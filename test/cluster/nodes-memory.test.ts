@@ -146,8 +146,13 @@ describe("a region of another node", () => {
     expect(target).toEqual(new Uint8Array(64));
   });
 
-  it("comes in as many messages as it takes, also where rings are small", async () => {
-    of = await new TestNodes(2, { requestRingBytes: 16_384, replyRingBytes: 16_384, meshRingBytes: 16_384 }).start();
+  it.each([
+    ["both nodes", [0, 1]],
+    ["the node that asks", [0]],
+    ["the node that is asked", [1]],
+  ])("comes in as many messages as it takes where rings are small on %s", async (_, nodes) => {
+    const rings = { requestRingBytes: 16_384, replyRingBytes: 16_384, meshRingBytes: 16_384 };
+    of = await new TestNodes(2, {}, (at) => (nodes.includes(at) ? rings : {})).start();
     const [here, there] = [of.node(0), of.node(1)];
     const large = pattern(there, 100_000);
     const cell = pattern(there, 20_000, 20_000);
