@@ -9,6 +9,7 @@ import type { RecoverTask, ShardReady, StoredCollection } from "../src/plane/sha
 import { type Adopted, CollectionRoot } from "../src/store/collection-root.ts";
 import type { Engine, EngineContext, IndexStorage, LoadedIndex, PeerWorker, ReplicatedEngine } from "./engine.ts";
 import { createGraphEngine, type GraphParts, type GraphRecovery } from "./graph/graph-engine.ts";
+import { createMemoryEngine } from "./memory-engine.ts";
 import { createIdempotencyEngine } from "./replication/idempotency-engine.ts";
 import type { IdempotencyTable } from "./replication/idempotency-table.ts";
 import { createTextEngine, loadLanguages, type TextRecovery } from "./text/text-engine.ts";
@@ -81,7 +82,7 @@ export async function createShardEngines(
     ...{ self: workerIndex, arena, kernels, nowMs, randomU32, sender: parts.requester, board: parts.board },
     graphOf: (collection) => vectors.graphOf(collection),
   });
-  const all: readonly Engine[] = [vectors, texts, graphs, keys, cotra];
+  const all: readonly Engine[] = [vectors, texts, graphs, keys, cotra, createMemoryEngine(context)];
   for (const { engine, collection, options } of restore)
     (engine === "text" ? texts : vectors).open?.(collection, options);
   const working = all.filter(({ background }) => background !== undefined);

@@ -7,7 +7,9 @@
 import { BarrierCatalog } from "../actors/barrier/client-barrier.ts";
 import { Coordinator } from "../actors/coordinator.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
-import { ShardloomError } from "./errors.ts";
+import { ShardReader } from "../actors/shard-reader.ts";
+import type { Verbs } from "../native-bridge/verbs.ts";
+import { invalidArgument, ShardloomError } from "./errors.ts";
 import { ClientPlane } from "./plane/client-plane.ts";
 import type { ControlClient } from "./plane/control-types.ts";
 import { AdmissionController, type AdmissionStats } from "./routing/admission.ts";
@@ -15,6 +17,7 @@ import type { AdmissionOptions } from "./routing/admission-options.ts";
 import type { CallDefaults } from "./routing/call-defaults.ts";
 import type { Runtime } from "./runtime/runtime.ts";
 import { ReplicaTable } from "./topology/replica-table.ts";
+import { isRemoved } from "./topology/snapshot.ts";
 import type { TopologySource } from "./topology/topology-source.ts";
 
 /** How much a client thread may have under way and waiting, and how it is shared. Plain data. */
@@ -95,6 +98,15 @@ export class ClientThread implements ControlClient {
 
   watch(onDamaged: (shard: number) => void): void {
     this.plane.watch(onDamaged);
+  }
+
+  /** @param own Shards of this process, which `verbs` read. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a shard that there is not. */
+  readerOf(shard: number, verbs: Verbs, own: readonly number[]): ShardReader {
+    const { coordinator } = this;
+    const { snapshot } = coordinator;
+    if (!Number.isInteger(shard) || shard < 0 || shard >= snapshot.shards || isRemoved(snapshot, shard))
+      throw invalidArgument("read memory", "shard", `one of ${coordinator.shards.join(", ")}`, shard);
+    return new ShardReader({ shard, verbs: own.includes(shard) ? verbs : undefined, coordinator });
   }
 
   stats(): RouterStats & { readonly admission: AdmissionStats } {

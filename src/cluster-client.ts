@@ -15,6 +15,7 @@ import { ConnectedGraphs } from "../actors/graph/connected-graphs.ts";
 import type { GraphCatalog } from "../actors/graph/graph-catalog.ts";
 import type { GraphOptions } from "../actors/graph/graph-options.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
+import type { ShardReader } from "../actors/shard-reader.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
 import { connectText, type TextCatalog } from "../actors/text/text-catalog.ts";
 import type { TextCollectionOptions } from "../actors/text/text-options.ts";
@@ -51,6 +52,8 @@ const FIRST_OWNER = 0x8000;
 export interface ClusterPort {
   readonly name: string;
   readonly owner: number;
+  /** Shards of this process. */
+  readonly own: readonly number[];
   readonly memory: WebAssembly.Memory;
   readonly kernels: WebAssembly.Module;
   readonly topology: SharedArrayBuffer;
@@ -322,6 +325,11 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   reader(): Verbs {
     this.#assertOpen();
     return new Verbs(this.#arena);
+  }
+
+  /** Reads of a shard's registered memory, wherever it is. As `Cluster.readerOf`. */
+  readerOf(shard: number): ShardReader {
+    return this.#client.readerOf(shard, this.reader(), this.#port.own);
   }
 
   /** Leaves the cluster: what is open fails, the workers forget this thread. Idempotent. */

@@ -9,6 +9,7 @@ import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
 import type { Graph } from "../actors/graph/client-graph.ts";
 import type { GraphOptions } from "../actors/graph/graph-options.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
+import type { ShardReader } from "../actors/shard-reader.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
 import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
@@ -171,10 +172,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return cluster;
   }
 
-  /**
-   * Opens a collection of vectors, creating it when it is new and `options` are given.
-   * @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`.
-   */
+  /** Opens a collection of vectors, creating it when it is new and `options` are given. @throws {ShardloomError} `ERR_UNKNOWN_COLLECTION` without options for a new name, `ERR_COLLECTION_MISMATCH`, `ERR_INVALID_ARGUMENT`. */
   vectors(name: string, options?: VectorCollectionOptions): Promise<VectorCollection> {
     return this.#collections.vectors.open(name, options);
   }
@@ -275,10 +273,15 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return token === undefined ? new Session() : Session.parse(token);
   }
 
-  /** One-sided access to any registered region, from this thread. */
+  /** One-sided access to any registered region of this process, from this thread. */
   reader(): Verbs {
     this.#assertOpen();
     return new Verbs(this.#memory.arena);
+  }
+
+  /** Reads of a shard's registered memory, wherever it is: of another node's by messages, as what they return says. */
+  readerOf(shard: number): ShardReader {
+    return this.#client.readerOf(shard, this.reader(), this.#place.own);
   }
 
   /** The memory that regions lie in. */
@@ -296,6 +299,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     this.#assertOpen();
     const { shared: memory, compiled: kernels } = this.#memory;
     return this.#ports.create({
+      own: this.#place.own,
       memory,
       kernels,
       topology: this.#topology.block,
@@ -352,10 +356,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     return this.#control.heartbeats();
   }
 
-  /**
-   * Stops everything. Idempotent; a second call joins the first.
-   * @throws {ShardloomError} `ERR_TIMEOUT` when a worker would not stop; calling again tries again.
-   */
+  /** Stops everything. Idempotent; a second call joins the first. @throws {ShardloomError} `ERR_TIMEOUT` when a worker would not stop; calling again tries again. */
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#close(options).catch((error: unknown) => {
       this.#closing = undefined;

@@ -60,6 +60,7 @@ export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-prop
 export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type { AskedShard } from "../actors/shard-account.ts";
+export type { ReadWay, ShardRead, ShardReader, ShardReads } from "../actors/shard-reader.ts";
 export type {
   StoredText,
   TextCollection,
@@ -88,6 +89,7 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
+export type { MemoryDocument, VectorMemory } from "../actors/vector/vector-memory.ts";
 export type { IndexName, StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";
@@ -148,6 +150,7 @@ export { type FusedHit, type FusionSource, fuseByRank, fuseByScore } from "./rou
 export type { Completeness, GatherPolicy, OutcomeStatus, ShardOutcome } from "./routing/gather.ts";
 export type { Consistency, Strategy, UnavailablePolicy } from "./routing/plan.ts";
 export type { ServerWaiting } from "./runtime/patience.ts";
+export type { GraphVertex } from "./store/graph-vertex.ts";
 export type { Metadata } from "./store/metadata-codec.ts";
 export { HashRing, type RingMember } from "./topology/hash-ring.ts";
 export type { Member, NodeMember, ShardMember } from "./topology/member.ts";

@@ -1,8 +1,6 @@
 /**
  * A collection of vectors as its users see it: upsert, get, delete, count, search, one-sided access.
- *
  * Runs on the client's thread: ids are grouped by shard, one envelope per shard, answers merged under the total order (score, id).
- *
  * Invariant: a batch is checked whole before its first byte is sent; an acknowledged write is in its shard's regions, for every later read.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
@@ -28,6 +26,7 @@ import {
 import type { Coordinator } from "../coordinator.ts";
 import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation, Reading } from "../planned-read.ts";
+import type { ShardReader } from "../shard-reader.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { type BatchSearchOptions, type BatchSearchResult, searchBatch } from "./client-batch.ts";
 import { deleteIds, getIds } from "./client-ids.ts";
@@ -35,6 +34,7 @@ import { prepareItem, refuseDuplicates, upsertItems } from "./client-upsert.ts";
 import { encodeFilter } from "./filter.ts";
 import { searchBy } from "./strategy/client-strategy.ts";
 import { assertTarget } from "./vector-checks.ts";
+import { VectorMemory } from "./vector-memory.ts";
 import type { ResolvedVectorOptions, StrategyName } from "./vector-options.ts";
 import { NOT_FOUND, type VectorReader } from "./vector-reader.ts";
 import { readCountReply, readStatusReply, type StoredVector, type VectorShardStatus } from "./vector-replies.ts";
@@ -162,7 +162,7 @@ export interface SearchResult {
 
 /**
  * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or, by `compass` and `spire`, to be explained (`explain`); it must not miss
- * what other copies or nodes know (`consistency`); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
+ * what other copies know (`consistency`), or other nodes have a part of it (`nodes`: each shard searches its node's graph); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
  * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
  * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
  * (`code`); a shard that was asked did not answer (`shard`), or knew leaves of another version (`version`). And of searches that shards do together: one was `lost`
@@ -173,6 +173,7 @@ export type SearchFallback =
   | "exact"
   | "explain"
   | "consistency"
+  | "nodes"
   | "query"
   | "memory"
   | "reach"
@@ -200,7 +201,6 @@ export interface VectorCollectionParts {
   readonly assertOpen: () => void;
 }
 
-/** Pause between two looks at the index. */
 const INDEX_POLL_MS = 25;
 
 /** Handle on a collection, for one client thread. */
@@ -219,9 +219,8 @@ export class VectorCollection {
    * Stores documents; an id that exists is replaced. An array of at most 65,536 is one batch, checked whole before anything is written; any
    * other iterable is written batch by batch. After an error `details.written` tells how many documents were acknowledged: 0
    * for bad input and a full arena, perhaps more when a shard of several failed or when an iterable had come that far.
-   *
-   * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`, `ERR_DUPLICATE_ID`, `ERR_INVALID_ARGUMENT`,
-   *   `ERR_RECORD_TOO_LARGE`, `ERR_OUT_OF_MEMORY`, and those of every call.
+   * @throws {ShardloomError} `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`, `ERR_DUPLICATE_ID`, `ERR_INVALID_ARGUMENT`, `ERR_RECORD_TOO_LARGE`,
+   *   `ERR_OUT_OF_MEMORY`, and those of every call.
    */
   async upsert(
     documents: VectorDocument | readonly VectorDocument[] | DocumentSource,
@@ -311,9 +310,7 @@ export class VectorCollection {
         throw new ShardloomError(
           "ERR_TIMEOUT",
           `Cannot wait for the index of ${this.name} any longer as ${unindexed} of ${rows} documents are not in it, and ${unplaced} not in their place`,
-          {
-            details: { rows, unindexed, unplaced },
-          },
+          { details: { rows, unindexed, unplaced } },
         );
       }
       await coordinator.pause(INDEX_POLL_MS);
@@ -335,9 +332,7 @@ export class VectorCollection {
   /**
    * Copies a vector into `target`: one-sidedly, without any other copy, and by a message to its shard only when that gives no valid copy (the
    * row is being written at every attempt, or its shard is being recovered).
-   *
-   * @param target At least `dimensions` long.
-   * @returns How it was read and the document's version; undefined when the id is unknown.
+   * @param target At least `dimensions` long. @returns How it was read and the document's version; undefined when the id is unknown.
    */
   async read(id: VectorId, target: Float32Array, options: CallOptions = {}): Promise<VectorRead | undefined> {
     this.#parts.assertOpen();
@@ -362,6 +357,11 @@ export class VectorCollection {
   reader(): VectorReader {
     this.#parts.assertOpen();
     return this.#parts.reader();
+  }
+
+  /** Vertices and documents in a shard's memory, wherever it is. @param reader Of the shard: `cluster.readerOf(shard)` */
+  memory(reader: ShardReader): VectorMemory {
+    return new VectorMemory({ ...this.#parts, reader });
   }
 
   async #getMany(

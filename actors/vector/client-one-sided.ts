@@ -34,7 +34,7 @@ export async function searchOneSided(
   const { filter, explain: _, ...plain } = options;
   const reason = obstacle(parts, query, plain);
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
-  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: instead ?? reason };
+  if (reason !== undefined) return searchInstead(parts, vector, options, reason, instead);
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
   const { hits, status } = parts.reader().search(query, k, wanted);
   if (status !== STATUS.SUCCESS) {
@@ -51,6 +51,22 @@ export async function searchOneSided(
       stalenessMs: staleness(parts),
     }),
   };
+}
+
+/**
+ * The answer of the shards where memory has none: exact, but on several nodes, where each shard searches its node's graph for what is its own.
+ *
+ * @param told What the answer says. @default the reason
+ */
+export async function searchInstead(
+  parts: VectorCollectionParts,
+  vector: ArrayLike<number>,
+  options: ShardSearchOptions,
+  reason: SearchFallback,
+  told: SearchFallback = reason,
+): Promise<SearchResult> {
+  const asked = reason === "nodes" ? { ...options, viaGraph: true } : options;
+  return { ...(await searchVectors(parts, vector, asked)), fallback: told };
 }
 
 /** An answer that is from the memory of the shards. */
@@ -77,12 +93,13 @@ export function checkedSearch(
 
 /** What the memory of the shards cannot answer. */
 export function obstacle(
-  { options: collection, coordinator }: VectorCollectionParts,
+  { options: collection, coordinator, reader }: VectorCollectionParts,
   query: Float32Array,
   options: ShardSearchOptions,
 ): SearchFallback | undefined {
   if (options.filter !== undefined) return "filter";
   if (options.exact === true) return "exact";
+  if (reader().isPartial) return "nodes";
   if (options.explain !== undefined && options.explain !== false) return "explain";
   // With copies the primary may have been deposed, which only the shards know for certain.
   const hasCopies = coordinator.snapshot.replicationFactor > 1;

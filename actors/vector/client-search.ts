@@ -22,6 +22,7 @@ import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replie
 import {
   INCLUDE,
   SEARCH_EXACT,
+  SEARCH_GRAPH,
   type SearchRequest,
   searchRequestBytes,
   writeSearchRequest,
@@ -40,7 +41,11 @@ const LOST: ReadonlySet<string> = new Set([
 ]);
 
 /** Options of a search whose strategy is chosen: what is left is for the shards. */
-export type ShardSearchOptions = Omit<SearchOptions, "by" | "strategy" | "recall"> & ReadOptions;
+export type ShardSearchOptions = Omit<SearchOptions, "by" | "strategy" | "recall"> &
+  ReadOptions & {
+    /** In a collection with a graph: whether each shard searches that of its node for its own documents. @default they scan */
+    readonly viaGraph?: boolean;
+  };
 
 /** One shard's first reply, and what it was asked for. */
 interface ShardAnswer {
@@ -153,7 +158,8 @@ function toRequest(
   const flags =
     (options.includePayload === false ? 0 : INCLUDE.PAYLOAD) |
     (options.includeVector === true ? INCLUDE.VECTOR : 0) |
-    (options.exact === true ? SEARCH_EXACT : 0);
+    (options.exact === true ? SEARCH_EXACT : 0) |
+    (options.viaGraph === true ? SEARCH_GRAPH : 0);
   const filter = options.filter === undefined ? undefined : encodeFilter(options.filter);
   return { collectionId, k, ef, flags, queries: checkedQuery(dimensions, vector), dimensions, filter };
 }

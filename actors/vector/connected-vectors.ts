@@ -81,12 +81,13 @@ export class ConnectedVectors {
     this.#known.delete(collectionId);
   }
 
-  #learn({ roots: told, graph, options }: CollectionDescription): Known {
+  #learn({ roots: told, graph, options, elsewhere }: CollectionDescription): Known {
     const { coordinator, arena, kernels } = this.#options;
     const roots = [...told];
     const reader = new VectorReader(arena, new Verbs(arena), kernels, {
       roots: () => roots,
       graph: { options, root: () => graph },
+      elsewhere: () => elsewhere,
       shardOf: (hash) => {
         const { snapshot } = coordinator;
         return ownerOf(snapshot, vshardOfHash(snapshot, hash));

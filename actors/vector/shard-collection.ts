@@ -14,6 +14,7 @@ import { ROOT_PENDING } from "../../src/store/collection-layout.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
 import type { GraphIndex } from "./graph/graph-index.ts";
+import { GraphRows, type RowIndex } from "./graph/graph-rows.ts";
 import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
 import type { SearchResult } from "./search-result.ts";
@@ -54,6 +55,7 @@ export class ShardCollection {
   #index: VectorIndex | undefined;
   /** In place of an index of its own, where the strategy needs the graph. */
   #graph: GraphIndex | undefined;
+  #graphRows: GraphRows | undefined;
   #cursor = 0;
   readonly #batch: Int32Array = new Int32Array(INDEX_BATCH_ROWS);
   /** What adding one row to the index took of late. */
@@ -94,13 +96,10 @@ export class ShardCollection {
     return this.#graph;
   }
 
-  /**
-   * Takes the shard's part of the node's graph. From here on others may read which rows wait to be linked.
-   *
-   * @param rows Those that are in it.
-   */
+  /** Takes the shard's part of the node's graph. From here on others may read which rows wait to be linked. @param rows Those that are in it. */
   takeGraph(graph: GraphIndex, rows: readonly number[]): void {
     this.#graph = graph;
+    this.#graphRows = new GraphRows(graph, this.store, this.options, this.#context.workerIndex, this.#pending);
     for (const row of rows) this.#pending.delete(row);
     this.#tellPending();
   }
@@ -216,9 +215,10 @@ export class ShardCollection {
     return this.#index !== undefined || this.store.count > this.options.scanRows;
   }
 
-  #useIndex(query: Float32Array): VectorIndex | undefined {
-    const large = this.store.count > this.options.scanRows && this.indexed > 0;
-    return large && firstBeyond(query, 0, query.length, this.#componentLimit) < 0 ? this.#index : undefined;
+  #useIndex(query: Float32Array): RowIndex | undefined {
+    const isLarge = this.store.count > this.options.scanRows && this.indexed > 0;
+    if (!isLarge || firstBeyond(query, 0, query.length, this.#componentLimit) >= 0) return undefined;
+    return this.#index ?? this.#graphRows;
   }
 
   /**
@@ -305,7 +305,7 @@ export class ShardCollection {
 
   /** Filters `wanted` candidates of the index and all pending rows. False when fewer than `limit` match. */
   #tryIndex(
-    index: VectorIndex,
+    index: RowIndex,
     query: Float32Array,
     limit: number,
     wanted: number,

@@ -48,6 +48,8 @@ export interface CollectionDescription {
   readonly roots: readonly (RegionRef | undefined)[];
   /** Root of the graph over all shards of the node, where the strategy needs one. */
   readonly graph: RegionRef | undefined;
+  /** Whether other nodes have a part of it. */
+  readonly elsewhere: boolean;
 }
 
 type Entry = CatalogEntry<ResolvedVectorOptions>;
@@ -111,7 +113,7 @@ export class VectorCatalog {
     const entry = await this.#entry(name, options);
     const { collectionId, options: resolved } = entry;
     const graph = this.#graphOf(collectionId, resolved)?.ref;
-    return { collectionId, options: resolved, roots: [...this.#roots(entry)], graph };
+    return { collectionId, options: resolved, roots: [...this.#roots(entry)], graph, elsewhere: this.#isElsewhere() };
   }
 
   /** Opens a collection, creating it when it is new and options are given. Concurrent calls share one creation. */
@@ -194,6 +196,12 @@ export class VectorCatalog {
     return roots.map((root, shard) => (this.#away.has(shard) ? undefined : root));
   }
 
+  #isElsewhere(): boolean {
+    const { ownShards, coordinator } = this.#parts;
+    if (ownShards === undefined || ownShards.length === coordinator.snapshot.shards) return false;
+    return coordinator.shards.some((shard) => !ownShards.includes(shard));
+  }
+
   #reader(entry: Entry): VectorReader {
     const { coordinator, memory } = this.#parts;
     const known = this.#readers.get(entry);
@@ -201,6 +209,7 @@ export class VectorCatalog {
     const reader = new VectorReader(memory.arena, new Verbs(memory.arena), memory.kernels, {
       roots: () => this.#roots(entry),
       graph: { options: entry.options, root: () => this.#graphs.get(entry.collectionId)?.ref },
+      elsewhere: () => this.#isElsewhere(),
       shardOf: (hash) => {
         const { snapshot } = coordinator;
         return ownerOf(snapshot, vshardOfHash(snapshot, hash));

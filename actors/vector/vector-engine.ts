@@ -50,6 +50,7 @@ import {
   assertSameOptions,
   type ResolvedVectorOptions,
   resolveVectorOptions,
+  usesGraph,
   type VectorCollectionOptions,
 } from "./vector-options.ts";
 import {
@@ -70,6 +71,7 @@ import {
   readFilterRequest,
   readSearchRequest,
   SEARCH_EXACT,
+  SEARCH_GRAPH,
 } from "./vector-requests.ts";
 import { VectorStore } from "./vector-store.ts";
 
@@ -292,6 +294,8 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
     heapBytes: store.heap.totalBytes,
     heapLiveBytes: store.heap.liveBytes,
     directorySlots: store.directory.slots,
+    root: store.root.ref,
+    graph: collection.graph?.root,
   });
 }
 
@@ -381,9 +385,10 @@ function runSearch(
   const counts = new Int32Array(queryCount);
   const plans = new Int32Array(queryCount);
   const scored = new Int32Array(queryCount);
+  const exact = (flags & SEARCH_EXACT) !== 0 || (usesGraph(collection.options) && (flags & SEARCH_GRAPH) === 0);
   for (let query = 0; query < queryCount; query++) {
     const vector = search.queries.subarray(query * dimensions, (query + 1) * dimensions);
-    counts[query] = collection.search(vector, k, ef, (flags & SEARCH_EXACT) !== 0, filter, result, vshards);
+    counts[query] = collection.search(vector, k, ef, exact, filter, result, vshards);
     plans[query] = collection.lastPlan;
     scored[query] = collection.lastScored;
   }

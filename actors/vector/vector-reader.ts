@@ -57,6 +57,8 @@ export interface VectorReaderSource {
   readonly shardOf: (hash: number) => number;
   /** For `search`: the collection's options, and the root of the graph over all shards, undefined while there is none. */
   readonly graph?: { readonly options: ResolvedVectorOptions; readonly root: () => RegionRef | undefined };
+  /** Whether shards of other nodes have a part of the collection. @default none has */
+  readonly elsewhere?: () => boolean;
 }
 
 /** A strategy whose searches read memory here. */
@@ -96,6 +98,11 @@ export class VectorReader {
     this.#rows = new RowReader(arena, verbs);
     this.#kernels = kernels;
     this.#source = source;
+  }
+
+  /** Whether other nodes have a part of the collection, which is not found here. */
+  get isPartial(): boolean {
+    return this.#source.elsewhere?.() === true;
   }
 
   /**

@@ -7,7 +7,7 @@
  *          i32 count | new ids, f64 bytes of their records
  *  delete  i32 count | deleted, u8[count] (1 = was there), padding to 8
  *  count   f64 matching rows
- *  status  f64[11], see VectorShardStatus
+ *  status  f64[17], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
  *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
@@ -25,7 +25,7 @@ import { INCLUDE } from "./vector-requests.ts";
 export const OPEN_REPLY_BYTES = 32;
 export const UPSERT_REPLY_BYTES = 16;
 export const COUNT_REPLY_BYTES = 8;
-export const STATUS_REPLY_BYTES = 88;
+export const STATUS_REPLY_BYTES = 136;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
 export const SEARCH_REPLY_HEADER = 24;
@@ -68,6 +68,9 @@ export interface VectorShardStatus {
   readonly heapBytes: number;
   readonly heapLiveBytes: number;
   readonly directorySlots: number;
+  /** Root of the shard's rows (collection-layout.ts), and of its node's graph (graph-layout.ts), where it has one. */
+  readonly root: RegionRef;
+  readonly graph: RegionRef | undefined;
 }
 /** A document as a shard returns it. Vector and payload are copies, present when asked for. */
 export interface StoredVector {
@@ -96,9 +99,12 @@ export interface QueryHits {
 }
 
 export function readOpenReply(m: WireMemory, offset: number): OpenReply {
+  return { root: refAt(m, offset), rows: m.f64[(offset >>> 3) + 3] as number };
+}
+
+function refAt(m: WireMemory, offset: number): RegionRef {
   const at = offset >>> 3;
-  const root = { address: m.f64[at] as number, rkey: m.f64[at + 1] as number, length: m.f64[at + 2] as number };
-  return { root, rows: m.f64[at + 3] as number };
+  return { address: m.f64[at] as number, rkey: m.f64[at + 1] as number, length: m.f64[at + 2] as number };
 }
 
 export function writeOpenReply(m: WireMemory, offset: number, reply: OpenReply): void {
@@ -166,6 +172,8 @@ export function writeStatusReply(m: WireMemory, offset: number, s: VectorShardSt
       s.unplaced,
       s.knownShards,
       s.learnt,
+      ...[s.root.address, s.root.rkey, s.root.length],
+      ...[s.graph?.address ?? 0, s.graph?.rkey ?? 0, s.graph?.length ?? 0],
     ],
     offset >>> 3,
   );
@@ -185,6 +193,8 @@ export function readStatusReply(m: WireMemory, offset: number): VectorShardStatu
     unplaced: value(8),
     knownShards: value(9),
     learnt: value(10),
+    root: refAt(m, offset + 88),
+    graph: value(15) === 0 ? undefined : refAt(m, offset + 112),
   };
 }
 

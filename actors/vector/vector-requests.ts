@@ -23,6 +23,8 @@ import type { EngineRequest, WireMemory } from "../engine.ts";
 export const INCLUDE = { PAYLOAD: 1, VECTOR: 2 } as const;
 /** Flag of a search: scan every row, do not use the index. */
 export const SEARCH_EXACT = 4;
+/** Flag of a search in a collection with a graph: look in that. Without it rows are scanned, as by {@link SEARCH_EXACT}. */
+export const SEARCH_GRAPH = 8;
 /** Flag of an upsert: check the items and take the memory they need, but write nothing. */
 const UPSERT_RESERVE = 1;
 
@@ -57,7 +59,7 @@ export interface SearchRequest {
   readonly k: number;
   /** Candidates of the index search; 0 = the collection's `expansionSearch`. */
   readonly ef: number;
-  /** {@link INCLUDE} and {@link SEARCH_EXACT}. */
+  /** {@link INCLUDE}, {@link SEARCH_EXACT} and {@link SEARCH_GRAPH}. */
   readonly flags: number;
   /** Shape: `Float32Array[queries * dimensions]`, row-major. */
   readonly queries: Float32Array;

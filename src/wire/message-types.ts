@@ -3,7 +3,7 @@
  *
  * Invariant: numbers are part of the wire format and are never reused. A process refuses to start when something it
  * can send has no handler (see `assertHandled`). The high byte is the family: 0x00 runtime, 0x01 vector, 0x02 actor,
- * 0x03 barrier, 0x04 text, 0x05 replica, 0x06 graph.
+ * 0x03 barrier, 0x04 text, 0x05 replica, 0x06 graph, 0x07 memory.
  */
 import { ShardloomError } from "../errors.ts";
 
@@ -87,6 +87,7 @@ export const MESSAGE_TYPES = {
   "graph.halt": { id: 0x0619, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.leave": { id: 0x0617, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.reserve": { id: 0x0616, reply: true, idempotent: false, plane: "data", routing: "none" },
+  "memory.read": { id: 0x0701, reply: true, idempotent: true, plane: "data", routing: "none" },
   "replica.append": { id: 0x0501, reply: true, idempotent: true, plane: "data", routing: "none" },
   "replica.status": { id: 0x0502, reply: true, idempotent: true, plane: "data", routing: "none" },
   "replica.snapshot": { id: 0x0503, reply: true, idempotent: true, plane: "data", routing: "none" },
@@ -156,6 +157,7 @@ export const GRAPH_GHOSTS: number = MESSAGE_TYPES["graph.ghosts"].id;
 export const GRAPH_LEAVE: number = MESSAGE_TYPES["graph.leave"].id;
 export const GRAPH_RESERVE: number = MESSAGE_TYPES["graph.reserve"].id;
 export const GRAPH_SCAN: number = MESSAGE_TYPES["graph.scan"].id;
+export const MEMORY_READ: number = MESSAGE_TYPES["memory.read"].id;
 export const REPLICA_APPEND: number = MESSAGE_TYPES["replica.append"].id;
 export const REPLICA_STATUS: number = MESSAGE_TYPES["replica.status"].id;
 export const REPLICA_SNAPSHOT: number = MESSAGE_TYPES["replica.snapshot"].id;

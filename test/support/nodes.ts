@@ -16,9 +16,12 @@ export class TestNodes implements AsyncDisposable {
   readonly network: MemoryNetwork = new MemoryNetwork(systemScheduler, 1);
   readonly nodes: Cluster[] = [];
   readonly #options: ClusterOptions;
+  readonly #optionsOf: (at: number) => ClusterOptions;
   readonly #members: readonly { readonly name: string; readonly shards: readonly number[] }[];
 
-  constructor(count: number, options: ClusterOptions = {}) {
+  /** @param optionsOf What one node has otherwise. @default nothing */
+  constructor(count: number, options: ClusterOptions = {}, optionsOf: (at: number) => ClusterOptions = () => ({})) {
+    this.#optionsOf = optionsOf;
     this.#options = {
       workers: 1,
       vshards: 16,
@@ -49,7 +52,10 @@ export class TestNodes implements AsyncDisposable {
     const self = `n${at}`;
     const transport = await this.transportOf(self);
     const nodes = { self, incarnation, members: this.#members, transport };
-    const node = await Cluster.startOn({ platform: realPlatform(), nodes }, this.#options);
+    const node = await Cluster.startOn(
+      { platform: realPlatform(), nodes },
+      { ...this.#options, ...this.#optionsOf(at) },
+    );
     this.nodes[at] = node;
     return node;
   }

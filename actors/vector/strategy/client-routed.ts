@@ -13,7 +13,7 @@ import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
 import { abortError } from "../../call-options.ts";
 import type { Explanation, Reading } from "../../planned-read.ts";
 import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
-import { checkedSearch, obstacle, searchOneSided, staleness } from "../client-one-sided.ts";
+import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
 import { TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
@@ -46,7 +46,7 @@ export async function searchRouted(
   const { filter, explain: _, ...unfiltered } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, unfiltered);
-  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
+  if (reason !== undefined) return searchInstead(parts, vector, options, reason);
   if (!learnsLeaves(parts.options))
     return searchOneSided(parts, vector, options, parts.options.metric === "inner-product" ? "metric" : "code");
   const accepted = filter === undefined ? undefined : payloadFilter(filter);

@@ -30,6 +30,7 @@ import {
   INCLUDE,
   idsRequestBytes,
   SEARCH_EXACT,
+  SEARCH_GRAPH,
   searchRequestBytes,
   type UpsertItem,
   upsertRequestBytes,
@@ -40,6 +41,7 @@ import {
 } from "../../../actors/vector/vector-requests.ts";
 import { Arena, createArena } from "../../../native-bridge/arena.ts";
 import { compileKernels, Kernels } from "../../../native-bridge/kernels.ts";
+import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { RegionTable } from "../../../native-bridge/region-table.ts";
 import type { VectorId } from "../../../src/store/id-codec.ts";
 import { hashId } from "../../../src/topology/stable-hash.ts";
@@ -107,6 +109,7 @@ export interface Document {
 export interface SearchOptions {
   readonly ef?: number;
   readonly exact?: boolean;
+  readonly viaGraph?: boolean;
   readonly filter?: unknown;
   readonly includePayload?: boolean;
   readonly includeVector?: boolean;
@@ -167,11 +170,12 @@ export class Bed {
     return read(reply, reply.offset, reply.length);
   }
 
-  open(options: VectorCollectionOptions, collectionId = 1): OpenReply {
+  /** @param graph Root of the graph of the shard's node. @default there is none */
+  open(options: VectorCollectionOptions, collectionId = 1, graph?: RegionRef): OpenReply {
     return this.call(
       VECTOR_OPEN,
       OPEN_REQUEST_BYTES,
-      (m, o) => writeOpenRequest(m, o, collectionId, resolveVectorOptions(options)),
+      (m, o) => writeOpenRequest(m, o, collectionId, resolveVectorOptions(options), false, graph),
       readOpenReply,
     );
   }
@@ -249,7 +253,8 @@ export class Bed {
     const flags =
       (options.includePayload ? INCLUDE.PAYLOAD : 0) |
       (options.includeVector ? INCLUDE.VECTOR : 0) |
-      (options.exact ? SEARCH_EXACT : 0);
+      (options.exact ? SEARCH_EXACT : 0) |
+      (options.viaGraph ? SEARCH_GRAPH : 0);
     const filter = options.filter === undefined ? undefined : pack(options.filter);
     const request = { collectionId, k, ef: options.ef ?? 0, flags, queries: flat, dimensions, filter };
     return this.call(
