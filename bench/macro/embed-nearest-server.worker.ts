@@ -211,7 +211,7 @@ process.on("message", (message: OpenMessage | TuneMessage | "begin" | "end" | "c
   take(message).then(
     (result) => {
       if (message === "close") process.disconnect();
-      else process.send?.(result as never);
+      else process.send?.(result);
     },
     (error: unknown) => {
       throw error; // ends the process, which the bench hears of
