@@ -19,7 +19,12 @@ export interface LoadTask {
   readonly requests: readonly LoadRequest[];
   readonly connections: number;
   readonly seconds: number;
+  /** Requests after which it ends instead, for a run whose figures mean nothing. */
+  readonly amount?: number | undefined;
 }
+
+/** How often autocannon looks whether it is done, in ms. */
+const LOOK_MS = { timed: 1_000, counted: 100 } as const;
 
 export interface LoadSample {
   /** Answers that came. */
@@ -53,7 +58,7 @@ process.on("message", (task: LoadTask) => {
   void burst(task).then((sample) => process.send?.(sample));
 });
 
-async function burst({ urls, requests, connections, seconds }: LoadTask): Promise<LoadSample> {
+async function burst({ urls, requests, connections, seconds, amount }: LoadTask): Promise<LoadSample> {
   const all = requests.map((request) =>
     request.body === undefined ? { ...request } : { ...request, headers: HEADERS },
   );
@@ -64,13 +69,9 @@ async function burst({ urls, requests, connections, seconds }: LoadTask): Promis
   };
   const cpu = process.cpuUsage();
   const startedMs = performance.now();
-  const result = await autocannon({
-    url: urls,
-    connections,
-    duration: seconds,
-    requests: all.slice(0, 1),
-    setupClient,
-  });
+  const until =
+    amount === undefined ? { duration: seconds, sampleInt: LOOK_MS.timed } : { amount, sampleInt: LOOK_MS.counted };
+  const result = await autocannon({ url: urls, connections, ...until, requests: all.slice(0, 1), setupClient });
   const elapsedMs = performance.now() - startedMs;
   const { user, system } = process.cpuUsage(cpu);
   return {
