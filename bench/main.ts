@@ -1,6 +1,7 @@
 /**
  * `node dist/bench/main.js <name|all> [--smoke|--quick|--full] [--json FILE]`: runs benches by name; quick is what they do unless told. Bench
- * `vector-search` also takes `--data FILE`, `--queries FILE`, `--truth FILE`, `--rows N` and `--html FILE`; bench `graph` takes `--data FILE`.
+ * `vector-search` also takes `--data FILE`, `--queries FILE`, `--truth FILE`, `--rows N` and `--html FILE`; bench `embed` the first two and `--rows N`, bench `graph`
+ * takes `--data FILE`.
  *
  * A missed goal is printed as missed and exits 0; a bench that did not exercise what it claims exits 1.
  * A new bench adds one line to {@link BENCHES}.

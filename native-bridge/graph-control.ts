@@ -3,6 +3,7 @@
  *
  * Invariant: offsets equal those in kernels/graph-memory.as.ts; words that are named there and not here are the kernels' own.
  */
+import type { ELEMENT, METRIC } from "./kernels.ts";
 
 /** Sizes that follow from a shape. */
 export interface GraphGeometry {
@@ -64,4 +65,20 @@ export const WORD = {
   GROUP: 43,
   QUERY_ELEMENT: 44,
   TREE_ROOT: 45,
+  TOUCHED: 46,
 } as const;
+
+/** Codes are loaded in groups of about so many bytes before they are scored: what the first cache holds beside the rest. */
+const GROUP_BYTES = 8192;
+/** Of a longer code whose sum stops early half is loaded so, at least this much: the rest comes as it is read, or is not read at all. */
+const LEAST_LOADED_BYTES = 1024;
+
+/** Writes how much of codes is loaded before they are scored, into the control block that begins at a word. */
+export function writeLoads({ metric, element, codeBytes }: GraphGeometry, i32: Int32Array, word: number): void {
+  const l2: (typeof METRIC)["L2"] = 0;
+  const signedBytes: (typeof ELEMENT)["I8"] = 3;
+  const stopsEarly = metric === l2 && element < signedBytes;
+  const loaded = stopsEarly ? Math.min(codeBytes, Math.max(LEAST_LOADED_BYTES, codeBytes >> 1)) : codeBytes;
+  i32[word + WORD.TOUCHED] = loaded;
+  i32[word + WORD.GROUP] = Math.max(1, Math.floor(GROUP_BYTES / loaded));
+}

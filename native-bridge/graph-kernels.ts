@@ -6,7 +6,7 @@
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
-import { type GraphGeometry, WORD } from "./graph-control.ts";
+import { type GraphGeometry, WORD, writeLoads } from "./graph-control.ts";
 import type { KernelArena, METRIC } from "./kernels.ts";
 
 /** A chunk as the kernels see it. */
@@ -61,8 +61,6 @@ const REPAIR_CANDIDATES = 256;
 const LOCK_ATTEMPTS = 4096;
 const ENTRY_BYTES = 16;
 const CONTROL_BYTES = 256;
-/** Codes are loaded in groups of about so many bytes before they are scored: what the first cache holds beside the rest. */
-const GROUP_BYTES = 8192;
 /** Owners of scratch are int32: a thread that searches graphs, or collaborates, has another range under its number plus one of these. */
 export const SCRATCH_OF = { SEARCH: 0x2000_0000, COLLABORATE: 0x6000_0000 } as const;
 
@@ -318,7 +316,7 @@ export class GraphKernels {
 
   /** Takes a range for everything that `#room` asks for, and writes the control block anew. */
   #layOut(): void {
-    const { degree, codeBytes, chunkShift } = this.geometry;
+    const { degree, chunkShift } = this.geometry;
     const { ef, entries, chunks, partitions } = this.#room;
     let end = CONTROL_BYTES + this.#queryBytes * 3; // the query, then the query widened
     const take = (bytes: number): number => {
@@ -355,7 +353,7 @@ export class GraphKernels {
     i32[word + WORD.ASIDE_CAPACITY] = ASIDE_CAPACITY;
     i32[word + WORD.CANDIDATE_CAPACITY] = Math.max(REPAIR_CANDIDATES, degree + 1);
     i32[word + WORD.LOCK_ATTEMPTS] = LOCK_ATTEMPTS;
-    i32[word + WORD.GROUP] = Math.max(1, Math.floor(GROUP_BYTES / codeBytes));
+    writeLoads(this.geometry, i32, word);
     this.#results = (i32[word + WORD.RESULTS] as number) >>> 0;
     this.#writeChunks();
     this.#writeEntries();

@@ -6,12 +6,15 @@
  * No data segment, no heap, no global state, as in distance.as.ts.
  */
 
-import { addProduct, foldF32, halfBias, keptBits, loadFour, loadOne } from "./lanes.as";
+import { addProduct, differences, foldF32, halfBias, keptBits, loadFour, loadOne } from "./lanes.as";
+
+/** Components that are summed between two looks at the bound. */
+const SLICE: usize = 128;
 
 // @ts-ignore: decorator
 @inline
 function stepL2<A, B>(sum: v128, a: usize, b: usize, kept: v128, bias: v128): v128 {
-  const d = f32x4.sub(loadFour<A>(a, kept, bias), loadFour<B>(b, kept, bias));
+  const d = differences<A, B>(a, b, kept, bias);
   return addProduct(sum, d, d);
 }
 
@@ -21,7 +24,8 @@ function stepDot<A, B>(sum: v128, a: usize, b: usize, kept: v128, bias: v128): v
   return addProduct(sum, loadFour<A>(a, kept, bias), loadFour<B>(b, kept, bias));
 }
 
-export function l2Floats<A, B>(left: usize, right: usize, dimensions: i32): f64 {
+/** Squared distance; or, once the sum is known to be above `bound`, the sum so far. It only grows, so that no bound changes what is below it. */
+export function l2Floats<A, B>(left: usize, right: usize, dimensions: i32, bound: f64): f64 {
   let a = left;
   let b = right;
   const kept = keptBits(dimensions);
@@ -30,14 +34,22 @@ export function l2Floats<A, B>(left: usize, right: usize, dimensions: i32): f64 
   let s1 = f32x4.splat(0);
   let s2 = f32x4.splat(0);
   let s3 = f32x4.splat(0);
-  let end = left + (<usize>dimensions >> 4) * (16 * sizeof<A>());
-  while (a < end) {
-    s0 = stepL2<A, B>(s0, a, b, kept, bias);
-    s1 = stepL2<A, B>(s1, a + 4 * sizeof<A>(), b + 4 * sizeof<B>(), kept, bias);
-    s2 = stepL2<A, B>(s2, a + 8 * sizeof<A>(), b + 8 * sizeof<B>(), kept, bias);
-    s3 = stepL2<A, B>(s3, a + 12 * sizeof<A>(), b + 12 * sizeof<B>(), kept, bias);
-    a += 16 * sizeof<A>();
-    b += 16 * sizeof<B>();
+  const last = left + (<usize>dimensions >> 4) * (16 * sizeof<A>());
+  const slice = bound < Infinity ? SLICE * sizeof<A>() : last - left;
+  let end = left;
+  while (a < last) {
+    end = min(last, a + slice);
+    while (a < end) {
+      s0 = stepL2<A, B>(s0, a, b, kept, bias);
+      s1 = stepL2<A, B>(s1, a + 4 * sizeof<A>(), b + 4 * sizeof<B>(), kept, bias);
+      s2 = stepL2<A, B>(s2, a + 8 * sizeof<A>(), b + 8 * sizeof<B>(), kept, bias);
+      s3 = stepL2<A, B>(s3, a + 12 * sizeof<A>(), b + 12 * sizeof<B>(), kept, bias);
+      a += 16 * sizeof<A>();
+      b += 16 * sizeof<B>();
+    }
+    if (a == last) break;
+    const part = foldF32(f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
+    if (part > bound) return part;
   }
   end = left + (<usize>dimensions >> 2) * (4 * sizeof<A>());
   while (a < end) {

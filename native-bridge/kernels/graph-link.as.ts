@@ -33,7 +33,6 @@ import {
   CANDIDATES,
   degreeOf,
   EPOCH,
-  MODE_L2_U8,
   modeOf,
   recordOf,
   RESULT_COUNT,
@@ -57,7 +56,7 @@ export function graphInsert(c: usize, vertex: i32): i32 {
   const record = recordOf(c, vertex);
   if (record == 0) return -1;
   if (!usable(record)) return 0;
-  if (mode == MODE_L2_U8) widen(c);
+  widen(c, mode);
   begin(c);
   store<u8>(<usize>load<u32>(c, VISITED) + <usize>vertex, load<u8>(c, EPOCH)); // not its own neighbour
   run(c, mode);

@@ -5,14 +5,17 @@
  * Layouts: src/store/graph-layout.ts (records), graph-kernels.ts (control block).
  */
 
-import { distanceWithNorms } from "./metric.as";
+import { halfBias, keptBits, loadFour, loadOne } from "./lanes.as";
+import { distanceWithin, ELEMENT_F16, ELEMENT_F16_F32 } from "./metric.as";
 
 const METRIC_L2: i32 = 0;
 export const METRIC_INNER_PRODUCT: i32 = 2;
 const ELEMENT_U8: i32 = 1;
 /** How distances are computed: by the common kernels, or by those here that stop early. */
 const MODE_COMMON: i32 = 0;
-export const MODE_L2_U8: i32 = 1;
+const MODE_L2_U8: i32 = 1;
+/** By the common kernels, the query as f32: the same distances. */
+const MODE_F16: i32 = 2;
 
 // Vertex record, see graph-layout.ts.
 export const AT_DOCUMENT: usize = 12;
@@ -26,7 +29,7 @@ export const TOMBSTONE: i32 = 1;
 export const METRIC: usize = 0;
 const ELEMENT: usize = 4;
 const DIMENSIONS: usize = 8;
-export const STRIDE: usize = 12;
+const STRIDE: usize = 12;
 export const CODE: usize = 16;
 export const DEGREE: usize = 20;
 export const CHUNK_SHIFT: usize = 24;
@@ -69,6 +72,7 @@ export const FENCE: usize = 168;
 export const GROUP: usize = 172;
 const QUERY_ELEMENT: usize = 176;
 export const TREE_ROOT: usize = 180;
+export const TOUCHED: usize = 184;
 
 export const LINE: usize = 64;
 
@@ -113,8 +117,11 @@ export function recordOf(c: usize, vertex: i32): usize {
 // @ts-ignore: decorator
 @inline
 export function modeOf(c: usize): i32 {
-  const bytes = load<i32>(c, ELEMENT) == ELEMENT_U8 && load<i32>(c, QUERY_ELEMENT) == ELEMENT_U8;
-  return bytes && load<i32>(c, METRIC) == METRIC_L2 && load<i32>(c, DIMENSIONS) <= MAX_L2_U8_DIMENSIONS ? MODE_L2_U8 : MODE_COMMON;
+  const element = load<i32>(c, ELEMENT);
+  if (element != load<i32>(c, QUERY_ELEMENT)) return MODE_COMMON;
+  if (element == ELEMENT_F16) return MODE_F16;
+  const stops = element == ELEMENT_U8 && load<i32>(c, METRIC) == METRIC_L2;
+  return stops && load<i32>(c, DIMENSIONS) <= MAX_L2_U8_DIMENSIONS ? MODE_L2_U8 : MODE_COMMON;
 }
 
 // @ts-ignore: decorator
@@ -124,8 +131,14 @@ function foldI32(v: v128): i32 {
   return i32x4.extract_lane(half, 0) + i32x4.extract_lane(half, 1);
 }
 
-/** The query as 16-bit words, so that it is not widened again for every vector. Codes and query are padded with zeros to 16. */
-export function widen(c: usize): void {
+/** Widens the query where that is worth it, so that it is not widened again for every vector. */
+export function widen(c: usize, mode: i32): void {
+  if (mode == MODE_L2_U8) widenBytes(c);
+  else if (mode == MODE_F16) widenHalves(c);
+}
+
+/** Bytes as 16-bit words. Codes and query are padded with zeros to 16. */
+function widenBytes(c: usize): void {
   let from = <usize>load<u32>(c, QUERY);
   let to = <usize>load<u32>(c, WIDE);
   const end = from + <usize>((load<i32>(c, DIMENSIONS) + 15) & ~15);
@@ -135,6 +148,17 @@ export function widen(c: usize): void {
     from += 16;
     to += 32;
   }
+}
+
+function widenHalves(c: usize): void {
+  const dimensions = load<i32>(c, DIMENSIONS);
+  const kept = keptBits(dimensions);
+  const bias = halfBias(dimensions);
+  let from = <usize>load<u32>(c, QUERY);
+  let to = <usize>load<u32>(c, WIDE);
+  const end = from + (<usize>dimensions << 1);
+  for (; from + 8 <= end; from += 8, to += 16) v128.store(to, loadFour<u16>(from, kept, bias));
+  for (; from < end; from += 2, to += 4) store<f32>(to, loadOne<u16>(from));
 }
 
 // @ts-ignore: decorator
@@ -205,14 +229,16 @@ function clampBound(bound: f64): i32 {
 export function score(c: usize, mode: i32, record: usize, bound: f64): f64 {
   const code = record + <usize>load<u32>(c, CODE);
   if (mode == MODE_L2_U8) return <f64>l2Wide(<usize>load<u32>(c, WIDE), code, load<i32>(c, DIMENSIONS), clampBound(bound));
-  return distanceWithNorms(
+  const isHalf = mode == MODE_F16;
+  return distanceWithin(
     load<i32>(c, METRIC),
-    load<i32>(c, QUERY_ELEMENT),
+    isHalf ? ELEMENT_F16_F32 : load<i32>(c, QUERY_ELEMENT),
     code,
-    <usize>load<u32>(c, QUERY),
+    <usize>(isHalf ? load<u32>(c, WIDE) : load<u32>(c, QUERY)),
     load<i32>(c, DIMENSIONS),
     load<f32>(record, AT_NORM),
     load<f32>(c, QUERY_NORM),
+    bound,
   );
 }
 
@@ -222,7 +248,7 @@ export function score(c: usize, mode: i32, record: usize, bound: f64): f64 {
 export function pairDistance(c: usize, mode: i32, a: usize, b: usize, bound: f64): f64 {
   const code = <usize>load<u32>(c, CODE);
   if (mode == MODE_L2_U8) return <f64>l2Pair(a + code, b + code, load<i32>(c, DIMENSIONS), clampBound(bound));
-  return distanceWithNorms(
+  return distanceWithin(
     load<i32>(c, METRIC),
     load<i32>(c, ELEMENT),
     a + code,
@@ -230,6 +256,7 @@ export function pairDistance(c: usize, mode: i32, a: usize, b: usize, bound: f64
     load<i32>(c, DIMENSIONS),
     load<f32>(a, AT_NORM),
     load<f32>(b, AT_NORM),
+    bound,
   );
 }
 

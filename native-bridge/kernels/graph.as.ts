@@ -48,7 +48,6 @@ import {
   insertSorted,
   LIMIT_DISTANCES,
   LINE,
-  MODE_L2_U8,
   modeOf,
   PARTITIONS,
   READS,
@@ -60,8 +59,8 @@ import {
   STOPPED,
   STOPPED_ASIDE_FULL,
   STOPPED_BUDGET,
-  STRIDE,
   TOMBSTONE,
+  TOUCHED,
   VISITED,
   widen,
 } from "./graph-memory.as";
@@ -172,14 +171,14 @@ function worstOf(c: usize): f64 {
 }
 
 /**
- * Loads a word of every line of some codes. WebAssembly has no prefetch: loads that nothing waits for are one, as they miss the
+ * Loads a word of every line of some codes, or of as much of them as most sums need that stop early. WebAssembly has no prefetch: loads that nothing waits for are one, as they miss the
  * cache side by side, where those of a sum whose end depends on a bound miss one after the other.
  */
 // @ts-ignore: decorator
 @inline
 function touch(c: usize, from: usize, to: usize): void {
   const first = <usize>load<u32>(c, CODE);
-  const last = <usize>load<u32>(c, STRIDE);
+  const last = first + <usize>load<u32>(c, TOUCHED);
   let sum: i32 = 0;
   for (let at = from; at < to; at += 8) {
     const record = <usize>load<u32>(at);
@@ -296,7 +295,7 @@ export function run(c: usize, mode: i32): void {
 /** Searches for the query of the control block. Results lie sorted by (distance, vertex). Returns how many. */
 export function graphSearch(c: usize): i32 {
   const mode = modeOf(c);
-  if (mode == MODE_L2_U8) widen(c);
+  widen(c, mode);
   begin(c);
   run(c, mode);
   return load<i32>(c, RESULT_COUNT);

@@ -36,6 +36,16 @@ export function loadFour<T>(at: usize, kept: v128, bias: v128): v128 {
   else return v128.load(at);
 }
 
+/** What four components of a record lack of those of a query. A product with a power of two is exact, so that a fused one changes nothing. */
+// @ts-ignore: decorator
+@inline
+export function differences<A, B>(a: usize, b: usize, kept: v128, bias: v128): v128 {
+  const query = loadFour<B>(b, kept, bias);
+  if (ASC_FEATURE_RELAXED_SIMD && sizeof<A>() == 2)
+    return f32x4.relaxed_nmadd(v128.and(i32x4.shl(v128.load_ext<i16>(a), 13), kept), bias, query);
+  else return f32x4.sub(query, loadFour<A>(a, kept, bias));
+}
+
 // @ts-ignore: decorator
 @inline
 export function loadOne<T>(at: usize): f32 {

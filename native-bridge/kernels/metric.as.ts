@@ -67,8 +67,8 @@ export function finishBits(metric: i32, differing: f64, dimensions: i32): f64 {
 
 // @ts-ignore: decorator
 @inline
-function floats<A, B>(metric: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32): f64 {
-  const sum = metric == METRIC_L2 ? l2Floats<A, B>(a, b, dimensions) : dotFloats<A, B>(a, b, dimensions);
+function floats<A, B>(metric: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32, bound: f64): f64 {
+  const sum = metric == METRIC_L2 ? l2Floats<A, B>(a, b, dimensions, bound) : dotFloats<A, B>(a, b, dimensions);
   return finishFloats<A, B>(metric, sum, a, b, dimensions, normA, normB);
 }
 
@@ -79,20 +79,27 @@ function bytes<T>(metric: i32, a: usize, b: usize, dimensions: i32, normA: f32, 
   return finishBytes(metric, sum, normA, normB);
 }
 
-function smallElements(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32): f64 {
+function smallElements(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32, bound: f64): f64 {
   if (element == ELEMENT_U8) return bytes<u8>(metric, a, b, dimensions, normA, normB);
-  if (element == ELEMENT_F16) return floats<u16, u16>(metric, a, b, dimensions, normA, normB);
+  if (element == ELEMENT_F16) return floats<u16, u16>(metric, a, b, dimensions, normA, normB, bound);
   if (element == ELEMENT_I8) return bytes<i8>(metric, a, b, dimensions, normA, normB);
   if (element == ELEMENT_B1) return finishBits(metric, <f64>hamming(a, b, dimensions), dimensions);
-  return floats<u16, f32>(metric, a, b, dimensions, normA, normB);
+  return floats<u16, f32>(metric, a, b, dimensions, normA, normB, bound);
 }
 
 /** Distance of a record and a query whose inverse norms are known; only cosine looks at them. */
 // @ts-ignore: decorator
 @inline
 export function distanceWithNorms(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32): f64 {
-  if (element == ELEMENT_F32) return floats<f32, f32>(metric, a, b, dimensions, normA, normB);
-  return smallElements(metric, element, a, b, dimensions, normA, normB);
+  return distanceWithin(metric, element, a, b, dimensions, normA, normB, Infinity);
+}
+
+/** The same; or, where it is above `bound`, anything above it: squares of floats are summed no further then. */
+// @ts-ignore: decorator
+@inline
+export function distanceWithin(metric: i32, element: i32, a: usize, b: usize, dimensions: i32, normA: f32, normB: f32, bound: f64): f64 {
+  if (element == ELEMENT_F32) return floats<f32, f32>(metric, a, b, dimensions, normA, normB, bound);
+  return smallElements(metric, element, a, b, dimensions, normA, normB, bound);
 }
 
 /**

@@ -16,7 +16,7 @@ interface Report {
 test.each([
   ["search", ["V2"]],
   ["text", ["C5", "C5b"]],
-  ["embed", ["E1a", "E1b", "E1c"]],
+  ["embed", ["E1a", "E1b", "E1c", "E2", "E2b"]],
 ])(
   "bench %s --smoke writes rows with samples and a verdict for every goal",
   (name, goals) => {

@@ -56,7 +56,7 @@ function codeBytesOf({ dimensions, quantization }: ResolvedVectorOptions): numbe
 export class GraphCode {
   /** The last code. */
   readonly bytes: Uint8Array;
-  /** 1 / its length, where the vector's own is another; 0: it has none. */
+  /** By cosine: 1 / its length, where the vector's own is another; 0: it has none. */
   inverseNorm = 0;
   readonly #floats: Float32Array | undefined;
   readonly #options: ResolvedVectorOptions;
@@ -93,7 +93,8 @@ export class GraphCode {
   }
 
   #encodeHalves(vector: Float32Array): boolean {
-    const factor = this.#options.metric === "cosine" ? inverseLength(vector) : 1;
+    const isCosine = this.#options.metric === "cosine";
+    const factor = isCosine ? inverseLength(vector) : 1;
     let sum = 0;
     for (let at = 0; at < vector.length; at++) {
       const value = (vector[at] as number) * factor;
@@ -101,7 +102,7 @@ export class GraphCode {
       const half = toHalf(value);
       this.bytes[2 * at] = half;
       this.bytes[2 * at + 1] = half >>> 8;
-      sum += fromHalf(half) ** 2;
+      if (isCosine) sum += fromHalf(half) ** 2;
     }
     this.inverseNorm = sum > 0 ? 1 / Math.sqrt(sum) : 0;
     return true;

@@ -34,10 +34,13 @@ class RandomGraph {
   readonly chunks: KernelChunk[] = [];
   readonly random: () => number;
   readonly vertices: number;
+  /** Of components that are f32: squares of large ones are infinite in f32. */
+  readonly scale: number;
 
   constructor(seed: number, metric: number, element: number) {
     this.random = generator(seed);
-    const dimensions = this.random() % 5 === 0 ? 240 + (this.random() % 400) : 1 + (this.random() % 70); // sums of bytes stop early beyond 256
+    const dimensions = this.random() % 5 === 0 ? 240 + (this.random() % 400) : 1 + (this.random() % 70); // sums of squares stop early beyond 128 floats or 256 bytes
+    this.scale = this.random() % 4 === 0 ? 1e20 : 1;
     const degree = 2 + (this.random() % 9);
     const codeBytes = Math.ceil((dimensions * (BITS[element] as number)) / 8);
     this.geometry = graphGeometry({ dimensions, element, metric, degree, codeBytes, chunkShift: 3 });
@@ -63,7 +66,8 @@ class RandomGraph {
     const { dimensions, element, codeBytes } = this.geometry;
     if (BITS[element] === 1) return Uint8Array.from({ length: codeBytes }, () => this.random());
     const values = Array.from({ length: dimensions }, () => this.random() % 5);
-    if (BITS[element] === 32) return new Uint8Array(Float32Array.from(values, (value) => value - 2).buffer);
+    if (BITS[element] === 32)
+      return new Uint8Array(Float32Array.from(values, (value) => (value - 2) * this.scale).buffer);
     if (BITS[element] === 16)
       return new Uint8Array(Uint16Array.from(values, (value) => HALVES[value] as number).buffer);
     return Uint8Array.from(values, (value) => value * 50);
