@@ -76,6 +76,19 @@ export class VertexTable {
     return key >= 0 ? key : readString(this.#heap, -key - 1);
   }
 
+  /** How many vertices whose keys have the same hash have lesser keys, numbers before text: it depends on the keys of the graph alone. */
+  placeOf(local: number, key: VertexKey, hash: number): number {
+    const mask = this.#index.length - 1;
+    let place = 0;
+    for (let slot = slotOf(hash, mask); this.#index[slot] !== 0; slot = (slot + 1) & mask) {
+      const other = (this.#index[slot] as number) - 1;
+      if (other === local || this.#gone?.[other] === 1) continue;
+      const otherKey = this.keyOf(other);
+      if (isLess(otherKey, key) && hashOfKey(otherKey) === hash) place++;
+    }
+    return place;
+  }
+
   /**
    * Adds vertices, all or none.
    *
@@ -333,6 +346,10 @@ function probe(
     slot = (slot + 1) & mask;
   }
   return -1;
+}
+
+function isLess(one: VertexKey, other: VertexKey): boolean {
+  return typeof one === typeof other ? one < other : typeof one === "number";
 }
 
 function slotOf(hash: number, mask: number): number {
