@@ -11,6 +11,7 @@
 import type { Arena } from "../../native-bridge/arena.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { type Block, type GraphRoot, ROOT_WORD } from "./graph-root.ts";
+import { isBefore } from "./traversal/key-order.ts";
 import { hashOfKey, type VertexKey } from "./vertex-key.ts";
 
 const FIRST_VERTICES = 256;
@@ -84,7 +85,7 @@ export class VertexTable {
       const other = (this.#index[slot] as number) - 1;
       if (other === local || this.#gone?.[other] === 1) continue;
       const otherKey = this.keyOf(other);
-      if (isLess(otherKey, key) && hashOfKey(otherKey) === hash) place++;
+      if (isBefore(otherKey, key) && hashOfKey(otherKey) === hash) place++;
     }
     return place;
   }
@@ -346,10 +347,6 @@ function probe(
     slot = (slot + 1) & mask;
   }
   return -1;
-}
-
-function isLess(one: VertexKey, other: VertexKey): boolean {
-  return typeof one === typeof other ? one < other : typeof one === "number";
 }
 
 function slotOf(hash: number, mask: number): number {

@@ -66,6 +66,19 @@ export const GRAPH_MUTANTS: readonly Mutant[] = [
     rules: [ANSWERS, CAUSE],
   },
   {
+    id: "saved-for-nothing",
+    what: "a run whose worker was lost begins anew, although it was saved",
+    patches: [
+      {
+        file: "actors/graph/run-driver",
+        from: "return Math.max(-1, ...common);",
+        to: "return -1;",
+      },
+    ],
+    scene: "graph-losses",
+    rules: ["a run goes on from what was saved"],
+  },
+  {
     id: "successor-forgets-removals",
     what: "a lost worker's successor has vertices again that were removed",
     patches: [
