@@ -15,7 +15,7 @@ import { graphWorkload } from "../../src/sim/workloads/graph-workload.ts";
 const SEED: number = Number(process.env["SEED"] ?? 1);
 const LONG: boolean = process.env["SHARDLOOM_LONG"] === "1";
 const SEEDS: number = LONG ? 200 : 2;
-/** Worlds in which no worker has died beyond the first supersteps are no more than some: as many others are tried at most. */
+/** Most worlds of a short run, if in none of them a program was asked for, or a worker died beyond the first supersteps. */
 const MORE_SEEDS = 15;
 
 const SCENES: Readonly<Record<string, FaultRates>> = {
@@ -37,7 +37,7 @@ test.each(scenes)("all answers are right while %s", { timeout: LONG ? 1_200_000 
   let [worlds, answers, programs] = [0, 0, 0];
   await using world = createWorld(options);
   const isSeen = (): boolean =>
-    name !== first[0] || (Math.max(...broken) > (LONG ? 10 : 1) && Math.max(...resumed) > 1);
+    programs > 0 && (name !== first[0] || (Math.max(...broken) > (LONG ? 10 : 1) && Math.max(...resumed) > 1));
   for (; worlds < SEEDS || (worlds < MORE_SEEDS && !isSeen()); worlds++) {
     const seed = SEED + worlds;
     const { violations, history } = await world.run(workload, { seed });
@@ -50,7 +50,7 @@ test.each(scenes)("all answers are right while %s", { timeout: LONG ? 1_200_000 
       for (const { from } of (value as GraphAnswer).resumed ?? []) resumed.add(from);
     }
   }
-  expect(answers).toBeGreaterThan(worlds * 5);
-  expect(programs).toBeGreaterThan(0);
-  expect(isSeen(), `broken in ${[...broken].join(", ")}, went on at ${[...resumed].join(", ")}`).toBe(true);
+  expect(answers).toBeGreaterThan(worlds * 2);
+  const seen = `${programs} programs, broken in ${[...broken].join(", ")}, went on at ${[...resumed].join(", ")}`;
+  expect(isSeen(), seen).toBe(true);
 });

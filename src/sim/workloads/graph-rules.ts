@@ -42,9 +42,10 @@ const MOST_DEATHS = 12;
 /** Every rule of graphs. @param faults Kinds of all that hit */
 export function judgeGraphs(history: readonly HistoryEntry[], faults: readonly FaultKind[]): Violation[] {
   const deaths = faults.filter((kind) => kind === "worker-crash").length;
-  const isOutlived = faults.every((kind) => OUTLIVED.has(kind)) && deaths <= MOST_DEATHS;
+  const areWorkers = faults.every((kind) => OUTLIVED.has(kind));
+  const isOutlived = areWorkers && deaths <= MOST_DEATHS;
   return pairCalls(history).flatMap((call) => {
-    if (call.outcome === "ok") return [...wrongOf(call), ...(isOutlived ? repeatedOf(call) : [])];
+    if (call.outcome === "ok") return [...wrongOf(call), ...(areWorkers ? repeatedOf(call) : [])];
     const code = call.completion?.error;
     if (code === undefined || (call.invoke.f !== "ask" && faults.length > 0)) return [];
     if (!EXCUSED.has(code) || faults.length === 0)
