@@ -39,7 +39,7 @@ export type {
   ShardSuperstep,
   SuperstepExplanation,
 } from "../actors/graph/run-account.ts";
-export type { RunOptions, RunProgress } from "../actors/graph/run-driver.ts";
+export type { RunOptions, RunProgress } from "../actors/graph/run-options.ts";
 export type { CommunityOptions, PageRankOptions, SourceOptions } from "../actors/graph/run-plans.ts";
 export type { KHopOptions, KHopResult } from "../actors/graph/traversal/k-hop.ts";
 export type { Motif, MotifEdge } from "../actors/graph/traversal/motif-pattern.ts";

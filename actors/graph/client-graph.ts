@@ -50,7 +50,8 @@ import {
 import type { GhostStatus } from "./ghosts/shard-ghosts.ts";
 import type { GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
-import type { RunOptions, RunPlan } from "./run-driver.ts";
+import type { RunPlan } from "./run-driver.ts";
+import type { RunOptions } from "./run-options.ts";
 import {
   type CommunityOptions,
   checkRunOptions,

@@ -10,8 +10,9 @@ import { checkExplain } from "../explained-value.ts";
 import { askAgain, askAll, askShard, type GraphHandle } from "./client-calls.ts";
 import { type ResultsPage, readResults } from "./graph-results.ts";
 import { RunAccount, type RunExplanation } from "./run-account.ts";
-import { DEFAULT_CHECKPOINTS, type FinishedRun, RunDriver, type RunOptions, type RunPlan } from "./run-driver.ts";
+import { DEFAULT_CHECKPOINTS, type FinishedRun, RunDriver, type RunPlan } from "./run-driver.ts";
 import type { ResultsRequest } from "./run-messages.ts";
+import type { RunOptions } from "./run-options.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 
 const PAGE = 4096;

@@ -27,6 +27,7 @@ import {
   GRAPH_SCAN,
   GRAPH_SET,
   GRAPH_STATUS,
+  GRAPH_STEPPED,
   GRAPH_SUPERSTEP,
   GRAPH_VERTICES,
 } from "../../src/wire/message-types.ts";
@@ -52,7 +53,8 @@ import type {
   MeetRequest,
   ResultsRequest,
   StatusRequest,
-  SuperstepRequest,
+  Stepped,
+  SuperstepOrder,
 } from "./run-messages.ts";
 import { type GraphPlace, ShardGraph } from "./shard-graph.ts";
 import type { VertexKey } from "./vertex-key.ts";
@@ -123,6 +125,7 @@ class GraphShardEngine implements GraphEngine {
       [GRAPH_BEGIN, (request, reply) => this.#begin(request, reply)],
       [GRAPH_SUPERSTEP, (request, reply) => this.#superstep(request, reply)],
       [GRAPH_CONTRIBUTIONS, (request) => this.#contributions(request)],
+      [GRAPH_STEPPED, (request) => this.#stepped(request)],
       [GRAPH_COMPLETE, (request, reply) => this.#complete(request, reply)],
       [GRAPH_RESULTS, (request, reply) => this.#results(request, reply)],
       [GRAPH_NEIGHBOURS, (request, reply) => this.#neighbours(request, reply)],
@@ -309,10 +312,10 @@ class GraphShardEngine implements GraphEngine {
   }
 
   #superstep(request: EngineRequest, reply: EngineReply): void {
-    const body = decodeBody<SuperstepRequest>(request);
+    const body = decodeBody<SuperstepOrder>(request);
     const run = this.#find(body.collection, body.run).runs.get(body.run);
     if (run === undefined) throw noRun(body.run);
-    this.#start(body.collection, reply, run.superstep(body), body.run);
+    this.#start(body.collection, reply, run.series.run(body), body.run);
   }
 
   /** Of a run that is gone they are for nobody. */
@@ -321,6 +324,11 @@ class GraphShardEngine implements GraphEngine {
     const { value, vertex } = contributionsAt(request, head.count);
     const run = this.#graphs.get(head.collection)?.runs.get(head.run);
     run?.take(head, request.f64, value, request.i32, vertex);
+  }
+
+  #stepped(request: EngineRequest): void {
+    const body = decodeBody<Stepped>(request);
+    this.#graphs.get(body.collection)?.runs.get(body.run)?.series.take(body);
   }
 
   #complete(request: EngineRequest, reply: EngineReply): void {

@@ -6,7 +6,7 @@
  */
 import type { Coordinator } from "../coordinator.ts";
 import { type AskedShard, ShardAccount, sumsOf } from "../shard-account.ts";
-import type { Exchange, SuperstepAck, SuperstepRequest } from "./run-messages.ts";
+import type { Exchange, SuperstepAck, SuperstepOrder } from "./run-messages.ts";
 
 /** What one shard did in one superstep. */
 export interface ShardSuperstep {
@@ -21,7 +21,7 @@ export interface ShardSuperstep {
   /** How long the order waited, and how long the shard then computed, pushed and took in; not how long it waited for the others. In us. */
   readonly queueUs: number;
   readonly serviceUs: number;
-  /** Of the order's body, and of the acknowledgement. */
+  /** Of the order's body, and of its answer. These and `queueUs` are 0 in supersteps but the first of an order. */
   readonly bytesSent: number;
   readonly bytes: number;
 }
@@ -35,7 +35,9 @@ export interface SuperstepExplanation {
   readonly exchange: Exchange;
   /** Whether it was saved, to go on from. */
   readonly saved: boolean;
-  /** From the order to the last acknowledgement, in us. */
+  /** The superstep with which the order began that this one was part of. */
+  readonly orderedWith: number;
+  /** Until the last shard had done it, in us; of the first of an order also what ordering and acknowledging took. */
   readonly totalUs: number;
   /** In shard order. */
   readonly shards: readonly ShardSuperstep[];
@@ -82,31 +84,36 @@ export class RunAccount extends ShardAccount {
     this.#topologyEpoch = coordinator.snapshot.topologyEpoch;
   }
 
-  /** Does a superstep with an account of its own, which counts here too. */
-  async superstep(
-    { superstep, attempt, receive, save }: SuperstepRequest,
-    ask: (account: ShardAccount) => Promise<SuperstepAck[]>,
-  ): Promise<SuperstepAck[]> {
+  /** Does an order with an account of its own, which counts here too. */
+  async order(
+    { superstep, count: ordered, attempt, receive, save }: SuperstepOrder,
+    ask: (account: ShardAccount) => Promise<SuperstepAck[][]>,
+  ): Promise<SuperstepAck[][]> {
     const account = new ShardAccount();
     const startedMs = this.#coordinator.nowMs();
-    let acks: SuperstepAck[];
+    let acks: SuperstepAck[][];
     try {
       acks = await ask(account);
     } finally {
       this.add(account);
     }
-    this.#supersteps.push({
-      superstep,
-      attempt,
-      exchange: receive,
-      saved: save,
-      totalUs: (this.#coordinator.nowMs() - startedMs) * 1000,
-      shards: account.outcomes().map(({ shard, queueUs, serviceUs, bytesSent, bytes }, at) => {
-        const { active, sent, received, pushedBytes } = acks[at] as SuperstepAck;
-        const sum = sent.reduce((total, count) => total + count, 0);
-        return { shard, active, sent: sum, received, pushedBytes, queueUs, serviceUs, bytesSent, bytes };
-      }),
-    });
+    const asked = account.outcomes();
+    const count = (acks[0] as SuperstepAck[]).length;
+    const elapsedUs = Array.from({ length: count }, (_, at) =>
+      Math.max(...acks.map((shard) => (shard[at] as SuperstepAck).elapsedUs)),
+    );
+    const orderUs = (this.#coordinator.nowMs() - startedMs) * 1000 - elapsedUs.reduce((sum, us) => sum + us, 0);
+    for (let at = 0; at < count; at++) {
+      this.#supersteps.push({
+        superstep: superstep + at,
+        attempt,
+        exchange: receive,
+        saved: save && at === ordered - 1,
+        orderedWith: superstep,
+        totalUs: (elapsedUs[at] as number) + (at === 0 ? Math.max(0, orderUs) : 0),
+        shards: asked.map((outcome, place) => shardSuperstep(outcome, at === 0, (acks[place] as SuperstepAck[])[at])),
+      });
+    }
     return acks;
   }
 
@@ -125,4 +132,15 @@ export class RunAccount extends ShardAccount {
         .reduce((sum, { pushedBytes }) => sum + pushedBytes, 0),
     };
   }
+}
+
+function shardSuperstep(
+  { shard, queueUs, bytesSent, bytes }: AskedShard,
+  isFirst: boolean,
+  ack: SuperstepAck | undefined,
+): ShardSuperstep {
+  const { active, sent, received, pushedBytes, serviceUs } = ack as SuperstepAck;
+  const sum = sent.reduce((total, count) => total + count, 0);
+  const order = isFirst ? { queueUs, bytesSent, bytes } : { queueUs: 0, bytesSent: 0, bytes: 0 };
+  return { shard, active, sent: sum, received, pushedBytes, serviceUs, ...order };
 }

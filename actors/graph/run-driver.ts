@@ -16,17 +16,29 @@ import {
   GRAPH_STATUS,
   GRAPH_SUPERSTEP,
 } from "../../src/wire/message-types.ts";
-import type { CallOptions } from "../call-options.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import { askAll, type GraphHandle } from "./client-calls.ts";
 import { plainRef } from "./graph-messages.ts";
-import type { ExplainRun, RunAccount } from "./run-account.ts";
-import type { BeginReply, BeginRequest, BuildReply, Exchange, SuperstepAck, SuperstepRequest } from "./run-messages.ts";
+import type { RunAccount } from "./run-account.ts";
+import type {
+  BeginReply,
+  BeginRequest,
+  BuildReply,
+  Exchange,
+  SuperstepAck,
+  SuperstepOrder,
+  Until,
+} from "./run-messages.ts";
+import type { RunOptions } from "./run-options.ts";
 import { DEFAULT_RUN_LIMITS } from "./run-times.ts";
-import { combined, identityOf } from "./vertex-program.ts";
+import { type Totals, totalsOf } from "./run-totals.ts";
+import { identityOf } from "./vertex-program.ts";
 
 /** Share of all edges above which pulling is cheaper than pushing; Beamer et al., Direction-Optimizing BFS, §4, has 1/14 of what is left. */
 const PULL_ABOVE = 1 / 14;
+/** How long supersteps of one order take, about: progress is told as often, and what a wake-up takes is little of it. */
+const ORDER_MS = 50;
+const MAX_AT_ONCE = 64;
 const RESUME_PAUSE_MS = 20;
 /** Supersteps between two checkpoints. */
 export const DEFAULT_CHECKPOINTS = 8;
@@ -44,48 +56,6 @@ const LOST: ReadonlySet<string> = new Set([
   "ERR_UNKNOWN_COLLECTION",
 ]);
 
-/** How far a run is. */
-export interface RunProgress {
-  readonly superstep: number;
-  /** How values came in this superstep. */
-  readonly exchange: Exchange;
-  /** Vertices that have sent, or will compute without being sent to. */
-  readonly active: number;
-  /** Values that were pushed from shard to shard. */
-  readonly messages: number;
-  /** Change of the result since the last superstep, where the algorithm measures it. */
-  readonly delta: number | undefined;
-  /** 1, and one more after each worker that was lost. */
-  readonly attempt: number;
-}
-
-/** Options of every run. */
-export interface RunOptions extends CallOptions {
-  /** Called after every superstep. */
-  readonly onProgress?: (progress: RunProgress) => void;
-  /** How values travel: pushed as messages, pulled out of the senders' memory, or as is cheaper in each superstep. @default "auto" */
-  readonly exchange?: "auto" | "push" | "pull";
-  /** Supersteps between two checkpoints; 0: none, and a lost worker means to begin anew. @default 8 */
-  readonly checkpointEvery?: number;
-  /** Longest time of one superstep, in ms. `timeoutMs` is that of the whole run. @default 60000 */
-  readonly superstepTimeoutMs?: number;
-  /** How long shards keep the run when nobody asks about it, as its thread has ended or is busy, in ms, at least 1000. @default 60000 */
-  readonly idleMs?: number;
-  /** How long a result is not looked at until it may give way to another, when there is no place left, in ms, at least 1000. @default 600000 */
-  readonly resultIdleMs?: number;
-  /** Gives the result an account of every superstep and of what was asked of whom, or tells it to a function. @default false */
-  readonly explain?: ExplainRun;
-}
-
-/** What a superstep came to, over all shards. */
-export interface Totals {
-  readonly superstep: number;
-  readonly active: number;
-  readonly activeEdges: number;
-  readonly sums: readonly number[];
-  readonly messages: number;
-}
-
 /** What is run, and when it is done. */
 export interface RunPlan {
   readonly algorithm: string;
@@ -96,6 +66,10 @@ export interface RunPlan {
   /** Most supersteps; one more is an error. */
   readonly limit: number;
   readonly done: (totals: Totals, begun: BeginReply) => boolean;
+  /** How many supersteps there are after the first, or at most, when `until` ends them. @default only the coordinator sees the end */
+  readonly rounds?: number;
+  /** As `done` has it of supersteps but the first. @default `rounds` alone */
+  readonly until?: Until | undefined;
   /** Looks at what the algorithm must keep. @throws {ShardloomError} `ERR_INTERNAL`. */
   readonly check?: (totals: Totals, vertices: number) => void;
   readonly delta?: (totals: Totals) => number | undefined;
@@ -123,6 +97,8 @@ export class RunDriver {
   readonly #startedMs: number;
   #attempt = 0;
   #hangs = 0;
+  /** How long a superstep of the last order took. */
+  #stepMs = Number.POSITIVE_INFINITY;
   #shards: BuildReply[] = [];
   #begun: BeginReply[] = [];
   /** Totals of supersteps that may be saved. */
@@ -214,52 +190,74 @@ export class RunDriver {
   /** @param after The superstep that was saved; -1: none */
   async #supersteps(after: number, signal: AbortSignal): Promise<Totals | undefined> {
     let totals = this.#kept.get(after);
-    for (let superstep = after + 1; !this.#isDone(totals); superstep++)
-      totals = await this.#superstep(superstep, totals, signal);
+    this.#stepMs = Number.POSITIVE_INFINITY;
+    for (let next = after + 1; !this.#isDone(totals); next = totals.superstep + 1)
+      totals = await this.#order(next, totals, signal);
     return totals;
   }
 
-  async #superstep(superstep: number, last: Totals | undefined, signal: AbortSignal): Promise<Totals> {
-    const { collection } = this.#handle;
+  /** Orders one superstep, or several when that is as well, and reduces what they came to. */
+  async #order(superstep: number, last: Totals | undefined, signal: AbortSignal): Promise<Totals> {
+    const { collection, coordinator } = this.#handle;
     const [first] = this.#begun as [BeginReply];
-    const limit = Math.min(this.#plan.limit, first.maxSupersteps);
-    if (superstep > limit) {
-      throw new ShardloomError(
-        "ERR_OVERLOADED",
-        `Cannot go on as a run must end within ${limit} supersteps: current value is ${superstep}`,
-        {
-          details: { limit, superstep },
-          retryable: false,
-        },
-      );
-    }
+    this.#assertBelow(Math.min(this.#plan.limit, first.maxSupersteps), superstep);
+    const { checkpointEvery: every = DEFAULT_CHECKPOINTS } = this.#options;
     const receive = this.#exchange(superstep, last);
-    const { checkpointEvery = DEFAULT_CHECKPOINTS } = this.#options;
-    const request: SuperstepRequest = {
+    const count = this.#countAtOnce(superstep, every);
+    const order: SuperstepOrder = {
       collection,
       run: this.#run,
       attempt: this.#attempt,
       superstep,
+      count,
+      until: this.#plan.until,
       receive,
       before: last?.sums ?? first.aggregates.map(identityOf),
-      save: checkpointEvery > 0 && superstep > 0 && superstep % checkpointEvery === 0,
+      save: every > 0 && superstep > 0 && (superstep + count - 1) % every === 0,
       peers: this.#begun,
     };
-    const ask = (account?: ShardAccount): Promise<SuperstepAck[]> =>
-      this.#all<SuperstepAck>(GRAPH_SUPERSTEP, () => request, signal, account);
-    const acks = await (this.#account?.superstep(request, ask) ?? ask());
-    const totals = this.#reduce(superstep, acks, first);
+    const ask = (account?: ShardAccount): Promise<SuperstepAck[][]> =>
+      this.#all<SuperstepAck[]>(GRAPH_SUPERSTEP, () => order, signal, account, count);
+    const askedMs = coordinator.nowMs();
+    const acks = await (this.#account?.order(order, ask) ?? ask());
+    const steps = (acks[0] as SuperstepAck[]).map((_, at) => {
+      const each = acks.map((shard) => shard[at] as SuperstepAck);
+      return this.#endSuperstep(totalsOf(superstep + at, each, first.aggregates), receive, every);
+    });
+    this.#stepMs = (coordinator.nowMs() - askedMs) / steps.length;
+    return steps.at(-1) as Totals;
+  }
+
+  #endSuperstep(totals: Totals, exchange: Exchange, checkpointEvery: number): Totals {
     this.#plan.check?.(totals, this.#vertices);
     this.#keep(totals, checkpointEvery);
-    this.#options.onProgress?.({
-      superstep,
-      exchange: receive,
-      active: totals.active,
-      messages: totals.messages,
-      delta: this.#plan.delta?.(totals),
-      attempt: this.#attempt,
-    });
+    const { superstep, active, messages } = totals;
+    const delta = this.#plan.delta?.(totals);
+    this.#options.onProgress?.({ superstep, exchange, active, messages, delta, attempt: this.#attempt });
     return totals;
+  }
+
+  #assertBelow(limit: number, superstep: number): void {
+    if (superstep <= limit) return;
+    throw new ShardloomError(
+      "ERR_OVERLOADED",
+      `Cannot go on as a run must end within ${limit} supersteps: current value is ${superstep}`,
+      { details: { limit, superstep }, retryable: false },
+    );
+  }
+
+  /**
+   * How many supersteps one order is for. More than one when nothing that the coordinator sees can make a difference between them: not more
+   * than are left, than the next checkpoint is away, as one that is saved ends an order, and than take {@link ORDER_MS}.
+   */
+  #countAtOnce(superstep: number, checkpointEvery: number): number {
+    const { exchange = "auto", superstepsAtOnce = MAX_AT_ONCE } = this.#options;
+    const { rounds, dense } = this.#plan;
+    if (rounds === undefined || superstep === 0 || (exchange === "auto" && !dense)) return 1;
+    const left = rounds - superstep + 1;
+    const toSaved = checkpointEvery > 0 ? checkpointEvery - ((superstep - 1) % checkpointEvery) : left;
+    const inTime = Math.max(1, Math.floor(ORDER_MS / this.#stepMs));
+    return Math.min(left, toSaved, inTime, superstepsAtOnce);
   }
 
   #exchange(superstep: number, last: Totals | undefined): Exchange {
@@ -268,29 +266,6 @@ export class RunDriver {
     if (exchange !== "auto") return exchange;
     if (this.#plan.dense) return "pull";
     return (last?.activeEdges ?? 0) > this.#edges * PULL_ABOVE ? "pull" : "push";
-  }
-
-  #reduce(superstep: number, acks: readonly SuperstepAck[], { aggregates }: BeginReply): Totals {
-    let messages = 0;
-    for (const [shard, { received }] of acks.entries()) {
-      const sent = acks.reduce((sum, ack) => sum + (ack.sent[shard] ?? 0), 0);
-      messages += sent;
-      if (sent !== received) {
-        throw new ShardloomError(
-          "ERR_INTERNAL",
-          `Cannot accept superstep ${superstep} as shard ${shard} must receive the ${sent} values that were sent to it: current value is ${received}`,
-        );
-      }
-    }
-    return {
-      superstep,
-      messages,
-      active: acks.reduce((sum, { active }) => sum + active, 0),
-      activeEdges: acks.reduce((sum, { activeEdges }) => sum + activeEdges, 0),
-      sums: aggregates.map((rule, at) =>
-        acks.reduce((total, { sums }) => combined(rule, total, sums[at] as number), identityOf(rule)),
-      ),
-    };
   }
 
   #isDone(totals: Totals | undefined): boolean {
@@ -376,10 +351,11 @@ export class RunDriver {
     body: (shard: number) => unknown,
     signal = this.#options.signal,
     account?: ShardAccount,
+    supersteps = 1,
   ): Promise<T[]> {
     this.#handle.assertOpen();
     const { superstepTimeoutMs = 60_000 } = this.#options;
-    const timeoutMs = Math.max(1, Math.min(superstepTimeoutMs, this.#leftMs()));
+    const timeoutMs = Math.max(1, Math.min(supersteps * superstepTimeoutMs, this.#leftMs()));
     const handle = account === undefined ? this.#handle : { ...this.#handle, account };
     return askAll<T>(handle, type, body, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
   }

@@ -76,11 +76,38 @@ export interface SuperstepRequest {
   readonly receive: Exchange;
   /** Reductions of the last superstep. */
   readonly before: readonly number[];
+  /** Whether the state after it is saved. */
   readonly save: boolean;
   readonly peers: readonly BeginReply[];
 }
 
-/** The answer to a superstep: its acknowledgement. */
+/** An order of several supersteps: the first, and what differs from it in the others. Values come in the same way in all of them. */
+export interface SuperstepOrder extends SuperstepRequest {
+  /** How many, at least 1. `save` is for the last of them. */
+  readonly count: number;
+  /** Ends them before, after the first by which a reduction is below a bound. */
+  readonly until?: Until | undefined;
+}
+
+/** That a reduction is below a bound. */
+export interface Until {
+  /** Its place among the reductions. */
+  readonly sum: number;
+  readonly below: number;
+}
+
+/** What a shard tells its peers when it has done a superstep of an order that goes on. */
+export interface Stepped {
+  readonly collection: number;
+  readonly run: number;
+  readonly attempt: number;
+  readonly superstep: number;
+  readonly source: number;
+  /** Its part of the reductions. */
+  readonly sums: readonly number[];
+}
+
+/** A superstep's acknowledgement; the answer to an order is one for each. */
 export interface SuperstepAck {
   readonly superstep: number;
   readonly active: number;
@@ -91,7 +118,13 @@ export interface SuperstepAck {
   /** Of the messages with values to other shards. */
   readonly pushedBytes: number;
   readonly received: number;
+  /** How long the shard computed, pushed and took in, without waiting for others; and from its beginning to its end. In us. */
+  readonly serviceUs: number;
+  readonly elapsedUs: number;
 }
+
+/** What is known of a superstep before it was timed. */
+export type UntimedAck = Omit<SuperstepAck, "serviceUs" | "elapsedUs">;
 
 /** Tells a shard where its peers' tables are, before edges are looked up in them. */
 export interface MeetRequest {

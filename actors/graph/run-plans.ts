@@ -6,9 +6,11 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { checkedTimeout, checkSignal } from "../call-options.ts";
 import { PAGE_RANK_SUMS } from "./algorithms.ts";
-import type { RunOptions, RunPlan, Totals } from "./run-driver.ts";
+import type { RunPlan } from "./run-driver.ts";
 import type { BuildReply } from "./run-messages.ts";
+import type { RunOptions } from "./run-options.ts";
 import { LEAST_IDLE_MS } from "./run-times.ts";
+import type { Totals } from "./run-totals.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
 import { isVertexProgram, type VertexProgram } from "./vertex-program.ts";
 
@@ -58,6 +60,8 @@ export function pageRankPlan(options: PageRankOptions): RunPlan {
     params: () => ({ damping, sources }),
     dense: true,
     limit: iterations,
+    rounds: iterations,
+    until: tolerance === undefined ? undefined : { sum: PAGE_RANK_SUMS.delta, below: tolerance },
     done: ({ superstep, sums }) =>
       superstep >= iterations ||
       (tolerance !== undefined && superstep > 0 && (sums[PAGE_RANK_SUMS.delta] as number) < tolerance),
@@ -86,6 +90,7 @@ export function communitiesPlan({ iterations = 10 }: CommunityOptions): RunPlan 
     params: (shards) => ({ numeric: allNumeric(shards) }),
     dense: true,
     limit: iterations,
+    rounds: iterations,
     done: ({ superstep }) => superstep >= iterations,
     delta: ({ sums }) => sums[0],
   };
@@ -154,13 +159,22 @@ function checkIterations(iterations: number): void {
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`. */
 export function checkRunOptions(options: RunOptions): void {
-  const { exchange, checkpointEvery = 0, superstepTimeoutMs = 1, timeoutMs = 1, signal } = options;
+  const {
+    exchange,
+    checkpointEvery = 0,
+    superstepsAtOnce = 1,
+    superstepTimeoutMs = 1,
+    timeoutMs = 1,
+    signal,
+  } = options;
   checkedTimeout(timeoutMs);
   checkSignal(signal);
   if (exchange !== undefined && !["auto", "push", "pull"].includes(exchange))
     throw invalidArgument("run algorithm", "exchange", '"auto", "push" or "pull"', exchange);
   if (!Number.isInteger(checkpointEvery) || checkpointEvery < 0)
     throw invalidArgument("run algorithm", "checkpointEvery", "an integer, at least 0", checkpointEvery);
+  if (!Number.isInteger(superstepsAtOnce) || superstepsAtOnce < 1)
+    throw invalidArgument("run algorithm", "superstepsAtOnce", "an integer, at least 1", superstepsAtOnce);
   if (!(superstepTimeoutMs > 0))
     throw invalidArgument("run algorithm", "superstepTimeoutMs", "above 0", superstepTimeoutMs);
   for (const name of ["idleMs", "resultIdleMs"] as const) {

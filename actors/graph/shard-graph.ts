@@ -9,6 +9,7 @@ import { Verbs } from "../../native-bridge/verbs.ts";
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type AlgorithmName, algorithmOf } from "./algorithms.ts";
+import { assertReadable } from "./assert-readable.ts";
 import { allocateCsr, type Csr, countLoops, openCsr, type PeerEdges, transposeInto } from "./csr.ts";
 import type { ResolvedEdges } from "./edge-changes.ts";
 import { resolveEdges } from "./edge-resolver.ts";
@@ -24,7 +25,7 @@ import { type SetRequest, setProperties } from "./property-messages.ts";
 import type { BeginReply, BeginRequest, BuildReply, BuildRequest, DecayReply, DecayRequest } from "./run-messages.ts";
 import { savedSteps } from "./run-state.ts";
 import { RunTimes } from "./run-times.ts";
-import { assertReadable, ShardRun } from "./shard-run.ts";
+import { ShardRun } from "./shard-run.ts";
 import { type Surroundings, surroundingsOf } from "./surroundings.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import type { VertexProgram } from "./vertex-program.ts";
@@ -208,6 +209,7 @@ export class ShardGraph {
       in: needsIn ? this.#inCsr() : undefined,
       verbs: this.#verbs,
       kernels: this.#context.kernels,
+      nowMs: this.#context.nowMs,
       outlet: { shard: this.shard, requester: (peer) => requester(this.place.members[peer] as number) },
     });
     this.runs.set(id, run);
@@ -350,9 +352,8 @@ export class ShardGraph {
 
   *#makeIn(shards: readonly BuildReply[], stamp: string): Generator<boolean> {
     const { arena } = this.#context;
-    const old = this.#in;
+    if (this.#in !== undefined) this.#retired.push(this.#in.block);
     this.#in = undefined;
-    if (old !== undefined) this.#retired.push(old.block);
     this.#releaseRetired();
     const refs = shards.map(({ out }) => refOf(out));
     for (const ref of refs) assertReadable(this.#verbs, ref);
@@ -373,10 +374,9 @@ export class ShardGraph {
   }
 
   #resolve(action: string, list: ReceivedList): ResolvedEdges {
-    const { arena } = this.#context;
     const { table, place, shard } = this;
     if (this.#peers.length !== place.shards) throw unmet();
-    const resolved = resolveEdges({ arena, table, shard, peers: this.#peers }, action, list);
+    const resolved = resolveEdges({ arena: this.#context.arena, table, shard, peers: this.#peers }, action, list);
     for (const ref of this.#peers) assertReadable(this.#verbs, ref);
     return resolved;
   }

@@ -10,10 +10,11 @@
  */
 import type { Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
-import { STATUS, statusName, type Verbs } from "../../native-bridge/verbs.ts";
+import type { Verbs } from "../../native-bridge/verbs.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { Requester } from "../../src/routing/requester.ts";
 import type { RunView, ShardAlgorithm } from "./algorithm.ts";
+import { assertReadable } from "./assert-readable.ts";
 import { type Csr, degreesOf, openCsr } from "./csr.ts";
 import { type ContributionsHead, refOf } from "./graph-messages.ts";
 import { type Block, type GraphRoot, RUN_WORD } from "./graph-root.ts";
@@ -21,8 +22,9 @@ import { MergedRows } from "./merged-rows.ts";
 import { MirroredRows } from "./mirrored-rows.ts";
 import { type Outlet, type Pushed, push } from "./outgoing.ts";
 import { accept, pull, pullFirst, store } from "./propagate.ts";
-import type { BeginReply, BeginRequest, SuperstepAck, SuperstepRequest } from "./run-messages.ts";
+import type { BeginReply, BeginRequest, SuperstepRequest, UntimedAck } from "./run-messages.ts";
 import { restoreState, saveState } from "./run-state.ts";
+import { SuperstepSeries } from "./superstep-series.ts";
 import { identityOf } from "./vertex-program.ts";
 import type { VertexProperties } from "./vertex-properties.ts";
 import type { VertexTable } from "./vertex-table.ts";
@@ -44,12 +46,15 @@ export interface ShardRunParts {
   readonly verbs: Verbs;
   readonly kernels: Kernels;
   readonly outlet: Omit<Outlet, "own" | "rowsOf">;
+  readonly nowMs: () => number;
 }
 
 export class ShardRun {
   readonly id: number;
   readonly attempt: number;
   readonly state: Block;
+  /** Does what is ordered. */
+  readonly series: SuperstepSeries;
   readonly #parts: ShardRunParts;
   readonly #view: Mutable<RunView>;
   readonly #outboxes: Float64Array[];
@@ -116,6 +121,7 @@ export class ShardRun {
       active: 0,
       activeEdges: 0,
     };
+    this.series = new SuperstepSeries({ ...parts, run: this });
     this.#mirrors = rowsOf.map(() => new MirroredRows());
     this.#requesters = rowsOf.map((_, shard) => parts.outlet.requester(shard));
     if (request.after >= 0) restoreState(root, this.id, this.state, request.after);
@@ -164,7 +170,7 @@ export class ShardRun {
   }
 
   /** One superstep. Yields false while it waits for contributions. */
-  *superstep(request: SuperstepRequest): Generator<boolean, SuperstepAck> {
+  *superstep(request: SuperstepRequest): Generator<boolean, UntimedAck> {
     const { algorithm } = this.#parts;
     const view = this.#view;
     const { superstep, receive } = request;
@@ -375,21 +381,6 @@ export class ShardRun {
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-
-/** @throws {ShardloomError} `ERR_REGION_ACCESS`, retryable: the peer's worker was replaced. */
-export function assertReadable(verbs: Verbs, ref: RegionRef): void {
-  const begun = verbs.beginInPlace(ref);
-  const status = begun === STATUS.SUCCESS ? verbs.endInPlace() : begun;
-  if (status === STATUS.SUCCESS) return;
-  throw new ShardloomError(
-    "ERR_REGION_ACCESS",
-    `Cannot pull from peer as its region is not readable: ${statusName(status)}`,
-    {
-      details: { status: statusName(status) },
-      retryable: true,
-    },
-  );
-}
 
 function miscounted(superstep: number, expected: number, received: number): ShardloomError {
   return new ShardloomError(

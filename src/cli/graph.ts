@@ -10,7 +10,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Graph } from "../../actors/graph/client-graph.ts";
 import type { GraphResult, VertexValue } from "../../actors/graph/client-run.ts";
-import type { RunOptions, RunProgress } from "../../actors/graph/run-driver.ts";
+import type { RunOptions, RunProgress } from "../../actors/graph/run-options.ts";
 import type { VertexKey } from "../../actors/graph/vertex-key.ts";
 import { ShardloomError } from "../errors.ts";
 import { diskError } from "../runtime/disk.ts";

@@ -117,16 +117,22 @@ it("a run says of every superstep what each shard did, and how values came", asy
     expect(attempts).toBe(outcomes.reduce((sum, outcome) => sum + outcome.attempts, 0));
     expect(bytes).toBe(outcomes.reduce((sum, outcome) => sum + outcome.bytes, 0));
     expect(hedges).toBe(0);
-    // To build, to begin, each superstep, to keep the result.
-    for (const outcome of outcomes)
-      expect([outcome.attempts, outcome.answered]).toEqual(new Array(2).fill(supersteps.length + 3));
+    // To build, to begin, each order of supersteps, to keep the result.
+    const orders = supersteps.filter(({ superstep, orderedWith }) => superstep === orderedWith).length;
+    for (const outcome of outcomes) expect([outcome.attempts, outcome.answered]).toEqual(new Array(2).fill(orders + 3));
     expect(supersteps.map(({ superstep, attempt }) => [superstep, attempt])).toEqual(
       supersteps.map((_, at) => [at, 1]),
     );
-    for (const { shards, totalUs: took } of supersteps) {
+    for (const { superstep, orderedWith, shards, totalUs: took } of supersteps) {
       expect(shards.map(({ shard }) => shard)).toEqual([0, 1]);
+      const ordered = superstep === orderedWith;
       for (const { serviceUs, bytesSent, bytes: answered } of shards)
-        expect([serviceUs > 0, bytesSent > 0, answered > 0, took >= serviceUs - 1]).toEqual([true, true, true, true]);
+        expect([serviceUs > 0, bytesSent > 0, answered > 0, took >= serviceUs - 1]).toEqual([
+          true,
+          ordered,
+          ordered,
+          true,
+        ]);
       expect(totalUs).toBeGreaterThanOrEqual(took);
     }
     return explanation;
@@ -142,6 +148,7 @@ it("a run says of every superstep what each shard did, and how values came", asy
   const { plan, supersteps, pushedBytes } = check(depths.explain);
   expect(plan).toMatchObject({ algorithm: "bfs", exchange: "push", checkpointEvery: 5 });
   expect(supersteps).toHaveLength(depths.supersteps);
+  expect(supersteps.every(({ superstep, orderedWith }) => superstep === orderedWith)).toBe(true);
   expect(supersteps.map(({ shards }) => shards.reduce((sum, { sent }) => sum + sent, 0))).toEqual(progress);
   expect(supersteps.map(({ shards }) => shards.reduce((sum, { received }) => sum + received, 0))).toEqual(progress);
   expect(supersteps.map(({ exchange }) => exchange)).toEqual([

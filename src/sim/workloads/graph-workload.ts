@@ -7,7 +7,7 @@
  */
 import type { Graph } from "../../../actors/graph/client-graph.ts";
 import type { GraphResult } from "../../../actors/graph/client-run.ts";
-import type { RunOptions, RunProgress } from "../../../actors/graph/run-driver.ts";
+import type { RunOptions, RunProgress } from "../../../actors/graph/run-options.ts";
 import type { Cluster } from "../../cluster.ts";
 import { invalidArgument, ShardloomError } from "../../errors.ts";
 import type { Violation } from "../history-types.ts";

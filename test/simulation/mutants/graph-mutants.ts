@@ -79,6 +79,19 @@ export const GRAPH_MUTANTS: readonly Mutant[] = [
     rules: ["a run goes on from what was saved"],
   },
   {
+    id: "shards-do-not-wait",
+    what: "between two supersteps of one order a shard waits for peers that have told it of any superstep at all",
+    patches: [
+      {
+        file: "actors/graph/superstep-series",
+        from: "told.every((shard) => shard?.superstep === superstep)",
+        to: "told.every((shard) => shard !== undefined)",
+      },
+    ],
+    scene: "graphs",
+    rules: [ANSWERS],
+  },
+  {
     id: "successor-forgets-removals",
     what: "a lost worker's successor has vertices again that were removed",
     patches: [

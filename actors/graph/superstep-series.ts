@@ -1,0 +1,128 @@
+/**
+ * One shard's part of an order of several supersteps: between two of them the shards wait for each other, not for the coordinator.
+ *
+ * A shard that has done a superstep tells its peers so, with its part of the reductions. When all have told, each reduces the parts in the
+ * order of the shards, as the coordinator would, and goes on: what two wake-ups and a third thread would cost is one message between threads
+ * that are awake. The coordinator checks every superstep all the same, by the acknowledgements.
+ *
+ * Invariant: a shard begins superstep k + 1 when every shard has done k of this attempt. A peer that has heard of k from all may be done with
+ * k + 1 before this shard has looked, and no further: two places a peer are enough.
+ */
+import type { Payload } from "../../src/routing/requester.ts";
+import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
+import { GRAPH_STEPPED } from "../../src/wire/message-types.ts";
+import type { ShardAlgorithm } from "./algorithm.ts";
+import { encodeBody } from "./graph-messages.ts";
+import type { Outlet } from "./outgoing.ts";
+import type {
+  BeginRequest,
+  Stepped,
+  SuperstepAck,
+  SuperstepOrder,
+  SuperstepRequest,
+  UntimedAck,
+} from "./run-messages.ts";
+import { reducedSums } from "./run-totals.ts";
+
+/** What a series is made of. */
+export interface SeriesParts {
+  readonly run: {
+    readonly superstep: (request: SuperstepRequest) => Generator<boolean, UntimedAck>;
+  };
+  readonly algorithm: Pick<ShardAlgorithm, "aggregates">;
+  readonly request: Pick<BeginRequest, "collection" | "run" | "attempt" | "shards">;
+  readonly outlet: Omit<Outlet, "own" | "rowsOf">;
+  readonly nowMs: () => number;
+}
+
+interface Told {
+  readonly superstep: number;
+  readonly sums: readonly number[];
+}
+
+export class SuperstepSeries {
+  readonly #parts: SeriesParts;
+  /** What each shard has told of even and of odd supersteps last, this one too. */
+  readonly #told: readonly [(Told | undefined)[], (Told | undefined)[]];
+
+  constructor(parts: SeriesParts) {
+    this.#parts = parts;
+    const nobody = parts.request.shards.map(() => undefined);
+    this.#told = [[...nobody], [...nobody]];
+  }
+
+  /** A peer has done a superstep. What is of another attempt is for nobody. */
+  take({ attempt, source, superstep, sums }: Stepped): void {
+    const told = this.#toldOf(superstep);
+    if (attempt === this.#parts.request.attempt && source >= 0 && source < told.length)
+      told[source] = { superstep, sums };
+  }
+
+  /** Does what is ordered. Yields false while it waits. */
+  *run(order: SuperstepOrder): Generator<boolean, readonly SuperstepAck[]> {
+    const acks: SuperstepAck[] = [];
+    let { before } = order;
+    for (let at = 0; at < order.count; at++) {
+      const superstep = order.superstep + at;
+      const isLast = at === order.count - 1;
+      const ack = yield* this.#timed({ ...order, superstep, before, save: isLast && order.save });
+      acks.push(ack);
+      if (isLast) break;
+      yield* this.#tell(superstep, ack.sums);
+      const told = this.#toldOf(superstep);
+      while (!told.every((shard) => shard?.superstep === superstep)) yield false;
+      before = reducedSums(this.#parts.algorithm.aggregates, told as readonly Told[]);
+      if (order.until !== undefined && (before[order.until.sum] as number) < order.until.below) break;
+    }
+    return acks;
+  }
+
+  #toldOf(superstep: number): (Told | undefined)[] {
+    return this.#told[(superstep & 1) as 0 | 1];
+  }
+
+  *#timed(request: SuperstepRequest): Generator<boolean, SuperstepAck> {
+    const { run, nowMs } = this.#parts;
+    const work = run.superstep(request);
+    const beganMs = nowMs();
+    let workedMs = 0;
+    try {
+      for (let fromMs = beganMs; ; fromMs = nowMs()) {
+        const step = work.next();
+        const toMs = nowMs();
+        workedMs += toMs - fromMs;
+        if (step.done === true)
+          return {
+            ...step.value,
+            serviceUs: Math.ceil(workedMs * 1000),
+            elapsedUs: Math.ceil((toMs - beganMs) * 1000),
+          };
+        yield step.value;
+      }
+    } finally {
+      work.return(undefined as never); // also when nobody waits any more
+    }
+  }
+
+  *#tell(superstep: number, sums: readonly number[]): Generator<boolean> {
+    const { outlet, request } = this.#parts;
+    const { collection, run, attempt } = request;
+    const { shard } = outlet;
+    this.#toldOf(superstep)[shard] = { superstep, sums };
+    const payload = payloadOf(
+      encodeBody({ collection, run, attempt, superstep, source: shard, sums } satisfies Stepped),
+    );
+    for (let peer = 0; peer < request.shards.length; peer++) {
+      const requester = peer === shard ? undefined : outlet.requester(peer);
+      // One without a worker is not waited for long: the coordinator sees that the run is not whole.
+      if (requester?.lost === false)
+        requester.tell(GRAPH_STEPPED, VSHARD_LISTED, PRIORITY.NORMAL, payload)?.catch(() => undefined);
+      while (requester?.congested === true && !requester.lost) yield true;
+    }
+    yield true; // they go out before this thread sleeps
+  }
+}
+
+function payloadOf(body: Uint8Array): Payload {
+  return { byteLength: body.length, write: (target, offset) => target.bytes.set(body, offset) };
+}
