@@ -120,6 +120,8 @@ export function scatter(
   to: number,
 ): void {
   if (rule === "sum" && way === "value") scatterSum(into, offsets, targets, values, from, to);
+  else if (rule === "min" && way === "value") scatterMin(into, offsets, targets, values, from, to, 0);
+  else if (rule === "min" && way === "plus-one") scatterMin(into, offsets, targets, values, from, to, 1);
   else scatterAny(rule, way, into, offsets, targets, weights, values, from, to);
 }
 
@@ -138,6 +140,26 @@ function scatterSum(
     for (let at = offsets[row] as number; at < end; at++) {
       const target = targets[at] as number;
       into[target] = (into[target] as number) + value;
+    }
+  }
+}
+
+function scatterMin(
+  into: Float64Array,
+  offsets: Uint32Array,
+  targets: Uint32Array,
+  values: Float64Array,
+  from: number,
+  to: number,
+  plus: number,
+): void {
+  for (let row = from; row < to; row++) {
+    const value = (values[row] as number) + plus;
+    if (value === Number.POSITIVE_INFINITY) continue;
+    const end = offsets[row + 1] as number;
+    for (let at = offsets[row] as number; at < end; at++) {
+      const target = targets[at] as number;
+      if (value < (into[target] as number)) into[target] = value;
     }
   }
 }

@@ -36,9 +36,15 @@ import { identityOf } from "./vertex-program.ts";
 
 /** Share of all edges above which pulling is cheaper than pushing; Beamer et al., Direction-Optimizing BFS, §4, has 1/14 of what is left. */
 const PULL_ABOVE = 1 / 14;
+/**
+ * Share of all vertices above which a search by breadth that has pulled goes on so; ibid., 1/24. Few vertices are left then, and most of them
+ * find a neighbour at once, while those that sent last have few edges, each of which would be looked at for nothing.
+ */
+const PULL_ON_ABOVE = 1 / 24;
 /** How long supersteps of one order take, about: progress is told as often, and what a wake-up takes is little of it. */
 const ORDER_MS = 50;
 const MAX_AT_ONCE = 64;
+const DEFAULT_SUPERSTEP_MS = 60_000;
 const RESUME_PAUSE_MS = 20;
 /** Supersteps between two checkpoints. */
 export const DEFAULT_CHECKPOINTS = 8;
@@ -63,6 +69,8 @@ export interface RunPlan {
   readonly params: (shards: readonly BuildReply[]) => Readonly<Record<string, unknown>>;
   /** Whether every vertex sends in every superstep. */
   readonly dense: boolean;
+  /** Whether a vertex takes part once, and the first neighbour that has sent says all: a search by breadth. @default false */
+  readonly firstOnly?: boolean;
   /** Most supersteps; one more is an error. */
   readonly limit: number;
   readonly done: (totals: Totals, begun: BeginReply) => boolean;
@@ -217,21 +225,21 @@ export class RunDriver {
       peers: this.#begun,
     };
     const ask = (account?: ShardAccount): Promise<SuperstepAck[][]> =>
-      this.#all<SuperstepAck[]>(GRAPH_SUPERSTEP, () => order, signal, account, count);
+      this.#all<SuperstepAck[]>(GRAPH_SUPERSTEP, () => order, signal, account);
     const askedMs = coordinator.nowMs();
     const acks = await (this.#account?.order(order, ask) ?? ask());
     const steps = (acks[0] as SuperstepAck[]).map((_, at) => {
       const each = acks.map((shard) => shard[at] as SuperstepAck);
-      return this.#endSuperstep(totalsOf(superstep + at, each, first, this.#shards), receive, every);
+      return this.#endSuperstep(totalsOf(superstep + at, receive, each, first, this.#shards), every);
     });
     this.#stepMs = (coordinator.nowMs() - askedMs) / steps.length;
     return steps.at(-1) as Totals;
   }
 
-  #endSuperstep(totals: Totals, exchange: Exchange, checkpointEvery: number): Totals {
+  #endSuperstep(totals: Totals, checkpointEvery: number): Totals {
     this.#plan.check?.(totals, this.#vertices);
     this.#keep(totals, checkpointEvery);
-    const { superstep, active, messages } = totals;
+    const { superstep, exchange, active, messages } = totals;
     const delta = this.#plan.delta?.(totals);
     this.#options.onProgress?.({ superstep, exchange, active, messages, delta, attempt: this.#attempt });
     return totals;
@@ -248,15 +256,19 @@ export class RunDriver {
 
   /**
    * How many supersteps one order is for. More than one when nothing that the coordinator sees can make a difference between them: not more
-   * than are left, than the next checkpoint is away, as one that is saved ends an order, and than take {@link ORDER_MS}.
+   * than are left, than the next checkpoint is away, as one that is saved ends an order, and than take {@link ORDER_MS} and an eighth of the limit.
    */
   #countAtOnce(superstep: number, checkpointEvery: number): number {
-    const { exchange = "auto", superstepsAtOnce = MAX_AT_ONCE } = this.#options;
+    const {
+      exchange = "auto",
+      superstepsAtOnce = MAX_AT_ONCE,
+      superstepTimeoutMs = DEFAULT_SUPERSTEP_MS,
+    } = this.#options;
     const { rounds, dense } = this.#plan;
     if (rounds === undefined || superstep === 0 || (exchange === "auto" && !dense)) return 1;
     const left = rounds - superstep + 1;
     const toSaved = checkpointEvery > 0 ? checkpointEvery - ((superstep - 1) % checkpointEvery) : left;
-    const inTime = Math.max(1, Math.floor(ORDER_MS / this.#stepMs));
+    const inTime = Math.max(1, Math.floor(Math.min(ORDER_MS, superstepTimeoutMs / 8) / this.#stepMs));
     return Math.min(left, toSaved, inTime, superstepsAtOnce);
   }
 
@@ -264,8 +276,10 @@ export class RunDriver {
     if (superstep === 0) return "none";
     const { exchange = "auto" } = this.#options;
     if (exchange !== "auto") return exchange;
-    if (this.#plan.dense) return "pull";
-    return (last?.activeEdges ?? 0) > this.#edges * PULL_ABOVE ? "pull" : "push";
+    const { dense, firstOnly = false } = this.#plan;
+    const { active, activeEdges, exchange: before } = last as Totals;
+    if (dense || activeEdges > this.#edges * PULL_ABOVE) return "pull";
+    return firstOnly && before === "pull" && active > this.#vertices * PULL_ON_ABOVE ? "pull" : "push";
   }
 
   #isDone(totals: Totals | undefined): boolean {
@@ -351,11 +365,10 @@ export class RunDriver {
     body: (shard: number) => unknown,
     signal = this.#options.signal,
     account?: ShardAccount,
-    supersteps = 1,
   ): Promise<T[]> {
     this.#handle.assertOpen();
-    const { superstepTimeoutMs = 60_000 } = this.#options;
-    const timeoutMs = Math.max(1, Math.min(supersteps * superstepTimeoutMs, this.#leftMs()));
+    const { superstepTimeoutMs = DEFAULT_SUPERSTEP_MS } = this.#options;
+    const timeoutMs = Math.max(1, Math.min(superstepTimeoutMs, this.#leftMs()));
     const handle = account === undefined ? this.#handle : { ...this.#handle, account };
     return askAll<T>(handle, type, body, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
   }

@@ -33,7 +33,7 @@ export interface RunOptions extends CallOptions {
    * told of several at a time, about every 50 ms. An order ends at a checkpoint. 1: the coordinator stands between any two. @default 64
    */
   readonly superstepsAtOnce?: number;
-  /** Longest time of one superstep, in ms; of several at one order, together, as many times that. `timeoutMs` is that of the whole run. @default 60000 */
+  /** Longest time of one superstep, or of those of one order, in ms. `timeoutMs` is that of the whole run. @default 60000 */
   readonly superstepTimeoutMs?: number;
   /** How long shards keep the run when nobody asks about it, as its thread has ended or is busy, in ms, at least 1000. @default 60000 */
   readonly idleMs?: number;

@@ -78,7 +78,7 @@ export function componentsPlan(): RunPlan {
 export function searchPlan(algorithm: "bfs" | "sssp", options: SourceOptions, shards: number): RunPlan {
   const source = checkKey(`run ${algorithm}`, "source", options?.source);
   const owner = ownerOfHash(hashOfKey(source), shards);
-  return { ...BUILT_IN, algorithm, params: () => ({ source, owner }) };
+  return { ...BUILT_IN, algorithm, params: () => ({ source, owner }), firstOnly: algorithm === "bfs" };
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`. */

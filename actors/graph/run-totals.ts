@@ -5,12 +5,14 @@
  * are no totals.
  */
 import { ShardloomError } from "../../src/errors.ts";
-import type { BeginReply, BuildReply, SuperstepAck } from "./run-messages.ts";
+import type { BeginReply, BuildReply, Exchange, SuperstepAck } from "./run-messages.ts";
 import { type Combiner, combined, identityOf } from "./vertex-program.ts";
 
 /** What a superstep came to, over all shards. */
 export interface Totals {
   readonly superstep: number;
+  /** How values came in it. */
+  readonly exchange: Exchange;
   readonly active: number;
   readonly activeEdges: number;
   readonly sums: readonly number[];
@@ -20,12 +22,13 @@ export interface Totals {
 /** @param acks Of all shards, for one superstep. @throws {ShardloomError} `ERR_INTERNAL`. */
 export function totalsOf(
   superstep: number,
+  exchange: Exchange,
   acks: readonly SuperstepAck[],
   { aggregates, kind }: Pick<BeginReply, "aggregates" | "kind">,
   shards: readonly Pick<BuildReply, "vertices">[],
 ): Totals {
   let messages = 0;
-  const waits = kind === "neighbourhoods" && superstep === 0;
+  const waits = kind === "neighbourhoods" && exchange === "none";
   for (const [shard, { vertices }] of shards.entries()) {
     const { computed } = acks[shard] as SuperstepAck;
     if (computed === (waits ? 0 : vertices)) continue;
@@ -48,6 +51,7 @@ export function totalsOf(
   }
   return {
     superstep,
+    exchange,
     messages,
     active: acks.reduce((sum, { active }) => sum + active, 0),
     activeEdges: acks.reduce((sum, { activeEdges }) => sum + activeEdges, 0),

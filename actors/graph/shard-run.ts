@@ -199,7 +199,7 @@ export class ShardRun {
       request,
       request.peers.map(({ state }) => refOf(state)),
     );
-    this.#inboxArray?.fill(identityOf(algorithm.combine));
+    if (receive === "push") this.#inboxArray?.fill(identityOf(algorithm.combine));
     this.#received = 0;
     this.#announced = 0;
     this.#ended.clear();

@@ -8,6 +8,7 @@
  * Invariant: a shard begins superstep k + 1 when every shard has done k of this attempt. A peer that has heard of k from all may be done with
  * k + 1 before this shard has looked, and no further: two places a peer are enough.
  */
+import { ShardloomError } from "../../src/errors.ts";
 import type { Payload } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_STEPPED } from "../../src/wire/message-types.ts";
@@ -51,11 +52,17 @@ export class SuperstepSeries {
     this.#told = [[...nobody], [...nobody]];
   }
 
-  /** A peer has done a superstep. What is of another attempt is for nobody. */
+  /** A peer has done a superstep. What is of another attempt is for nobody. @throws {ShardloomError} `ERR_CORRUPT`. */
   take({ attempt, source, superstep, sums }: Stepped): void {
+    const { algorithm, request } = this.#parts;
+    if (attempt !== request.attempt) return;
     const told = this.#toldOf(superstep);
-    if (attempt === this.#parts.request.attempt && source >= 0 && source < told.length)
-      told[source] = { superstep, sums };
+    const isPeer = Number.isInteger(superstep) && Number.isInteger(source) && source >= 0 && source < told.length;
+    if (!isPeer || !Array.isArray(sums) || sums.length !== algorithm.aggregates.length) {
+      const reason = "Cannot take a peer's superstep as it is not one of this run's shards, or has other reductions";
+      throw new ShardloomError("ERR_CORRUPT", reason, { details: { source, superstep } });
+    }
+    told[source] = { superstep, sums };
   }
 
   /** Does what is ordered. Yields false while it waits. */
