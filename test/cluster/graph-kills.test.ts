@@ -1,5 +1,5 @@
 /**
- * A worker that dies in any superstep of any run: the same answer.
+ * A worker that dies in any superstep of any run: the same answer, and nothing done again that was saved.
  *
  * What runs is the program as it is but for one place: a shard that has computed the superstep it is to die in, and has told nobody, waits until every
  * run that has such a superstep is there, and ends its thread. So each death hits all runs, in the superstep that is meant, for certain. And workers
@@ -9,13 +9,14 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { Cluster, Graph, GraphResult, RunOptions, VertexKey } from "../../src/index.ts";
+import type { Cluster, Graph, GraphResult, RunOptions, RunProgress, VertexKey } from "../../src/index.ts";
 import { type AlarmState, alarm } from "../../src/sim/workloads/graph-program.ts";
 import { PATIENT_DETECTOR } from "../support/cluster.ts";
 import { type MutatedCopy, mutatedCopy } from "../support/mutated.ts";
 
 const WORKERS = 3;
 const VERTICES = 24;
+const SAVED_EVERY = 2;
 
 const folder = mkdtempSync(join(tmpdir(), "shardloom-kills-"));
 /** While it is there: the superstep and the shard to die in, and how many runs there are in it. */
@@ -93,15 +94,20 @@ interface Ended {
   readonly values: Map<VertexKey, number | AlarmState>;
   readonly supersteps: number;
   readonly attempts: number;
+  /** The first superstep after the loss. */
+  readonly resumed: number | undefined;
 }
 
 /** Results are read when all runs have ended: some end before others lose a worker. */
 async function runAll(options: RunOptions): Promise<Ended[]> {
-  const results = await Promise.all(RUNS.map((run) => run(options)));
+  const progress: RunProgress[][] = RUNS.map(() => []);
+  const onProgress = (at: number) => (told: RunProgress) => void progress[at]?.push(told);
+  const results = await Promise.all(RUNS.map((run, at) => run({ ...options, onProgress: onProgress(at) })));
   const ended: Ended[] = [];
-  for (const result of results) {
+  for (const [at, result] of results.entries()) {
     const { supersteps, attempts } = result;
-    ended.push({ values: await result.toMap(), supersteps, attempts });
+    const resumed = progress[at]?.find(({ attempt }) => attempt > 1)?.superstep;
+    ended.push({ values: await result.toMap(), supersteps, attempts, resumed });
     await result.close();
   }
   return ended;
@@ -126,7 +132,7 @@ it.each([
 ] as const)(
   "gives the same by %s whichever superstep a worker dies in, with %i ordered at once",
   async (exchange, superstepsAtOnce) => {
-    const options = { exchange, superstepsAtOnce, checkpointEvery: 3 };
+    const options = { exchange, superstepsAtOnce, checkpointEvery: SAVED_EVERY };
     const expected = await runAll(options);
     expect(expected.map(({ attempts }) => attempts)).toEqual(RUNS.map(() => 1));
     const last = Math.max(...expected.map(({ supersteps }) => supersteps)) - 1;
@@ -136,9 +142,11 @@ it.each([
       writeFileSync(order, `${superstep} ${superstep % WORKERS} ${hit.filter(Boolean).length}`);
       const found = await runAll(options);
       expect(existsSync(order), `nobody died in superstep ${superstep}`).toBe(false);
-      for (const [at, { attempts }] of found.entries()) {
+      const saved = superstep - 1 - ((superstep - 1) % SAVED_EVERY);
+      for (const [at, { attempts, resumed }] of found.entries()) {
         const what = `run ${at}, superstep ${superstep}`;
         if (hit[at] === true) expect(attempts, what).toBeGreaterThanOrEqual(2);
+        if (hit[at] === true) expect(resumed, what).toBe(saved > 0 ? saved + 1 : 0);
         expectSame(found[at] as Ended, expected[at] as Ended, what);
       }
     }
