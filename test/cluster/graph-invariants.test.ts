@@ -43,7 +43,7 @@ beforeAll(async () => {
   copy = mutatedCopy(DEFECTS);
   const { Cluster: Mutated } = (await import(copy.url("src/index"))) as typeof import("../../src/index.ts");
   const options = { workers: 2, memoryBytes: 64 * 1024 * 1024, startTimeoutMs: 60_000 };
-  cluster = (await Mutated.start({ ...options, ...PATIENT_DETECTOR })) as Cluster;
+  cluster = await Mutated.start({ ...options, ...PATIENT_DETECTOR });
   graph = await cluster.graph("defects", { weighted: true });
   await graph.addVertices(Array.from({ length: VERTICES }, (_, key) => key));
   const edges = Array.from({ length: 3 * LOOSE }, (_, at) => ({

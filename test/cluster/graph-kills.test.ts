@@ -67,13 +67,13 @@ let graph: Graph;
 beforeAll(async () => {
   copy = mutatedCopy(DEATHS);
   const { Cluster: Mutated } = (await import(copy.url("src/index"))) as typeof import("../../src/index.ts");
-  cluster = (await Mutated.start({
+  cluster = await Mutated.start({
     workers: WORKERS,
     memoryBytes: 64 * 1024 * 1024,
     startTimeoutMs: 60_000,
     actors: [new URL(copy.url("src/sim/workloads/graph-program"))],
     ...PATIENT_DETECTOR,
-  })) as Cluster;
+  });
   graph = await cluster.graph("kills", { weighted: true });
   await graph.addVertices(Array.from({ length: VERTICES }, (_, place) => keyAt(place)));
   const lead = (from: number, to: number, weight: number) => ({ source: keyAt(from), target: keyAt(to), weight });
