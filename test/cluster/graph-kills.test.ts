@@ -107,8 +107,7 @@ async function runAll(options: RunOptions): Promise<Ended[]> {
   for (const [at, result] of results.entries()) {
     const { supersteps, attempts } = result;
     const told = progress[at] as RunProgress[];
-    const isLater = ({ attempt }: RunProgress, place: number): boolean =>
-      attempt > (told[place - 1]?.attempt ?? attempt);
+    const isLater = ({ attempt }: RunProgress, place: number): boolean => attempt > (told[place - 1]?.attempt ?? 1);
     const resumed = told.filter(isLater).map(({ superstep }) => superstep);
     ended.push({ values: await result.toMap(), supersteps, attempts, resumed });
     await result.close();
