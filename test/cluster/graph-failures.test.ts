@@ -60,37 +60,43 @@ async function withKills(
   return { found, attempts: result.attempts, steps };
 }
 
-it.each(["push", "pull"] as const)("PageRank by %s gives the same when workers are lost", async (exchange) => {
-  const options = { iterations: 40, exchange, checkpointEvery: 5 };
-  const expected = await (await graph.pageRank(options)).toMap();
-  const kills = [
-    [3, 1],
-    [18, 0],
-  ] as const;
-  const told: RunProgress[] = [];
-  const { found, attempts, steps } = await withKills(kills, (onProgress) =>
-    graph.pageRank({
-      ...options,
-      onProgress: (progress) => {
-        told.push(progress);
-        onProgress(progress);
-      },
-    }),
-  );
-  expect(attempts).toBeGreaterThanOrEqual(3);
-  expect(found.size).toBe(VERTICES);
-  for (const [key, value] of expected) expect(Math.abs((found.get(key) as number) - value)).toBeLessThan(1e-12);
-  // It went on each time behind the last superstep that was told, and so acknowledged by all, as one that is saved.
-  const resumed = told.flatMap(({ attempt, superstep }, at) =>
-    at > 0 && attempt > (told[at - 1] as RunProgress).attempt
-      ? [{ from: superstep, before: steps[at - 1] as number }]
-      : [],
-  );
-  expect(resumed.length).toBeGreaterThanOrEqual(2);
-  for (const { from, before } of resumed) expect(from).toBe(before < 5 ? 0 : before - (before % 5) + 1);
-  expect(resumed.at(-1)?.from).toBeGreaterThan(15);
-  expect(steps.at(-1)).toBe(40);
-});
+it.each([
+  ["push", 1],
+  ["pull", 64],
+] as const)(
+  "PageRank by %s gives the same when workers are lost, %i ordered at once",
+  async (exchange, superstepsAtOnce) => {
+    const options = { iterations: 40, exchange, superstepsAtOnce, checkpointEvery: 5 };
+    const expected = await (await graph.pageRank(options)).toMap();
+    const kills = [
+      [3, 1],
+      [18, 0],
+    ] as const;
+    const told: RunProgress[] = [];
+    const { found, attempts, steps } = await withKills(kills, (onProgress) =>
+      graph.pageRank({
+        ...options,
+        onProgress: (progress) => {
+          told.push(progress);
+          onProgress(progress);
+        },
+      }),
+    );
+    expect(attempts).toBeGreaterThanOrEqual(3);
+    expect(found.size).toBe(VERTICES);
+    for (const [key, value] of expected) expect(Math.abs((found.get(key) as number) - value)).toBeLessThan(1e-12);
+    // It went on each time behind the last superstep that was told, and so acknowledged by all, as one that is saved.
+    const resumed = told.flatMap(({ attempt, superstep }, at) =>
+      at > 0 && attempt > (told[at - 1] as RunProgress).attempt
+        ? [{ from: superstep, before: steps[at - 1] as number }]
+        : [],
+    );
+    expect(resumed.length).toBeGreaterThanOrEqual(2);
+    for (const { from, before } of resumed) expect(from).toBe(before < 5 ? 0 : before - (before % 5) + 1);
+    expect(resumed.at(-1)?.from).toBeGreaterThan(15);
+    expect(steps.at(-1)).toBe(40);
+  },
+);
 
 it.each(["push", "pull", "auto"] as const)("a search by %s gives the same when workers are lost", async (exchange) => {
   const expected = await (await graph.bfs({ source: 1, exchange })).toMap();
