@@ -55,6 +55,12 @@ it("keeps the one before when the newest is saved again", () => {
   expect([restored(2), restored(4)]).toEqual([[20], [41]]);
 });
 
+it("keeps what is saved of a run that begins anew, and not what was before", () => {
+  for (const superstep of [24, 25, 1, 2]) save(superstep, 10 * superstep);
+  expect(savedSteps(root, RUN).sort()).toEqual([1, 2]);
+  expect([restored(1), restored(2)]).toEqual([[10], [20]]);
+});
+
 it(`has one in common with all others, wherever runs are broken (SEED=${SEED})`, () => {
   const random = createSeededRandom(SEED);
   const regions = new RegionTable(arena, 1, () => Math.floor(random.float() * 2 ** 32));
@@ -64,6 +70,7 @@ it(`has one in common with all others, wherever runs are broken (SEED=${SEED})`,
     return Math.max(-1, ...(first as number[]).filter((step) => others.every((saved) => saved.includes(step))));
   };
   let acknowledged = -1;
+  let begunAnew = 0;
   for (let attempt = 0; attempt < 500; attempt++) {
     const after = common();
     same(after >= acknowledged, true);
@@ -72,8 +79,15 @@ it(`has one in common with all others, wherever runs are broken (SEED=${SEED})`,
       for (const [each, block] of shards) saveState(each, RUN, block, superstep);
       acknowledged = superstep;
     }
+    if (random.float() < 0.1) {
+      // Some have been told that the run is done, and have forgotten what was saved, when another is lost.
+      for (const [each] of shards.slice(0, 1 + Math.floor(random.float() * SHARDS))) each.forgetRun(RUN);
+      acknowledged = -1;
+      begunAnew++;
+      continue;
+    }
     // In the last one only some have come to save it.
     for (const [each, block] of shards) if (random.float() < 0.5) saveState(each, RUN, block, superstep);
   }
-  expect(acknowledged).toBeGreaterThan(100);
+  expect(begunAnew).toBeGreaterThan(10);
 });
