@@ -30,28 +30,32 @@ export async function loadActors(urls: readonly string[], load: ModuleLoader): P
     }
     for (const definition of found) {
       const other = byName.get(definition.name);
-      if (other !== undefined && other !== definition) {
-        throw new ShardloomError(
-          "ERR_INVALID_ARGUMENT",
-          `Cannot load actors as the name ${definition.name} must be unique: ${url} uses it again`,
-          {
-            details: { url, name: definition.name },
-          },
-        );
-      }
+      if (other !== undefined && other !== definition) throw usedTwice("actors", url, definition.name);
       byName.set(definition.name, definition);
     }
   }
   return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** Imports the modules and collects their vertex programs, by name. */
+/** Imports the modules and collects their vertex programs, by name. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when two have one name. */
 export async function loadPrograms(urls: readonly string[], load: ModuleLoader): Promise<Map<string, VertexProgram>> {
   const programs = new Map<string, VertexProgram>();
   for (const url of urls)
-    for (const value of Object.values(await loadModule(url, load)))
-      if (isVertexProgram(value)) programs.set(value.name, value);
+    for (const value of Object.values(await loadModule(url, load))) {
+      if (!isVertexProgram(value)) continue;
+      const other = programs.get(value.name);
+      if (other !== undefined && other !== value) throw usedTwice("vertex programs", url, value.name);
+      programs.set(value.name, value);
+    }
   return programs;
+}
+
+function usedTwice(what: string, url: string, name: string): ShardloomError {
+  return new ShardloomError(
+    "ERR_INVALID_ARGUMENT",
+    `Cannot load ${what} as the name ${name} must be unique: ${url} uses it again`,
+    { details: { url, name } },
+  );
 }
 
 async function loadModule(url: string, load: ModuleLoader): Promise<Record<string, unknown>> {

@@ -48,7 +48,14 @@ export type { ShortestPath, ShortestPathOptions } from "../actors/graph/traversa
 export type { TriangleCount } from "../actors/graph/traversal/triangle-count.ts";
 export type { NumberRange, VertexConditions } from "../actors/graph/traversal/vertex-conditions.ts";
 export type { VertexKey } from "../actors/graph/vertex-key.ts";
-export { defineVertexProgram, type VertexContext, type VertexProgram } from "../actors/graph/vertex-program.ts";
+export {
+  defineVertexProgram,
+  type ProgramState,
+  type ProgramSums,
+  type ProgramValue,
+  type VertexContext,
+  type VertexProgram,
+} from "../actors/graph/vertex-program.ts";
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
 export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";

@@ -10,6 +10,7 @@ import type { RunView, ShardAlgorithm } from "./algorithm.ts";
 import { clusteringOf } from "./clustering.ts";
 import type { VertexKey } from "./vertex-key.ts";
 import { hashOfKey, ownerOfHash } from "./vertex-key.ts";
+import { nothingOf } from "./vertex-program.ts";
 
 /** Places in the reductions of PageRank: mass of all ranks, mass of those without edges, change since the last superstep. */
 export const PAGE_RANK_SUMS = { mass: 0, dangling: 1, delta: 2 } as const;
@@ -121,6 +122,7 @@ function share(
   from: number,
   to: number,
 ): void {
+  const nothing = nothingOf("sum");
   let mass = 0;
   let dangling = 0;
   for (let row = from; row < to; row++) {
@@ -128,7 +130,7 @@ function share(
     const degree = degrees[row] as number;
     mass += value;
     if (degree === 0) dangling += value;
-    outbox[row] = degree === 0 ? 0 : value / degree;
+    outbox[row] = degree === 0 || value === 0 ? nothing : value / degree;
   }
   sums[PAGE_RANK_SUMS.mass] = (sums[PAGE_RANK_SUMS.mass] as number) + mass;
   sums[PAGE_RANK_SUMS.dangling] = (sums[PAGE_RANK_SUMS.dangling] as number) + dangling;

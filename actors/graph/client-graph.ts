@@ -70,7 +70,7 @@ import type { MotifOptions, MotifResult } from "./traversal/motif-search.ts";
 import type { ShortestPath, ShortestPathOptions } from "./traversal/shortest-path.ts";
 import type { TriangleCount } from "./traversal/triangle-count.ts";
 import type { VertexKey } from "./vertex-key.ts";
-import type { VertexProgram } from "./vertex-program.ts";
+import type { ProgramState, ProgramValue, VertexProgram } from "./vertex-program.ts";
 import type { PropertyColumns } from "./vertex-properties.ts";
 
 /** What one shard has of a graph. */
@@ -343,10 +343,21 @@ export class Graph {
   }
 
   /**
-   * Runs a vertex program that a module of `Cluster.start({ actors })` exports.
+   * Runs a vertex program that a module of `Cluster.start({ actors })` exports: given itself, so that values have the type of its state, or its
+   * name.
    *
    * @throws {ShardloomError} `ERR_UNKNOWN_ACTOR`; `ERR_ACTOR_FAILED` with the vertex when the program throws.
    */
+  run<State extends ProgramState>(
+    program: VertexProgram<State>,
+    params?: Readonly<Record<string, unknown>>,
+    options?: RunOptions,
+  ): Promise<GraphResult<ProgramValue<State>>>;
+  run<Value = unknown>(
+    program: VertexProgram | string,
+    params?: Readonly<Record<string, unknown>>,
+    options?: RunOptions,
+  ): Promise<GraphResult<Value>>;
   async run<Value = unknown>(
     program: VertexProgram | string,
     params: Readonly<Record<string, unknown>> = {},

@@ -18,6 +18,7 @@ import {
   GRAPH_DROP,
   GRAPH_EDGES,
   GRAPH_GET,
+  GRAPH_HALT,
   GRAPH_LEAVE,
   GRAPH_MEET,
   GRAPH_NEIGHBOURS,
@@ -42,12 +43,14 @@ import { assertSameGraphOptions, type ResolvedGraphOptions } from "./graph-optio
 import { writeResults } from "./graph-results.ts";
 import { GraphRoot } from "./graph-root.ts";
 import { type ScanRequest, scanVertices } from "./graph-scan.ts";
+import { isHalted, programNamed } from "./program-calls.ts";
 import { type GetRequest, getProperties, type SetRequest } from "./property-messages.ts";
 import type {
   BeginRequest,
   BuildRequest,
   CompleteRequest,
   DecayRequest,
+  HaltRequest,
   LeaveReply,
   LeaveRequest,
   MeetRequest,
@@ -126,6 +129,7 @@ class GraphShardEngine implements GraphEngine {
       [GRAPH_SUPERSTEP, (request, reply) => this.#superstep(request, reply)],
       [GRAPH_CONTRIBUTIONS, (request) => this.#contributions(request)],
       [GRAPH_STEPPED, (request) => this.#stepped(request)],
+      [GRAPH_HALT, (request, reply) => this.#halt(request, reply)],
       [GRAPH_COMPLETE, (request, reply) => this.#complete(request, reply)],
       [GRAPH_RESULTS, (request, reply) => this.#results(request, reply)],
       [GRAPH_NEIGHBOURS, (request, reply) => this.#neighbours(request, reply)],
@@ -329,6 +333,12 @@ class GraphShardEngine implements GraphEngine {
   #stepped(request: EngineRequest): void {
     const body = decodeBody<Stepped>(request);
     this.#graphs.get(body.collection)?.runs.get(body.run)?.series.take(body);
+  }
+
+  #halt(request: EngineRequest, reply: EngineReply): void {
+    const { collection, run, program, sums, superstep } = decodeBody<HaltRequest>(request);
+    this.#find(collection, run);
+    replyBody(reply, isHalted(programNamed(this.#parts.programs, program), sums, superstep));
   }
 
   #complete(request: EngineRequest, reply: EngineReply): void {

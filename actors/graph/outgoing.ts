@@ -12,7 +12,7 @@ import type { Csr, PeerEdges } from "./csr.ts";
 import { type ContributionsHead, encodeContributions, maxContributions } from "./graph-messages.ts";
 import { mirroredEdges } from "./mirrored-rows.ts";
 import { gather, scatter } from "./propagate.ts";
-import { identityOf } from "./vertex-program.ts";
+import { nothingOf } from "./vertex-program.ts";
 
 const MAX_VALUES = 4096;
 const ROWS_A_SLICE = 32_768;
@@ -34,7 +34,7 @@ export interface Outgoing {
   readonly ways: readonly Csr[];
   /** What each vertex has sent. */
   readonly values: Float64Array;
-  /** Combined values for one peer at a time: as long as the most vertices of a shard, and the combiner's identity everywhere. */
+  /** Combined values for one peer at a time: as long as the most vertices of a shard, and nothing everywhere. */
   readonly scratch: () => Float64Array;
 }
 
@@ -76,7 +76,7 @@ function* fillFor(
     case "combined":
       return fromDense(
         yield* combinedFor(edges, values, algorithm, scratch().subarray(0, rows)),
-        identityOf(algorithm.combine),
+        nothingOf(algorithm.combine),
       );
     case "labels":
       return fromDense(yield* labelsFor(edges, values), Number.NaN);

@@ -1,13 +1,15 @@
 /**
  * A user's vertex program as an algorithm of the runtime.
  *
- * Invariant: a program that throws ends its run with an error that names the vertex, and nothing else. Its state is rounded to the kinds
+ * Invariant: a program that throws ends its run with an error that names the vertex, and nothing else. A vertex that sleeps computes when something
+ * was sent to it, also when that adds up to 0: what was sent is never what stands for nothing. Its state is rounded to the kinds
  * that it declares; a hidden field says who is awake, so that saved state is whole.
  */
-import { invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { invalidArgument } from "../../src/errors.ts";
 import type { RunView, ShardAlgorithm } from "./algorithm.ts";
+import { programFailed, refusePromise } from "./program-calls.ts";
 import type { VertexKey } from "./vertex-key.ts";
-import { combined, identityOf, type VertexContext, type VertexProgram } from "./vertex-program.ts";
+import { combined, identityOf, nothingOf, type VertexContext, type VertexProgram } from "./vertex-program.ts";
 
 /** The algorithm that runs a program. */
 export function algorithmOfProgram(program: VertexProgram): ShardAlgorithm {
@@ -59,7 +61,7 @@ class ProgramVertex implements VertexContext {
 
   computeAll(view: RunView, from: number, to: number): void {
     const program = this.#program;
-    const nothing = identityOf(program.combine);
+    const nothing = nothingOf(program.combine);
     const awake = view.fields[this.#names.length] as Float64Array;
     this.#view = view;
     this.superstep = view.superstep;
@@ -74,11 +76,13 @@ class ProgramVertex implements VertexContext {
     for (let row = from; row < to; row++) {
       const message = view.superstep === 0 ? nothing : (view.incoming[row] as number);
       this.#sent = nothing;
-      if (view.superstep === 0 || message !== nothing || awake[row] === 1) {
-        this.#compute(row, message === nothing ? undefined : message);
+      const wasSentTo = !Object.is(message, nothing);
+      if (view.superstep === 0 || wasSentTo || awake[row] === 1) {
+        this.#compute(row, wasSentTo ? message : undefined);
+        const sends = !Object.is(this.#sent, nothing);
         awake[row] = this.#awake;
-        if (this.#awake === 1 || this.#sent !== nothing) view.active++;
-        if (this.#sent !== nothing) view.activeEdges += view.degrees[row] as number;
+        if (this.#awake === 1 || sends) view.active++;
+        if (sends) view.activeEdges += view.degrees[row] as number;
       }
       view.outbox[row] = this.#sent;
     }
@@ -93,6 +97,7 @@ class ProgramVertex implements VertexContext {
   }
 
   set(field: string, value: number): void {
+    if (typeof value !== "number") throw invalidArgument("set", field, "a number", value);
     const place = this.#place(field);
     const kind = this.#kinds[place];
     const rounded = kind === "f64" ? value : kind === "i32" ? value | 0 : value >>> 0;
@@ -100,13 +105,14 @@ class ProgramVertex implements VertexContext {
   }
 
   send(value: number): void {
-    if (typeof value !== "number" || Number.isNaN(value)) throw invalidArgument("send", "value", "a number", value);
-    this.#sent = value;
+    checkNumber("send", "value", value);
+    this.#sent = value + 0; // never -0, which stands for nothing
   }
 
   aggregate(name: string, value: number): void {
     const at = this.#sums.indexOf(name);
     if (at < 0) throw invalidArgument("aggregate", "name", `one of ${this.#sums.join(", ")}`, name);
+    checkNumber("aggregate", name, value);
     const { sums } = this.#view;
     sums[at] = combined(ruleOf(this.#program, name), sums[at] as number, value);
   }
@@ -122,16 +128,9 @@ class ProgramVertex implements VertexContext {
     this.key = view.table.keyOf(row);
     this.degree = view.degrees[row] as number;
     try {
-      if (view.superstep === 0) this.#program.init(this);
-      else this.#program.compute(this, message);
+      refusePromise(view.superstep === 0 ? this.#program.init(this) : this.#program.compute(this, message));
     } catch (error) {
-      const { name } = this.#program;
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new ShardloomError(
-        "ERR_ACTOR_FAILED",
-        `Cannot run vertex program ${name} as it threw at vertex ${JSON.stringify(this.key)} in superstep ${view.superstep}: ${reason}`,
-        { details: { program: name, vertex: this.key, superstep: view.superstep }, cause: error },
-      );
+      throw programFailed(this.#program, { vertex: this.key, superstep: view.superstep }, error);
     }
   }
 
@@ -140,6 +139,10 @@ class ProgramVertex implements VertexContext {
     if (place === undefined) throw invalidArgument("use state", "field", `one of ${this.#names.join(", ")}`, field);
     return place;
   }
+}
+
+function checkNumber(action: string, name: string, value: number): void {
+  if (typeof value !== "number" || Number.isNaN(value)) throw invalidArgument(action, name, "a number", value);
 }
 
 function ruleOf(program: VertexProgram, name: string): "sum" | "min" | "max" {

@@ -2,10 +2,11 @@
  * The inner loops of a superstep: pulling what neighbours have sent out of their arrays, and scattering what is sent into an array per receiver.
  *
  * Invariant: plain loops over typed arrays in shared memory that allocate nothing and know nothing of shards: one peer's edges, one
- * array of its values. A value that is the combiner's identity stands for nothing, so no loop asks whether a vertex has sent.
+ * array of its values. What stands for nothing is an identity of the combiner (`nothingOf`), so no loop that pulls asks whether a vertex
+ * has sent.
  */
 import type { PeerEdges } from "./csr.ts";
-import { type Combiner, combined, identityOf } from "./vertex-program.ts";
+import { type Combiner, combined, nothingOf } from "./vertex-program.ts";
 
 /** What a value becomes along an edge. */
 export type Way = "value" | "plus-one" | "plus-weight" | "times-weight";
@@ -96,13 +97,13 @@ function pullAny(
   from: number,
   to: number,
 ): void {
-  const nothing = identityOf(rule);
+  const nothing = nothingOf(rule);
   for (let row = from; row < to; row++) {
     const end = offsets[row + 1] as number;
     let value = into[row] as number;
     for (let at = offsets[row] as number; at < end; at++) {
       const sent = values[targets[at] as number] as number;
-      if (sent !== nothing)
+      if (!Object.is(sent, nothing))
         value = combined(rule, value, along(way, sent, weights === undefined ? 1 : (weights[at] as number)));
     }
     into[row] = value;
@@ -135,7 +136,7 @@ function scatterSum(
 ): void {
   for (let row = from; row < to; row++) {
     const value = values[row] as number;
-    if (value === 0) continue;
+    if (Object.is(value, -0)) continue;
     const end = offsets[row + 1] as number;
     for (let at = offsets[row] as number; at < end; at++) {
       const target = targets[at] as number;
@@ -175,10 +176,9 @@ function scatterAny(
   from: number,
   to: number,
 ): void {
-  const nothing = identityOf(rule);
-  for (let row = from; row < to; row++) {
+  const nothing = nothingOf(rule);
+  for (let row = nextSent(values, nothing, from, to); row < to; row = nextSent(values, nothing, row + 1, to)) {
     const value = values[row] as number;
-    if (value === nothing) continue;
     const end = offsets[row + 1] as number;
     for (let at = offsets[row] as number; at < end; at++) {
       const target = targets[at] as number;
@@ -186,6 +186,14 @@ function scatterAny(
       into[target] = combined(rule, into[target] as number, sent);
     }
   }
+}
+
+/** The first row from one on that has sent something. A loop for sums, so that others need not tell -0 from 0. */
+function nextSent(values: Float64Array, nothing: number, from: number, to: number): number {
+  let row = from;
+  if (nothing === 0) while (row < to && Object.is(values[row], -0)) row++;
+  else while (row < to && values[row] === nothing) row++;
+  return row;
 }
 
 function along(way: Way, value: number, weight: number): number {
@@ -197,7 +205,7 @@ function along(way: Way, value: number, weight: number): number {
     case "plus-weight":
       return value + weight;
     case "times-weight":
-      return value * weight;
+      return value * weight + 0; // never -0, which stands for nothing
   }
 }
 
@@ -251,11 +259,9 @@ export function gather(
 ): void {
   const room = values.length;
   let count = 0;
-  let at = from;
-  for (; at < dense.length && count < room; at++) {
-    const value = dense[at] as number;
-    if (value === nothing) continue;
-    values[count] = value;
+  let at = nextSent(dense, nothing, from, dense.length);
+  for (; at < dense.length && count < room; at = nextSent(dense, nothing, at + 1, dense.length)) {
+    values[count] = dense[at] as number;
     vertices[count] = at;
     count++;
     dense[at] = nothing;

@@ -57,7 +57,7 @@ export interface RunExplanation {
   readonly totalUs: number;
   /** As they were done. */
   readonly supersteps: readonly SuperstepExplanation[];
-  /** Everything that was asked of each shard: to build, to begin, to do a superstep, to keep the result. */
+  /** Everything that was asked of each shard: to build, to begin, to do a superstep, to say whether a program is done, to keep the result. */
   readonly outcomes: readonly AskedShard[];
   /** Sums over the outcomes; a graph has one copy, so that nothing is hedged. */
   readonly attempts: number;

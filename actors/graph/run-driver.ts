@@ -16,8 +16,10 @@ import {
   GRAPH_STATUS,
   GRAPH_SUPERSTEP,
 } from "../../src/wire/message-types.ts";
+import type { CallOptions } from "../call-options.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import { askAll, type GraphHandle } from "./client-calls.ts";
+import { askHalted } from "./client-halt.ts";
 import { plainRef } from "./graph-messages.ts";
 import type { RunAccount } from "./run-account.ts";
 import type {
@@ -73,7 +75,9 @@ export interface RunPlan {
   readonly firstOnly?: boolean;
   /** Most supersteps; one more is an error. */
   readonly limit: number;
-  readonly done: (totals: Totals, begun: BeginReply) => boolean;
+  readonly done: (totals: Totals) => boolean;
+  /** Whether a shard is asked besides, if its program says when it is done. @default false */
+  readonly asks?: boolean;
   /** How many supersteps there are after the first, or at most, when `until` ends them. @default only the coordinator sees the end */
   readonly rounds?: number;
   /** As `done` has it of supersteps but the first. @default `rounds` alone */
@@ -199,7 +203,7 @@ export class RunDriver {
   async #supersteps(after: number, signal: AbortSignal): Promise<Totals | undefined> {
     let totals = this.#kept.get(after);
     this.#stepMs = Number.POSITIVE_INFINITY;
-    for (let next = after + 1; !this.#isDone(totals); next = totals.superstep + 1)
+    for (let next = after + 1; !(await this.#isDone(totals, signal)); next = totals.superstep + 1)
       totals = await this.#order(next, totals, signal);
     return totals;
   }
@@ -282,8 +286,12 @@ export class RunDriver {
     return firstOnly && before === "pull" && active > this.#vertices * PULL_ON_ABOVE ? "pull" : "push";
   }
 
-  #isDone(totals: Totals | undefined): boolean {
-    return totals !== undefined && this.#plan.done(totals, this.#begun[0] as BeginReply);
+  async #isDone(totals: Totals | undefined, signal: AbortSignal): Promise<boolean> {
+    if (totals === undefined) return false;
+    const { done, asks, algorithm: program } = this.#plan;
+    if (done(totals)) return true;
+    if (asks !== true || this.#begun[0]?.halts !== true) return false;
+    return askHalted(this.#handle, { run: this.#run, program }, totals, this.#callOptions(signal));
   }
 
   #keep(totals: Totals, every: number): void {
@@ -367,10 +375,14 @@ export class RunDriver {
     account?: ShardAccount,
   ): Promise<T[]> {
     this.#handle.assertOpen();
+    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
+    return askAll<T>(handle, type, body, this.#callOptions(signal));
+  }
+
+  #callOptions(signal: AbortSignal | undefined): CallOptions {
     const { superstepTimeoutMs = DEFAULT_SUPERSTEP_MS } = this.#options;
     const timeoutMs = Math.max(1, Math.min(superstepTimeoutMs, this.#leftMs()));
-    const handle = account === undefined ? this.#handle : { ...this.#handle, account };
-    return askAll<T>(handle, type, body, { timeoutMs, ...(signal === undefined ? {} : { signal }) });
+    return { timeoutMs, ...(signal === undefined ? {} : { signal }) };
   }
 
   #leftMs(): number {

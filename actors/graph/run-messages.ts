@@ -1,6 +1,6 @@
 /**
- * What a coordinator and the shards of a run tell each other: the bodies of `graph.build`, `graph.begin`, `graph.superstep`, `graph.complete`
- * and of their answers.
+ * What a coordinator and the shards of a run tell each other: the bodies of `graph.build`, `graph.begin`, `graph.superstep`, `graph.halt`,
+ * `graph.complete` and of their answers.
  *
  * Invariant: plain values only. A run's number, its attempt and the superstep stand in every message, so that nobody takes what belongs to
  * another for its own.
@@ -59,8 +59,8 @@ export interface BeginReply {
   /** Adjacency against the edges, where it was built. */
   readonly in: PlainRef | undefined;
   readonly aggregates: readonly Combiner[];
-  /** Of the reductions, where a program has named them. */
-  readonly sumNames: readonly string[];
+  /** Whether a program says when it is done. */
+  readonly halts: boolean;
   /** Of the fields of the result. */
   readonly names: readonly string[];
   readonly maxSupersteps: number;
@@ -127,6 +127,16 @@ export interface SuperstepAck {
 
 /** What is known of a superstep before it was timed. */
 export type UntimedAck = Omit<SuperstepAck, "serviceUs" | "elapsedUs">;
+
+/** Asks a shard whether a program says that its run is done. */
+export interface HaltRequest {
+  readonly collection: number;
+  readonly run: number;
+  readonly program: string;
+  /** The one that all shards have done, and what it came to. */
+  readonly superstep: number;
+  readonly sums: readonly number[];
+}
 
 /** Tells a shard where its peers' tables are, before edges are looked up in them. */
 export interface MeetRequest {

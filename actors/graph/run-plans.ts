@@ -6,6 +6,7 @@
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { checkedTimeout, checkSignal } from "../call-options.ts";
 import { PAGE_RANK_SUMS } from "./algorithms.ts";
+import { isHalted } from "./program-calls.ts";
 import type { RunPlan } from "./run-driver.ts";
 import type { BuildReply } from "./run-messages.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -105,17 +106,14 @@ export function clusteringPlan(): RunPlan {
 export function programPlan(program: VertexProgram | string, params: Readonly<Record<string, unknown>>): RunPlan {
   if (typeof program !== "string" && !isVertexProgram(program))
     throw invalidArgument("run vertex program", "program", "one made with defineVertexProgram, or its name", program);
-  const halt = typeof program === "string" ? undefined : program.halt?.bind(program);
   return {
     ...BUILT_IN,
     algorithm: typeof program === "string" ? program : program.name,
     program: true,
     params: () => params,
-    done: ({ active, sums, superstep }, { sumNames }) => {
-      if (active === 0) return true;
-      if (halt === undefined) return false;
-      return halt(Object.fromEntries(sumNames.map((name, at) => [name, sums[at] as number])), superstep);
-    },
+    asks: typeof program === "string",
+    done: ({ active, sums, superstep }) =>
+      active === 0 || (typeof program !== "string" && isHalted(program, sums, superstep)),
   };
 }
 

@@ -6,7 +6,7 @@
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { Verbs } from "../../native-bridge/verbs.ts";
-import { invalidArgument, ShardloomError } from "../../src/errors.ts";
+import { invalidArgument } from "../../src/errors.ts";
 import type { EngineContext } from "../engine.ts";
 import { type AlgorithmName, algorithmOf } from "./algorithms.ts";
 import { assertReadable } from "./assert-readable.ts";
@@ -21,6 +21,7 @@ import { type ResolvedGraphOptions, shapeOf } from "./graph-options.ts";
 import { busy, changed, notOpen, unmet } from "./graph-refusals.ts";
 import { type Block, type GraphRoot, MAX_RUNS, ROOT_WORD, RUN_WORD } from "./graph-root.ts";
 import { algorithmOfProgram } from "./program-algorithm.ts";
+import { programNamed } from "./program-calls.ts";
 import { type SetRequest, setProperties } from "./property-messages.ts";
 import type { BeginReply, BeginRequest, BuildReply, BuildRequest, DecayReply, DecayRequest } from "./run-messages.ts";
 import { savedSteps } from "./run-state.ts";
@@ -194,7 +195,7 @@ export class ShardGraph {
     this.#makeRoom(id);
     this.root.run(id, true); // before any work: there must be a place for the result
     this.times.heard(id, request.limits);
-    const program = request.program ? this.#program(name) : undefined;
+    const program = request.program ? programNamed(this.#programs, name) : undefined;
     const algorithm = program ? algorithmOfProgram(program) : algorithmOf(name as AlgorithmName, request.params);
     const needsIn = request.pulls || !this.place.options.directed || algorithm.direction === "both";
     if (needsIn) yield* this.#turnRound(shards);
@@ -218,7 +219,7 @@ export class ShardGraph {
       state: plainRef(run.state.ref),
       in: needsIn && this.#in !== undefined ? plainRef(this.#in.block.ref) : undefined,
       aggregates: algorithm.aggregates,
-      sumNames: Object.keys(program?.aggregate ?? {}),
+      halts: program?.halt !== undefined,
       names: program === undefined ? ["value"] : Object.keys(program.state),
       maxSupersteps: program === undefined ? Number.MAX_SAFE_INTEGER : (program.maxSupersteps ?? 1000),
       kind: algorithm.kind,
@@ -281,16 +282,6 @@ export class ShardGraph {
   #releaseRetired(): void {
     if (this.runs.size > 0) return;
     for (const block of this.#retired.splice(0)) this.root.release(block);
-  }
-
-  #program(name: string): VertexProgram {
-    const program = this.#programs.get(name);
-    if (program !== undefined) return program;
-    throw new ShardloomError(
-      "ERR_UNKNOWN_ACTOR",
-      `Cannot run vertex program ${JSON.stringify(name)} as no module that the cluster was started with exports it`,
-      { details: { program: name } },
-    );
   }
 
   #inCsr(): Csr | undefined {

@@ -25,7 +25,7 @@ import { accept, pull, pullFirst, store } from "./propagate.ts";
 import type { BeginReply, BeginRequest, SuperstepRequest, UntimedAck } from "./run-messages.ts";
 import { restoreState, saveState } from "./run-state.ts";
 import { SuperstepSeries } from "./superstep-series.ts";
-import { identityOf } from "./vertex-program.ts";
+import { identityOf, nothingOf } from "./vertex-program.ts";
 import type { VertexProperties } from "./vertex-properties.ts";
 import type { VertexTable } from "./vertex-table.ts";
 
@@ -93,7 +93,7 @@ export class ShardRun {
       this.#gone = new Uint8Array(root.arena.buffer, this.state.address + arrayBytes, rows);
       this.#gone.set(gone);
     }
-    for (const outbox of this.#outboxes) outbox.fill(identityOf(algorithm.combine));
+    for (const outbox of this.#outboxes) outbox.fill(nothingOf(algorithm.combine));
     const both = !directed || algorithm.direction === "both";
     const other = parts.in ?? out;
     const ways = both ? [out, other] : [out];
@@ -199,7 +199,7 @@ export class ShardRun {
       request,
       request.peers.map(({ state }) => refOf(state)),
     );
-    if (receive === "push") this.#inboxArray?.fill(identityOf(algorithm.combine));
+    if (receive === "push") this.#inboxArray?.fill(nothingOf(algorithm.combine));
     this.#received = 0;
     this.#announced = 0;
     this.#ended.clear();
@@ -334,7 +334,7 @@ export class ShardRun {
   #pullRows(sources: readonly Float64Array[], from: number, to: number): void {
     const { algorithm, kernels } = this.#parts;
     const { origins, incoming, fields } = this.#view;
-    incoming.fill(identityOf(algorithm.combine), from, to);
+    incoming.fill(nothingOf(algorithm.combine), from, to);
     if (this.#merged !== undefined) {
       this.#merged.pullSum(kernels, incoming, from, to);
       return;
@@ -373,13 +373,13 @@ export class ShardRun {
   /** Whoever pushes leaves it as it was. */
   get #scratch(): Float64Array {
     const { combine } = this.#parts.algorithm;
-    this.#scratchArray ??= new Float64Array(Math.max(0, ...this.#view.rowsOf)).fill(identityOf(combine));
+    this.#scratchArray ??= new Float64Array(Math.max(0, ...this.#view.rowsOf)).fill(nothingOf(combine));
     return this.#scratchArray;
   }
 
   get #inbox(): Float64Array {
     const { combine } = this.#parts.algorithm;
-    this.#inboxArray ??= new Float64Array(this.#view.rows).fill(identityOf(combine));
+    this.#inboxArray ??= new Float64Array(this.#view.rows).fill(nothingOf(combine));
     return this.#inboxArray;
   }
 }

@@ -84,6 +84,7 @@ export const MESSAGE_TYPES = {
   "graph.ghost-verify": { id: 0x0614, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.ghosts": { id: 0x0615, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.stepped": { id: 0x0618, reply: false, idempotent: true, plane: "data", routing: "none" },
+  "graph.halt": { id: 0x0619, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.leave": { id: 0x0617, reply: true, idempotent: true, plane: "data", routing: "none" },
   "graph.reserve": { id: 0x0616, reply: true, idempotent: false, plane: "data", routing: "none" },
   "replica.append": { id: 0x0501, reply: true, idempotent: true, plane: "data", routing: "none" },
@@ -140,6 +141,7 @@ export const GRAPH_BEGIN: number = MESSAGE_TYPES["graph.begin"].id;
 export const GRAPH_SUPERSTEP: number = MESSAGE_TYPES["graph.superstep"].id;
 export const GRAPH_CONTRIBUTIONS: number = MESSAGE_TYPES["graph.contributions"].id;
 export const GRAPH_STEPPED: number = MESSAGE_TYPES["graph.stepped"].id;
+export const GRAPH_HALT: number = MESSAGE_TYPES["graph.halt"].id;
 export const GRAPH_COMPLETE: number = MESSAGE_TYPES["graph.complete"].id;
 export const GRAPH_RESULTS: number = MESSAGE_TYPES["graph.results"].id;
 export const GRAPH_STATUS: number = MESSAGE_TYPES["graph.status"].id;
