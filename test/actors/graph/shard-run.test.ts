@@ -82,7 +82,8 @@ class Receiver {
   #look(view: RunView, from: number, to: number): void {
     for (let row = from; row < to; row++) {
       const sent = view.sources.map((source) => source[row] as number);
-      this.got[row] = sent.length > 0 ? sent.reduce((sum, value) => sum + value) : (view.incoming[row] as number);
+      const value = sent.length > 0 ? sent.reduce((sum, each) => sum + each) : (view.incoming[row] as number);
+      this.got[row] = value + 0; // of nothing, 0
     }
   }
 
