@@ -37,7 +37,7 @@ export const alarm: VertexProgram = defineVertexProgram({
     const steps = vertex.get("steps") + 1;
     vertex.set("steps", steps);
     vertex.set("heard", vertex.get("heard") + message);
-    vertex.set("seen", vertex.get("seen") + (vertex.aggregates["awake"] as number));
+    vertex.set("seen", vertex.get("seen") + vertex.aggregates["awake"]);
     ring(vertex, steps);
   },
 });
