@@ -36,6 +36,8 @@ export interface CatalogParts {
   /** Shards whose workers this node replaces; the others belong to other nodes. @default all */
   readonly ownShards?: readonly number[];
   readonly assertOpen: () => void;
+  /** Whether a shard has no worker any more, and gets none: nothing is waited for there. @default none is so */
+  readonly isGivenUp?: (shard: number) => boolean;
   /** The collections of the node's directory. @default none: they end with the process */
   readonly store?: CollectionStore | undefined;
   /** The other nodes: they are told what is opened and dropped here. @default there are none */

@@ -1,7 +1,7 @@
 /**
  * The drops of one engine's collections that some shards of this node have not acknowledged.
  *
- * Invariant: a drop stays on the list until each shard has acknowledged it, or has a new worker, which frees what is not listed. There is one attempt at
+ * Invariant: a drop stays on the list until each shard has acknowledged it, has a new worker, which frees what is not listed, or gets none. There is one attempt at
  * a time for each; one that failed is made again by the next call.
  */
 import { ShardloomError } from "../src/errors.ts";
@@ -71,13 +71,14 @@ export class CollectionDrops {
   }
 
   async #dropOn(dropping: Dropping): Promise<void> {
-    const { coordinator } = this.#parts;
+    const { coordinator, isGivenUp = () => false } = this.#parts;
+    const isGone = (shard: number): boolean => isRemoved(coordinator.snapshot, shard) || isGivenUp(shard);
     const { dropType, dropPayload } = this.#engine;
     const payload = dropPayload(dropping.collectionId, dropping.undo);
     const dropOne = (shard: number): Promise<undefined> =>
       coordinator.ask(shard, dropType, VSHARD_LISTED, payload, () => undefined, undefined, PRIORITY.CONTROL);
     for (let attempt = 1; dropping.shards.size > 0; attempt++) {
-      const shards = [...dropping.shards].filter((shard) => !isRemoved(coordinator.snapshot, shard));
+      const shards = [...dropping.shards].filter((shard) => !isGone(shard));
       for (const shard of dropping.shards) if (!shards.includes(shard)) this.#acknowledged(dropping, shard);
       const settled = await Promise.allSettled(shards.map(dropOne));
       let fatal: unknown;

@@ -22,16 +22,20 @@ export class ClusterCollections implements CollectionHolder {
   readonly vectors: VectorCatalog;
   readonly texts: TextCatalog;
   readonly graphs: GraphCatalog;
+  /** Shards that have no worker any more, and get none. */
+  readonly #givenUp: Set<number> = new Set();
 
   constructor(parts: ClusterCollectionsOptions) {
-    const { coordinator, ownShards, assertOpen, store, onDropped } = parts;
+    const { coordinator, ownShards, assertOpen, store, onDropped, memory } = parts;
     const others = parts.others?.exchange(this);
-    this.vectors = new VectorCatalog({ ...parts, others });
-    const own = ownShards === undefined ? {} : { ownShards };
+    const isGivenUp = (shard: number): boolean => this.isGivenUp(shard);
+    this.vectors = new VectorCatalog({ ...parts, isGivenUp, others });
+    const own = ownShards === undefined ? { isGivenUp } : { isGivenUp, ownShards };
     this.texts = new TextCatalog({ coordinator, assertOpen, store, others, ...own });
     this.graphs = new GraphCatalog({
       coordinator,
       assertOpen,
+      arena: memory.arena,
       ...own,
       ...(onDropped === undefined ? {} : { onDropped }),
     });
@@ -63,6 +67,15 @@ export class ClusterCollections implements CollectionHolder {
     this.vectors.recovered(shard, recovered);
     this.texts.recovered(shard, recovered);
     this.graphs.recovered(shard, recovered);
+  }
+
+  /** A shard has no worker any more, and gets none. */
+  shardDown(shard: number): void {
+    this.#givenUp.add(shard);
+  }
+
+  isGivenUp(shard: number): boolean {
+    return this.#givenUp.has(shard);
   }
 
   /** Opens what the directory has, once the first workers serve. @param ready What those of the shards told, in their order */

@@ -29,6 +29,8 @@ import { holdsCopy, isRemoved, NO_SHARD } from "./topology/snapshot.ts";
 export interface RemoveOptions {
   /** How long the shard may take to give away what it is primary of, graphs to be copied, and its worker to end; in ms, `1..86400000`. @default 10000 */
   readonly timeoutMs?: number;
+  /** Gives up what graphs have on the shard, if it was given up itself: its vertices, and all edges from and to them. @default false */
+  readonly force?: boolean;
 }
 
 /** What {@link Cluster.remove} has done. */
@@ -40,7 +42,7 @@ export interface RemovalReport {
   readonly copies: number;
   /** Those of them whose new copies are not level yet, as they are being filled: until then these have a copy less. */
   readonly filling: readonly number[];
-  /** What graphs had on it: vertices that it owned and edges that came from them, which others own now. */
+  /** What graphs had on it: vertices that it owned and edges that came from them, which others own now, or nobody if it was given up. */
   readonly graphs: readonly MovedGraph[];
 }
 
@@ -57,7 +59,7 @@ export interface ClusterMembersOptions {
   readonly own: readonly number[];
   readonly assertOpen: () => void;
   /** What moves from a shard before it ends. */
-  readonly graphs: Pick<ClusterCollections["graphs"], "leave" | "stays">;
+  readonly collections: Pick<ClusterCollections, "graphs" | "isGivenUp" | "shardDown">;
   /** Why nothing can be removed here whatever the copies are. @default it can */
   readonly obstacle: () => string | undefined;
 }
@@ -92,8 +94,9 @@ export class ClusterMembers {
   #removing: { readonly shard: number; readonly done: Promise<RemovalReport> } | undefined;
 
   constructor(options: ClusterMembersOptions) {
-    const { runtime, topology, replicas } = options;
+    const { runtime, topology, replicas, control, collections } = options;
     this.#options = options;
+    control.on("worker-down", ({ shard }) => collections.shardDown(shard));
     this.#table = new ReplicaTable(replicas, topology.shared, () => runtime.clock.nowMs());
   }
 
@@ -111,22 +114,26 @@ export class ClusterMembers {
   }
 
   /** A second call for the same shard joins the first. */
-  remove(shard: number, { timeoutMs = TIMEOUT_MS }: RemoveOptions = {}): Promise<RemovalReport> {
+  remove(shard: number, options: RemoveOptions = {}): Promise<RemovalReport> {
     if (this.#removing !== undefined && this.#removing.shard === shard) return this.#removing.done;
-    const done = this.#remove(shard, timeoutMs).finally(() => {
+    const done = this.#remove(shard, options).finally(() => {
       if (this.#removing?.done === done) this.#removing = undefined;
     });
     if (this.#removing === undefined) this.#removing = { shard, done };
     return done;
   }
 
-  async #remove(shard: number, timeoutMs: number): Promise<RemovalReport> {
-    const { runtime, topology, control, graphs } = this.#options;
+  async #remove(shard: number, { timeoutMs = TIMEOUT_MS, force = false }: RemoveOptions): Promise<RemovalReport> {
+    const { runtime, topology, control, collections } = this.#options;
+    const { graphs } = collections;
     const id = this.#idOf(ACTION, shard);
     if (!Number.isFinite(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS)
       throw invalidArgument(ACTION, "timeoutMs", `a number between 1 and ${MAX_TIMEOUT_MS}`, timeoutMs);
+    if (typeof force !== "boolean") throw invalidArgument(ACTION, "force", "a boolean", force);
     const byMs = runtime.clock.nowMs() + timeoutMs;
     const keeper = await this.#checked(shard, byMs);
+    const isLost = collections.isGivenUp(shard);
+    if (isLost && !force) this.#assertNothingLeft(shard);
     const held = this.#heldBy(shard);
     const primaries = held.filter((vshard) => topology.current.owners[vshard] === shard);
     const drained = topology.membership.get(id)?.drains === true;
@@ -134,7 +141,7 @@ export class ClusterMembers {
     let moved: readonly MovedGraph[];
     try {
       await this.#handOver(keeper, shard, held, byMs);
-      moved = await graphs.leave(shard, byMs);
+      moved = await graphs.leave(shard, byMs, isLost);
       topology.shardEnds(shard);
       await control.end(shard, { timeoutMs: Math.max(1, byMs - runtime.clock.nowMs()), force: true });
     } catch (error) {
@@ -172,6 +179,17 @@ export class ClusterMembers {
       if (runtime.clock.nowMs() >= levelByMs) throw this.#onlyCopies(shard, only);
       await sleep(runtime.scheduler, LOOK_MS);
     }
+  }
+
+  /** @throws {ShardloomError} `ERR_UNAVAILABLE` with what graphs would lose. */
+  #assertNothingLeft(shard: number): void {
+    const graphs = this.#options.collections.graphs.left(shard);
+    if (graphs.length === 0) return;
+    const list = graphs.map(
+      ({ name, vertices, edges }) => `${vertices} vertices of ${JSON.stringify(name)} and ${edges} edges from them`,
+    );
+    const rule = `it was given up, and what graphs have on it would be lost, with all edges to it, which takes force: ${list.join(", ")}`;
+    throw this.#unavailable(shard, rule, { graphs });
   }
 
   #onlyCopies(shard: number, vshards: readonly number[]): ShardloomError {

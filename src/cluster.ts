@@ -126,7 +126,7 @@ export class Cluster extends EventEmitter<ClusterEvents> implements AsyncDisposa
     const parts = { runtime, assertOpen, topology: this.#topology, replicas: this.#replicas, keeper: this.#keeper };
     this.#removal = new NodeRemoval({ ...parts, leases: nodes?.leases, onRemoved: () => void this.emit("removed") });
     this.#members = new ClusterMembers({
-      ...{ ...parts, control: this.#control, own: place.own, graphs: this.#collections.graphs },
+      ...{ ...parts, control: this.#control, own: place.own, collections: this.#collections },
       obstacle: () => obstacleTo(this.#others !== undefined, storage, this.#collections),
     });
     this.#ports = new ClusterPorts(place.threads, this.#control, this.#collections);

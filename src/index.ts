@@ -12,7 +12,7 @@ export type {
   TickDecay,
   TickDecayOptions,
 } from "../actors/graph/client-decay.ts";
-export type { Explained, ExplainOption, PlainGraphOptions } from "../actors/graph/client-explain.ts";
+export type { Explained, ExplainOption, NeighbourOptions, PlainGraphOptions } from "../actors/graph/client-explain.ts";
 export type { VertexHolder } from "../actors/graph/client-ghosts.ts";
 export type { Graph, GraphShardStatus } from "../actors/graph/client-graph.ts";
 export type {

@@ -15,6 +15,7 @@ import type { ShardAccount } from "../shard-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
 import { movedAway } from "./graph-refusals.ts";
+import type { LostPart } from "./lost-part.ts";
 
 /** How long a list waits for a shard that builds, in all and between two looks. */
 const MAX_BUILD_MS = 10_000;
@@ -39,6 +40,8 @@ export interface GraphHandle {
   readonly roots: () => readonly RegionRef[];
   /** Throws when the graph was dropped or the cluster closed. */
   readonly assertOpen: () => void;
+  /** What a shard has left that was given up: it is asked nothing. @default all have workers */
+  readonly lost?: LostPart | undefined;
   /** Counts what is asked, and of questions how often. @default nobody does */
   readonly account?: QuestionAccount | undefined;
 }
@@ -80,7 +83,7 @@ export function askShard<T>(
   return coordinator.ask(shard, type, VSHARD_LISTED, payload, counted, options, PRIORITY.BULK);
 }
 
-/** Asks all shards of the graph. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
+/** Asks all shards of the graph that have workers, and gives their answers in order. The first failure ends the other calls too: shards may be waiting for the one that has failed. */
 export async function askAll<T>(
   handle: GraphHandle,
   type: number,
@@ -89,15 +92,16 @@ export async function askAll<T>(
 ): Promise<T[]> {
   const { signal } = options;
   // One for each call, as a signal with many listeners draws a warning.
-  const enders = handle.options.members.map(() => new AbortController());
+  const places = [...handle.options.members.keys()].filter((place) => place !== handle.lost?.place);
+  const enders = places.map((place) => ({ place, ender: new AbortController() }));
   const end = (): void => {
-    for (const ender of enders) ender.abort(signal?.reason);
+    for (const { ender } of enders) ender.abort(signal?.reason);
   };
   let failure: unknown;
   signal?.addEventListener("abort", end, { once: true });
   if (signal?.aborted === true) end();
-  const calls = enders.map((ender, shard) =>
-    askShard<T>(handle, shard, type, body(shard), { ...options, signal: ender.signal }).catch((error: unknown) => {
+  const calls = enders.map(({ place, ender }) =>
+    askShard<T>(handle, place, type, body(place), { ...options, signal: ender.signal }).catch((error: unknown) => {
       failure ??= error;
       end();
       return undefined;

@@ -26,6 +26,15 @@ export interface PlainGraphOptions extends CallOptions {
   readonly explain?: false | ((explanation: GraphExplanation) => void);
 }
 
+/** Options of `Graph.neighbours`. */
+export interface NeighbourOptions extends PlainGraphOptions {
+  /**
+   * Properties of the vertices at the other ends that come with them, by name. In a graph with `ghosts` a shard tells of vertices of
+   * others what it has read of them, which may be as old as `ttlMs`. @default none
+   */
+  readonly vertexProperties?: readonly string[];
+}
+
 /** The account of a question, when one is asked for. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` */
 export function accountOf({ coordinator }: GraphHandle, { explain }: ExplainOption): GraphAccount | undefined {
   return checkExplain("search graph", explain) ? new GraphAccount(coordinator) : undefined;

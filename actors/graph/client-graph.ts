@@ -23,6 +23,7 @@ import {
   type Explained,
   type ExplainOption,
   explainedValue,
+  type NeighbourOptions,
   type PlainGraphOptions,
 } from "./client-explain.ts";
 import { readGhosts, readHolders, type VertexHolder } from "./client-ghosts.ts";
@@ -265,17 +266,17 @@ export class Graph {
   neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection | undefined,
-    options: Explaining<PlainGraphOptions>,
+    options: Explaining<NeighbourOptions>,
   ): Promise<ExplainedValue<(VertexNeighbours | undefined)[], GraphExplanation>>;
   neighbours(
     vertices: readonly VertexKey[],
     direction?: NeighbourDirection,
-    options?: PlainGraphOptions,
+    options?: NeighbourOptions,
   ): Promise<(VertexNeighbours | undefined)[]>;
   async neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection = "out",
-    options: CallOptions & ExplainOption = {},
+    options: Omit<NeighbourOptions, "explain"> & ExplainOption = {},
   ): Promise<unknown> {
     this.#handle.assertOpen();
     if (!["out", "in", "both"].includes(direction))

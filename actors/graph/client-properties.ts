@@ -7,6 +7,7 @@ import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { GRAPH_GET, GRAPH_SET } from "../../src/wire/message-types.ts";
 import type { CallOptions } from "../call-options.ts";
 import { askAgain, askShard, askWhenBuilt, type GraphHandle } from "./client-calls.ts";
+import { plainRef } from "./graph-messages.ts";
 import { placed } from "./load-errors.ts";
 import type { GetReply, GetRequest, SetRequest } from "./property-messages.ts";
 import { checkKey, hashOfKey, ownerOfHash, type VertexKey } from "./vertex-key.ts";
@@ -60,12 +61,18 @@ export async function setVertexProperties(
   return done;
 }
 
-/** Reads properties of vertices. @returns in the order of the keys; undefined for what is not in the graph */
+/**
+ * Reads properties of vertices.
+ *
+ * @param through A shard that is asked for all of them, whichever owns them, and answers with what its ghosts know. @default the owners are asked
+ * @returns in the order of the keys; undefined for what is not in the graph
+ */
 export async function getVertexProperties(
   live: GraphHandle,
   keys: readonly VertexKey[],
   names: readonly string[],
   options: CallOptions,
+  through?: number,
 ): Promise<(VertexPropertyValues | undefined)[]> {
   const handle = { ...live };
   for (const name of names) checkName(handle, name);
@@ -74,8 +81,11 @@ export async function getVertexProperties(
     for (let next = 0; next < places.length; ) {
       const part = places.slice(next, next + MAX_ENTRIES);
       const { collection } = handle;
-      const request: GetRequest = { collection, names, keys: part.map((at) => keys[at] as VertexKey) };
-      const { lists } = await askAgain(handle, () => askShard<GetReply>(handle, shard, GRAPH_GET, request, options));
+      const { lists } = await askAgain(handle, () => {
+        const roots = through === undefined ? {} : { roots: handle.roots().map(plainRef) };
+        const request: GetRequest = { collection, names, keys: part.map((at) => keys[at] as VertexKey), ...roots };
+        return askShard<GetReply>(handle, shard, GRAPH_GET, request, options);
+      });
       if (lists.length === 0)
         throw new ShardloomError(
           "ERR_RECORD_TOO_LARGE",
@@ -88,7 +98,8 @@ export async function getVertexProperties(
       next += lists.length;
     }
   };
-  await Promise.all(placesOf(handle, "read properties", keys).map((places, shard) => read(shard, places)));
+  if (through !== undefined) await read(through, [...keys.keys()]);
+  else await Promise.all(placesOf(handle, "read properties", keys).map((places, shard) => read(shard, places)));
   return answers;
 }
 

@@ -17,8 +17,9 @@ import {
   explained,
   explainedValue,
   type MaybeExplained,
+  type NeighbourOptions,
 } from "./client-explain.ts";
-import type { NeighbourClient, VertexNeighbours } from "./client-neighbours.ts";
+import { type NeighbourClient, type VertexNeighbours, withEnds } from "./client-neighbours.ts";
 import { getVertexProperties } from "./client-properties.ts";
 import type { GraphAccount, GraphExplanation } from "./graph-account.ts";
 import type { NeighbourDirection } from "./graph-neighbours.ts";
@@ -148,11 +149,13 @@ export class GraphTraversals {
   async neighbours(
     vertices: readonly VertexKey[],
     direction: NeighbourDirection,
-    { explain, ...options }: CallOptions & ExplainOption,
+    { explain, vertexProperties, ...options }: Omit<NeighbourOptions, "explain"> & ExplainOption,
   ): Promise<MaybeExplained<(VertexNeighbours | undefined)[]>> {
-    return explainedValue(this.#handle, { explain }, (account) =>
-      this.#neighbours.read(vertices, direction, options, account),
-    );
+    return explainedValue(this.#handle, { explain }, async (account) => {
+      const lists = await this.#neighbours.read(vertices, direction, options, account);
+      if (vertexProperties === undefined) return lists;
+      return withEnds(counting(this.#handle, account), vertices, lists, vertexProperties, options);
+    });
   }
 
   #adjacency(options: Limits, account: GraphAccount | undefined): Adjacency {

@@ -4,6 +4,8 @@
  * Invariant: a graph lies on the shards of one node, as they read each other's memory; all handles on it know the roots of their present
  * workers. It ends with the process: nothing of it is on disk.
  */
+import type { Arena } from "../../native-bridge/arena.ts";
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
 import { GRAPH_DROP, GRAPH_OPEN } from "../../src/wire/message-types.ts";
@@ -15,15 +17,22 @@ import { Graph } from "./client-graph.ts";
 import { type GraphDescription, rootsOf } from "./connected-graphs.ts";
 import type { KeptGraph } from "./graph-engine.ts";
 import { decodeBody, encodeBody, type PlainRef, refOf } from "./graph-messages.ts";
-import { type MovedGraph, moveGraph, type ShardCounts } from "./graph-move.ts";
+import { type MovedGraph, moveGraph } from "./graph-move.ts";
 import { assertSameGraphOptions, type GraphOptions, resolveGraphOptions } from "./graph-options.ts";
+import { type LostPart, lostPartOf } from "./lost-part.ts";
 
 /** What names of copies that are being made begin with. */
 const COPY = "moving.";
 
+/** What the graphs of a cluster are made of. */
+export interface GraphCatalogParts extends Omit<CatalogParts, "store"> {
+  /** The node's memory. */
+  readonly arena: Arena;
+}
+
 /** The graphs of one cluster. */
 export class GraphCatalog {
-  readonly #parts: Omit<CatalogParts, "store">;
+  readonly #parts: GraphCatalogParts;
   readonly #catalog: CollectionCatalog<KeptGraph>;
   /** What a graph that was moved is now. */
   readonly #moved: WeakMap<CatalogEntry<KeptGraph>, CatalogEntry<KeptGraph>> = new WeakMap();
@@ -32,7 +41,7 @@ export class GraphCatalog {
   /** Shards that are about to be removed: new graphs lie on the others. */
   readonly #leaving: Set<number> = new Set();
 
-  constructor(parts: Omit<CatalogParts, "store">) {
+  constructor(parts: GraphCatalogParts) {
     this.#parts = parts;
     this.#catalog = new CollectionCatalog<KeptGraph>(parts, {
       name: "graph",
@@ -83,10 +92,11 @@ export class GraphCatalog {
   /**
    * Moves what graphs have on a shard to their other shards, and lets no new graph lie on it.
    *
+   * @param isLost Whether it was given up: then they go on without what they had on it.
    * @returns what each graph had there
    * @throws {ShardloomError} as {@link moveGraph}; graphs that were moved before stay where they are then.
    */
-  async leave(shard: number, byMs: number): Promise<MovedGraph[]> {
+  async leave(shard: number, byMs: number, isLost: boolean): Promise<MovedGraph[]> {
     this.#leaving.add(shard);
     await Promise.allSettled(this.#opening);
     const moved: MovedGraph[] = [];
@@ -95,8 +105,7 @@ export class GraphCatalog {
       const place = entry?.options.members.indexOf(shard) ?? -1;
       if (entry === undefined || place < 0) continue;
       try {
-        const { vertices = 0, edges = 0 } = (await this.#move(name, entry, byMs))[place] ?? {};
-        moved.push({ name, vertices, edges });
+        moved.push(await this.#move(name, entry, place, byMs, isLost));
       } catch (error) {
         if (!entry.dropped) throw error;
       }
@@ -109,20 +118,45 @@ export class GraphCatalog {
     this.#leaving.delete(shard);
   }
 
-  async #move(name: string, entry: CatalogEntry<KeptGraph>, byMs: number): Promise<readonly ShardCounts[]> {
-    const { coordinator } = this.#parts;
+  /** What graphs have on a shard that was given up, as its last worker has left it. */
+  left(shard: number): MovedGraph[] {
+    return this.names().flatMap((name) => {
+      const entry = this.#catalog.known(name);
+      const place = entry?.options.members.indexOf(shard) ?? -1;
+      if (entry === undefined || place < 0) return [];
+      const { vertices, edges } = this.#lostPart(entry, place);
+      return [{ name, vertices, edges }];
+    });
+  }
+
+  #lostPart({ collectionId, options: { members }, roots }: CatalogEntry<KeptGraph>, place: number): LostPart {
+    return lostPartOf(this.#parts.arena, collectionId, place, roots[members[place] as number] as RegionRef);
+  }
+
+  async #move(
+    name: string,
+    entry: CatalogEntry<KeptGraph>,
+    place: number,
+    byMs: number,
+    isLost: boolean,
+  ): Promise<MovedGraph> {
+    const { coordinator, arena } = this.#parts;
+    const lost = isLost ? this.#lostPart(entry, place) : undefined;
     const members = entry.options.members.filter((shard) => !this.#leaving.has(shard));
     const copyName = `${COPY}${entry.collectionId}`;
     const copy = await this.#catalog.entry(copyName, { ...entry.options, members, shards: members.length });
     const limits = (): CallOptions => ({ timeoutMs: Math.max(1, byMs - coordinator.nowMs()) });
-    const [from, to] = [{ ...this.#handle(name, entry) }, { ...this.#handle(copyName, copy) }];
+    const [from, to] = [{ ...this.#handle(name, entry), lost }, { ...this.#handle(copyName, copy) }];
     try {
-      return await moveGraph(from, to, limits, () => {
+      const { had, edgesLost } = await moveGraph(from, to, limits, arena, () => {
         this.#catalog.assertEntry(name, entry);
         const renamed = this.#catalog.rename(copyName, name);
         this.#moved.set(entry, copy);
         return renamed;
       });
+      const { vertices = 0, edges = 0 } = lost ?? had[place] ?? {};
+      const moved = { name, vertices, edges };
+      return isLost ? { ...moved, lost: { vertices, edges: edges + edgesLost } } : moved;
     } catch (error) {
       if (this.#catalog.known(copyName) === copy) await this.#catalog.drop(copyName).catch(() => undefined);
       throw error;

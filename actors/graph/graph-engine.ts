@@ -34,6 +34,7 @@ import {
 } from "../../src/wire/message-types.ts";
 import { DroppedCollections } from "../dropped-collections.ts";
 import type { Engine, EngineContext, EngineHandler, EngineReply, EngineRequest } from "../engine.ts";
+import { endProperties } from "./end-properties.ts";
 import { ghostHandlers } from "./ghosts/ghost-handlers.ts";
 import type { ShardGhosts } from "./ghosts/shard-ghosts.ts";
 import { GraphJobs, type SlicedWork } from "./graph-jobs.ts";
@@ -284,8 +285,10 @@ class GraphShardEngine implements GraphEngine {
 
   #get(request: EngineRequest, reply: EngineReply): void {
     const body = decodeBody<GetRequest>(request);
-    const { table, properties } = this.#find(body.collection);
-    replyBody(reply, getProperties(table, properties, body, reply.limitBytes));
+    const graph = this.#find(body.collection);
+    const { limitBytes } = reply;
+    if (body.roots === undefined) replyBody(reply, getProperties(graph.table, graph.properties, body, limitBytes));
+    else this.#start(body.collection, reply, endProperties(graph, this.#context.peers, body, limitBytes));
   }
 
   #decay(request: EngineRequest, reply: EngineReply): void {

@@ -20,6 +20,8 @@ export interface NeighboursRequest {
   readonly direction: NeighbourDirection;
   /** Neighbours of the first vertex that were given already. */
   readonly skip: number;
+  /** Whatever the direction, edges as the shard keeps them, each once, but those to the shard at this place; -1: to all. */
+  readonly keptBut?: number | undefined;
 }
 
 export interface NeighboursReply {
@@ -56,11 +58,11 @@ export function neighboursOf(source: NeighbourSource, request: NeighboursRequest
       lists.push(null);
       continue;
     }
-    const list = readList(source, request.shards, row, skip, left);
+    const list = readList(source, request, row, skip, left);
     lists.push(list);
     left -= list.keys.length;
     const given = skip + list.keys.length;
-    if (given < degreeOf(source, row)) return { lists, given };
+    if (given < degreeOf(source, request, row)) return { lists, given };
     skip = 0;
   }
   return { lists, given: -1 };
@@ -68,7 +70,7 @@ export function neighboursOf(source: NeighbourSource, request: NeighboursRequest
 
 function readList(
   { arena, ways }: NeighbourSource,
-  shards: readonly BuildReply[],
+  { shards, keptBut }: NeighboursRequest,
   row: number,
   skip: number,
   limit: number,
@@ -78,6 +80,7 @@ function readList(
   let toSkip = skip;
   for (const { peers } of ways) {
     for (const [shard, edges] of peers.entries()) {
+      if (shard === keptBut) continue;
       const end = edges.offsets[row + 1] as number;
       let at = edges.offsets[row] as number;
       const skipped = Math.min(toSkip, end - at);
@@ -92,9 +95,10 @@ function readList(
   return { keys, columns };
 }
 
-function degreeOf({ ways }: NeighbourSource, row: number): number {
+function degreeOf({ ways }: NeighbourSource, { keptBut }: NeighboursRequest, row: number): number {
   let degree = 0;
   for (const { peers } of ways)
-    for (const { offsets } of peers) degree += (offsets[row + 1] as number) - (offsets[row] as number);
+    for (const [shard, { offsets }] of peers.entries())
+      if (shard !== keptBut) degree += (offsets[row + 1] as number) - (offsets[row] as number);
   return degree;
 }

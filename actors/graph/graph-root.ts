@@ -89,8 +89,7 @@ export class GraphRoot {
    */
   static adopt(arena: Arena, regions: RegionTable, collection: number, address: number, adopted: Adopted): GraphRoot {
     const ref = adopted.get(address);
-    const word = address >>> 2;
-    if (ref === undefined || arena.i32[word] !== MAGIC || arena.i32[word + ROOT_WORD.collection] !== collection) {
+    if (ref === undefined || !isRootOf(arena, collection, address)) {
       throw new ShardloomError(
         "ERR_CORRUPT",
         `Cannot recover graph ${collection} as its root address must hold its root: current value is ${address}`,
@@ -215,6 +214,12 @@ export class GraphRoot {
       this.#blocks.set(address, { address, byteLength: length, ref: { address, rkey, length } });
     }
   }
+}
+
+/** Whether there is a root of that graph at an address. */
+export function isRootOf(arena: Arena, collection: number, address: number): boolean {
+  const word = address >>> 2;
+  return arena.i32[word] === MAGIC && arena.i32[word + ROOT_WORD.collection] === collection;
 }
 
 function registered(arena: Arena, regions: RegionTable, address: number, byteLength: number): RegionRef {

@@ -4,6 +4,7 @@
  * Invariant: a list is taken whole or not at all; a page of values ends where the reply is full, and says how far it has come.
  */
 import { ShardloomError } from "../../src/errors.ts";
+import type { PlainRef } from "./graph-messages.ts";
 import { hashOfKey, type VertexKey } from "./vertex-key.ts";
 import type { PropertyColumns, PropertyValue, VertexProperties } from "./vertex-properties.ts";
 import type { VertexTable } from "./vertex-table.ts";
@@ -21,11 +22,13 @@ export interface GetRequest {
   readonly collection: number;
   readonly keys: readonly VertexKey[];
   readonly names: readonly string[];
+  /** Roots of all shards: the shard reads vertices of the others too, see end-properties.ts. Absent: they are not in the graph, for it. */
+  readonly roots?: readonly PlainRef[] | undefined;
 }
 
 export interface GetReply {
   /** Of the first vertices of the question, in the order of the names; null for one that is not in the graph, and for a value that is not there. */
-  readonly lists: readonly ((PropertyValue | null)[] | null)[];
+  readonly lists: readonly (readonly (PropertyValue | null)[] | null)[];
 }
 
 /** @returns how many vertices. @throws {ShardloomError} `ERR_UNKNOWN_VERTEX`, `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_MEMORY`. */
@@ -50,16 +53,21 @@ export function getProperties(
   { keys, names }: GetRequest,
   limitBytes: number,
 ): GetReply {
-  const lists: ((PropertyValue | null)[] | null)[] = [];
+  const lists: (readonly (PropertyValue | null)[] | null)[] = [];
   let left = limitBytes - OVERHEAD_BYTES;
   for (const key of keys) {
     const row = table.find(key, hashOfKey(key));
     const list = row < 0 ? null : names.map((name) => properties.get(row, name) ?? null);
-    left -= (list ?? []).reduce<number>((bytes, value) => bytes + sizeOf(value), VALUE_BYTES);
+    left -= sizeOfList(list);
     if (left < 0 && lists.length > 0) break;
     lists.push(list);
   }
   return { lists };
+}
+
+/** Most bytes of the values of a vertex in a reply. */
+export function sizeOfList(list: readonly (PropertyValue | null)[] | null): number {
+  return (list ?? []).reduce<number>((bytes, value) => bytes + sizeOf(value), VALUE_BYTES);
 }
 
 function sizeOf(value: PropertyValue | null): number {

@@ -228,14 +228,15 @@ export class ShardGraph {
 
   /** @param limitBytes Of the reply. */
   *neighbours(request: NeighboursRequest, limitBytes: number): Generator<boolean, NeighboursReply> {
-    const { shards, direction } = request;
+    const { shards, direction, keptBut } = request;
     const out = this.#builtAs(shards);
     const { options } = this.place;
-    const forth = direction !== "in" || !options.directed;
-    const back = direction !== "out" || !options.directed;
+    const isKept = keptBut !== undefined;
+    const forth = isKept || direction !== "in" || !options.directed;
+    const back = !isKept && (direction !== "out" || !options.directed);
     if (back) yield* this.#turnRound(shards);
     const ways = [...(forth ? [out] : []), ...(back ? [this.#inCsr() as Csr] : [])];
-    for (const { root } of shards) assertReadable(this.#verbs, refOf(root));
+    for (const [at, { root }] of shards.entries()) if (at !== keptBut) assertReadable(this.#verbs, refOf(root));
     const entryBytes = (this.table.numeric ? NUMBER_BYTES : TEXT_BYTES) + 9 * this.edges.shape.columns;
     const limit = Math.max(2, Math.floor(limitBytes / entryBytes) - 1);
     return neighboursOf({ arena: this.#context.arena, table: this.table, ways }, request, limit);
@@ -303,12 +304,8 @@ export class ShardGraph {
     const { targetRows, removals } = this.#surroundings();
     yield* this.edges.build(this.table.count, targetRows, removals);
     if (this.ghosts === undefined || this.#peers.length !== this.place.shards) return;
-    const { u32 } = this.#context.arena;
-    const owners = this.#peers.map(({ address: at }) => ({
-      root: at,
-      epoch: u32[(at >>> 2) + ROOT_WORD.epoch] as number,
-    }));
-    yield* this.ghosts.derive(this.edges.built(this.table.count) as Csr, owners);
+    const roots = this.#peers.map(({ address }) => address);
+    yield* this.ghosts.derive(this.edges.built(this.table.count) as Csr, roots);
   }
 
   #surroundings(): Surroundings {

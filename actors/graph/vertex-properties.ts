@@ -39,9 +39,16 @@ export class VertexProperties {
     this.#kinds = Object.values(kinds);
   }
 
+  /** Where a property is among {@link names}. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for one that the graph does not have. */
+  place(name: string): number {
+    const place = this.names.indexOf(name);
+    if (place >= 0) return place;
+    throw invalidArgument("use properties", "property", `one of ${this.names.join(", ")}`, name);
+  }
+
   /** A value of a row; undefined: it has none. @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a name that the graph does not have. */
   get(row: number, name: string): PropertyValue | undefined {
-    const place = this.#place(name);
+    const place = this.place(name);
     const column = this.#column(place);
     const value = column === undefined || row >= column.length ? Number.NaN : (column[row] as number);
     if (Number.isNaN(value)) return undefined;
@@ -68,7 +75,7 @@ export class VertexProperties {
       textBytes,
     );
     for (const [name, values] of Object.entries(columns)) {
-      const column = this.#column(this.#place(name)) as Float64Array;
+      const column = this.#column(this.place(name)) as Float64Array;
       for (const [at, value] of values.entries()) {
         const text = texts.get(name)?.[at];
         if (value === undefined) continue;
@@ -79,7 +86,7 @@ export class VertexProperties {
 
   /** @returns texts as bytes */
   #check(name: string, values: PropertyColumns[string], count: number): (Uint8Array | undefined)[] {
-    const kind = this.#kinds[this.#place(name)];
+    const kind = this.#kinds[this.place(name)];
     if (values.length !== count)
       throw invalidArgument("set properties", name, `of one length, ${count}`, values.length);
     return values.map((value, at) => {
@@ -93,12 +100,6 @@ export class VertexProperties {
       if (bytes !== undefined && bytes.length <= MAX_TEXT_BYTES) return bytes;
       throw invalidArgument("set properties", what, `text of at most ${MAX_TEXT_BYTES} bytes`, value);
     });
-  }
-
-  #place(name: string): number {
-    const place = this.names.indexOf(name);
-    if (place >= 0) return place;
-    throw invalidArgument("use properties", "property", `one of ${this.names.join(", ")}`, name);
   }
 
   #column(place: number): Float64Array | undefined {
@@ -129,7 +130,7 @@ export class VertexProperties {
   #reserve(rows: number, names: readonly string[], textBytes: number): void {
     const root = this.#root;
     for (const name of names) {
-      const place = this.#place(name);
+      const place = this.place(name);
       const old = this.#column(place);
       if (old !== undefined && old.length >= rows) continue;
       const block = root.allocate(grownTo(old?.length ?? FIRST_ROWS, rows) * 8);

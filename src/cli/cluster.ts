@@ -76,14 +76,17 @@ async function change(
 }
 
 /** For good: nothing takes it back. */
-async function remove({ output }: CommandContext, directory: string, shard: number): Promise<number> {
-  const report = await askNode<RemovalReport>(directory, { action: "remove", shard });
+async function remove(context: CommandContext, directory: string, shard: number): Promise<number> {
+  const { output } = context;
+  const report = await askNode<RemovalReport>(directory, { action: "remove", shard, force: context.flag("force") });
   output.object({ action: "remove", ...report });
   const { primaries, copies, filling, graphs } = report;
   output.line(`Shard ${shard} is removed: others have its ${primaries} primaries, and its ${copies} copies.`);
-  for (const { name, vertices, edges } of graphs)
+  for (const { name, vertices, edges, lost } of graphs)
     output.line(
-      `Of graph ${name} others have its ${vertices} vertices now, with the ${edges} edges that came from it.`,
+      lost === undefined
+        ? `Of graph ${name} others have its ${vertices} vertices now, with the ${edges} edges that came from it.`
+        : `Graph ${name} has lost ${lost.vertices} vertices, and ${lost.edges} edges from and to them.`,
     );
   if (filling.length > 0) output.line(`New copies of ${filling.length} vshards are being filled still.`);
   return EXIT.OK;

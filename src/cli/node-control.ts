@@ -25,7 +25,7 @@ export interface NodeRequest {
   readonly action: NodeAction;
   /** For `drain`, `resume` and `remove`. */
   readonly shard?: number;
-  /** For `remove`, instead of a shard: a node, what may be given up, and how long others may take. */
+  /** For `remove`, instead of a shard: a node. Of both: what may be given up, and how long others may take. */
   readonly node?: string;
   readonly force?: boolean;
   readonly timeoutMs?: number;
@@ -249,7 +249,7 @@ function answer(request: NodeRequest, cluster: Cluster, self: string, following:
   if (action === "drain") return { changed: cluster.drain(shard as number) };
   if (action === "resume") return { changed: cluster.resume(shard as number) };
   if (action === "remove" && node !== undefined) return cluster.removeNode(node, { timeoutMs, force });
-  if (action === "remove") return cluster.remove(shard as number, { timeoutMs });
+  if (action === "remove") return cluster.remove(shard as number, { timeoutMs, force });
   if (action === "preview") return previewOf(cluster, self, without);
   throw new ShardloomError(
     "ERR_INVALID_ARGUMENT",

@@ -9,6 +9,7 @@ import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts"
 type Graph = Awaited<ReturnType<Cluster["graph"]>>;
 
 const SHARDS = 3;
+const isLong = process.env["SHARDLOOM_LONG"] === "1";
 let cluster: Cluster;
 let graphs = 0;
 beforeAll(async () => {
@@ -156,6 +157,164 @@ it("are as many as they may be; edges beyond have none", async () => {
   await cluster.dropGraph(model.graph.name);
   await expect(model.graph.ghosts()).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION" });
 });
+
+/** A graph with three vertices on each shard, each with an edge to all of the other shards. */
+async function tripartite(options: GraphOptions): Promise<{ graph: Graph; of: (shard: number) => VertexKey[] }> {
+  const graph = await cluster.graph(`ghosts-${graphs++}`, {
+    vertexProperties: { size: "number", name: "text" },
+    ...options,
+  });
+  const keys = Array.from({ length: 200 }, (_, at): VertexKey => (at % 2 === 0 ? at : `v${at}`));
+  const of = (shard: number): VertexKey[] => keys.filter((key) => shardOf(key) === shard).slice(0, 3);
+  const all = [0, 1, 2].flatMap(of);
+  await graph.addVertices(all);
+  await graph.setProperties(all, {
+    size: all.map((_, at) => at),
+    name: all.map((key) => (key === all[4] ? null : `the ${key}`)),
+  });
+  const pairs = all.flatMap((source) => all.map((target) => ({ source, target })));
+  await graph.addEdges(pairs.filter(({ source, target }) => shardOf(source) !== shardOf(target)));
+  return { graph, of };
+}
+
+/** Hits and misses of one shard, and ghosts that it has without edges. */
+async function uses(graph: Graph, shard: number): Promise<number[]> {
+  const { hits, misses, cached } = (await graph.ghosts())[shard] as Awaited<ReturnType<Graph["ghosts"]>>[number];
+  return [hits, misses, cached];
+}
+
+it("tell what the other ends of edges carry, as long as their owners have the workers that told it", async () => {
+  const { graph, of } = await tripartite({ ghosts: { ttlMs: 1e9 } });
+  const ask = async (names: string[], direction?: "in"): Promise<unknown[]> => {
+    const [list] = await graph.neighbours(of(0).slice(0, 1), direction, { vertexProperties: names });
+    const keys = [...of(1), ...of(2)];
+    expect(new Set(list?.keys)).toEqual(new Set(keys));
+    const values = keys.map((key) => list?.vertexProperties?.[list.keys.indexOf(key)]);
+    return values;
+  };
+  const wanted = await graph.properties([...of(1), ...of(2)]);
+  expect(wanted[1]).toEqual({ size: 4 });
+  expect(await ask(["size", "name"])).toEqual(wanted);
+  expect(await uses(graph, 0)).toEqual([0, 6, 0]);
+  expect(await ask(["name"], "in")).toEqual(wanted.map((values) => ({ ...values, size: undefined })));
+  expect(await ask(["size", "name"])).toEqual(wanted);
+  expect(await uses(graph, 0)).toEqual([12, 6, 0]);
+  // A change is not seen before the ghost is too old, or its owner has a new worker.
+  const [far] = of(1) as [VertexKey];
+  await graph.setProperties([far, ...of(2).slice(0, 1)], { size: [100, 200] });
+  expect(await ask(["size", "name"])).toEqual(wanted);
+  await kill(1);
+  await eventually(
+    "all shards serve",
+    () =>
+      graph.status().then(
+        () => true,
+        () => false,
+      ),
+    60_000,
+  );
+  const [hits = 0, misses = 0] = await uses(graph, 0);
+  const now = wanted.map((values, at) => (at === 0 ? { ...values, size: 100 } : values));
+  expect(await ask(["size", "name"])).toEqual(now);
+  const [hitsThen = 0, missesThen = 0] = await uses(graph, 0);
+  expect(missesThen - misses).toBeGreaterThanOrEqual(3); // more when it was asked again, as it did not know the new worker yet
+  expect(hitsThen - hits).toBe(missesThen - misses);
+  expect(await ask(["size", "name"])).toEqual(now);
+  expect(await uses(graph, 0)).toEqual([hitsThen + 6, missesThen, 0]);
+}, 120_000);
+
+it("tell that for as long as they may, and are no more than they may be", async () => {
+  const { graph, of } = await tripartite({ ghosts: { ttlMs: 300, capacity: 2 }, directed: true });
+  // Ghosts with references take all the room: what is read is kept for two vertices.
+  const ask = async (): Promise<(number | string | undefined)[]> => {
+    const [list] = await graph.neighbours(of(0).slice(0, 1), "out", { vertexProperties: ["size"] });
+    return [...of(1), ...of(2)].map((key) => list?.vertexProperties?.[list.keys.indexOf(key)]?.["size"]);
+  };
+  expect(await ask()).toEqual([3, 4, 5, 6, 7, 8]);
+  await ask();
+  const [{ ghosts, hits, cached, misses }] = (await graph.ghosts()) as [Awaited<ReturnType<Graph["ghosts"]>>[number]];
+  expect({ ghosts, cached, asked: hits + misses }).toEqual({ ghosts: 2, cached: 0, asked: 12 });
+  expect(hits).toBeLessThanOrEqual(2);
+  await graph.setProperties([...of(1), ...of(2)], { size: [10, 11, 12, 13, 14, 15] });
+  await eventually("new values are seen", async () => (await ask()).join() === "10,11,12,13,14,15");
+
+  // Without references they are a cache: the one used longest ago goes.
+  const back = await tripartite({ ghosts: { capacity: 4, ttlMs: 1e9 } });
+  const [own] = back.of(0) as [VertexKey];
+  await back.graph.removeEdges(
+    back.of(0).flatMap((source) => [1, 2].flatMap((shard) => back.of(shard).map((target) => ({ source, target })))),
+  );
+  const [list] = await back.graph.neighbours([own], "in", { vertexProperties: ["size"] });
+  expect(new Set(list?.keys)).toEqual(new Set([...back.of(1), ...back.of(2)]));
+  expect((await back.graph.ghosts())[0]).toMatchObject({ ghosts: 0, cached: 4, evicted: 2, misses: 6 });
+});
+
+it("without them what the other ends carry is as it is now", async () => {
+  const { graph, of } = await tripartite({ directed: false });
+  const sizes = async (): Promise<unknown> =>
+    (await graph.neighbours([...of(0), "stranger"], "out", { vertexProperties: ["size"] })).map((list) =>
+      list?.vertexProperties?.map((values) => values?.["size"]).sort(),
+    );
+  expect(await sizes()).toEqual([...of(0).map(() => [3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8]), undefined]);
+  await graph.setProperties(of(2), { size: [0, null, 0] });
+  expect(await sizes()).toEqual([...of(0).map(() => [0, 0, 0, 0, 3, 3, 4, 4, 5, 5, undefined, undefined]), undefined]);
+  const bad = { code: "ERR_INVALID_ARGUMENT" };
+  await expect(graph.neighbours(of(0), "out", { vertexProperties: ["weight"] })).rejects.toMatchObject(bad);
+  await expect(graph.neighbours(of(0), "out", { vertexProperties: "size" as never })).rejects.toMatchObject(bad);
+});
+
+it.each(isLong ? [65_536, 2 ** 18] : [40_000])(
+  "of %i of very many vertices, no worker is taken for a hung one",
+  async (capacity) => {
+    const count = isLong ? 400_000 : 110_000;
+    await using many = await startTestCluster({ workers: 2 });
+    expect(many.options.maxHandlerMs).toBe(1_000);
+    let lost = 0;
+    many.on("worker-lost", () => lost++);
+    const graph = await many.graph("many", { ghosts: { capacity } });
+    const owner = (key: number): number => ownerOfHash(hashOfKey(key), 2);
+    const keys = Array.from({ length: count }, (_, at) => at);
+    const parts = [0, 1].map((shard) => keys.filter((key) => owner(key) === shard));
+    const each = Math.min(...parts.map(({ length }) => length));
+    const [zero, one] = parts.map((part) => part.slice(0, each)) as [number[], number[]];
+    const edges = { sources: [...zero, ...one], targets: [...one, ...zero] };
+    await graph.load([{ edges }], { createMissing: true });
+    await graph.neighbours([0]);
+    const status = await graph.ghosts();
+    const total = (of: (one: (typeof status)[number]) => number): number =>
+      status.reduce((sum, one) => sum + of(one), 0);
+    expect(total(({ ghosts, unheld }) => ghosts + unheld)).toBe(2 * each);
+    await eventually("owners know", async () => (await graph.ghosts()).every(({ untold }) => untold === 0), 120_000);
+    expect((await graph.ghosts()).reduce((sum, { held }) => sum + held, 0)).toBe(total(({ ghosts }) => ghosts));
+    await graph.removeEdges([{ source: zero[0] as number, target: one[0] as number }]);
+    expect(lost).toBe(0);
+    if (!isLong) return;
+    // Who follows a worker counts all of them anew, and is told all of them again.
+    await many
+      .actor(saboteur, keyOnShard(many, saboteur, 1))
+      .exit(1)
+      .catch(() => undefined);
+    await eventually(
+      "all is known again",
+      async () => {
+        const again = await graph
+          .neighbours([0])
+          .then(() => graph.ghosts())
+          .catch(() => []);
+        const known = (of: (one: (typeof again)[number]) => number): number =>
+          again.reduce((sum, one) => sum + of(one), 0);
+        return (
+          again.length === 2 &&
+          known(({ untold }) => untold) === 0 &&
+          known(({ held }) => held) === known(({ ghosts }) => ghosts)
+        );
+      },
+      120_000,
+    );
+    expect(lost).toBe(1);
+  },
+  240_000,
+);
 
 it("are refused where there are none, and with options that are none", async () => {
   const bad = { code: "ERR_INVALID_ARGUMENT" };

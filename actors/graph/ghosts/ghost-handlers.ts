@@ -68,9 +68,9 @@ export function ghostHandlers(
         const ghosts = ghostsOf(graph);
         const holders = keys.map((key) => {
           if (graph.table.find(key, hashOfKey(key)) < 0) return null;
-          return [...ghosts.holders.holdersOf(key)].map(
-            (holder) => [holder, ghosts.holders.references(key, holder)] as const,
-          );
+          return ghosts.holders
+            .holdersOf(key)
+            .map((holder) => [holder, ghosts.holders.references(key, holder)] as const);
         });
         replyBody(reply, { status: ghosts.status(), holders } satisfies GhostsReply);
       },

@@ -4,7 +4,8 @@
  * Invariant: the state depends on the newest change a holder sent for a vertex, never on the order in which changes came or on how often:
  * counts are absolute and numbered by their holder. What a holder deleted is remembered for `forgetMs`, so that an older create that
  * comes late does not bring it back; a change of a former epoch of its holder changes nothing.
- * Cost: O(1) a change; `removeHolder` and a new epoch of a holder cost O(its ghosts here), `holdersOf` O(holders of the vertex).
+ * Cost: O(1) a change, and to drop a holder, whose ghosts go in slices ({@link GhostHolders.sweep}); nobody is told of them meanwhile, only `size` has
+ * them still. `holdersOf` costs O(holders of the vertex).
  */
 import type { Clock } from "../../../src/runtime/clock.ts";
 import type { VertexKey } from "../vertex-key.ts";
@@ -41,6 +42,10 @@ export interface GhostHoldersOptions {
 }
 
 const DEFAULT_FORGET_MS = 60_000;
+/** Ghosts of former holders that one sweep lets go. */
+const SLICE = 4096;
+/** Deleted ghosts that one change may forget: more than it can add. */
+const FORGET_AT_ONCE = 4;
 /** Forgotten entries that are let go from the front of their list at once. */
 const COMPACT_AT = 1024;
 
@@ -50,6 +55,8 @@ export class GhostHolders {
   readonly #holders = new Map<number, Holder>();
   /** Holders of each vertex with at least one reference. */
   readonly #held = new Map<VertexKey, Set<number>>();
+  /** What holders had before they were dropped, or had a new epoch. */
+  readonly #former: { readonly holder: number; readonly left: Iterator<[VertexKey, Held]> }[] = [];
   /** In order of time. */
   #deleted: Forgotten[] = [];
   #firstDeleted = 0;
@@ -59,7 +66,7 @@ export class GhostHolders {
     this.#clock = clock;
   }
 
-  /** Vertices of which somebody holds a ghost. */
+  /** Vertices of which somebody holds a ghost, or did until just now. */
   get size(): number {
     return this.#held.size;
   }
@@ -85,8 +92,8 @@ export class GhostHolders {
   }
 
   /** Shards that hold a ghost of the vertex: whom to tell that it is gone. */
-  holdersOf(key: VertexKey): ReadonlySet<number> {
-    return this.#held.get(key) ?? NOBODY;
+  holdersOf(key: VertexKey): number[] {
+    return [...(this.#held.get(key) ?? [])].filter((holder) => this.references(key, holder) > 0);
   }
 
   /** References that a shard has to the vertex. */
@@ -94,33 +101,46 @@ export class GhostHolders {
     return this.#holders.get(holder)?.ghosts.get(key)?.references ?? 0;
   }
 
-  /** Drops all that a shard holds, as it is no more. @returns Ghosts dropped. */
-  removeHolder(holder: number): number {
+  /** Drops all that a shard holds, as it is no more. */
+  removeHolder(holder: number): void {
     const state = this.#holders.get(holder);
-    if (state === undefined) return 0;
     this.#holders.delete(holder);
-    return this.#clear(holder, state);
+    this.#drop(holder, state);
+  }
+
+  /** Whether {@link sweep} has anything to do. */
+  get isSwept(): boolean {
+    return this.#former.length === 0;
+  }
+
+  /** Lets some of what former holders had go. @returns whether there was any */
+  sweep(): boolean {
+    for (let at = 0; at < SLICE; at++) {
+      const [former] = this.#former;
+      if (former === undefined) return at > 0;
+      const { done, value } = former.left.next();
+      if (done === true) {
+        this.#former.shift();
+        continue;
+      }
+      const [key] = value;
+      if (this.references(key, former.holder) === 0) this.#unhold(key, former.holder); // else it has one again
+    }
+    return true;
   }
 
   /** The holder's state in that epoch; undefined when it has a newer one. */
   #stateOf(holder: number, epoch: number): Holder | undefined {
     const known = this.#holders.get(holder);
     if (known !== undefined && known.epoch >= epoch) return known.epoch === epoch ? known : undefined;
-    if (known !== undefined) this.#clear(holder, known);
+    this.#drop(holder, known);
     const state: Holder = { epoch, ghosts: new Map() };
     this.#holders.set(holder, state);
     return state;
   }
 
-  #clear(holder: number, { ghosts }: Holder): number {
-    let dropped = 0;
-    for (const [key, { references }] of ghosts) {
-      if (references === 0) continue;
-      this.#unhold(key, holder);
-      dropped++;
-    }
-    ghosts.clear();
-    return dropped;
+  #drop(holder: number, state: Holder | undefined): void {
+    if (state !== undefined && state.ghosts.size > 0) this.#former.push({ holder, left: state.ghosts.entries() });
   }
 
   #unhold(key: VertexKey, holder: number): void {
@@ -130,7 +150,8 @@ export class GhostHolders {
 
   #forget(): void {
     const before = this.#clock.nowMs() - this.#forgetMs;
-    for (; this.#firstDeleted < this.#deleted.length; this.#firstDeleted++) {
+    const end = Math.min(this.#deleted.length, this.#firstDeleted + FORGET_AT_ONCE);
+    for (; this.#firstDeleted < end; this.#firstDeleted++) {
       const { atMs, holder, key, held } = this.#deleted[this.#firstDeleted] as Forgotten;
       if (atMs > before) break;
       const ghosts = this.#holders.get(holder)?.ghosts;
@@ -141,5 +162,3 @@ export class GhostHolders {
     this.#firstDeleted = 0;
   }
 }
-
-const NOBODY: ReadonlySet<number> = new Set();

@@ -1,16 +1,16 @@
 /**
- * What a shard knows of vertices that other shards own: one ghost a vertex, counted by the edges here that lead to it.
+ * What a shard knows of vertices that other shards own: one ghost a vertex, counted by the edges here that lead to it, and with what was read of it.
  *
- * Invariant: a ghost with references is never evicted and never expires silently: it becomes stale and due for a check. One without is
- * kept as a cache, least recently used first to go, and is not given out when it is older than `ttlMs` or of a former epoch of its owner.
+ * Invariant: a ghost with references is never evicted and never expires silently: it becomes due for a check. One without is kept as a cache, least
+ * recently used first to go. What was read of a vertex is not given out when it is older than `ttlMs` or of a former epoch of its owner.
  * There are never more than `capacity` ghosts. Every list is ordered by the time of the last check, so that a new epoch of an owner makes
  * all its ghosts stale at once by changing one number, and those due are found at the heads of lists.
- * Cost: every call O(1), amortised where it drops ghosts, but `removeOwner`, which is O(ghosts of that owner). About 40 bytes a ghost
- * besides its key.
+ * Cost: every call O(1), amortised where it drops ghosts. About 60 bytes a ghost besides its key and what was read.
  */
-import { describeValue, invalidArgument, ShardloomError } from "../../../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import type { Clock } from "../../../src/runtime/clock.ts";
 import type { VertexKey } from "../vertex-key.ts";
+import type { PropertyValue } from "../vertex-properties.ts";
 import { emptyList, NO_SLOT, SlotLinks, type SlotList } from "./slot-links.ts";
 
 const DEFAULT_CAPACITY = 65_536;
@@ -18,23 +18,24 @@ const MAX_CAPACITY = 2 ** 24;
 const DEFAULT_TTL_MS = 60_000;
 /** A ghost with references is checked so many times before it is stale, should answers be lost. */
 const CHECKS_PER_TTL = 3;
+/** Most ghosts that one look for what is due drops; the next goes on. */
+const DROPS_AT_ONCE = 4096;
 
 export interface GhostTableOptions {
   /** Most ghosts, `1..2^24`; memory for all is taken at once. @default 65536 */
   readonly capacity?: number | undefined;
-  /** Milliseconds for which a ghost is fresh after its owner answered for it, > 0. @default 60000 */
+  /** Milliseconds for which what its owner has told is given out; a ghost is checked three times in as many. > 0. @default 60000 */
   readonly ttlMs?: number | undefined;
   readonly clock: Clock;
 }
 
-/** A ghost as it is at the moment of the call. */
-export interface Ghost {
-  readonly owner: number;
-  readonly ownerEpoch: number;
-  /** Edges of this shard that lead to it. */
-  readonly references: number;
-  /** Whether its owner, in its present epoch, answered for it within `ttlMs`. */
-  readonly fresh: boolean;
+/** What a vertex carries, in the order of the graph's properties. */
+export type GhostValues = readonly (PropertyValue | null)[];
+
+interface Read {
+  readonly values: GhostValues;
+  readonly epoch: number;
+  readonly atMs: number;
 }
 
 /** A question to the owner of a ghost: does the vertex exist? */
@@ -57,8 +58,10 @@ export type GhostVerdict =
 
 /** Counts since the table was made. */
 export interface GhostCounters {
+  /** Questions that a ghost has answered, and those for its owner. */
   readonly hits: number;
   readonly misses: number;
+  /** Ghosts without references that were dropped: for want of room, and as they were too old or of a former epoch. */
   readonly evicted: number;
   readonly expired: number;
 }
@@ -79,7 +82,7 @@ export class GhostTable {
   readonly #owner: Int32Array;
   readonly #epoch: Float64Array;
   readonly #references: Uint32Array;
-  readonly #verifiedMs: Float64Array;
+  readonly #read: (Read | undefined)[] = [];
   readonly #checkedMs: Float64Array;
   /** Order of the last check, and version of what is known. */
   readonly #stamp: Float64Array;
@@ -111,7 +114,6 @@ export class GhostTable {
     this.#owner = new Int32Array(capacity);
     this.#epoch = new Float64Array(capacity);
     this.#references = new Uint32Array(capacity);
-    this.#verifiedMs = new Float64Array(capacity);
     this.#checkedMs = new Float64Array(capacity);
     this.#stamp = new Float64Array(capacity);
     this.#version = new Float64Array(capacity);
@@ -133,65 +135,73 @@ export class GhostTable {
   }
 
   /**
-   * Adds a reference to a vertex that its owner, in that epoch, just said exists; makes the ghost if it is not there.
+   * Adds references to a vertex that its owner, in that epoch, just said exists; makes the ghost if it is not there.
    *
-   * @returns Whether the ghost is new, or is of another owner than before: the owner is to be told (ghost create).
-   * @throws {ShardloomError} `ERR_OVERLOADED` if every ghost has references; `ERR_STALE_EPOCH` if a newer epoch of the owner is known
+   * @returns Whether there is room for it; false: every ghost has references, and nothing was changed.
+   * @throws {ShardloomError} `ERR_STALE_EPOCH` if a newer epoch of the owner is known
    */
-  acquire(key: VertexKey, owner: number, ownerEpoch: number): boolean {
+  acquire(key: VertexKey, owner: number, ownerEpoch: number, count = 1): boolean {
     const { epoch } = this.#ownerOf(owner);
     if (ownerEpoch < epoch) {
       const message = `Cannot reference ghost as its owner's epoch must be at least ${epoch}: current value is ${ownerEpoch}`;
       throw new ShardloomError("ERR_STALE_EPOCH", message, { details: { vertex: key, owner, ownerEpoch, epoch } });
     }
-    const known = this.#slots.get(key);
-    const slot = known ?? this.#create(key, owner);
-    const isMoved = known !== undefined && this.#owner[slot] !== owner;
-    if (isMoved) {
-      this.#ownerLinks.remove(this.#ownerOf(this.#owner[slot] as number).ghosts, slot);
-      this.#owner[slot] = owner;
-      this.#ownerLinks.append(this.#ownerOf(owner).ghosts, slot);
-    }
+    const slot = this.#slotFor(key, owner);
+    if (slot === NO_SLOT) return false;
     if (this.#references[slot] === 0) {
       this.#links.remove(this.#idle, slot);
       this.#links.append(this.#pinned, slot);
     }
-    this.#references[slot] = (this.#references[slot] as number) + 1;
+    this.#references[slot] = (this.#references[slot] as number) + count;
     this.#confirm(slot, ownerEpoch);
     this.setOwnerEpoch(owner, ownerEpoch);
-    return known === undefined || isMoved || this.#references[slot] === 1;
+    return true;
   }
 
   /**
-   * Takes a reference back. Without any the ghost stays as a cache.
+   * Takes references back. Without any the ghost stays as a cache.
    *
    * @returns References left; 0: the owner is to be told (ghost delete).
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` if there is no ghost with a reference
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` if there is no ghost with as many
    */
-  release(key: VertexKey): number {
+  release(key: VertexKey, count = 1): number {
     const slot = this.#slots.get(key);
     const references = slot === undefined ? 0 : (this.#references[slot] as number);
-    if (slot === undefined || references === 0) {
-      throw invalidArgument("release ghost", "vertex", "one that edges of this shard lead to", key);
+    if (slot === undefined || references < count) {
+      throw invalidArgument("release ghost", "vertex", `one that ${count} edges of this shard lead to`, key);
     }
-    this.#references[slot] = references - 1;
-    if (references === 1) {
+    this.#references[slot] = references - count;
+    if (references === count) {
       this.#links.remove(this.#pinned, slot);
       this.#links.append(this.#idle, slot);
     }
-    return references - 1;
+    return references - count;
   }
 
-  /** The ghost of a vertex, which is from now on the one used last. Undefined also for one without references that is not fresh. */
-  look(key: VertexKey): Ghost | undefined {
+  /** Keeps what an owner, in that epoch, just said that a vertex carries, if there is room; what a former epoch says is not kept. */
+  keep(key: VertexKey, owner: number, ownerEpoch: number, values: GhostValues): void {
+    if (ownerEpoch < this.#ownerOf(owner).epoch) return;
+    const slot = this.#slotFor(key, owner);
+    if (slot === NO_SLOT) return;
+    this.#read[slot] = { values, epoch: ownerEpoch, atMs: this.#clock.nowMs() };
+    this.#confirm(slot, ownerEpoch);
+    this.#used(slot);
+    this.setOwnerEpoch(owner, ownerEpoch);
+  }
+
+  /** What was read of a vertex; its ghost is from now on the one used last. Undefined when that is too old, or of a former epoch of its owner. */
+  look(key: VertexKey): GhostValues | undefined {
     const slot = this.#slots.get(key);
-    if (slot !== undefined && (this.#references[slot] !== 0 || this.#isFresh(slot))) {
-      if (this.#references[slot] === 0) this.#links.toEnd(this.#idle, slot);
+    const read = slot === undefined ? undefined : this.#read[slot];
+    if (slot !== undefined && read !== undefined && this.#isFresh(slot, read)) {
+      this.#used(slot);
       this.#counters.hits++;
-      return this.#view(slot);
+      return read.values;
     }
     this.#counters.misses++;
-    if (slot !== undefined) this.#expire(slot);
+    if (slot === undefined) return undefined;
+    if (this.#references[slot] === 0) this.#expire(slot);
+    else this.#read[slot] = undefined;
     return undefined;
   }
 
@@ -212,11 +222,13 @@ export class GhostTable {
    * Ghosts of former epochs come first, then those that were checked longest ago.
    */
   takeDue(): GhostCheck | undefined {
+    const enough = this.#counters.expired + DROPS_AT_ONCE;
     for (const owner of this.#renewed) {
       const state = this.#ownerOf(owner);
       for (let slot = state.ghosts.first; slot !== NO_SLOT; slot = state.ghosts.first) {
         if ((this.#stamp[slot] as number) >= state.staleBelow) break;
         if (this.#references[slot] !== 0) return this.#ask(slot);
+        if (this.#counters.expired === enough) return undefined;
         this.#expire(slot);
       }
       this.#renewed.delete(owner);
@@ -248,32 +260,12 @@ export class GhostTable {
     return { kind: "kept" };
   }
 
-  /** Drops every ghost of a shard that is no more. @returns those with references, whose edges lead nowhere now */
-  removeOwner(owner: number): VertexKey[] {
-    const dangling: VertexKey[] = [];
-    const { ghosts } = this.#ownerOf(owner);
-    while (ghosts.first !== NO_SLOT) {
-      const slot = ghosts.first;
-      if (this.#references[slot] !== 0) dangling.push(this.#keys[slot] as VertexKey);
-      this.#drop(slot);
-    }
-    this.#owners.delete(owner);
-    this.#renewed.delete(owner);
-    return dangling;
+  #isFresh(slot: number, { epoch, atMs }: Read): boolean {
+    return epoch === this.#ownerOf(this.#owner[slot] as number).epoch && this.#clock.nowMs() - atMs < this.#ttlMs;
   }
 
-  #view(slot: number): Ghost {
-    return {
-      owner: this.#owner[slot] as number,
-      ownerEpoch: this.#epoch[slot] as number,
-      references: this.#references[slot] as number,
-      fresh: this.#isFresh(slot),
-    };
-  }
-
-  #isFresh(slot: number): boolean {
-    const isOfEpoch = this.#epoch[slot] === this.#ownerOf(this.#owner[slot] as number).epoch;
-    return isOfEpoch && this.#clock.nowMs() - (this.#verifiedMs[slot] as number) < this.#ttlMs;
+  #used(slot: number): void {
+    if (this.#references[slot] === 0) this.#links.toEnd(this.#idle, slot);
   }
 
   #ownerOf(owner: number): Owner {
@@ -288,7 +280,6 @@ export class GhostTable {
   /** The owner answered for it just now. */
   #confirm(slot: number, ownerEpoch: number): void {
     this.#epoch[slot] = ownerEpoch;
-    this.#verifiedMs[slot] = this.#clock.nowMs();
     this.#version[slot] = this.#nextStamp;
     this.#restamp(slot);
   }
@@ -306,29 +297,34 @@ export class GhostTable {
     if (this.#references[slot] !== 0) this.#links.toEnd(this.#pinned, slot);
   }
 
-  /** A new ghost without references, as the last of the idle ones. */
+  /** The ghost of a vertex that belongs to that owner, or a new one without references, as the last of the idle ones, if there is room. */
+  #slotFor(key: VertexKey, owner: number): number {
+    const known = this.#slots.get(key);
+    if (known === undefined) return this.#create(key, owner);
+    if (this.#owner[known] !== owner) {
+      this.#ownerLinks.remove(this.#ownerOf(this.#owner[known] as number).ghosts, known);
+      this.#owner[known] = owner;
+      this.#read[known] = undefined;
+      this.#ownerLinks.append(this.#ownerOf(owner).ghosts, known);
+    }
+    return known;
+  }
+
   #create(key: VertexKey, owner: number): number {
-    const slot = this.#freeSlot(key);
+    if (this.#slots.size === this.#capacity) {
+      if (this.#idle.first === NO_SLOT) return NO_SLOT;
+      this.#drop(this.#idle.first);
+      this.#counters.evicted++;
+    }
+    const slot = this.#free.pop() ?? this.#slots.size;
     this.#slots.set(key, slot);
     this.#keys[slot] = key;
+    this.#read[slot] = undefined; // in order, so that it is no sparse array
     this.#owner[slot] = owner;
     this.#references[slot] = 0;
     this.#links.append(this.#idle, slot);
     this.#ownerLinks.append(this.#ownerOf(owner).ghosts, slot);
     return slot;
-  }
-
-  #freeSlot(key: VertexKey): number {
-    if (this.#slots.size === this.#capacity) {
-      if (this.#idle.first === NO_SLOT) {
-        const rule = `fewer than ${this.#capacity} vertices of other shards can be referenced`;
-        const message = `Cannot create ghost as ${rule}: current value is ${this.#pinned.size}, with ${describeValue(key)} to come`;
-        throw new ShardloomError("ERR_OVERLOADED", message, { details: { vertex: key, limit: this.#capacity } });
-      }
-      this.#drop(this.#idle.first);
-      this.#counters.evicted++;
-    }
-    return this.#free.pop() ?? this.#slots.size;
   }
 
   #expire(slot: number): void {
@@ -339,6 +335,7 @@ export class GhostTable {
   #drop(slot: number): void {
     this.#slots.delete(this.#keys[slot] as VertexKey);
     this.#keys[slot] = undefined;
+    this.#read[slot] = undefined;
     this.#links.remove(this.#references[slot] === 0 ? this.#idle : this.#pinned, slot);
     this.#ownerLinks.remove(this.#ownerOf(this.#owner[slot] as number).ghosts, slot);
     this.#free.push(slot);

@@ -2,16 +2,18 @@
  * The ghosts of one graph on one shard: what it knows of vertices of other shards that its edges lead to, and who has ghosts of its own.
  *
  * Ghosts follow from the adjacency: after every build the shard counts its edges to each such vertex, and tells the owners what has changed.
+ * What is read of vertices of other shards is kept with their ghosts, see end-properties.ts.
  * Invariant: so all of it can be made anew, by a successor from the adjacency that it takes over, by an owner from what its peers tell it
- * again when its worker was replaced. Edges beyond `capacity` have no ghosts, and say so.
+ * again when its worker was replaced. Edges beyond `capacity` have no ghosts, and say so. Whatever goes over all ghosts does so in slices of
+ * {@link KEYS_A_SLICE}: a count that ends in the middle is gone on with by the next build.
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
-import { ShardloomError } from "../../../src/errors.ts";
 import type { Payload, ReplyFrame } from "../../../src/routing/requester.ts";
 import { GRAPH_GHOST_CREATE, GRAPH_GHOST_DELETE, GRAPH_GHOST_VERIFY } from "../../../src/wire/message-types.ts";
 import type { EngineContext, EnginePeers } from "../../engine.ts";
 import type { Csr, PeerEdges } from "../csr.ts";
 import type { GhostOptions } from "../graph-options.ts";
+import { ROOT_WORD } from "../graph-root.ts";
 import type { VertexKey } from "../vertex-key.ts";
 import { keyAt } from "../vertex-table.ts";
 import {
@@ -24,11 +26,12 @@ import {
 import { type GhostChange, GhostHolders } from "./ghost-holders.ts";
 import { GhostNews } from "./ghost-news.ts";
 import { GhostSweeper } from "./ghost-sweeper.ts";
-import { GhostTable } from "./ghost-table.ts";
+import { GhostTable, type GhostValues } from "./ghost-table.ts";
 import { TurnTimers } from "./turn-timers.ts";
 
 const ASK_MS = 2_000;
 const ROWS_A_SLICE = 65_536;
+const KEYS_A_SLICE = 4096;
 
 /** What ghosts of one graph are made of. */
 export interface ShardGhostsParts {
@@ -39,14 +42,6 @@ export interface ShardGhostsParts {
   readonly members: readonly number[];
   readonly shard: number;
   readonly options: GhostOptions;
-}
-
-/** Where the vertices of a shard are. */
-export interface GhostOwner {
-  /** Address of its root. */
-  readonly root: number;
-  /** Of its worker. */
-  readonly epoch: number;
 }
 
 /** Counts of one shard. */
@@ -63,11 +58,19 @@ export interface GhostStatus {
   /** Ghosts whose owners were asked whether they still exist, and those that were told that they do not. */
   readonly verified: number;
   readonly gone: number;
+  /** Ghosts besides those, without references: kept for what was read of their vertices, or as no edge leads to these any more. */
+  readonly cached: number;
+  /** Vertices of other shards that were asked for with what they carry: those that a ghost knew, and those for their owners. */
+  readonly hits: number;
+  readonly misses: number;
+  /** Cached ghosts that were dropped: for want of room, and as they were too old or of a former worker of their owner. */
+  readonly evicted: number;
+  readonly expired: number;
 }
 
 interface Reference {
   readonly owner: number;
-  references: number;
+  readonly references: number;
 }
 
 export class ShardGhosts {
@@ -80,6 +83,9 @@ export class ShardGhosts {
   readonly #sweeper: GhostSweeper;
   readonly #news: GhostNews;
   readonly #known: Map<VertexKey, Reference> = new Map();
+  /** Known vertices whose owners have new workers, of which these are told again. */
+  #again: { readonly owners: Set<number>; readonly left: Iterator<[VertexKey, Reference]> } | undefined;
+  #references = 0;
   #unheld = 0;
   #derived: Csr | undefined;
 
@@ -105,29 +111,54 @@ export class ShardGhosts {
   }
 
   get dueAtMs(): number {
-    return Math.min(this.#timers.dueAtMs, this.#news.dueAtMs);
+    const isBusy = this.#again !== undefined || !this.holders.isSwept;
+    return isBusy ? Number.NEGATIVE_INFINITY : Math.min(this.#timers.dueAtMs, this.#news.dueAtMs);
   }
 
   /** @returns whether anything was done */
   turn(nowMs: number): boolean {
-    const swept = this.#timers.run(nowMs);
-    return this.#news.run(nowMs) || swept;
+    const worked = [this.#tellAgain(), this.holders.sweep(), this.#timers.run(nowMs), this.#news.run(nowMs)];
+    return worked.includes(true);
   }
 
-  /** Counts the edges to vertices of other shards anew, and tells their owners what is different. */
-  *derive(csr: Csr, owners: readonly GhostOwner[]): Generator<boolean> {
+  /** Counts the edges to vertices of other shards anew, and tells their owners what is different. @param roots Addresses, by shard. */
+  *derive(csr: Csr, roots: readonly number[]): Generator<boolean> {
     if (this.#derived === csr) return;
     const { context, shard } = this.#parts;
     const counted = new Map<VertexKey, Reference>();
-    for (const [owner, edges] of csr.peers.entries()) {
-      if (owner !== shard) yield* count(context.arena, edges, owner, owners[owner] as GhostOwner, counted);
+    for (const [owner, edges] of csr.peers.entries())
+      if (owner !== shard) yield* count(context.arena, edges, owner, roots[owner] as number, counted);
+    // What is known may change between two slices, as the sweep finds that vertices are gone.
+    let seen = 0;
+    for (const [key, { owner }] of this.#known) {
+      if (!counted.has(key)) this.#change(key, owner, 0, 0);
+      if (++seen % KEYS_A_SLICE === 0) yield true;
     }
-    // In one turn from here on.
-    for (const [key, { owner }] of this.#known) if (!counted.has(key)) this.#change(key, owner, 0, 0);
     this.#unheld = 0;
-    for (const [key, { owner, references }] of counted)
-      this.#change(key, owner, (owners[owner] as GhostOwner).epoch, references);
+    let epochs = this.#epochsAt(roots);
+    for (const [key, { owner, references }] of counted) {
+      this.#change(key, owner, epochs[owner] as number, references);
+      if (++seen % KEYS_A_SLICE !== 0) continue;
+      yield true;
+      epochs = this.#epochsAt(roots); // an owner may have a new worker
+    }
     this.#derived = csr;
+  }
+
+  /** Epoch of the worker of the shard whose root is at that address. */
+  epochAt(root: number): number {
+    return Atomics.load(this.#parts.context.arena.u32, (root >>> 2) + ROOT_WORD.epoch);
+  }
+
+  /** What was read of a vertex of another shard, if that is still to be used. @param epoch Of its owner's present worker. */
+  look(key: VertexKey, owner: number, epoch: number): GhostValues | undefined {
+    this.#table.setOwnerEpoch(owner, epoch);
+    return this.#table.look(key);
+  }
+
+  /** Keeps what was read of a vertex of another shard. @param epoch Of the owner's worker when it was asked, or a former one. */
+  keep(key: VertexKey, owner: number, epoch: number, values: GhostValues): void {
+    this.#table.keep(key, owner, epoch, values);
   }
 
   /** The worker of a shard was lost: what it held is told again by its successor. */
@@ -137,22 +168,22 @@ export class ShardGhosts {
 
   /** A new worker knows nothing of what it was told before. */
   peerBack(shard: number): void {
-    const peer = this.#parts.members.indexOf(shard);
-    for (const [key, { owner, references }] of this.#known) if (owner === peer) this.#news.add(owner, key, references);
+    const owners = this.#again?.owners ?? new Set();
+    this.#again = { owners: owners.add(this.#parts.members.indexOf(shard)), left: this.#known.entries() };
   }
 
   status(): GhostStatus {
     const { asked, gone } = this.#sweeper.counters();
-    let references = 0;
-    for (const known of this.#known.values()) references += known.references;
     return {
       ghosts: this.#known.size,
-      references,
+      references: this.#references,
       unheld: this.#unheld,
       held: this.holders.size,
       untold: this.#news.size,
       verified: asked,
       gone,
+      cached: this.#table.size - this.#table.pinned,
+      ...this.#table.counters(),
     };
   }
 
@@ -160,26 +191,47 @@ export class ShardGhosts {
     this.#sweeper.stop();
   }
 
+  #epochsAt(roots: readonly number[]): number[] {
+    return roots.map((root) => this.epochAt(root));
+  }
+
+  /** A slice of what owners are told again. */
+  #tellAgain(): boolean {
+    const again = this.#again;
+    if (again === undefined) return false;
+    for (let at = 0; at < KEYS_A_SLICE; at++) {
+      const { done, value } = again.left.next();
+      if (done === true) {
+        this.#again = undefined;
+        break;
+      }
+      const [key, { owner, references }] = value;
+      if (again.owners.has(owner)) this.#news.add(owner, key, references);
+    }
+    return true;
+  }
+
   /** The edges go with the next build; its owner need not remember who had them. */
   #forget(key: VertexKey): void {
     const known = this.#known.get(key);
     if (known === undefined) return;
-    this.#known.delete(key);
-    this.#news.add(known.owner, key, 0);
+    this.#know(key, known.owner, 0);
   }
 
   #change(key: VertexKey, owner: number, epoch: number, references: number): void {
     const before = this.#known.get(key)?.references ?? 0;
     if (before === references) return;
-    try {
-      for (let at = before; at < references; at++) this.#table.acquire(key, owner, epoch);
-    } catch (error) {
-      // No room for a ghost: the edge is there all the same. Nothing of it was acquired, as room is needed for the first reference only.
-      if (ShardloomError.from(error).code !== "ERR_OVERLOADED") throw error;
-      this.#unheld++;
+    if (references < before) this.#table.release(key, before - references);
+    else if (!this.#table.acquire(key, owner, epoch, references - before)) {
+      this.#unheld++; // no room for a ghost, as only the first reference needs it: the edge is there all the same
       return;
     }
-    for (let at = references; at < before; at++) this.#table.release(key);
+    this.#know(key, owner, references);
+  }
+
+  /** So many edges lead to a vertex now, which its owner is told. */
+  #know(key: VertexKey, owner: number, references: number): void {
+    this.#references += references - (this.#known.get(key)?.references ?? 0);
     if (references === 0) this.#known.delete(key);
     else this.#known.set(key, { owner, references });
     this.#news.add(owner, key, references);
@@ -215,7 +267,7 @@ function* count(
   arena: Arena,
   { targets }: PeerEdges,
   owner: number,
-  { root }: GhostOwner,
+  root: number,
   into: Map<VertexKey, Reference>,
 ): Generator<boolean> {
   const counts = new Map<number, number>();
@@ -223,6 +275,10 @@ function* count(
     for (const target of targets.subarray(from, from + ROWS_A_SLICE)) counts.set(target, (counts.get(target) ?? 0) + 1);
     yield true;
   }
-  for (const [local, references] of counts) into.set(keyAt(arena, root, local), { owner, references });
+  let seen = 0;
+  for (const [local, references] of counts) {
+    into.set(keyAt(arena, root, local), { owner, references });
+    if (++seen % KEYS_A_SLICE === 0) yield true;
+  }
   yield true;
 }
