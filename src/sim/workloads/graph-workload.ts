@@ -265,8 +265,10 @@ class Losses {
 
   told(progress: RunProgress): void {
     const { superstep, attempt } = progress;
-    if (attempt > this.#last.attempt)
+    if (attempt > this.#last.attempt) {
       this.#all.push({ broken: this.#last.superstep + 1, saved: this.#saved, from: superstep });
+      this.#saved = Math.min(this.#saved, superstep - 1);
+    }
     if (superstep > 0 && superstep % this.#every === 0) this.#saved = superstep;
     this.#last = progress;
   }
