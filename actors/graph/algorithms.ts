@@ -15,6 +15,9 @@ import { nothingOf } from "./vertex-program.ts";
 /** Places in the reductions of PageRank: mass of all ranks, mass of those without edges, change since the last superstep. */
 export const PAGE_RANK_SUMS = { mass: 0, dangling: 1, delta: 2 } as const;
 
+/** Labels of text are hashes, of 32 bits, times this: more places than vertices have one hash, and every label is a safe integer. */
+const PLACES = 2 ** 21;
+
 export const ALGORITHM_NAMES = ["pageRank", "wcc", "bfs", "sssp", "cdlp", "lcc"] as const;
 export type AlgorithmName = (typeof ALGORITHM_NAMES)[number];
 
@@ -205,12 +208,12 @@ function sourceOn(view: RunView, source: VertexKey): number {
   );
 }
 
-/** Labels are keys, so that they do not depend on the sharding; where some are text, numbers of vertices. */
-function labelOf(view: RunView, row: number): number {
-  if (view.params["numeric"] === true) return view.table.keys[row] as number;
-  let first = 0;
-  for (let shard = 0; shard < view.shard; shard++) first += view.rowsOf[shard] as number;
-  return first + row;
+/** Labels are keys; where some are text, hashes of keys, each with its place among those that have the same: neither depends on the sharding. */
+function labelOf({ params, table }: RunView, row: number): number {
+  if (params["numeric"] === true) return table.keys[row] as number;
+  const key = table.keyOf(row);
+  const hash = hashOfKey(key);
+  return hash * PLACES + table.placeOf(row, key, hash);
 }
 
 function shortestPaths(source: VertexKey): ShardAlgorithm {

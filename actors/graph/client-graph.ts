@@ -317,7 +317,7 @@ export class Graph {
     return this.#drive(pageRankPlan(options), options);
   }
 
-  /** Weakly connected components: each vertex gets the least key of its component, or a number where keys are text. */
+  /** Weakly connected components: each vertex gets the least key of its component, or the least number of a key in it where some are text. */
   async wcc(options: RunOptions = {}): Promise<GraphResult> {
     return this.#drive(componentsPlan(), options);
   }

@@ -4,9 +4,9 @@
  * It lives on the client's thread, without I/O of its own. When a worker is lost it waits for the successor, and all shards go on from the
  * last superstep that every one of them has saved, or from the beginning: the run gives the same.
  *
- * Invariant: superstep k + 1 begins when every shard has acknowledged k of this attempt. What was sent to a shard and what it received
- * are equal in number in every superstep, and the algorithm's own invariant holds; otherwise the run ends with `ERR_INTERNAL`. However a run
- * ends, every shard that can be reached has forgotten it or keeps its result.
+ * Invariant: superstep k + 1 begins when every shard has acknowledged k of this attempt. What was sent to a shard and what it received are equal
+ * in number in every superstep, each shard has computed all of its vertices, and the algorithm's own invariant holds; otherwise the run ends with
+ * `ERR_INTERNAL`. However a run ends, every shard that can be reached has forgotten it or keeps its result.
  */
 import { ShardloomError } from "../../src/errors.ts";
 import {
@@ -234,7 +234,7 @@ export class RunDriver {
     const acks = await (this.#account?.order(order, ask) ?? ask());
     const steps = (acks[0] as SuperstepAck[]).map((_, at) => {
       const each = acks.map((shard) => shard[at] as SuperstepAck);
-      return this.#endSuperstep(totalsOf(superstep + at, receive, each, first.aggregates), every);
+      return this.#endSuperstep(totalsOf(superstep + at, receive, each, first, this.#shards), every);
     });
     this.#stepMs = (coordinator.nowMs() - askedMs) / steps.length;
     return steps.at(-1) as Totals;

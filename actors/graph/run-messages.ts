@@ -110,6 +110,8 @@ export interface Stepped {
 /** A superstep's acknowledgement; the answer to an order is one for each. */
 export interface SuperstepAck {
   readonly superstep: number;
+  /** Vertices that were computed, those that had nothing to do among them. */
+  readonly computed: number;
   readonly active: number;
   readonly activeEdges: number;
   readonly sums: readonly number[];

@@ -1,7 +1,8 @@
 /**
  * What a run has saved on one shard: copies of its state in two blocks of the root, in turns.
  *
- * Invariant: a superstep is named as saved only while its block holds all of it, so that a successor finds the newest or the one before.
+ * Invariant: a superstep is named as saved only while its block holds all of it, so that a successor finds the newest or the one before. What a run
+ * has saved beyond the superstep that it goes on from gives way first: the one before is what shards have in common that were not so far.
  */
 import { ShardloomError } from "../../src/errors.ts";
 import { type Block, type GraphRoot, RUN_WORD } from "./graph-root.ts";
@@ -13,11 +14,12 @@ export function savedSteps(root: GraphRoot, run: number): number[] {
   return RUN_WORD.step.map((at) => root.get(word + at) - 1).filter((step) => step >= 0);
 }
 
-/** Copies the state into the block of the older one. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`. */
+/** Copies the state into the block of this superstep or of a later one, which no other shard may have, or else of the older one. @throws {ShardloomError} `ERR_OUT_OF_MEMORY`. */
 export function saveState(root: GraphRoot, run: number, state: Block, superstep: number): void {
   const word = root.run(run, true) as number;
-  const [first = 0, second = 0] = RUN_WORD.step.map((at) => root.get(word + at));
-  const turn = first <= second ? 0 : 1;
+  const steps = RUN_WORD.step.map((at) => root.get(word + at)) as [number, number];
+  const ahead = steps.findIndex((step) => step > superstep);
+  const turn = ahead >= 0 ? ahead : steps[0] <= steps[1] ? 0 : 1;
   const stepWord = word + (RUN_WORD.step[turn] as number);
   const blockWord = word + (RUN_WORD.block[turn] as number);
   let block = root.block(blockWord);

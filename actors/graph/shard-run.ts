@@ -195,7 +195,7 @@ export class ShardRun {
     view.sums = Float64Array.from(algorithm.aggregates, identityOf);
     view.active = 0;
     view.activeEdges = 0;
-    yield* this.#compute(
+    const computed = yield* this.#compute(
       request,
       request.peers.map(({ state }) => refOf(state)),
     );
@@ -208,7 +208,7 @@ export class ShardRun {
       yield true;
     }
     const { active, activeEdges } = view;
-    return { superstep, active, activeEdges, sums: [...view.sums], ...pushed, received };
+    return { superstep, computed, active, activeEdges, sums: [...view.sums], ...pushed, received };
   }
 
   /** Keeps the state as the run's result, and nothing else of it. */
@@ -232,12 +232,13 @@ export class ShardRun {
     root.release(this.state);
   }
 
-  *#compute({ receive, peers, superstep }: SuperstepRequest, states: readonly RegionRef[]): Generator<boolean> {
+  /** @returns how many vertices it has computed */
+  *#compute({ receive, peers, superstep }: SuperstepRequest, states: readonly RegionRef[]): Generator<boolean, number> {
     const { algorithm, request, verbs } = this.#parts;
     const view = this.#view;
     const { rows } = view;
     const near = algorithm.kind === "neighbourhoods";
-    if (near && receive === "none") return; // the neighbours' edges come in the next superstep
+    if (near && receive === "none") return 0; // the neighbours' edges come in the next superstep
     const reads = receive === "pull";
     const read = near ? request.shards.map(({ out }) => refOf(out)) : states;
     if (reads) for (const ref of read) assertReadable(verbs, ref);
@@ -247,17 +248,20 @@ export class ShardRun {
     view.incoming = receive === "push" && algorithm.kind === "combined" ? this.#inbox : this.#pulled;
     if (receive === "pull" && this.#merged !== undefined) yield* this.#merged.take(sources);
     const slice = algorithm.slice ?? ROWS_A_SLICE;
+    let computed = 0;
     for (let from = 0; from < rows; from += slice) {
       const to = Math.min(rows, from + slice);
       if (receive === "pull" && algorithm.kind === "combined") this.#pullRows(sources, from, to);
       for (let at = from; at < to; ) {
         const end = this.#endOfPresent(at, to);
         if (end > at) algorithm.compute(view, at, end);
+        computed += end - at;
         at = end + 1;
       }
       yield true;
     }
     if (reads) for (const ref of read) assertReadable(verbs, ref);
+    return computed;
   }
 
   /** The first row from one on whose vertex was removed. */

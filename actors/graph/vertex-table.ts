@@ -11,6 +11,7 @@
 import type { Arena } from "../../native-bridge/arena.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { type Block, type GraphRoot, ROOT_WORD } from "./graph-root.ts";
+import { isBefore } from "./traversal/key-order.ts";
 import { hashOfKey, type VertexKey } from "./vertex-key.ts";
 
 const FIRST_VERTICES = 256;
@@ -74,6 +75,19 @@ export class VertexTable {
   keyOf(local: number): VertexKey {
     const key = this.#keys[local] as number;
     return key >= 0 ? key : readString(this.#heap, -key - 1);
+  }
+
+  /** How many vertices whose keys have the same hash have lesser keys, numbers before text: it depends on the keys of the graph alone. */
+  placeOf(local: number, key: VertexKey, hash: number): number {
+    const mask = this.#index.length - 1;
+    let place = 0;
+    for (let slot = slotOf(hash, mask); this.#index[slot] !== 0; slot = (slot + 1) & mask) {
+      const other = (this.#index[slot] as number) - 1;
+      if (other === local || this.#gone?.[other] === 1) continue;
+      const otherKey = this.keyOf(other);
+      if (isBefore(otherKey, key) && hashOfKey(otherKey) === hash) place++;
+    }
+    return place;
   }
 
   /**

@@ -6,6 +6,7 @@
  */
 
 import type { Random } from "../../runtime/random.ts";
+import { alarmNumber, referenceAlarm } from "./graph-program.ts";
 import {
   type ReferenceGraph,
   referenceBfs,
@@ -35,7 +36,18 @@ export interface GraphChange {
   readonly add: readonly ModelEdge[];
 }
 
-export const QUESTIONS = ["pageRank", "bfs", "sssp", "wcc", "cdlp", "lcc", "kHop", "path", "triangles"] as const;
+export const QUESTIONS = [
+  "pageRank",
+  "bfs",
+  "sssp",
+  "wcc",
+  "cdlp",
+  "lcc",
+  "program",
+  "kHop",
+  "path",
+  "triangles",
+] as const;
 export type QuestionName = (typeof QUESTIONS)[number];
 
 /** Something to compute. */
@@ -134,6 +146,8 @@ function valuesOf(graph: ReferenceGraph, model: GraphModel, { name, from, iterat
       return referenceCdlp(graph, iterations) as number[];
     case "lcc":
       return referenceLcc(graph);
+    case "program":
+      return referenceAlarm(graph).map(alarmNumber);
     case "triangles":
       return [];
   }

@@ -15,6 +15,8 @@ export interface GraphAnswer {
   readonly attempts: number;
   /** Supersteps that a run was in when it had to begin again, or to go on from what was saved. */
   readonly broken?: readonly number[];
+  /** Where the run went on each time, and the superstep that was the last to be saved before; -1: none was. */
+  readonly resumed?: readonly { readonly saved: number; readonly from: number }[];
   /** What kept the graph from being loaded anew, or the result from being read. */
   readonly unread?: string;
 }
@@ -40,9 +42,10 @@ const MOST_DEATHS = 12;
 /** Every rule of graphs. @param faults Kinds of all that hit */
 export function judgeGraphs(history: readonly HistoryEntry[], faults: readonly FaultKind[]): Violation[] {
   const deaths = faults.filter((kind) => kind === "worker-crash").length;
-  const isOutlived = faults.every((kind) => OUTLIVED.has(kind)) && deaths <= MOST_DEATHS;
+  const areWorkers = faults.every((kind) => OUTLIVED.has(kind));
+  const isOutlived = areWorkers && deaths <= MOST_DEATHS;
   return pairCalls(history).flatMap((call) => {
-    if (call.outcome === "ok") return wrongOf(call);
+    if (call.outcome === "ok") return [...wrongOf(call), ...(areWorkers ? repeatedOf(call) : [])];
     const code = call.completion?.error;
     if (code === undefined || (call.invoke.f !== "ask" && faults.length > 0)) return [];
     if (!EXCUSED.has(code) || faults.length === 0)
@@ -56,6 +59,17 @@ function wrongOf(call: Call): Violation[] {
   const { wrong } = (call.completion as HistoryEntry).value as GraphAnswer;
   if (wrong.length === 0) return [];
   return [violationOf("answers are those of the reference", `${describe(call)}: ${wrong.join(", ")}`, [call])];
+}
+
+/** Workers that are lost cost a run no more than what came after its last checkpoint. */
+function repeatedOf(call: Call): Violation[] {
+  const { resumed = [] } = (call.completion as HistoryEntry).value as GraphAnswer;
+  return resumed
+    .filter(({ saved, from }) => from <= saved)
+    .map(({ saved, from }) => {
+      const message = `${describe(call)} went on at superstep ${from} although ${saved} was saved`;
+      return violationOf("a run goes on from what was saved", message, [call]);
+    });
 }
 
 function describe({ invoke }: Call): string {

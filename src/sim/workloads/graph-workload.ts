@@ -1,13 +1,13 @@
 /**
- * Graphs: each client changes a graph of its own and asks about it, all algorithms and some traversals, pushed and pulled.
+ * Graphs: each client changes a graph of its own and asks about it, all algorithms, a vertex program and some traversals, pushed and pulled.
  *
- * Rules: every answer is that of a plain, unsharded algorithm over what the graph must hold; where workers alone go wrong no run ends for it; and
- * no run is left behind. A graph lies in one node's memory, so the world must have one node; what a change has left undone nobody knows, so
+ * Rules: every answer is that of a plain, unsharded algorithm over what the graph must hold; where workers alone go wrong no run ends for it, nor
+ * repeats what it has saved; and no run is left behind. A graph lies in one node's memory, so the world must have one node; what a change has left undone nobody knows, so
  * the graph is loaded anew after one that failed.
  */
 import type { Graph } from "../../../actors/graph/client-graph.ts";
 import type { GraphResult } from "../../../actors/graph/client-run.ts";
-import type { RunOptions } from "../../../actors/graph/run-options.ts";
+import type { RunOptions, RunProgress } from "../../../actors/graph/run-options.ts";
 import type { Cluster } from "../../cluster.ts";
 import { invalidArgument, ShardloomError } from "../../errors.ts";
 import type { Violation } from "../history-types.ts";
@@ -27,6 +27,7 @@ import {
   resolveChange,
   vertexAt,
 } from "./graph-model.ts";
+import { type AlarmState, alarm, alarmNumber } from "./graph-program.ts";
 import { type GraphAnswer, judgeGraphs } from "./graph-rules.ts";
 import { type LoadOptions, spread } from "./spread.ts";
 
@@ -63,6 +64,7 @@ export function createGraphWorkload(options: GraphWorkloadOptions = {}): Workloa
   };
   return {
     name: "graph",
+    actors: [new URL("./graph-program.js", import.meta.url)],
     generate: (random, shape) => {
       if (shape.nodes !== 1)
         throw invalidArgument("create graph workload", "nodes", "1, as a graph lies in one node's memory", shape.nodes);
@@ -145,17 +147,14 @@ class GraphClient {
     const expected = expectedAnswer(this.#model, question);
     const traversed = await this.#traverse(graph, question);
     if (traversed !== undefined) return { wrong: differences(traversed, expected), attempts: 0 };
-    const broken: number[] = [];
-    let last = { superstep: -1, attempt: 1 };
-    const result = await this.#run(graph, question, (progress) => {
-      if (progress.attempt > last.attempt) broken.push(last.superstep + 1);
-      last = progress;
-    });
-    const { attempts } = result;
+    const losses = new Losses(question);
+    const result = await this.#run(graph, question, (progress) => losses.told(progress));
+    const known = { attempts: result.attempts, ...losses.of(result) };
     try {
-      return { wrong: [...this.#sizes(result), ...differences(await result.toMap(), expected)], attempts, broken };
+      const wrong = [...this.#sizes(result), ...differences(numbersOf(await result.toMap()), expected)];
+      return { ...known, wrong };
     } catch (error) {
-      return { wrong: [], attempts, broken, unread: ShardloomError.from(error).code };
+      return { ...known, wrong: [], unread: ShardloomError.from(error).code };
     } finally {
       await result.close().catch(() => undefined); // then it gives way to another
     }
@@ -225,7 +224,7 @@ class GraphClient {
     graph: Graph,
     { name, exchange, checkpointEvery, iterations, from }: GraphQuestion,
     onProgress: NonNullable<RunOptions["onProgress"]>,
-  ): Promise<GraphResult> {
+  ): Promise<GraphResult<number | AlarmState>> {
     const options = { exchange, checkpointEvery, timeoutMs: this.#timeoutMs, resultIdleMs: RESULT_IDLE_MS, onProgress };
     const source = vertexAt(this.#model, from) as number;
     switch (name) {
@@ -239,14 +238,50 @@ class GraphClient {
         return graph.sssp({ ...options, source });
       case "lcc":
         return graph.lcc(options);
+      case "program":
+        return graph.run<AlarmState>(alarm, {}, options);
       default:
         return graph.wcc(options);
     }
   }
 
-  #sizes({ vertices, edges }: GraphResult): string[] {
+  #sizes({ vertices, edges }: Pick<GraphResult, "vertices" | "edges">): string[] {
     const { keys, edges: known } = this.#model;
     if (vertices === keys.size && edges === known.length) return [];
     return [`${vertices} vertices and ${edges} edges instead of ${keys.size} and ${known.length}`];
   }
+}
+
+/** Of what a run tells of its supersteps: in which of them it was broken, and where it went on. */
+class Losses {
+  readonly #every: number;
+  readonly #all: { readonly broken: number; readonly saved: number; readonly from: number }[] = [];
+  #last: Pick<RunProgress, "superstep" | "attempt"> = { superstep: -1, attempt: 1 };
+  #saved = -1;
+
+  constructor({ checkpointEvery }: GraphQuestion) {
+    this.#every = checkpointEvery;
+  }
+
+  told(progress: RunProgress): void {
+    const { superstep, attempt } = progress;
+    if (attempt > this.#last.attempt) {
+      this.#all.push({ broken: this.#last.superstep + 1, saved: this.#saved, from: superstep });
+      this.#saved = Math.min(this.#saved, superstep - 1);
+    }
+    if (superstep > 0 && superstep % this.#every === 0) this.#saved = superstep;
+    this.#last = progress;
+  }
+
+  /** A run that was broken behind its last superstep had been told to keep its result alone. */
+  of({ supersteps }: Pick<GraphResult, "supersteps">): Required<Pick<GraphAnswer, "broken" | "resumed">> {
+    return {
+      broken: this.#all.map(({ broken }) => broken),
+      resumed: this.#all.filter(({ broken }) => broken < supersteps).map(({ saved, from }) => ({ saved, from })),
+    };
+  }
+}
+
+function numbersOf(values: ReadonlyMap<unknown, number | AlarmState>): Map<unknown, number> {
+  return new Map([...values].map(([key, value]) => [key, typeof value === "number" ? value : alarmNumber(value)]));
 }

@@ -78,7 +78,7 @@ class World {
     for (let turns = Math.floor(this.#random.float() * 4); turns > 0; turns--) yield true;
     this.#done[shard] = superstep;
     const sums = [(before[0] as number) / this.shards + 0.1 * shard, -(shard + superstep)];
-    return { superstep, active: 1, activeEdges: 1, sums, sent: [], pushedBytes: 0, received: 0 };
+    return { superstep, computed: 1, active: 1, activeEdges: 1, sums, sent: [], pushedBytes: 0, received: 0 };
   }
 
   /** One order, to its end; shards have their turns and messages come as it falls. */

@@ -66,6 +66,19 @@ export const GRAPH_MUTANTS: readonly Mutant[] = [
     rules: [ANSWERS, CAUSE],
   },
   {
+    id: "saved-for-nothing",
+    what: "a run whose worker was lost begins anew, although it was saved",
+    patches: [
+      {
+        file: "actors/graph/run-driver",
+        from: "return Math.max(-1, ...common);",
+        to: "return -1;",
+      },
+    ],
+    scene: "graph-losses",
+    rules: ["a run goes on from what was saved"],
+  },
+  {
     id: "shards-do-not-wait",
     what: "between two supersteps of one order a shard waits for peers that have told it of any superstep at all",
     patches: [
