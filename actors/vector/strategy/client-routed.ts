@@ -7,12 +7,12 @@
  * done by this thread alone.
  */
 import { STATUS } from "../../../native-bridge/status.ts";
-import { ShardloomError } from "../../../src/errors.ts";
+import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
 import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
 import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
 import { abortError } from "../../call-options.ts";
 import type { Explanation, Reading } from "../../planned-read.ts";
-import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
+import type { SearchFallback, SearchResult, VectorCollectionParts } from "../client-collection.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
 import { TOO_FEW } from "../one-sided-result.ts";
@@ -32,6 +32,11 @@ const OVER_FETCH = 1.3;
 /** Of a filter that lets less pass this thread scans what passes. */
 const LEAST_SELECTIVITY = 0.02;
 const MOST_WANTED = 4_096;
+/** Why it is done without a shard, where that is not that it does not answer. */
+const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
+  ERR_VERSION_MISMATCH: "version",
+  ERR_REGION_ACCESS: "memory",
+};
 /** Part of the time left that shards get: what remains is for doing without them. */
 const SHARE_OF_TIME = 0.75;
 
@@ -155,7 +160,7 @@ function instead(
   error: ShardloomError,
 ): Promise<SearchResult> {
   if (error.code === "ERR_CLOSED" || error.code === "ERR_UNKNOWN_COLLECTION") throw error;
-  return searchOneSided(parts, vector, options, error.code === "ERR_VERSION_MISMATCH" ? "version" : "shard");
+  return searchOneSided(parts, vector, options, REASONS[error.code] ?? "shard");
 }
 
 /** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */

@@ -106,13 +106,15 @@ export class LeafExchange implements HeldTables {
     const { nowMs } = this.#options;
     if (this.#described.version === ready && nowMs() < this.#nextTickMs) return;
     const exchange = this.#current();
-    const leaves = this.#options.members.all(ready);
+    const { members } = this.#options;
+    if (!members.open()) return; // a part is on its way to its next worker: it is told of later
+    const leaves = members.all(ready);
     const vertices = [...leaves.values()].reduce((sum, list) => sum + list.length, 0);
     const { version, vertices: before } = this.#described;
     const isDue = version !== ready || Math.abs(vertices - before) > STALE_SHARE * Math.max(1, before);
     if (isDue) {
       const columns = this.#describe(ready, leaves);
-      if (columns === undefined) return;
+      if (columns === undefined || !members.intact) return;
       this.#described = { version: ready, vertices };
       exchange.publish(columns);
     }

@@ -4,7 +4,7 @@
  *
  * Invariant: as of routing/multi-level-search.ts: as many dependent rounds as there are levels; a shard that cannot be asked costs a message to the
  * second one that reads its clusters. Leaves have one shard: without it the search ends with a typed error, and so it does where a shard's levels are
- * of another version. What is given is whole.
+ * of another version, or the memory of its leaves cannot be read. What is given is whole.
  */
 import { ShardloomError } from "../../../src/errors.ts";
 import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
@@ -25,8 +25,13 @@ const PER_MILLION = 1_000_000;
 const LEAF_LOSS = 0.85;
 /** Vectors of a leaf that is half as large as they are made. */
 const SMALL_LEAF = 0.5 / LEVEL_DENSITY;
-/** What a shard answers that must not be asked again elsewhere: it knows something else than this one. */
-const REFUSALS: readonly string[] = ["ERR_VERSION_MISMATCH", "ERR_INVALID_ARGUMENT", "ERR_CORRUPT"];
+/** What a shard answers that is not asked again elsewhere: it knows something else than this one, or its leaves cannot be read now. */
+const REFUSALS: readonly string[] = [
+  "ERR_VERSION_MISMATCH",
+  "ERR_INVALID_ARGUMENT",
+  "ERR_CORRUPT",
+  "ERR_REGION_ACCESS",
+];
 
 /** @param request With `ef`, how many neighbours count. @throws {ShardloomError} typed, when it cannot give all. */
 export async function searchLevels(
