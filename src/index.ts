@@ -52,6 +52,7 @@ export { defineVertexProgram, type VertexContext, type VertexProgram } from "../
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
 export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
+export type { SearchFallback } from "../actors/search-fallback.ts";
 export type { AskedShard } from "../actors/shard-account.ts";
 export type {
   StoredText,
@@ -71,7 +72,6 @@ export type {
   CountOptions,
   GetOptions,
   LoadProgress,
-  SearchFallback,
   SearchOptions,
   SearchResult,
   StoredDocument,

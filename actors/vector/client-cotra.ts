@@ -11,8 +11,9 @@ import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
+import type { SearchFallback } from "../search-fallback.ts";
 import { ShardAccount } from "../shard-account.ts";
-import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
@@ -62,10 +63,10 @@ export async function searchCotra(
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
-  const { explain: _, filter, ...plain } = options;
+  const { filter, ...plain } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, plain);
-  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
+  if (reason !== undefined) return searchVectors(parts, vector, options, reason);
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };

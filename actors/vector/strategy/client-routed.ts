@@ -9,10 +9,13 @@
 import { STATUS } from "../../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
 import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
+import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
 import { abortError } from "../../call-options.ts";
-import type { Explanation, Reading } from "../../planned-read.ts";
-import type { SearchFallback, SearchResult, VectorCollectionParts } from "../client-collection.ts";
+import type { Reading } from "../../planned-read.ts";
+import type { SearchFallback } from "../../search-fallback.ts";
+import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
+import { explainedSearch } from "../client-explain.ts";
 import { checkedSearch, obstacle, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
 import { TOO_FEW } from "../one-sided-result.ts";
@@ -48,10 +51,10 @@ export async function searchRouted(
   recall: number,
   by: keyof typeof ROUTED,
 ): Promise<SearchResult> {
-  const { filter, explain: _, ...unfiltered } = options;
+  const { filter, ...unfiltered } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, unfiltered);
-  if (reason !== undefined) return { ...(await searchVectors(parts, vector, options)), fallback: reason };
+  if (reason !== undefined) return searchVectors(parts, vector, options, reason);
   if (!learnsLeaves(parts.options))
     return searchOneSided(parts, vector, options, parts.options.metric === "inner-product" ? "metric" : "code");
   const accepted = filter === undefined ? undefined : payloadFilter(filter);
@@ -63,7 +66,7 @@ export async function searchRouted(
   const waiting = halves.scanWaiting();
   const router = halves.leaves.router(halves.graph);
   if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
-    return { ...(await searchVectors(parts, vector, options)), fallback: "memory" };
+    return searchVectors(parts, vector, options, "memory");
   if (router === undefined || halves.graph === undefined) return searchOneSided(parts, vector, options, "training");
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
   const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
@@ -95,8 +98,7 @@ export async function searchRouted(
   const { answers, completeness } = gathered;
   const candidates = answers.flatMap((answer) => answer.candidates);
   const { hits, status } = halves.finish(waiting, candidates, !completeness.complete);
-  if (status !== STATUS.SUCCESS)
-    return { ...(await searchVectors(parts, vector, options)), fallback: status === TOO_FEW ? "reach" : "memory" };
+  if (status !== STATUS.SUCCESS) return searchVectors(parts, vector, options, status === TOO_FEW ? "reach" : "memory");
   const { vshards } = parts.coordinator.snapshot;
   const reading = readingOf(asked, selected.length, answers);
   return {
@@ -105,7 +107,10 @@ export async function searchRouted(
     stalenessMs: staleness(parts),
     by,
     reading,
-    ...explained(parts, { by, selected, reading, startedMs, outcomes: completeness.outcomes }, options),
+    ...explainedSearch(parts, options, {
+      ...{ by, startedMs, count: hits.length, stalenessMs: staleness(parts), reading },
+      ...{ shards: selected.map(({ shard }) => shard), outcomes: completeness.outcomes },
+    }),
   };
 }
 
@@ -121,35 +126,8 @@ function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly Near
     codes: answers.reduce((sum, { distances }) => sum + distances, spent.distances),
     rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), 0),
     messages: answers.reduce((sum, { messages }) => sum + messages, asked),
+    bytes: answers.reduce((sum, { bytes }) => sum + bytes, 0),
   };
-}
-
-function explained(
-  parts: VectorCollectionParts,
-  found: {
-    readonly by: keyof typeof ROUTED;
-    readonly selected: readonly SelectedShard[];
-    readonly reading: Reading;
-    readonly startedMs: number;
-    readonly outcomes: Completeness["outcomes"];
-  },
-  options: ShardSearchOptions,
-): { readonly explain?: Explanation } {
-  if (options.explain === undefined || options.explain === false) return {};
-  const { coordinator } = parts;
-  const { by: strategy, selected, reading, startedMs, outcomes } = found;
-  const account: Explanation = {
-    plan: {
-      ...{ kind: "scatter", topologyEpoch: coordinator.snapshot.topologyEpoch, strategy },
-      consistency: coordinator.rules(options).consistency,
-      targets: selected.map(({ shard }) => ({ shard, vshards: [], whole: true })),
-      unavailable: [],
-    },
-    ...{ planUs: 0, totalUs: (coordinator.nowMs() - startedMs) * 1000, stalenessMs: staleness(parts), outcomes },
-    ...{ attempts: selected.length, hedges: 0, bytes: 0, reading },
-  };
-  if (typeof options.explain === "function") options.explain(account);
-  return { explain: account };
 }
 
 /** The answer without a shard that does not answer. */
@@ -181,12 +159,25 @@ function ask(
   };
   for (const [index, shard] of selected.entries()) {
     const message = strategy.directMessage(shard, query);
-    coordinator
-      .ask(shard.shard, message.type, VSHARD_LISTED, message.payload, (m) => readNearReply(m, m.offset), limits)
-      .then(
-        (reply) => gather.end(index, plainOutcome(shard.shard, reply.candidates.length), [reply]),
-        (error: unknown) => gather.end(index, plainOutcome(shard.shard, 0, ShardloomError.from(error)), []),
-      );
+    const startedMs = coordinator.nowMs();
+    const latencyUs = (): number => (coordinator.nowMs() - startedMs) * 1000;
+    const took = { queueUs: 0, serviceUs: 0, bytes: 0 };
+    const read = (frame: ReplyFrame): NearReply => {
+      took.queueUs = frame.queueUs;
+      took.serviceUs = frame.serviceUs;
+      took.bytes = frame.length;
+      return readNearReply(frame, frame.offset);
+    };
+    coordinator.ask(shard.shard, message.type, VSHARD_LISTED, message.payload, read, limits).then(
+      (reply) => {
+        const outcome = plainOutcome(shard.shard, reply.candidates.length);
+        gather.end(index, { ...outcome, ...took, latencyUs: latencyUs() }, [reply]);
+      },
+      (error: unknown) => {
+        const outcome = plainOutcome(shard.shard, 0, ShardloomError.from(error));
+        gather.end(index, { ...outcome, latencyUs: latencyUs() }, []);
+      },
+    );
   }
   return gather.promise;
 }

@@ -21,7 +21,7 @@ type Search = (
 ) => Promise<SearchResult>;
 
 const SEARCHES: Readonly<Record<StrategyName, Search>> = {
-  scatter: searchVectors,
+  scatter: (parts, vector, options) => searchVectors(parts, vector, options),
   "one-sided": (parts, vector, options) => searchOneSided(parts, vector, options),
   compass: (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, "compass"),
   spire: (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, "spire"),

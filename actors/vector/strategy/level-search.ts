@@ -7,6 +7,7 @@
  * of another version, or the memory of its leaves cannot be read. What is given is whole.
  */
 import { ShardloomError } from "../../../src/errors.ts";
+import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import type { EngineContext } from "../../engine.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
@@ -50,7 +51,7 @@ export async function searchLevels(
   };
   const search = new MultiLevelSearch(index, graph.componentsOf(code), options);
   const found = new Map<number, Candidate>();
-  let messages = 0;
+  let [messages, bytes] = [0, 0];
   let failure: ShardloomError | undefined;
   const drive = async (round: RoundRequest): Promise<void> => {
     const { sequence, node, level, clusters: leaves, limit } = round;
@@ -58,7 +59,9 @@ export async function searchLevels(
     if (node !== context.workerIndex) messages++;
     let next: RoundRequest[];
     try {
-      const { candidates, distances: read } = await ask(context, graph, node, part);
+      const { candidates, distances: read } = await ask(context, graph, node, part, (moved) => {
+        bytes += moved;
+      });
       if (level === 0) for (const candidate of candidates) found.set(candidate.vertex, candidate);
       const ids = Int32Array.from(candidates, ({ vertex }) => vertex);
       const distances = Float64Array.from(candidates, ({ distance }) => distance);
@@ -84,7 +87,7 @@ export async function searchLevels(
       },
     );
   const candidates = Array.from(ids, (vertex) => found.get(vertex)).filter((candidate) => candidate !== undefined);
-  return { candidates, distances: read, rounds, messages };
+  return { candidates, distances: read, rounds, messages, bytes };
 }
 
 /** Not all shards' clusters are known, or some are of another version. */
@@ -95,12 +98,22 @@ function unknownLevels({ workerIndex }: EngineContext, { exchange }: GraphIndex,
   return other === undefined ? unknownLeaves(workerIndex) : otherVersion(version, other);
 }
 
-/** What one shard reads for one round, this one included. */
-async function ask(context: EngineContext, graph: GraphIndex, shard: number, part: NearRequest): Promise<NearReply> {
+/** What one shard reads for one round, this one included. @param moved Told the bytes of a message and its answer. */
+async function ask(
+  context: EngineContext,
+  graph: GraphIndex,
+  shard: number,
+  part: NearRequest,
+  moved: (bytes: number) => void,
+): Promise<NearReply> {
   if (shard === context.workerIndex) return near(graph, shard, part);
   if (context.peers === undefined) throw unknownLeaves(context.workerIndex);
   const { type, payload } = nearMessage(VECTOR_NEAR, part);
-  return context.peers.ask(shard, type, payload, (m) => readNearReply(m, m.offset), TIMEOUT_MS);
+  const read = (m: ReplyFrame): NearReply => {
+    moved(payload.byteLength + m.length);
+    return readNearReply(m, m.offset);
+  };
+  return context.peers.ask(shard, type, payload, read, TIMEOUT_MS);
 }
 
 export function unknownLeaves(shard: number): ShardloomError {

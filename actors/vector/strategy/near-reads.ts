@@ -33,7 +33,7 @@ export function near(graph: GraphIndex, shard: number, request: NearRequest): Ne
 }
 
 function found(candidates: readonly Candidate[] | undefined, distances: number, shard: number): NearReply {
-  if (candidates !== undefined) return { candidates, distances, rounds: 0, messages: 0 };
+  if (candidates !== undefined) return { candidates, distances, rounds: 0, messages: 0, bytes: 0 };
   throw new ShardloomError("ERR_REGION_ACCESS", `Cannot search near data as shard ${shard} cannot read it all now`, {
     details: { shard },
     retryable: true,
@@ -63,5 +63,5 @@ function nearClusters(graph: GraphIndex, shard: number, request: NearRequest): N
     const distance = answer.distances[at] as number;
     return { vertex, distance, address: 0, incarnation: 0, shard };
   });
-  return { candidates, distances: answer.read, rounds: 0, messages: 0 };
+  return { candidates, distances: answer.read, rounds: 0, messages: 0, bytes: 0 };
 }
