@@ -1,15 +1,14 @@
 /** Searches by levels of centroids over real threads: in collections with such an index, through the same search as ever. */
 import { once } from "node:events";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { SPIRE } from "../../actors/vector/strategy/spire-strategy.ts";
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
-import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import type { Cluster, SearchResult, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { GRAPH_LEAVES, GRAPH_LEAVES_READY, GRAPH_LEAVES_VERSION } from "../../src/store/graph-layout.ts";
 import { LEAF_VERSION } from "../../src/store/leaf-layout.ts";
 import { eventually, startTestCluster } from "../support/cluster.ts";
 import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
+import { graphRootOf } from "../support/graph-regions.ts";
 import { doom, type Hold, hold } from "../support/holds.ts";
 
 const WORKERS = 3;
@@ -68,8 +67,7 @@ async function searchAll(docs: VectorCollection, recall: number, filter?: { thir
 
 /** First word of the root of a collection's graph. */
 function rootWord(docs: VectorCollection): number {
-  const root = docs.reader().halves(new Float32Array(DIMENSIONS), 1, {}, SPIRE).graph as RegionRef;
-  return (root.address + CELL_HEADER_BYTES) >>> 2;
+  return (graphRootOf(docs).address + CELL_HEADER_BYTES) >>> 2;
 }
 
 const wayOf = ({ by, fallback }: SearchResult): string => `${by} ${fallback}`;
