@@ -71,6 +71,7 @@ export type { BatchSearchOptions, BatchSearchResult, BatchStats } from "../actor
 export type {
   CountOptions,
   GetOptions,
+  IndexedOptions,
   LoadProgress,
   SearchOptions,
   SearchResult,

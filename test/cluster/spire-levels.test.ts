@@ -2,7 +2,13 @@
 import { once } from "node:events";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
-import type { Cluster, SearchResult, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
+import type {
+  Cluster,
+  IndexedOptions,
+  SearchResult,
+  VectorCollection,
+  VectorCollectionOptions,
+} from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { GRAPH_LEAVES, GRAPH_LEAVES_READY, GRAPH_LEAVES_VERSION } from "../../src/store/graph-layout.ts";
 import { LEAF_VERSION } from "../../src/store/leaf-layout.ts";
@@ -23,17 +29,20 @@ vi.setConfig({ testTimeout: 120_000 });
 let cluster: Cluster;
 afterEach(() => cluster.close());
 
-async function fill(options: VectorCollectionOptions = LEVELS): Promise<VectorCollection> {
+type Progress = Parameters<NonNullable<IndexedOptions["onProgress"]>>[0];
+
+/** @param told Gets the progress until it is indexed. */
+async function fill(options: VectorCollectionOptions = LEVELS, told: Progress[] = []): Promise<VectorCollection> {
   cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 60_000 });
   const docs = await cluster.vectors("docs", options);
   await docs.upsert(clustered(DOCUMENTS).map((vector, id) => ({ id, vector, payload: { third: id % 3 } })));
-  await known(docs);
+  await known(docs, told);
   return docs;
 }
 
 /** Waits until the levels are learnt, all vertices are where they are to be, and all shards know what stands highest. */
-async function known(docs: VectorCollection): Promise<void> {
-  await docs.indexed({ timeoutMs: 60_000 });
+async function known(docs: VectorCollection, told: Progress[] = []): Promise<void> {
+  await docs.indexed({ timeoutMs: 60_000, onProgress: (progress) => told.push(progress) });
   await eventually("all shards know the levels", async () => {
     const status = await docs.status();
     return status.length === WORKERS && status.every(({ knownShards }) => knownShards === WORKERS);
@@ -73,8 +82,18 @@ function rootWord(docs: VectorCollection): number {
 const wayOf = ({ by, fallback }: SearchResult): string => `${by} ${fallback}`;
 
 describe("a search by levels", () => {
-  it("finds its share in two rounds, reading the less the less is wanted, keeps filters exactly, and tells what it read", async () => {
-    const docs = await fill();
+  it("is learnt with progress; finds its share in two rounds, reading the less the less is wanted, keeps filters exactly, and tells what it read", async () => {
+    const progress: Progress[] = [];
+    const docs = await fill(LEVELS, progress);
+    expect(progress.at(-1)).toEqual({ rows: DOCUMENTS, indexed: DOCUMENTS, learnt: 1 });
+    expect(progress.some(({ learnt }) => learnt > 0 && learnt < 1)).toBe(true);
+    for (const [at, { rows, indexed, learnt }] of progress.entries()) {
+      const before = progress[at - 1] ?? { indexed: 0, learnt: 1 };
+      expect([rows, indexed >= before.indexed, indexed <= rows]).toEqual([DOCUMENTS, true, true]);
+      // From the begin of a learning on; 1 is told where none is under way.
+      if (before.learnt < 1) expect(learnt).toBeGreaterThanOrEqual(before.learnt);
+      expect(learnt >= 0 && learnt <= 1).toBe(true);
+    }
     const loose = await searchAll(docs, 0.8);
     const tight = await searchAll(docs, 0.98);
     const all = await searchAll(docs, 1);
