@@ -82,6 +82,14 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
+export type {
+  DirectMessage,
+  SelectedShard,
+  ShardDescriptor,
+  SharedMemory,
+  StrategyQuery,
+  VectorStrategy,
+} from "../actors/vector/strategy/vector-strategy.ts";
 export type { IndexName, StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";
 export { ACCESS, type RegionRef } from "../native-bridge/region-layout.ts";

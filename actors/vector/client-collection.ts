@@ -132,7 +132,10 @@ export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   readonly by?: StrategyName;
   /** The same as {@link by}; or, as in every read, which of the copies that may answer is asked. @default the collection's; the cluster's */
   readonly strategy?: Strategy | StrategyName;
-  /** Mean share of the true nearest to be found, where the strategy chooses how far to look, in (0, 1]. @default the collection's */
+  /**
+   * Mean share of the true nearest to be found, in (0, 1], by `compass` and `spire`, which choose how far to look; `auto` then takes one of them. Refused
+   * by `one-sided` and `cotra`, which go by `ef`; `scatter` finds as much as its shards' indexes do. @default the collection's
+   */
   readonly recall?: number;
   /** @default true */
   readonly includePayload?: boolean;

@@ -118,7 +118,7 @@ async function searchTogether(
       parts,
       {
         ...{ collectionId: parts.collectionId, code: waiting.code, bytes: waiting.bytes, k, ef, wanted: most },
-        ...{ selectivity, recallTarget },
+        ...{ filter: options.filter, selectivity, recallTarget },
       },
       deadlineAtMs,
       options,

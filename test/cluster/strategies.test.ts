@@ -53,6 +53,10 @@ describe("a search that names its strategy", () => {
     for (const strategy of ["one-sided", "compass", "spire", "cotra", "auto"] as const)
       await expect(plain.search(zero, { strategy })).rejects.toMatchObject(invalid("strategy"));
     expect((await plain.search(zero, { strategy: "scatter", recall: 0.5 })).by).toBe("scatter");
+    for (const strategy of ["one-sided", "cotra"] as const)
+      await expect(docs.search(zero, { strategy, recall: 0.9 }), "they go by ef").rejects.toMatchObject(
+        invalid("recall"),
+      );
     for (const recall of [0, 2, Number.NaN])
       await expect(cluster.vectors("odd", { ...GRAPH, recall })).rejects.toMatchObject(invalid("recall"));
     await expect(cluster.vectors("docs", { ...GRAPH, recall: 0.9 })).rejects.toMatchObject({
@@ -74,7 +78,8 @@ describe("a search that names its strategy", () => {
     const answers = {
       plain: await docs.search(query),
       filtered: await docs.search(query, { filter: { odd: true } }),
-      exact: await docs.search(query, { exact: true }),
+      sure: await docs.search(query, { recall: 0.99 }),
+      exact: await docs.search(query, { exact: true, recall: 0.99 }),
       explained: await docs.search(query, { explain: true }),
     };
     const by = Object.fromEntries(
@@ -83,6 +88,7 @@ describe("a search that names its strategy", () => {
     expect(by).toEqual({
       plain: "one-sided undefined",
       filtered: "compass undefined",
+      sure: "compass undefined",
       exact: "scatter undefined",
       explained: "one-sided undefined",
     });

@@ -21,13 +21,8 @@ import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../cli
 import { TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves } from "../vector-options.ts";
-import { COMPASS } from "./compass-strategy.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
-import { SPIRE } from "./spire-strategy.ts";
 import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
-
-/** Strategies that choose shards. */
-const ROUTED: Readonly<Record<"compass" | "spire", AskingStrategy<RoutedQuery>>> = { compass: COMPASS, spire: SPIRE };
 
 /** Documents that are asked for beyond k, as some are gone then, and more where a filter lets few pass. */
 const SPARE = 8;
@@ -49,7 +44,7 @@ export async function searchRouted(
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
   recall: number,
-  by: keyof typeof ROUTED,
+  strategy: AskingStrategy<RoutedQuery>,
 ): Promise<SearchResult> {
   const { filter, ...unfiltered } = options;
   const query = checkedSearch(parts, vector, options);
@@ -61,7 +56,7 @@ export async function searchRouted(
   const startedMs = parts.coordinator.nowMs();
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
-  const strategy = ROUTED[by];
+  const { name: by } = strategy;
   const halves = parts.reader().halves(query, k, wants, strategy);
   const waiting = halves.scanWaiting();
   const router = halves.leaves.router(halves.graph);
@@ -81,8 +76,7 @@ export async function searchRouted(
     bytes: waiting.bytes,
     k,
     ef: Math.max(wanted, ef || parts.options.expansionSearch),
-    wanted,
-    selectivity,
+    ...{ wanted, filter, selectivity },
     recallTarget: recall,
     timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
