@@ -11,7 +11,7 @@ import { VECTOR_EXCHANGE } from "../../../src/wire/message-types.ts";
 import type { GraphRoot } from "../graph/graph-root.ts";
 import type { LeafMembers } from "../graph/leaf-members.ts";
 import { LeafTable, spaceOfGraph } from "../graph/leaf-table.ts";
-import { type LevelView, rowOfLeaf } from "../graph/level-view.ts";
+import { type LevelView, leafOfRow, rowOfLeaf } from "../graph/level-view.ts";
 import { CentroidExchange, type ExchangeMessage } from "../routing/centroid-exchange.ts";
 import { emptyColumns, type LeafColumns, type MergedCentroids, mergeCentroids } from "../routing/centroid-table.ts";
 import { type Code, type CodeHost, type CodeSpace, groupingMetric } from "../routing/code-table.ts";
@@ -78,6 +78,16 @@ export class LeafExchange implements HeldTables {
     const stamps = tables.map(({ shard, epoch, version }) => `${shard}:${epoch}:${version}`).join();
     if (this.#merged?.stamps !== stamps) this.#merged = { stamps, table: mergeCentroids(tables) };
     return this.#merged.table;
+  }
+
+  /** Shards whose tables are held, and are of no other version. */
+  known(version: number): number {
+    const table = this.tables();
+    if (table === undefined) return 0;
+    const others = Array.from(table.shardOf).filter(
+      (_, row) => leafOfRow(table.partitions[row] as number).version !== version,
+    );
+    return table.stamps.length - new Set(others).size;
   }
 
   /** The router over the tables that are held, with what was learnt for one version. @returns undefined while none is held */
