@@ -3,7 +3,8 @@
  * they found by the documents' rows.
  *
  * Invariant: an answer is whole, or there is none and a reason: then the caller searches another way. The shards get half of the time
- * that there is, so that there is time for that. Rows that wait to be linked are looked at here, before the shards are asked.
+ * that there is, so that there is time for that. A search in whose course a region of the graph changed hands gives none. Rows that wait to be
+ * linked are looked at here, before the shards are asked.
  */
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
@@ -106,7 +107,9 @@ async function searchTogether(
     if (ef > MAX_EF) return { fallback: "size" };
     const halves = reader.halves(query, k, wanted, COTRA);
     const waiting = halves.scanWaiting();
-    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined) return { fallback: "memory" };
+    const intact = halves.watch();
+    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined || intact === undefined)
+      return { fallback: "memory" };
     if (wanted.filter !== undefined && attempt === 0) {
       selectivity = halves.selectivity(wanted.filter.accepts);
       ef = Math.max(ef, Math.ceil((FILTERED_OVER_FETCH * (rankedAgain(collection, k) + SPARE)) / selectivity));
@@ -128,6 +131,8 @@ async function searchTogether(
     const { vertices } = outcome.hits;
     tally = sumOf(tally, outcome.tally);
     tally.computations += waiting.distances;
+    // Shards read what they compute for wherever it lies: what led them counts only if all of it could be read all the time.
+    if (!intact()) return { fallback: "memory" };
     const { hits, status } = halves.rank(waiting, vertices);
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;

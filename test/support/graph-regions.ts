@@ -1,7 +1,8 @@
 /**
  * The regions of a collection's graph, revoked and registered anew from outside: as when a worker is gone and its successor takes them over.
  *
- * Invariant: only keys change, under the name of the shard that owns them; what the chunks hold stays, and the root names the new keys.
+ * Invariant: under the name of the shard that owns them only keys change, and the root names the new ones; what the chunks hold is the same under every
+ * key, and may be anything while there is none.
  */
 import { GraphRoot } from "../../actors/vector/graph/graph-root.ts";
 import { ONE_SIDED } from "../../actors/vector/strategy/vector-strategy.ts";
@@ -20,6 +21,8 @@ export function graphRootOf(docs: VectorCollection): RegionRef {
 export class GraphRegions {
   readonly #root: GraphRoot;
   readonly #shard: number;
+  /** Codes that were overwritten, by their places. */
+  readonly #codes: Map<number, Uint8Array> = new Map();
 
   /** @param randomU32 Source of the keys. */
   constructor(arena: Arena, root: RegionRef, shard: number, randomU32: () => number) {
@@ -27,13 +30,14 @@ export class GraphRegions {
     this.#shard = shard;
   }
 
-  /** Takes all their keys back. @returns how many */
-  revoke(): number {
+  /** Takes all their keys back. @param spoil Whether codes are overwritten then, as if the memory were somebody else's. @returns how many */
+  revoke(spoil = false): number {
     let revoked = 0;
     for (let number = 0; number < this.#root.chunkCount; number++) {
       const chunk = this.#root.chunk(number);
       if (chunk?.partition !== this.#shard) continue;
       this.#root.regions.deregister(chunk);
+      if (spoil) this.#spoil(chunk.address, chunk.length);
       revoked++;
     }
     return revoked;
@@ -41,6 +45,17 @@ export class GraphRegions {
 
   /** Registers them under new keys, and tells everybody. */
   restore(): void {
+    for (const [at, code] of this.#codes) this.#root.arena.bytes.set(code, at);
+    this.#codes.clear();
     this.#root.adoptChunks(this.#shard, new Map());
+  }
+
+  #spoil(address: number, length: number): void {
+    const { arena, geometry } = this.#root;
+    const { stride, codeOffset, codeBytes } = geometry;
+    for (let at = address + codeOffset; at < address + length; at += stride) {
+      this.#codes.set(at, arena.bytes.slice(at, at + codeBytes));
+      arena.bytes.fill(0, at, at + codeBytes);
+    }
   }
 }

@@ -1,4 +1,4 @@
-/** A thread that revokes one shard's regions of a graph and registers them anew, again and again, until it is told to stop. */
+/** A thread that revokes one shard's regions of a graph, spoils them and registers them anew as they were, again and again, until it is told to stop. */
 import { parentPort, workerData } from "node:worker_threads";
 import { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef } from "../../native-bridge/region-table.ts";
@@ -31,7 +31,7 @@ function pause(mostMs: number): void {
 }
 
 while (Atomics.load(control, 0) === 0) {
-  if (regions.revoke() === 0) throw new Error("the shard has no regions");
+  if (regions.revoke(true) === 0) throw new Error("the shard has no regions");
   Atomics.add(control, 1, 1);
   pause(WITHOUT_MS);
   regions.restore();

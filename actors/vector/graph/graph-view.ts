@@ -58,6 +58,7 @@ export class GraphView {
   /** Partition whose chunk could not be read when `refresh` failed, or −1. */
   lostPartition = -1;
   readonly #verbs: Verbs;
+  readonly #i32: Int32Array;
   readonly #access: RegionAccess;
   #table: Int32Array = new Int32Array(0);
   #tableBytes: Uint8Array = new Uint8Array(0);
@@ -69,6 +70,7 @@ export class GraphView {
 
   constructor(arena: Arena, verbs: Verbs) {
     this.#verbs = verbs;
+    this.#i32 = arena.i32;
     this.#access = new RegionAccess(arena, NEEDS_RMW_CHECK);
   }
 
@@ -92,6 +94,19 @@ export class GraphView {
     }
     this.forget();
     return status;
+  }
+
+  /** Makes the view current. @returns tells whether all its chunks could be read ever since; undefined when one cannot be read now */
+  watch(root: RegionRef | undefined): (() => boolean) | undefined {
+    if (this.refresh(root) !== STATUS.SUCCESS) return undefined;
+    const { chunks } = this;
+    const intact = (): boolean =>
+      chunks.every(
+        ({ address, stampAddress, stamp }) => address === 0 || Atomics.load(this.#i32, stampAddress >>> 2) === stamp,
+      );
+    if (intact()) return intact;
+    this.forget();
+    return undefined;
   }
 
   /** Makes the next `refresh` read everything again. */
