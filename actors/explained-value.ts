@@ -96,8 +96,8 @@ export class ReadAccount {
   /** Of an empty list of ids. */
   #nothingAsked(): Explanation {
     const { topologyEpoch } = this.#coordinator.snapshot;
-    const { strategy, consistency } = this.#coordinator.rules(this.#options);
-    const plan = { kind: "batch", topologyEpoch, strategy, consistency, targets: [], unavailable: [] } as const;
+    const { strategy: copies, consistency } = this.#coordinator.rules(this.#options);
+    const plan = { kind: "batch", topologyEpoch, copies, consistency, targets: [], unavailable: [] } as const;
     return { plan, planUs: 0, totalUs: 0, stalenessMs: 0, outcomes: [], attempts: 0, hedges: 0, bytes: 0 };
   }
 }

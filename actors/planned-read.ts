@@ -14,6 +14,7 @@ import { VSHARD_LISTED } from "../src/wire/envelope-layout.ts";
 import { REFUSAL, type RefusedVshard, readRoutedReply } from "../src/wire/routed-codec.ts";
 import type { SendTerms } from "./admitted-request.ts";
 import { RoutedPayload, readPrefix } from "./routed-payload.ts";
+import type { SearchFallback } from "./search-fallback.ts";
 import type { AskedShard } from "./shard-account.ts";
 
 /** Which vshards a read is for: one, that of every item of a list, or all. */
@@ -48,7 +49,10 @@ export interface ReadQuery<T> {
 export interface ExplainedPlan {
   readonly kind: Plan["kind"];
   readonly topologyEpoch: number;
-  readonly strategy: string;
+  /** Of a search for vectors: how the documents were found. */
+  readonly strategy?: string;
+  /** The rule by which it was chosen which copy of each vshard is asked; left out where none was, as a strategy asks shards or reads their memory. */
+  readonly copies?: string;
   readonly consistency: string;
   readonly targets: readonly { readonly shard: number; readonly vshards: readonly number[]; readonly whole: boolean }[];
   readonly unavailable: readonly { readonly vshards: readonly number[]; readonly reason: string }[];
@@ -79,11 +83,15 @@ export interface Reading {
   /** Exchanges between shards that had to follow one another, and messages of all, the searching thread's included. */
   readonly rounds: number;
   readonly messages: number;
+  /** Of requests and answers between shards. */
+  readonly bytes: number;
 }
 
 /** What became of a read: its plan, each part's outcome, and where the time went. */
 export interface Explanation {
   readonly plan: ExplainedPlan;
+  /** Of a search: why it was not the strategy that was asked for. */
+  readonly fallback?: SearchFallback;
   /** Making the plan, in us. */
   readonly planUs: number;
   /** From the call to the last answer, in us; what remains of a call is decoding and merging. */
@@ -94,7 +102,7 @@ export interface Explanation {
   readonly outcomes: Completeness["outcomes"];
   /** By shard, what was asked for the rest of answers that did not fit one reply; left out when there was none. */
   readonly pages?: readonly AskedShard[];
-  /** Sums over the outcomes and pages; bytes, those of a collaboration too. */
+  /** Sums over the outcomes and pages; bytes, those between shards too. */
   readonly attempts: number;
   readonly hedges: number;
   readonly bytes: number;
@@ -235,7 +243,7 @@ export function explain(
     plan: {
       kind: plan.kind,
       topologyEpoch: plan.snapshot.topologyEpoch,
-      strategy: plan.strategy,
+      copies: plan.strategy,
       consistency: plan.consistency,
       targets: plan.targets.map(({ shard, vshards, whole }) => ({ shard, vshards: [...vshards], whole })),
       unavailable: plan.unavailable.map(({ vshards, reason }) => ({ vshards: [...vshards], reason })),

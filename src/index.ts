@@ -59,6 +59,7 @@ export {
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
 export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
+export type { SearchFallback } from "../actors/search-fallback.ts";
 export type { AskedShard } from "../actors/shard-account.ts";
 export type { ReadWay, ShardRead, ShardReader, ShardReads } from "../actors/shard-reader.ts";
 export type {
@@ -78,8 +79,8 @@ export type { BatchSearchOptions, BatchSearchResult, BatchStats } from "../actor
 export type {
   CountOptions,
   GetOptions,
+  IndexedOptions,
   LoadProgress,
-  SearchFallback,
   SearchOptions,
   SearchResult,
   StoredDocument,
@@ -89,6 +90,14 @@ export type {
   VectorHit,
   VectorRead,
 } from "../actors/vector/client-collection.ts";
+export type {
+  DirectMessage,
+  SelectedShard,
+  ShardDescriptor,
+  SharedMemory,
+  StrategyQuery,
+  VectorStrategy,
+} from "../actors/vector/strategy/vector-strategy.ts";
 export type { MemoryDocument, VectorMemory } from "../actors/vector/vector-memory.ts";
 export type { IndexName, StrategyName, VectorCollectionOptions } from "../actors/vector/vector-options.ts";
 export { Arena, type ArenaOptions, createArena } from "../native-bridge/arena.ts";

@@ -26,6 +26,7 @@ import {
 import type { Coordinator } from "../coordinator.ts";
 import { type ExplainedValue, type Explaining, explainedRead } from "../explained-value.ts";
 import type { Explanation, Reading } from "../planned-read.ts";
+import type { SearchFallback } from "../search-fallback.ts";
 import type { ShardReader } from "../shard-reader.ts";
 import { type DocumentSource, loadDocuments } from "./bulk-load.ts";
 import { type BatchSearchOptions, type BatchSearchResult, searchBatch } from "./client-batch.ts";
@@ -131,7 +132,10 @@ export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   readonly by?: StrategyName;
   /** The same as {@link by}; or, as in every read, which of the copies that may answer is asked. @default the collection's; the cluster's */
   readonly strategy?: Strategy | StrategyName;
-  /** Mean share of the true nearest to be found, where the strategy chooses how far to look, in (0, 1]. @default the collection's */
+  /**
+   * Mean share of the true nearest to be found, in (0, 1], by `compass` and `spire`, which choose how far to look; `auto` then takes one of them. Refused
+   * by `one-sided` and `cotra`, which go by `ef`; `scatter` finds as much as its shards' indexes do. @default the collection's
+   */
   readonly recall?: number;
   /** @default true */
   readonly includePayload?: boolean;
@@ -159,33 +163,6 @@ export interface SearchResult {
   /** The plan and what became of it, when `explain` was asked for. */
   readonly explain?: Explanation;
 }
-
-/**
- * Why another strategy answered: the search has a `filter` that only the shards can apply, is `exact`, or, by `compass` and `spire`, to be explained (`explain`); it must not miss
- * what other copies know (`consistency`), or other nodes have a part of it (`nodes`: each shard searches its node's graph); the query has no code (`query`: with u8, one that is no bytes); the memory of a shard cannot be
- * read now (`memory`); the graph leads to fewer documents than were wanted although there are more (`reach`); the leaves are not known yet, or vertices
- * are on their way to them (`training`), or there are none, by inner product (`metric`) and of codes other than f32 and u8
- * (`code`); a shard that was asked did not answer (`shard`), or knew leaves of another version (`version`). And of searches that shards do together: one was `lost`
- * meanwhile, had no time (`late`) or too much to do (`overloaded`), or messages would be too long (`size`: more than 4096 candidates).
- */
-export type SearchFallback =
-  | "filter"
-  | "exact"
-  | "explain"
-  | "consistency"
-  | "nodes"
-  | "query"
-  | "memory"
-  | "reach"
-  | "training"
-  | "metric"
-  | "code"
-  | "shard"
-  | "version"
-  | "lost"
-  | "late"
-  | "overloaded"
-  | "size";
 
 /** What a collection is made of. */
 export interface VectorCollectionParts {

@@ -3,7 +3,8 @@
  * they found by the documents' rows.
  *
  * Invariant: an answer is whole, or there is none and a reason: then the caller searches another way. The shards get half of the time
- * that there is, so that there is time for that. Rows that wait to be linked are looked at here, before the shards are asked.
+ * that there is, so that there is time for that. A search in whose course a region of the graph changed hands gives none. Rows that wait to be
+ * linked are looked at here, before the shards are asked.
  */
 import { STATUS } from "../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../src/errors.ts";
@@ -11,8 +12,9 @@ import type { ReplyFrame } from "../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import type { CallOptions } from "../call-options.ts";
 import type { Explanation } from "../planned-read.ts";
+import type { SearchFallback } from "../search-fallback.ts";
 import { ShardAccount } from "../shard-account.ts";
-import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
 import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness, whole } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, toHit } from "./client-search.ts";
@@ -62,7 +64,7 @@ export async function searchCotra(
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
-  const { explain: _, filter, ...plain } = options;
+  const { filter, ...plain } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, plain);
   if (reason !== undefined) return searchInstead(parts, vector, options, reason);
@@ -105,7 +107,9 @@ async function searchTogether(
     if (ef > MAX_EF) return { fallback: "size" };
     const halves = reader.halves(query, k, wanted, COTRA);
     const waiting = halves.scanWaiting();
-    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined) return { fallback: "memory" };
+    const intact = halves.watch();
+    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined || intact === undefined)
+      return { fallback: "memory" };
     if (wanted.filter !== undefined && attempt === 0) {
       selectivity = halves.selectivity(wanted.filter.accepts);
       ef = Math.max(ef, Math.ceil((FILTERED_OVER_FETCH * (rankedAgain(collection, k) + SPARE)) / selectivity));
@@ -117,7 +121,7 @@ async function searchTogether(
       parts,
       {
         ...{ collectionId: parts.collectionId, code: waiting.code, bytes: waiting.bytes, k, ef, wanted: most },
-        ...{ selectivity, recallTarget },
+        ...{ filter: options.filter, selectivity, recallTarget },
       },
       deadlineAtMs,
       options,
@@ -127,6 +131,8 @@ async function searchTogether(
     const { vertices } = outcome.hits;
     tally = sumOf(tally, outcome.tally);
     tally.computations += waiting.distances;
+    // Shards read what they compute for wherever it lies: what led them counts only if all of it could be read all the time.
+    if (!intact()) return { fallback: "memory" };
     const { hits, status } = halves.rank(waiting, vertices);
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;

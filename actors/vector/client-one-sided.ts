@@ -9,7 +9,8 @@ import { STATUS } from "../../native-bridge/status.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import { abortError } from "../call-options.ts";
 import { checkExplain } from "../explained-value.ts";
-import type { SearchFallback, SearchResult, VectorCollectionParts } from "./client-collection.ts";
+import type { SearchFallback } from "../search-fallback.ts";
+import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
 import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
@@ -31,7 +32,7 @@ export async function searchOneSided(
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const startedMs = parts.coordinator.nowMs();
   const query = checkedSearch(parts, vector, options);
-  const { filter, explain: _, ...plain } = options;
+  const { filter, ...plain } = options;
   const reason = obstacle(parts, query, plain);
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   if (reason !== undefined) return searchInstead(parts, vector, options, reason, instead);
@@ -39,14 +40,13 @@ export async function searchOneSided(
   const { hits, status } = parts.reader().search(query, k, wanted);
   if (status !== STATUS.SUCCESS) {
     const fallback = instead ?? (status === TOO_FEW ? "reach" : status === NOT_KNOWN ? "filter" : "memory");
-    return { ...(await searchVectors(parts, vector, options)), fallback };
+    return searchVectors(parts, vector, options, fallback);
   }
   return {
     ...oneSidedAnswer(parts, hits),
     ...(instead === undefined ? {} : { fallback: instead }),
     ...explainedSearch(parts, options, {
-      by: "one-sided",
-      startedMs,
+      ...{ by: "one-sided", fallback: instead, startedMs },
       count: hits.length,
       stalenessMs: staleness(parts),
     }),
@@ -58,7 +58,7 @@ export async function searchOneSided(
  *
  * @param told What the answer says. @default the reason
  */
-export async function searchInstead(
+export function searchInstead(
   parts: VectorCollectionParts,
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
@@ -66,7 +66,7 @@ export async function searchInstead(
   told: SearchFallback = reason,
 ): Promise<SearchResult> {
   const asked = reason === "nodes" ? { ...options, viaGraph: true } : options;
-  return { ...(await searchVectors(parts, vector, asked)), fallback: told };
+  return searchVectors(parts, vector, asked, told);
 }
 
 /** An answer that is from the memory of the shards. */
@@ -100,7 +100,6 @@ export function obstacle(
   if (options.filter !== undefined) return "filter";
   if (options.exact === true) return "exact";
   if (reader().isPartial) return "nodes";
-  if (options.explain !== undefined && options.explain !== false) return "explain";
   // With copies the primary may have been deposed, which only the shards know for certain.
   const hasCopies = coordinator.snapshot.replicationFactor > 1;
   if (hasCopies && coordinator.rules(options).consistency !== "eventual") return "consistency";

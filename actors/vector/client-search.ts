@@ -12,7 +12,8 @@ import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
 import type { ReadOptions } from "../call-options.ts";
 import { ReadAccount } from "../explained-value.ts";
-import type { ReadResult, ReadScope } from "../planned-read.ts";
+import type { Explanation, ReadResult, ReadScope } from "../planned-read.ts";
+import type { SearchFallback } from "../search-fallback.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
@@ -53,10 +54,12 @@ interface ShardAnswer {
   readonly page: QueryHits;
 }
 
+/** @param instead Why this is done in place of another strategy. */
 export async function searchVectors(
   parts: VectorCollectionParts,
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
+  instead?: SearchFallback,
 ): Promise<SearchResult> {
   const { explain, after, ...unexplained } = options;
   const { coordinator } = parts;
@@ -75,9 +78,10 @@ export async function searchVectors(
     wanted = nextWanted(page, found.length, merged.length, wanted);
     if (wanted !== undefined) continue;
     const { completeness, stalenessMs } = result;
-    const told = account?.finish();
+    const fallback = instead === undefined ? {} : { fallback: instead };
+    const told = account === undefined ? undefined : ofScatter(account.finish(), fallback);
     if (typeof explain === "function" && told !== undefined) explain(told);
-    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: "scatter" } as const;
+    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: "scatter", ...fallback } as const;
     const explained: SearchResult = told === undefined ? answer : { ...answer, explain: told };
     const last = found[request.k - 1];
     if (last === undefined) return explained;
@@ -90,6 +94,10 @@ export async function searchVectors(
       },
     };
   }
+}
+
+function ofScatter(account: Explanation, fallback: { readonly fallback?: SearchFallback }): Explanation {
+  return { ...account, plan: { ...account.plan, strategy: "scatter" }, ...fallback };
 }
 
 /** The first reply of every shard that a plan asks. */

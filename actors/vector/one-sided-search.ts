@@ -246,6 +246,11 @@ export class OneSidedSearch implements DocumentReader {
     return STATUS.SUCCESS;
   }
 
+  /** Tells whether the graph could be read ever since; undefined when it cannot be now. */
+  watch(root: RegionRef | undefined): (() => boolean) | undefined {
+    return this.#graph.view.watch(root);
+  }
+
   /** Leaves of the graph, as this thread knows them. */
   get leaves(): LeafView {
     return this.#leaves;

@@ -287,7 +287,7 @@ function status(state: ShardState, request: EngineRequest, reply: EngineReply): 
     indexed: collection.indexed,
     unindexed: collection.unindexed,
     unplaced: collection.unplaced,
-    knownShards: collection.graph?.exchange?.tables()?.stamps.length ?? 0,
+    knownShards: collection.graph?.exchange?.known(collection.graph.placedVersion) ?? 0,
     learnt: collection.graph?.learnt ?? 1,
     lastVersion: store.lastVersion,
     vectorBytes: store.vectorBytes,

@@ -68,6 +68,8 @@ type Exposing = Required<Pick<VectorStrategy, "exposedRegion">>;
 export interface SearchHalves {
   readonly graph: RegionRef | undefined;
   readonly leaves: LeafView;
+  /** Tells whether the graph could be read ever since; undefined when it cannot be now. */
+  watch(): (() => boolean) | undefined;
   /** To be done before the shards are asked. */
   scanWaiting(): WaitingRows;
   /** Share of the documents that pass, about; after `scanWaiting`. */
@@ -200,6 +202,7 @@ export class VectorReader {
     return {
       graph: source.graph,
       leaves: search.leaves,
+      watch: () => search.watch(source.graph),
       scanWaiting: () => search.scanWaiting(query, k, options, source),
       selectivity: (accepts) => estimateSelectivity(this.#rows, source.views, accepts),
       rank: (waiting, vertices) => search.rank(query, k, options, this.#searchSource(strategy), waiting, vertices),

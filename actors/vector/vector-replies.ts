@@ -59,7 +59,7 @@ export interface VectorShardStatus {
   readonly unindexed: number;
   /** Rows of the graph that are still to be brought to where those near them are, about; searches find them meanwhile. 0 without a graph. */
   readonly unplaced: number;
-  /** Shards of the node, this one included, whose leaves this one knows. 0 without a graph, or while it is small. */
+  /** Shards of the node, this one included, whose leaves this one knows in the version that vertices are placed by. 0 without a graph, or while it is small. */
   readonly knownShards: number;
   /** Done share of a learning of leaves, and of levels above them, that this shard is at, in [0, 1]; 1: it is at none. */
   readonly learnt: number;

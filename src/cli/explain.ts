@@ -21,9 +21,12 @@ const columnsOf = (...titles: readonly string[]): TableColumn[] =>
   titles.map((title) => ({ title, align: "right" as const }));
 
 /** The account of a search or read. */
-export function explanationLines({ plan, planUs, totalUs, outcomes, hedges }: Explanation): string[] {
+export function explanationLines({ plan, fallback, planUs, totalUs, outcomes, hedges }: Explanation): string[] {
+  const { kind, strategy, copies, consistency } = plan;
+  const instead = fallback === undefined ? undefined : `in place of another strategy (${fallback})`;
+  const said = [kind, strategy, instead, copies, consistency].filter((word) => word !== undefined);
   return [
-    `Plan: ${plan.kind}, ${plan.strategy}, ${plan.consistency}; made in ${us(planUs)}, carried out in ${us(totalUs)}, ${hedges} hedges.`,
+    `Plan: ${said.join(", ")}; made in ${us(planUs)}, carried out in ${us(totalUs)}, ${hedges} hedges.`,
     shardTable(outcomes),
   ];
 }

@@ -3,10 +3,9 @@ import { once } from "node:events";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Cluster, ClusterOptions, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
-import { saboteur } from "../support/actors.ts";
-import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
-import { hold } from "../support/holds.ts";
+import { doom, hold } from "../support/holds.ts";
 
 const WORKERS = 4;
 const DOCUMENTS = 3_000;
@@ -28,6 +27,24 @@ async function fill(options: VectorCollectionOptions = COMPASS, count = DOCUMENT
   await docs.upsert(clustered(count).map((vector, id) => ({ id, vector, payload: { third: id % 3, id } })));
   await docs.indexed({ timeoutMs: 60_000 });
   return docs;
+}
+
+/** The shards that searches ask. */
+async function plansOf(
+  docs: VectorCollection,
+  queries: readonly Float32Array[],
+  recall: number,
+): Promise<Map<Float32Array, Set<number>>> {
+  const plans = new Map<Float32Array, Set<number>>();
+  for (const query of queries) {
+    // A chunk that goes to another place under a search sends it another way.
+    await eventually("compass answers", async () => {
+      const { by, completeness } = await docs.search(query, { recall });
+      plans.set(query, new Set(completeness.outcomes.map(({ shard }) => shard)));
+      return by === "compass";
+    });
+  }
+  return plans;
 }
 
 /** Share of the true ten nearest that searches find, and shards asked in the mean. */
@@ -89,11 +106,7 @@ describe("a search by compass", () => {
     await start();
     const docs = await fill();
     const queries = queriesOf(40);
-    const plans = new Map<Float32Array, Set<number>>();
-    for (const query of queries) {
-      const { completeness } = await docs.search(query, { recall: 0.8 });
-      plans.set(query, new Set(completeness.outcomes.map(({ shard }) => shard)));
-    }
+    const plans = await plansOf(docs, queries, 0.8);
     const held = [0, 1, 2, 3].find(
       (shard) => [...plans.values()].filter((plan) => !plan.has(shard)).length >= 5,
     ) as number;
@@ -109,18 +122,16 @@ describe("a search by compass", () => {
       "shard",
       10,
     ]);
-    const plan = plans.get(blocked) as Set<number>;
-    if (plan.size > 1) {
-      const partial = await docs.search(blocked, { recall: 0.8, timeoutMs: 1_000, gather: "best-effort" });
-      expect(partial.by).toBe("compass");
-      expect(partial.completeness).toMatchObject({
-        complete: false,
-        planned: plan.size,
-        answered: plan.size - 1,
-        timedOut: 1,
-      });
-      expect(partial.completeness.outcomes.find(({ shard }) => shard === held)?.error?.code).toBe("ERR_TIMEOUT");
-    }
+    // For all there is, all are asked.
+    const partial = await docs.search(blocked, { recall: 1, timeoutMs: 1_000, gather: "best-effort" });
+    expect([partial.by, partial.fallback, partial.hits.length]).toEqual(["compass", undefined, 10]);
+    expect(partial.completeness).toMatchObject({
+      complete: false,
+      planned: WORKERS,
+      answered: WORKERS - 1,
+      timedOut: 1,
+    });
+    expect(partial.completeness.outcomes.find(({ shard }) => shard === held)?.error?.code).toBe("ERR_TIMEOUT");
     expect(still.isOn).toBe(true);
     await still.release();
   });
@@ -130,8 +141,9 @@ describe("a search by compass", () => {
     const docs = await fill(COMPASS, 1_500);
     const random = createSeededRandom(seed + 5);
     const live = new Set(Array.from({ length: 1_500 }, (_, id) => id));
-    const answeredBy = new Set<string>();
-    for (let round = 0; round < 40; round++) {
+    // Found by the strategy, where the document's own shard was not asked.
+    let elsewhere = 0;
+    for (let round = 0; round < 40 || elsewhere < 20; round++) {
       const batch = clustered(30, random).map((vector) => ({ id: Math.floor(random.float() * 3_000), vector }));
       const unique = [...new Map(batch.map((document) => [document.id, document])).values()];
       await docs.upsert(unique);
@@ -140,15 +152,15 @@ describe("a search by compass", () => {
       await docs.delete(gone);
       for (const id of gone) live.delete(id);
       for (const { id, vector } of unique.filter(({ id }) => live.has(id)).slice(0, 5)) {
-        const { hits, by } = await docs.search(vector, { k: 1, ef: 100, recall: 0.99 });
-        answeredBy.add(by);
+        const { hits, by, completeness } = await docs.search(vector, { k: 1, ef: 100, recall: 0.99 });
         expect(hits[0]).toMatchObject({ id, score: 0 });
+        const own = cluster.shardOfId(id);
+        if (by === "compass" && completeness.outcomes.every(({ shard }) => shard !== own)) elsewhere++;
       }
       const { hits } = await docs.search(clustered(1, random)[0] as Float32Array, { k: 20 });
       expect(new Set(hits.map(({ id }) => id)).size).toBe(20);
       for (const { id } of hits) expect(live.has(id as number)).toBe(true);
     }
-    expect(answeredBy).toContain("compass");
     await docs.indexed({ timeoutMs: 60_000 });
     let missed = 0;
     const some = [...live].slice(0, 300);
@@ -164,24 +176,35 @@ describe("a search by compass", () => {
     await start();
     const docs = await fill();
     const queries = queriesOf(20);
-    for (const shard of [0, 2]) {
+    const killed = new Set<number>();
+    for (let kill = 0; kill < 2; kill++) {
+      const plans = await plansOf(docs, queries, 0.97);
+      const asking = (shard: number): number => [...plans.values()].filter((plan) => plan.has(shard)).length;
+      const shard = [0, 1, 2, 3].filter((each) => !killed.has(each)).sort((a, b) => asking(b) - asking(a))[0] as number;
+      killed.add(shard);
+      const underWay = queries.filter((query) => plans.get(query)?.has(shard));
+      expect(underWay.length).toBeGreaterThan(0);
       const restarted = once(cluster, "worker-restarted");
-      const searches = queries.map((query) => docs.search(query, { timeoutMs: 20_000 }));
-      const exit = cluster
-        .actor(saboteur, keyOnShard(cluster, saboteur, shard))
-        .exit(1)
-        .catch(() => undefined);
-      const more = queries.map((query) => docs.search(query, { timeoutMs: 20_000 }));
+      const doomed = await doom(cluster, shard, 30_000);
+      const searches = underWay.map((query) => docs.search(query, { recall: 0.97 }));
+      expect(doomed.isOn, "it has been asked, and has not answered").toBe(true);
+      await doomed.release();
+      const more = queries.map((query) => docs.search(query));
+      for (const { by, fallback } of await Promise.all(searches)) {
+        expect(["one-sided", "scatter"], "never by the strategy").toContain(by);
+        expect(["shard", "memory"], "it does not answer, or what it wrote waits for its next worker").toContain(
+          fallback,
+        );
+      }
       for (const { hits, completeness } of await Promise.all([...searches, ...more])) {
         expect(hits).toHaveLength(10);
         expect(completeness.complete).toBe(true);
       }
-      await exit;
       await restarted;
-      await eventually(
-        "shards are asked again",
-        async () => (await docs.search(queries[0] as Float32Array)).by === "compass",
-      );
+      await eventually("all shards are asked again", async () => {
+        const answers = await Promise.all(queries.map((query) => docs.search(query, { recall: 1 })));
+        return answers.every(({ by }) => by === "compass");
+      });
     }
     expect((await measure(docs, 0.95)).found).toBeGreaterThan(0.9);
   });

@@ -24,7 +24,7 @@ async function once(round: number): Promise<void> {
   ]);
   if (stored?.vector?.[0] !== round) wrong.push(`get ${id} gave ${stored?.vector?.[0]} after ${round}`);
   if (found.hits.find((hit) => hit.id === id)?.vector?.[0] !== round) wrong.push(`search missed ${id} at ${round}`);
-  if (found.explain?.plan.strategy !== "round-robin") wrong.push("no explanation");
+  if (found.explain?.plan.copies !== "round-robin") wrong.push("no explanation");
 }
 
 async function run(): Promise<void> {

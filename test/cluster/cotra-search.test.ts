@@ -82,7 +82,7 @@ describe("a collaborative search", () => {
     const docs = await cluster.vectors("docs", ONE_SIDED);
     await docs.upsert(toDocuments(clustered(1_000)));
     await docs.indexed();
-    let same = 0;
+    let [same, pulled, pushes] = [0, 0, 0];
     const taking = new Set<number>();
     for (const query of clustered(50, createSeededRandom(seed + 2))) {
       const near = await docs.search(query, { by: "cotra", ef: 64, explain: true });
@@ -91,7 +91,9 @@ describe("a collaborative search", () => {
       same += idsOf(alone.hits).filter((id) => found.has(id)).length;
       const told = near.explain?.collaboration as Collaboration;
       expect(told.computations).toBeGreaterThan(64);
-      expect(told.pulled).toBeLessThan(told.computations);
+      expect(told.pulled + told.pushes).toBeLessThan(told.computations);
+      pulled += told.pulled;
+      pushes += told.pushes;
       expect(told.bytes, "a query went to every shard").toBeGreaterThan(DIMENSIONS * 4 * 2);
       expect(told.messages).toBeGreaterThan(0);
       expect([near.by, near.explain?.plan.strategy]).toEqual(["cotra", "cotra"]);
@@ -102,6 +104,13 @@ describe("a collaborative search", () => {
       for (const { shard } of near.explain?.plan.targets ?? []) taking.add(shard);
     }
     expect(same / 500).toBeGreaterThan(0.95);
+    expect(pushes, "vertices of shards that were no primaries").toBeGreaterThan(0);
+    const random = createSeededRandom(seed + 3);
+    await eventually("one such vertex alone is read", async () => {
+      const near = await docs.search(clustered(1, random)[0] as Float32Array, { by: "cotra", explain: true });
+      pulled += near.explain?.collaboration?.pulled ?? 0;
+      return pulled > 0;
+    });
     // Where the clusters of documents lie is chance: a shard may have none that is near any query.
     expect(taking.size, "shards that were primaries").toBeGreaterThan(1);
   });

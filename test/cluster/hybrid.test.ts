@@ -143,7 +143,8 @@ describe("hybrid search", () => {
     const { explain } = await vectors.search([1, 0], { k: 3, explain: true });
     expect(explain?.plan).toMatchObject({
       kind: "scatter",
-      strategy: "power-of-two",
+      strategy: "scatter",
+      copies: "power-of-two",
       consistency: "strong",
       unavailable: [],
     });

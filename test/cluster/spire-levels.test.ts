@@ -1,17 +1,21 @@
 /** Searches by levels of centroids over real threads: in collections with such an index, through the same search as ever. */
 import { once } from "node:events";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { SPIRE } from "../../actors/vector/strategy/spire-strategy.ts";
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
-import type { RegionRef } from "../../native-bridge/region-layout.ts";
-import type { Cluster, SearchResult, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
+import type {
+  Cluster,
+  IndexedOptions,
+  SearchResult,
+  VectorCollection,
+  VectorCollectionOptions,
+} from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { GRAPH_LEAVES, GRAPH_LEAVES_READY, GRAPH_LEAVES_VERSION } from "../../src/store/graph-layout.ts";
 import { LEAF_VERSION } from "../../src/store/leaf-layout.ts";
-import { saboteur } from "../support/actors.ts";
-import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
-import { hold } from "../support/holds.ts";
+import { graphRootOf } from "../support/graph-regions.ts";
+import { doom, type Hold, hold } from "../support/holds.ts";
 
 const WORKERS = 3;
 const DOCUMENTS = 1_500;
@@ -25,17 +29,20 @@ vi.setConfig({ testTimeout: 120_000 });
 let cluster: Cluster;
 afterEach(() => cluster.close());
 
-async function fill(options: VectorCollectionOptions = LEVELS): Promise<VectorCollection> {
+type Progress = Parameters<NonNullable<IndexedOptions["onProgress"]>>[0];
+
+/** @param told Gets the progress until it is indexed. */
+async function fill(options: VectorCollectionOptions = LEVELS, told: Progress[] = []): Promise<VectorCollection> {
   cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 60_000 });
   const docs = await cluster.vectors("docs", options);
   await docs.upsert(clustered(DOCUMENTS).map((vector, id) => ({ id, vector, payload: { third: id % 3 } })));
-  await known(docs);
+  await known(docs, told);
   return docs;
 }
 
 /** Waits until the levels are learnt, all vertices are where they are to be, and all shards know what stands highest. */
-async function known(docs: VectorCollection): Promise<void> {
-  await docs.indexed({ timeoutMs: 60_000 });
+async function known(docs: VectorCollection, told: Progress[] = []): Promise<void> {
+  await docs.indexed({ timeoutMs: 60_000, onProgress: (progress) => told.push(progress) });
   await eventually("all shards know the levels", async () => {
     const status = await docs.status();
     return status.length === WORKERS && status.every(({ knownShards }) => knownShards === WORKERS);
@@ -69,15 +76,24 @@ async function searchAll(docs: VectorCollection, recall: number, filter?: { thir
 
 /** First word of the root of a collection's graph. */
 function rootWord(docs: VectorCollection): number {
-  const root = docs.reader().halves(new Float32Array(DIMENSIONS), 1, {}, SPIRE).graph as RegionRef;
-  return (root.address + CELL_HEADER_BYTES) >>> 2;
+  return (graphRootOf(docs).address + CELL_HEADER_BYTES) >>> 2;
 }
 
 const wayOf = ({ by, fallback }: SearchResult): string => `${by} ${fallback}`;
 
 describe("a search by levels", () => {
-  it("finds its share in two rounds, reading the less the less is wanted, keeps filters exactly, and tells what it read", async () => {
-    const docs = await fill();
+  it("is learnt with progress; finds its share in two rounds, reading the less the less is wanted, keeps filters exactly, and tells what it read", async () => {
+    const progress: Progress[] = [];
+    const docs = await fill(LEVELS, progress);
+    expect(progress.at(-1)).toEqual({ rows: DOCUMENTS, indexed: DOCUMENTS, learnt: 1 });
+    expect(progress.some(({ learnt }) => learnt > 0 && learnt < 1)).toBe(true);
+    for (const [at, { rows, indexed, learnt }] of progress.entries()) {
+      const before = progress[at - 1] ?? { indexed: 0, learnt: 1 };
+      expect([rows, indexed >= before.indexed, indexed <= rows]).toEqual([DOCUMENTS, true, true]);
+      // From the begin of a learning on; 1 is told where none is under way.
+      if (before.learnt < 1) expect(learnt).toBeGreaterThanOrEqual(before.learnt);
+      expect(learnt >= 0 && learnt <= 1).toBe(true);
+    }
     const loose = await searchAll(docs, 0.8);
     const tight = await searchAll(docs, 0.98);
     const all = await searchAll(docs, 1);
@@ -104,7 +120,7 @@ describe("a search by levels", () => {
     const random = createSeededRandom(seed + 5);
     const live = new Set(Array.from({ length: DOCUMENTS }, (_, id) => id));
     const ways = new Set<string>();
-    let [found, looked] = [0, 0];
+    let [found, looked, elsewhere] = [0, 0, 0];
     const version = cluster.arena.i32[rootWord(docs) + GRAPH_LEAVES_VERSION] as number;
     // More than half as many again: the levels are learnt once more meanwhile.
     for (let next = DOCUMENTS; next < 1.7 * DOCUMENTS; next += 100) {
@@ -118,6 +134,8 @@ describe("a search by levels", () => {
         const near = await docs.search(vector, { k: 5, recall: 0.99 });
         ways.add(wayOf(near));
         if (near.hits[0]?.id === id) found++;
+        const asked = near.completeness.outcomes.map(({ shard }) => shard);
+        if (near.by === "spire" && near.hits[0]?.id === id && !asked.includes(cluster.shardOfId(id))) elsewhere++;
         looked++;
         const all = await docs.search(vector, { k: 5, recall: 1 });
         expect(all.hits[0]).toMatchObject({ id, score: 0 });
@@ -125,6 +143,7 @@ describe("a search by levels", () => {
       }
     }
     for (const way of ways) expect(["spire undefined", ...INSTEAD.flatMap(standIns)]).toContain(way);
+    expect(elsewhere, "found by levels, where another shard was asked than the document's own").toBeGreaterThan(0);
     expect(found / looked).toBeGreaterThan(0.85);
     await known(docs);
     expect(cluster.arena.i32[rootWord(docs) + GRAPH_LEAVES_VERSION]).toBeGreaterThan(version);
@@ -146,13 +165,15 @@ describe("a search by levels", () => {
     await held.release();
 
     const restarted = once(cluster, "worker-restarted");
-    const searches = queriesOf(10).map((query) => docs.search(query));
-    await cluster
-      .actor(saboteur, keyOnShard(cluster, saboteur, 0))
-      .exit(1)
-      .catch(() => undefined);
-    searches.push(...queriesOf(10).map((query) => docs.search(query)));
-    for (const { hits, completeness } of await Promise.all(searches))
+    const doomed = await doom(cluster, 0, 30_000);
+    // For all there is every shard is needed.
+    const searches = queriesOf(10).map((query) => docs.search(query, { recall: 1 }));
+    expect(doomed.isOn, "it has been asked, and has not answered").toBe(true);
+    await doomed.release();
+    const more = queriesOf(10).map((query) => docs.search(query));
+    for (const near of await Promise.all(searches))
+      expect(["shard", "memory"].flatMap(standIns), "never by levels").toContain(wayOf(near));
+    for (const { hits, completeness } of await Promise.all([...searches, ...more]))
       expect([hits.length, completeness.complete]).toEqual([10, true]);
     await restarted;
     await known(docs);
@@ -174,13 +195,17 @@ describe("a search by levels", () => {
     i32[first + GRAPH_LEAVES_VERSION] = version + 1;
     const queries = queriesOf(20);
     const searches = queries.map((query) => docs.search(query, { recall: 0.98 }));
-    await Promise.all(holds.map((held) => held.release()));
+    const [one, ...others] = holds as [Hold, Hold, Hold];
+    await one.release();
+    // What the first knows of the others' clusters is of the version before, as those are held still.
+    expect(wayOf(await Promise.race(searches))).toBe("one-sided version");
+    expect(others.every(({ isOn }) => isOn)).toBe(true);
+    await Promise.all(others.map((held) => held.release()));
     const answers = await Promise.all(searches);
     for (const near of answers) {
       expect([near.hits.length, near.completeness.complete]).toEqual([10, true]);
       expect(["spire undefined", ...INSTEAD.flatMap(standIns)]).toContain(wayOf(near));
     }
-    expect(answers.filter(({ fallback }) => fallback !== undefined).length).toBeGreaterThan(0);
     await known(docs);
     await eventually("levels answer", async () => {
       const near = await docs.search(queries[0] as Float32Array, { recall: 0.98 });

@@ -1,8 +1,8 @@
 /** Searches that name their strategy, over real threads: what answers, what is refused, and what the result says of it. */
 import { afterEach, describe, expect, it } from "vitest";
-import type { Cluster, ClusterOptions, SearchOptions, VectorCollectionOptions } from "../../src/index.ts";
+import type { Cluster, ClusterOptions, Explanation, SearchOptions, VectorCollectionOptions } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
-import { startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 
 const DIMENSIONS = 16;
 const GRAPH: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "one-sided" };
@@ -53,6 +53,10 @@ describe("a search that names its strategy", () => {
     for (const strategy of ["one-sided", "compass", "spire", "cotra", "auto"] as const)
       await expect(plain.search(zero, { strategy })).rejects.toMatchObject(invalid("strategy"));
     expect((await plain.search(zero, { strategy: "scatter", recall: 0.5 })).by).toBe("scatter");
+    for (const strategy of ["one-sided", "cotra"] as const)
+      await expect(docs.search(zero, { strategy, recall: 0.9 }), "they go by ef").rejects.toMatchObject(
+        invalid("recall"),
+      );
     for (const recall of [0, 2, Number.NaN])
       await expect(cluster.vectors("odd", { ...GRAPH, recall })).rejects.toMatchObject(invalid("recall"));
     await expect(cluster.vectors("docs", { ...GRAPH, recall: 0.9 })).rejects.toMatchObject({
@@ -74,7 +78,8 @@ describe("a search that names its strategy", () => {
     const answers = {
       plain: await docs.search(query),
       filtered: await docs.search(query, { filter: { odd: true } }),
-      exact: await docs.search(query, { exact: true }),
+      sure: await docs.search(query, { recall: 0.99 }),
+      exact: await docs.search(query, { exact: true, recall: 0.99 }),
       explained: await docs.search(query, { explain: true }),
     };
     const by = Object.fromEntries(
@@ -83,11 +88,49 @@ describe("a search that names its strategy", () => {
     expect(by).toEqual({
       plain: "one-sided undefined",
       filtered: "compass undefined",
+      sure: "compass undefined",
       exact: "scatter undefined",
       explained: "one-sided undefined",
     });
     expect(answers.explained.explain?.plan).toMatchObject({ strategy: "one-sided", targets: [] });
     for (const { hits } of Object.values(answers)) expect(hits[0]).toMatchObject({ id: 1, score: 0 });
+
+    // Every plan says who answered, and why if that is not who was asked; the same to a function.
+    await eventually("all shards know all leaves", async () =>
+      (await docs.status()).every(({ knownShards }) => knownShards === 2),
+    );
+    const copies = "power-of-two";
+    for (const [options, plan, fallback] of [
+      [{ by: "scatter" }, { strategy: "scatter", copies }, undefined],
+      [{ by: "compass" }, { strategy: "compass" }, undefined],
+      [{ by: "spire" }, { strategy: "spire" }, undefined],
+      [{ by: "cotra" }, { strategy: "cotra" }, undefined],
+      [{ by: "one-sided", exact: true }, { strategy: "scatter", copies }, "exact"],
+      [{ by: "spire", exact: true }, { strategy: "scatter", copies }, "exact"],
+      [{ by: "cotra", exact: true }, { strategy: "scatter", copies }, "exact"],
+      [{ by: "cotra", ef: 5_000 }, { strategy: "one-sided" }, "size"],
+    ] as const) {
+      const told: Explanation[] = [];
+      const found = await docs.search(query, { ...options, explain: (account) => told.push(account) });
+      const name = `${options.by} ${fallback}`;
+      const [account] = told as [Explanation];
+      expect([told.length, found.explain], name).toEqual([1, account]);
+      expect([found.by, found.fallback], name).toEqual([plan.strategy, fallback]);
+      const { strategy, copies: chosen } = account.plan;
+      expect([strategy, chosen, account.fallback], name).toEqual([
+        plan.strategy,
+        "copies" in plan ? copies : undefined,
+        fallback,
+      ]);
+      const among = (account.reading?.bytes ?? 0) + (account.collaboration?.bytes ?? 0);
+      expect(account.bytes, name).toBe(account.outcomes.reduce((sum, { bytes }) => sum + bytes, among));
+      for (const { bytes, latencyUs } of account.outcomes)
+        expect([bytes > 0, latencyUs > 0], name).toEqual([true, true]);
+    }
+    // For all there is both shards are needed: one asks the other.
+    const { reading } = await docs.search(query, { by: "spire", recall: 1 });
+    expect(reading).toMatchObject({ rounds: 1, messages: 2 });
+    expect(reading?.bytes, "a code, and ten candidates of 24 bytes").toBeGreaterThan(4 * DIMENSIONS + 240);
     expect(answers.filtered.hits.every(({ id }) => (id as number) % 2 === 1)).toBe(true);
   });
 

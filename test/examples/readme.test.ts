@@ -58,7 +58,7 @@ it("keeps copies, reads what a session wrote, and explains itself", async () => 
     explain: true,
   });
   expect(hits).toMatchObject([{ id: "a" }]);
-  expect(explain?.plan).toMatchObject({ consistency: "session", strategy: "power-of-two" });
+  expect(explain?.plan).toMatchObject({ strategy: "scatter", consistency: "session", copies: "power-of-two" });
 });
 
 it("searches texts, alone and with vectors", async () => {

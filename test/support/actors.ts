@@ -117,6 +117,11 @@ export const saboteur = defineActor({
     exit(_, code: number) {
       process.exit(code);
     },
+    /** As holdWhile, and then the thread exits: what came meanwhile is never looked at. */
+    exitAfter(_, { path, milliseconds }: { path: string; milliseconds: number }) {
+      waitAt(path, milliseconds);
+      process.exit(1);
+    },
     throwOutside() {
       setTimeout(() => {
         throw new Error("thrown outside any handler");

@@ -1,5 +1,5 @@
-/** Threads that serve nobody for a while: held without using a core, or blocked while they use one, until they are let go. */
-import type { Cluster } from "../../src/index.ts";
+/** Threads that serve nobody for a while: held without using a core, or blocked while they use one, until they are let go, to go on or to exit. */
+import type { ActorRef, AskOptions, Cluster } from "../../src/index.ts";
 import { saboteur } from "./actors.ts";
 import { eventually, keyOnShard } from "./cluster.ts";
 import { Gate } from "./gate.ts";
@@ -8,6 +8,8 @@ import { Gate } from "./gate.ts";
 const HELD_MS = 25;
 /** For what a held thread's answer may take when it is let go. */
 const PATIENCE_MS = 30_000;
+
+type Saboteur = ActorRef<typeof saboteur>;
 
 export interface Hold {
   /** Whether the thread is held still. */
@@ -20,19 +22,34 @@ export interface Hold {
 
 /** Holds a shard's thread without using a core, for so long at most. @returns when it is really held */
 export function hold(cluster: Cluster, shard: number, milliseconds: number): Promise<Hold> {
-  return begun(cluster, shard, milliseconds, false);
+  return begun(cluster, shard, milliseconds, (target, path, call) =>
+    target.holdWhile({ path, milliseconds, isSpinning: false }, call),
+  );
 }
 
 /** Blocks a shard's thread in JavaScript, for so long at most. @returns when it is really blocked */
 export function block(cluster: Cluster, shard: number, milliseconds: number): Promise<Hold> {
-  return begun(cluster, shard, milliseconds, true);
+  return begun(cluster, shard, milliseconds, (target, path, call) =>
+    target.holdWhile({ path, milliseconds, isSpinning: true }, call),
+  );
 }
 
-async function begun(cluster: Cluster, shard: number, milliseconds: number, isSpinning: boolean): Promise<Hold> {
+/** Holds a shard's thread as {@link hold} does; let go, it exits, and what it was asked meanwhile is under way. @returns when it is really held */
+export function doom(cluster: Cluster, shard: number, milliseconds: number): Promise<Hold> {
+  return begun(cluster, shard, milliseconds, (target, path, call) =>
+    target.exitAfter({ path, milliseconds }, call).catch(() => undefined),
+  );
+}
+
+async function begun(
+  cluster: Cluster,
+  shard: number,
+  milliseconds: number,
+  act: (target: Saboteur, path: string, call: AskOptions) => Promise<unknown>,
+): Promise<Hold> {
   const gate = new Gate();
   const target = cluster.actor(saboteur, keyOnShard(cluster, saboteur, shard));
-  const call = { timeoutMs: milliseconds + PATIENCE_MS };
-  const end = target.holdWhile({ path: gate.path, milliseconds, isSpinning }, call);
+  const end = act(target, gate.path, { timeoutMs: milliseconds + PATIENCE_MS });
   const release = (): Promise<unknown> => {
     gate.open();
     return end;

@@ -9,7 +9,7 @@ import { NEEDS_RMW_CHECK } from "../../../native-bridge/cell.ts";
 import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
 import type { KernelChunk } from "../../../native-bridge/graph-kernels.ts";
 import { RegionAccess } from "../../../native-bridge/region-access.ts";
-import { ACCESS, type RegionRef, STAMP } from "../../../native-bridge/region-layout.ts";
+import { type RegionRef, STAMP } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
 import type { Verbs } from "../../../native-bridge/verbs.ts";
 import {
@@ -34,6 +34,7 @@ import {
   readGraphGeometry,
 } from "../../../src/store/graph-layout.ts";
 import type { MutableRef } from "../shard-view.ts";
+import { openChunk } from "./chunk-keys.ts";
 
 const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
 /** Reads of a root that changes meanwhile. */
@@ -57,6 +58,7 @@ export class GraphView {
   /** Partition whose chunk could not be read when `refresh` failed, or −1. */
   lostPartition = -1;
   readonly #verbs: Verbs;
+  readonly #i32: Int32Array;
   readonly #access: RegionAccess;
   #table: Int32Array = new Int32Array(0);
   #tableBytes: Uint8Array = new Uint8Array(0);
@@ -68,6 +70,7 @@ export class GraphView {
 
   constructor(arena: Arena, verbs: Verbs) {
     this.#verbs = verbs;
+    this.#i32 = arena.i32;
     this.#access = new RegionAccess(arena, NEEDS_RMW_CHECK);
   }
 
@@ -91,6 +94,19 @@ export class GraphView {
     }
     this.forget();
     return status;
+  }
+
+  /** Makes the view current. @returns tells whether all its chunks could be read ever since; undefined when one cannot be read now */
+  watch(root: RegionRef | undefined): (() => boolean) | undefined {
+    if (this.refresh(root) !== STATUS.SUCCESS) return undefined;
+    const { chunks } = this;
+    const intact = (): boolean =>
+      chunks.every(
+        ({ address, stampAddress, stamp }) => address === 0 || Atomics.load(this.#i32, stampAddress >>> 2) === stamp,
+      );
+    if (intact()) return intact;
+    this.forget();
+    return undefined;
   }
 
   /** Makes the next `refresh` read everything again. */
@@ -151,6 +167,7 @@ export class GraphView {
     const rkeys: number[] = [];
     this.lostPartition = -1;
     let most = 1;
+    const length = graphChunkBytes(geometry);
     const count = Math.min(words[GRAPH_CHUNKS] as number, geometry.maxChunks);
     for (let number = 0; number < count; number++) {
       const word = GRAPH_CHUNK_TABLE + number * GRAPH_CHUNK_WORDS;
@@ -159,7 +176,7 @@ export class GraphView {
       const partition = labelOfChunk(labels);
       most = Math.max(most, partitionOfChunk(labels) + 1);
       const rkey = doubles[(CELL_HEADER_BYTES / 4 + word + CHUNK_RKEY) >>> 1] as number;
-      const opened = address === 0 ? STATUS.SUCCESS : this.#open(address, rkey, graphChunkBytes(geometry));
+      const opened = address === 0 ? STATUS.SUCCESS : openChunk(this.#access, { address, rkey, length });
       if (opened !== STATUS.SUCCESS && !lenient) {
         this.#structure = structure ?? -1;
         this.lostPartition = partitionOfChunk(labels);
@@ -179,14 +196,6 @@ export class GraphView {
     this.#structure = structure ?? -1;
     this.generation++;
     return STATUS.SUCCESS;
-  }
-
-  /** Whether a key opens a region that holds a whole chunk now; notes its entry and stamp. */
-  #open(address: number, rkey: number, length: number): number {
-    const status = this.#access.resolve({ address, rkey, length }, ACCESS.READ);
-    if (status !== STATUS.SPANS_CELLS) return status === STATUS.SUCCESS ? STATUS.OUT_OF_BOUNDS : status; // many cells, all inside
-    const keyed = this.#access.checkKey(rkey);
-    return keyed !== STATUS.SUCCESS || this.#access.active() ? keyed : STATUS.REGION_REVOKED;
   }
 
   /** Reads the entry vertices again, which change without the structure. The same array while they are the same. */

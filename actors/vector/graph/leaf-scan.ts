@@ -2,6 +2,7 @@
  * Reads leaves whole, near the data: the nearest of the vectors in some leaves of one label, by their codes.
  *
  * Invariant: as of a search of the graph: candidates are not hits, and a vertex that goes meanwhile is none or is found gone by who reads its row.
+ * Candidates are given only when all chunks of the label could be read from before the first of them was until after the last.
  * One thread only. Its scratch belongs to the writer's entry of the root (graph-scratch.ts).
  */
 import { USER0, USER1, USER2, USER3 } from "../../../native-bridge/cell-layout.ts";
@@ -12,6 +13,8 @@ import type { Candidate } from "./label-search.ts";
 import type { LeafMembers } from "./leaf-members.ts";
 
 const OWNER = 0;
+/** Scans while chunks change hands. */
+const ATTEMPTS = 4;
 
 export class LeafScan {
   /** Distances that the last scan computed. */
@@ -30,8 +33,24 @@ export class LeafScan {
     this.#scratch = scratch;
   }
 
-  /** @returns at most `wanted` candidates, nearest first */
-  run(code: Uint8Array, leaves: ArrayLike<number>, version: number, wanted: number): Candidate[] {
+  /** @returns at most `wanted` candidates, nearest first; undefined when a chunk of the label cannot be read now */
+  run(code: Uint8Array, leaves: ArrayLike<number>, version: number, wanted: number): Candidate[] | undefined {
+    this.distances = 0;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (!this.#members.open()) continue;
+      const candidates = this.#scan(code, leaves, version, wanted);
+      if (this.#members.intact) return candidates;
+    }
+    return undefined;
+  }
+
+  /** Gives the scratch range back. */
+  close(): void {
+    if (this.#room > 0) this.#scratch.freeScratch?.(OWNER);
+    this.#room = 0;
+  }
+
+  #scan(code: Uint8Array, leaves: ArrayLike<number>, version: number, wanted: number): Candidate[] {
     const vertices = Array.from(leaves)
       .flatMap((leaf) => this.#members.of(leaf, version))
       .filter((vertex) => this.#recordOf(vertex) !== 0);
@@ -68,12 +87,6 @@ export class LeafScan {
       });
     }
     return candidates;
-  }
-
-  /** Gives the scratch range back. */
-  close(): void {
-    if (this.#room > 0) this.#scratch.freeScratch?.(OWNER);
-    this.#room = 0;
   }
 
   #reserve(codeBytes: number, count: number): number {

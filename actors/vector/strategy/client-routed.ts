@@ -7,24 +7,22 @@
  * done by this thread alone.
  */
 import { STATUS } from "../../../native-bridge/status.ts";
-import { ShardloomError } from "../../../src/errors.ts";
+import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
 import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
+import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
 import { abortError } from "../../call-options.ts";
-import type { Explanation, Reading } from "../../planned-read.ts";
+import type { Reading } from "../../planned-read.ts";
+import type { SearchFallback } from "../../search-fallback.ts";
 import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
+import { explainedSearch } from "../client-explain.ts";
 import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
 import { TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves } from "../vector-options.ts";
-import { COMPASS } from "./compass-strategy.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
-import { SPIRE } from "./spire-strategy.ts";
 import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
-
-/** Strategies that choose shards. */
-const ROUTED: Readonly<Record<"compass" | "spire", AskingStrategy<RoutedQuery>>> = { compass: COMPASS, spire: SPIRE };
 
 /** Documents that are asked for beyond k, as some are gone then, and more where a filter lets few pass. */
 const SPARE = 8;
@@ -32,6 +30,11 @@ const OVER_FETCH = 1.3;
 /** Of a filter that lets less pass this thread scans what passes. */
 const LEAST_SELECTIVITY = 0.02;
 const MOST_WANTED = 4_096;
+/** Why it is done without a shard, where that is not that it does not answer. */
+const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
+  ERR_VERSION_MISMATCH: "version",
+  ERR_REGION_ACCESS: "memory",
+};
 /** Part of the time left that shards get: what remains is for doing without them. */
 const SHARE_OF_TIME = 0.75;
 
@@ -41,9 +44,9 @@ export async function searchRouted(
   vector: ArrayLike<number>,
   options: ShardSearchOptions,
   recall: number,
-  by: keyof typeof ROUTED,
+  strategy: AskingStrategy<RoutedQuery>,
 ): Promise<SearchResult> {
-  const { filter, explain: _, ...unfiltered } = options;
+  const { filter, ...unfiltered } = options;
   const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, unfiltered);
   if (reason !== undefined) return searchInstead(parts, vector, options, reason);
@@ -53,12 +56,12 @@ export async function searchRouted(
   const startedMs = parts.coordinator.nowMs();
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
-  const strategy = ROUTED[by];
+  const { name: by } = strategy;
   const halves = parts.reader().halves(query, k, wants, strategy);
   const waiting = halves.scanWaiting();
   const router = halves.leaves.router(halves.graph);
   if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
-    return { ...(await searchVectors(parts, vector, options)), fallback: "memory" };
+    return searchVectors(parts, vector, options, "memory");
   if (router === undefined || halves.graph === undefined) return searchOneSided(parts, vector, options, "training");
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
   const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
@@ -73,8 +76,7 @@ export async function searchRouted(
     bytes: waiting.bytes,
     k,
     ef: Math.max(wanted, ef || parts.options.expansionSearch),
-    wanted,
-    selectivity,
+    ...{ wanted, filter, selectivity },
     recallTarget: recall,
     timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
@@ -90,8 +92,7 @@ export async function searchRouted(
   const { answers, completeness } = gathered;
   const candidates = answers.flatMap((answer) => answer.candidates);
   const { hits, status } = halves.finish(waiting, candidates, !completeness.complete);
-  if (status !== STATUS.SUCCESS)
-    return { ...(await searchVectors(parts, vector, options)), fallback: status === TOO_FEW ? "reach" : "memory" };
+  if (status !== STATUS.SUCCESS) return searchVectors(parts, vector, options, status === TOO_FEW ? "reach" : "memory");
   const { vshards } = parts.coordinator.snapshot;
   const reading = readingOf(asked, selected.length, answers);
   return {
@@ -100,7 +101,10 @@ export async function searchRouted(
     stalenessMs: staleness(parts),
     by,
     reading,
-    ...explained(parts, { by, selected, reading, startedMs, outcomes: completeness.outcomes }, options),
+    ...explainedSearch(parts, options, {
+      ...{ by, startedMs, count: hits.length, stalenessMs: staleness(parts), reading },
+      ...{ shards: selected.map(({ shard }) => shard), outcomes: completeness.outcomes },
+    }),
   };
 }
 
@@ -116,35 +120,8 @@ function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly Near
     codes: answers.reduce((sum, { distances }) => sum + distances, spent.distances),
     rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), 0),
     messages: answers.reduce((sum, { messages }) => sum + messages, asked),
+    bytes: answers.reduce((sum, { bytes }) => sum + bytes, 0),
   };
-}
-
-function explained(
-  parts: VectorCollectionParts,
-  found: {
-    readonly by: keyof typeof ROUTED;
-    readonly selected: readonly SelectedShard[];
-    readonly reading: Reading;
-    readonly startedMs: number;
-    readonly outcomes: Completeness["outcomes"];
-  },
-  options: ShardSearchOptions,
-): { readonly explain?: Explanation } {
-  if (options.explain === undefined || options.explain === false) return {};
-  const { coordinator } = parts;
-  const { by: strategy, selected, reading, startedMs, outcomes } = found;
-  const account: Explanation = {
-    plan: {
-      ...{ kind: "scatter", topologyEpoch: coordinator.snapshot.topologyEpoch, strategy },
-      consistency: coordinator.rules(options).consistency,
-      targets: selected.map(({ shard }) => ({ shard, vshards: [], whole: true })),
-      unavailable: [],
-    },
-    ...{ planUs: 0, totalUs: (coordinator.nowMs() - startedMs) * 1000, stalenessMs: staleness(parts), outcomes },
-    ...{ attempts: selected.length, hedges: 0, bytes: 0, reading },
-  };
-  if (typeof options.explain === "function") options.explain(account);
-  return { explain: account };
 }
 
 /** The answer without a shard that does not answer. */
@@ -155,7 +132,7 @@ function instead(
   error: ShardloomError,
 ): Promise<SearchResult> {
   if (error.code === "ERR_CLOSED" || error.code === "ERR_UNKNOWN_COLLECTION") throw error;
-  return searchOneSided(parts, vector, options, error.code === "ERR_VERSION_MISMATCH" ? "version" : "shard");
+  return searchOneSided(parts, vector, options, REASONS[error.code] ?? "shard");
 }
 
 /** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */
@@ -176,12 +153,25 @@ function ask(
   };
   for (const [index, shard] of selected.entries()) {
     const message = strategy.directMessage(shard, query);
-    coordinator
-      .ask(shard.shard, message.type, VSHARD_LISTED, message.payload, (m) => readNearReply(m, m.offset), limits)
-      .then(
-        (reply) => gather.end(index, plainOutcome(shard.shard, reply.candidates.length), [reply]),
-        (error: unknown) => gather.end(index, plainOutcome(shard.shard, 0, ShardloomError.from(error)), []),
-      );
+    const startedMs = coordinator.nowMs();
+    const latencyUs = (): number => (coordinator.nowMs() - startedMs) * 1000;
+    const took = { queueUs: 0, serviceUs: 0, bytes: 0 };
+    const read = (frame: ReplyFrame): NearReply => {
+      took.queueUs = frame.queueUs;
+      took.serviceUs = frame.serviceUs;
+      took.bytes = frame.length;
+      return readNearReply(frame, frame.offset);
+    };
+    coordinator.ask(shard.shard, message.type, VSHARD_LISTED, message.payload, read, limits).then(
+      (reply) => {
+        const outcome = plainOutcome(shard.shard, reply.candidates.length);
+        gather.end(index, { ...outcome, ...took, latencyUs: latencyUs() }, [reply]);
+      },
+      (error: unknown) => {
+        const outcome = plainOutcome(shard.shard, 0, ShardloomError.from(error));
+        gather.end(index, { ...outcome, latencyUs: latencyUs() }, []);
+      },
+    );
   }
   return gather.promise;
 }

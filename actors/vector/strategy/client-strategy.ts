@@ -12,6 +12,10 @@ import { searchOneSided } from "../client-one-sided.ts";
 import { type ShardSearchOptions, searchVectors } from "../client-search.ts";
 import { checkedRecall, STRATEGY_NAMES, type StrategyName, usesGraph } from "../vector-options.ts";
 import { searchRouted } from "./client-routed.ts";
+import { COMPASS } from "./compass-strategy.ts";
+import { COTRA } from "./cotra-strategy.ts";
+import { SPIRE } from "./spire-strategy.ts";
+import { ONE_SIDED, type RoutedQuery, SCATTER, type VectorStrategy } from "./vector-strategy.ts";
 
 type Search = (
   parts: VectorCollectionParts,
@@ -20,14 +24,16 @@ type Search = (
   recall: number,
 ) => Promise<SearchResult>;
 
-const SEARCHES: Readonly<Record<StrategyName, Search>> = {
-  scatter: searchVectors,
-  "one-sided": (parts, vector, options) => searchOneSided(parts, vector, options),
-  compass: (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, "compass"),
-  spire: (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, "spire"),
-  cotra: searchCotra,
-  auto: searchAuto,
+/** By name; all but `auto`, which is one of them. */
+const STRATEGY_OF: Readonly<Record<Exclude<StrategyName, "auto">, VectorStrategy<RoutedQuery>>> = {
+  scatter: SCATTER,
+  "one-sided": ONE_SIDED,
+  compass: COMPASS,
+  spire: SPIRE,
+  cotra: COTRA,
 };
+/** Those that choose how far to look by how much is to be found; the others go by `ef`. */
+const BY_RECALL = { compass: COMPASS, spire: SPIRE };
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a strategy that the collection has no graph for, and as every search. */
 export async function searchBy(
@@ -56,7 +62,20 @@ export async function searchBy(
       `left out with strategy ${chosen}, as only scatter gives pages`,
       options.after,
     );
-  return SEARCHES[chosen](parts, vector, copies === undefined ? rest : { ...rest, strategy: copies }, recall);
+  const name = chosen === "auto" ? fitting(options) : chosen;
+  if (options.recall !== undefined && (name === "one-sided" || name === "cotra"))
+    throw invalidArgument("search", "recall", `left out with strategy ${name}, which goes by ef`, options.recall);
+  const search = searchOf(STRATEGY_OF[name]);
+  return search(parts, vector, copies === undefined ? rest : { ...rest, strategy: copies }, recall);
+}
+
+/** How a strategy is carried out, by what it leaves out. */
+function searchOf(strategy: VectorStrategy<RoutedQuery>): Search {
+  const { selectShards, directMessage, name } = strategy;
+  if (selectShards === undefined) return (parts, vector, options) => searchVectors(parts, vector, options);
+  if (directMessage === undefined) return (parts, vector, options) => searchOneSided(parts, vector, options);
+  if (name !== "compass" && name !== "spire") return searchCotra;
+  return (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, BY_RECALL[name]);
 }
 
 /** Names of the ways to choose between copies, and of those to find documents, are different words. */
@@ -65,18 +84,11 @@ function isCopyStrategy(name: SearchOptions["strategy"]): name is Strategy | und
 }
 
 /**
- * Who is asked to find documents at once, and for what: what has to be exact, the shards, each for its own documents; what has a filter,
- * the shards near the query, which read the vectors that the filter costs more of; anything else this thread, as a message costs more than a search.
+ * Who is asked to find documents at once, and for what: what has to be exact, the shards, each for its own documents; what has a filter, or says how
+ * much is to be found, the shards near the query, which read the vectors that it costs more of; anything else this thread, as a message costs more
+ * than a search.
  */
-function searchAuto(
-  parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
-  options: ShardSearchOptions,
-  recall: number,
-): Promise<SearchResult> {
-  const { exact = false, filter } = options;
-  if (exact) return searchVectors(parts, vector, options);
-  return filter === undefined
-    ? searchOneSided(parts, vector, options)
-    : searchRouted(parts, vector, options, recall, "compass");
+function fitting({ exact = false, filter, recall }: SearchOptions): "scatter" | "one-sided" | "compass" {
+  if (exact) return "scatter";
+  return filter === undefined && recall === undefined ? "one-sided" : "compass";
 }

@@ -11,7 +11,7 @@ import { VECTOR_EXCHANGE } from "../../../src/wire/message-types.ts";
 import type { GraphRoot } from "../graph/graph-root.ts";
 import type { LeafMembers } from "../graph/leaf-members.ts";
 import { LeafTable, spaceOfGraph } from "../graph/leaf-table.ts";
-import { type LevelView, rowOfLeaf } from "../graph/level-view.ts";
+import { type LevelView, leafOfRow, rowOfLeaf } from "../graph/level-view.ts";
 import { CentroidExchange, type ExchangeMessage } from "../routing/centroid-exchange.ts";
 import { emptyColumns, type LeafColumns, type MergedCentroids, mergeCentroids } from "../routing/centroid-table.ts";
 import { type Code, type CodeHost, type CodeSpace, groupingMetric } from "../routing/code-table.ts";
@@ -80,6 +80,16 @@ export class LeafExchange implements HeldTables {
     return this.#merged.table;
   }
 
+  /** Shards whose tables are held, and are of no other version. */
+  known(version: number): number {
+    const table = this.tables();
+    if (table === undefined) return 0;
+    const others = Array.from(table.shardOf).filter(
+      (_, row) => leafOfRow(table.partitions[row] as number).version !== version,
+    );
+    return table.stamps.length - new Set(others).size;
+  }
+
   /** The router over the tables that are held, with what was learnt for one version. @returns undefined while none is held */
   router(version: number, calibration: () => CompassCalibration): TableRouter | undefined {
     const table = this.tables();
@@ -106,13 +116,15 @@ export class LeafExchange implements HeldTables {
     const { nowMs } = this.#options;
     if (this.#described.version === ready && nowMs() < this.#nextTickMs) return;
     const exchange = this.#current();
-    const leaves = this.#options.members.all(ready);
+    const { members } = this.#options;
+    if (!members.open()) return; // a part is on its way to its next worker: it is told of later
+    const leaves = members.all(ready);
     const vertices = [...leaves.values()].reduce((sum, list) => sum + list.length, 0);
     const { version, vertices: before } = this.#described;
     const isDue = version !== ready || Math.abs(vertices - before) > STALE_SHARE * Math.max(1, before);
     if (isDue) {
       const columns = this.#describe(ready, leaves);
-      if (columns === undefined) return;
+      if (columns === undefined || !members.intact) return;
       this.#described = { version: ready, vertices };
       exchange.publish(columns);
     }

@@ -4,9 +4,10 @@
  *
  * Invariant: as of routing/multi-level-search.ts: as many dependent rounds as there are levels; a shard that cannot be asked costs a message to the
  * second one that reads its clusters. Leaves have one shard: without it the search ends with a typed error, and so it does where a shard's levels are
- * of another version. What is given is whole.
+ * of another version, or the memory of its leaves cannot be read. What is given is whole.
  */
 import { ShardloomError } from "../../../src/errors.ts";
+import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import type { EngineContext } from "../../engine.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
@@ -25,8 +26,13 @@ const PER_MILLION = 1_000_000;
 const LEAF_LOSS = 0.85;
 /** Vectors of a leaf that is half as large as they are made. */
 const SMALL_LEAF = 0.5 / LEVEL_DENSITY;
-/** What a shard answers that must not be asked again elsewhere: it knows something else than this one. */
-const REFUSALS: readonly string[] = ["ERR_VERSION_MISMATCH", "ERR_INVALID_ARGUMENT", "ERR_CORRUPT"];
+/** What a shard answers that is not asked again elsewhere: it knows something else than this one, or its leaves cannot be read now. */
+const REFUSALS: readonly string[] = [
+  "ERR_VERSION_MISMATCH",
+  "ERR_INVALID_ARGUMENT",
+  "ERR_CORRUPT",
+  "ERR_REGION_ACCESS",
+];
 
 /** @param request With `ef`, how many neighbours count. @throws {ShardloomError} typed, when it cannot give all. */
 export async function searchLevels(
@@ -45,7 +51,7 @@ export async function searchLevels(
   };
   const search = new MultiLevelSearch(index, graph.componentsOf(code), options);
   const found = new Map<number, Candidate>();
-  let messages = 0;
+  let [messages, bytes] = [0, 0];
   let failure: ShardloomError | undefined;
   const drive = async (round: RoundRequest): Promise<void> => {
     const { sequence, node, level, clusters: leaves, limit } = round;
@@ -53,7 +59,9 @@ export async function searchLevels(
     if (node !== context.workerIndex) messages++;
     let next: RoundRequest[];
     try {
-      const { candidates, distances: read } = await ask(context, graph, node, part);
+      const { candidates, distances: read } = await ask(context, graph, node, part, (moved) => {
+        bytes += moved;
+      });
       if (level === 0) for (const candidate of candidates) found.set(candidate.vertex, candidate);
       const ids = Int32Array.from(candidates, ({ vertex }) => vertex);
       const distances = Float64Array.from(candidates, ({ distance }) => distance);
@@ -79,7 +87,7 @@ export async function searchLevels(
       },
     );
   const candidates = Array.from(ids, (vertex) => found.get(vertex)).filter((candidate) => candidate !== undefined);
-  return { candidates, distances: read, rounds, messages };
+  return { candidates, distances: read, rounds, messages, bytes };
 }
 
 /** Not all shards' clusters are known, or some are of another version. */
@@ -90,12 +98,22 @@ function unknownLevels({ workerIndex }: EngineContext, { exchange }: GraphIndex,
   return other === undefined ? unknownLeaves(workerIndex) : otherVersion(version, other);
 }
 
-/** What one shard reads for one round, this one included. */
-async function ask(context: EngineContext, graph: GraphIndex, shard: number, part: NearRequest): Promise<NearReply> {
+/** What one shard reads for one round, this one included. @param moved Told the bytes of a message and its answer. */
+async function ask(
+  context: EngineContext,
+  graph: GraphIndex,
+  shard: number,
+  part: NearRequest,
+  moved: (bytes: number) => void,
+): Promise<NearReply> {
   if (shard === context.workerIndex) return near(graph, shard, part);
   if (context.peers === undefined) throw unknownLeaves(context.workerIndex);
   const { type, payload } = nearMessage(VECTOR_NEAR, part);
-  return context.peers.ask(shard, type, payload, (m) => readNearReply(m, m.offset), TIMEOUT_MS);
+  const read = (m: ReplyFrame): NearReply => {
+    moved(payload.byteLength + m.length);
+    return readNearReply(m, m.offset);
+  };
+  return context.peers.ask(shard, type, payload, read, TIMEOUT_MS);
 }
 
 export function unknownLeaves(shard: number): ShardloomError {

@@ -6,7 +6,7 @@
  *           recall in millionths (of a search that goes on to other shards, whose `ef` is the number of neighbours; else 0) |
  *           level (0 = leaves; else `leaves` are clusters of that level above them, and candidates the clusters or leaves below) | 0,
  *           i32[entries] vertices, i32[leaves], padding to 8, code, padding to 8
- *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
+ *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards | f64 their bytes, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
  * ```
  * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`).
  */
@@ -17,7 +17,7 @@ import { corrupt, need } from "../vector-requests.ts";
 import type { DirectMessage } from "./vector-strategy.ts";
 
 const REQUEST_HEADER = 40;
-const REPLY_HEADER = 16;
+const REPLY_HEADER = 24;
 const CANDIDATE_BYTES = 24;
 
 export interface NearRequest {
@@ -39,9 +39,10 @@ export interface NearRequest {
 export interface NearReply {
   readonly candidates: readonly Candidate[];
   readonly distances: number;
-  /** Exchanges with other shards that had to follow one another, and messages of all. */
+  /** Exchanges with other shards that had to follow one another; messages of all, and bytes of these and their answers. */
   readonly rounds: number;
   readonly messages: number;
+  readonly bytes: number;
 }
 
 function padded(bytes: number): number {
@@ -106,9 +107,10 @@ export function writeNearReply(reply: EngineReply, near: NearReply): void {
 export function writeCandidates(
   { i32, f64 }: WireMemory,
   offset: number,
-  { candidates, distances, rounds, messages }: NearReply,
+  { candidates, distances, rounds, messages, bytes }: NearReply,
 ): void {
   i32.set([candidates.length, distances, rounds, messages], offset >>> 2);
+  f64[(offset >>> 3) + 2] = bytes;
   for (const [index, { distance, address, incarnation, shard, vertex }] of candidates.entries()) {
     const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
     f64[at >>> 3] = distance;
@@ -133,5 +135,6 @@ export function readNearReply(m: WireMemory & { readonly length: number }, offse
     };
   });
   const word = (index: number): number => m.i32[(offset >>> 2) + index] as number;
-  return { candidates, distances: word(1), rounds: word(2), messages: word(3) };
+  const bytes = m.f64[(offset >>> 3) + 2] as number;
+  return { candidates, distances: word(1), rounds: word(2), messages: word(3), bytes };
 }

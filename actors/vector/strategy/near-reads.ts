@@ -2,7 +2,7 @@
  * What a shard reads for a near-data search of what it computes for: a part of the graph, leaves whole, or clusters of a level above them.
  *
  * Invariant: a request that names leaves or clusters names the version of their table; of any other version, and of what other shards read, none is
- * read, and the answer is a typed error.
+ * read, and the answer is a typed error. So it is where a chunk that others wrote cannot be read now, or could not be all the time.
  */
 import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
@@ -13,15 +13,10 @@ import type { NearReply, NearRequest } from "./near-messages.ts";
 /** What a shard finds in what it computes for: in leaves, or by the graph. @throws {ShardloomError} typed, when it cannot. */
 export function near(graph: GraphIndex, shard: number, request: NearRequest): NearReply {
   const { wanted, ef, code, entries, leaves, version } = request;
-  let candidates: Candidate[] | undefined;
   if (version === 0) {
     const search = graph.search();
-    candidates = search.run(code, shard, Array.from(entries), ef, wanted);
-    if (candidates !== undefined) return { candidates, distances: search.distances, rounds: 0, messages: 0 };
-    throw new ShardloomError("ERR_REGION_ACCESS", `Cannot search near data as shard ${shard} cannot read it all now`, {
-      details: { shard },
-      retryable: true,
-    });
+    const candidates = search.run(code, shard, Array.from(entries), ef, wanted);
+    return found(candidates, search.distances, shard);
   }
   if (version !== graph.placedVersion)
     throw new ShardloomError(
@@ -34,8 +29,15 @@ export function near(graph: GraphIndex, shard: number, request: NearRequest): Ne
   if (foreign !== undefined)
     throw invalidArgument("read leaves", "leaves", `leaves that shard ${shard} computes for`, foreign);
   const scan = graph.scan();
-  candidates = scan.run(code, leaves, version, wanted);
-  return { candidates, distances: scan.distances, rounds: 0, messages: 0 };
+  return found(scan.run(code, leaves, version, wanted), scan.distances, shard);
+}
+
+function found(candidates: readonly Candidate[] | undefined, distances: number, shard: number): NearReply {
+  if (candidates !== undefined) return { candidates, distances, rounds: 0, messages: 0, bytes: 0 };
+  throw new ShardloomError("ERR_REGION_ACCESS", `Cannot search near data as shard ${shard} cannot read it all now`, {
+    details: { shard },
+    retryable: true,
+  });
 }
 
 /** The nearest of what some clusters are over, each as a candidate of that number. */
@@ -61,5 +63,5 @@ function nearClusters(graph: GraphIndex, shard: number, request: NearRequest): N
     const distance = answer.distances[at] as number;
     return { vertex, distance, address: 0, incarnation: 0, shard };
   });
-  return { candidates, distances: answer.read, rounds: 0, messages: 0 };
+  return { candidates, distances: answer.read, rounds: 0, messages: 0, bytes: 0 };
 }

@@ -7,6 +7,7 @@
  * Invariant: a shard whose table is not held searches what it computes for by the graph, so a missing table costs work, never an answer; a table of
  * another version, or a shard that does not answer, ends the search with a typed error.
  */
+import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import type { EngineContext, EngineReply } from "../../engine.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
@@ -92,6 +93,7 @@ async function searchLeaves(
 ): Promise<NearReply> {
   const plan = choose(context, graph, request, version);
   const { collectionId, wanted, ef, code } = request;
+  let bytes = 0;
   const parts = [...plan].map(async ([shard, leaves]): Promise<NearReply> => {
     if (shard === context.workerIndex) return near(graph, shard, { ...request, version, leaves });
     const of = leaves.length === 0 ? 0 : version;
@@ -108,7 +110,11 @@ async function searchLeaves(
     };
     const { type, payload } = nearMessage(VECTOR_NEAR, part);
     if (context.peers === undefined) throw unknownLeaves(context.workerIndex);
-    return context.peers.ask(shard, type, payload, (m) => readNearReply(m, m.offset), TIMEOUT_MS);
+    const read = (m: ReplyFrame): NearReply => {
+      bytes += payload.byteLength + m.length;
+      return readNearReply(m, m.offset);
+    };
+    return context.peers.ask(shard, type, payload, read, TIMEOUT_MS);
   });
   const replies = await Promise.all(parts);
   const candidates = replies
@@ -116,5 +122,5 @@ async function searchLeaves(
     .sort((a, b) => a.distance - b.distance || a.vertex - b.vertex)
     .slice(0, wanted);
   const distances = replies.reduce((sum, reply) => sum + reply.distances, 0);
-  return { candidates, distances, rounds: 1, messages: plan.size - (plan.has(context.workerIndex) ? 1 : 0) };
+  return { candidates, distances, rounds: 1, messages: plan.size - (plan.has(context.workerIndex) ? 1 : 0), bytes };
 }

@@ -9,6 +9,7 @@
  */
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
+import type { Metadata } from "../../../src/store/metadata-codec.ts";
 import type { Code } from "../routing/code-table.ts";
 import type { Compass } from "../routing/compass.ts";
 import type { IndexName, StrategyName } from "../vector-options.ts";
@@ -36,7 +37,8 @@ export interface StrategyQuery {
   /** Candidates kept on the way, and those wanted of a shard, at least k. */
   readonly ef: number;
   readonly wanted: number;
-  /** Share of the documents that pass the filter, in (0, 1]; 1 without one. */
+  /** Conditions on the payload, and about what share of the documents passes them, in (0, 1]; 1 without any. */
+  readonly filter?: Metadata | undefined;
   readonly selectivity: number;
   /** Mean share of the true nearest to be found, in (0, 1]. */
   readonly recallTarget: number;
@@ -80,7 +82,7 @@ export interface SharedMemory {
 
 export interface VectorStrategy<Query extends StrategyQuery = StrategyQuery> {
   readonly name: StrategyName;
-  /** The shards that a query is for, of those there are. @default all, each for its own documents */
+  /** The shards that a query is for, of those there are; none: this thread finds all in the memory. @default all, each for its own documents */
   readonly selectShards?: (query: Query, shards: readonly ShardDescriptor[]) => readonly SelectedShard[];
   /** What a shard sends a peer while the collection is built, and now and then after. @default nothing */
   readonly buildTimeExchange?: (peer: number, held: HeldTables) => DirectMessage | undefined;
@@ -94,9 +96,13 @@ export interface VectorStrategy<Query extends StrategyQuery = StrategyQuery> {
 export type AskingStrategy<Query extends StrategyQuery = StrategyQuery> = VectorStrategy<Query> &
   Required<Pick<VectorStrategy<Query>, "selectShards" | "directMessage" | "exposedRegion">>;
 
+/** All that is left out: every shard is asked for its own documents by the plain search, as a planned read, and no memory is read. */
+export const SCATTER: VectorStrategy = { name: "scatter" };
+
 /** Nobody is asked: the thread that searches reads the whole graph. */
-export const ONE_SIDED: VectorStrategy & Required<Pick<VectorStrategy, "exposedRegion">> = {
+export const ONE_SIDED: VectorStrategy & Required<Pick<VectorStrategy, "selectShards" | "exposedRegion">> = {
   name: "one-sided",
+  selectShards: () => [],
   exposedRegion: wholeGraph,
 };
 

@@ -1,6 +1,7 @@
 /** Search of what one shard computes for, and leaves read whole: nothing of another label, nothing that is gone, and what a scan finds. */
 import { describe, expect, test } from "vitest";
 import type { GraphPartition } from "../../../../actors/vector/graph/graph-partition.ts";
+import type { GraphChunk } from "../../../../actors/vector/graph/graph-root.ts";
 import { LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
 import { LeafMembers } from "../../../../actors/vector/graph/leaf-members.ts";
 import { LeafScan } from "../../../../actors/vector/graph/leaf-scan.ts";
@@ -20,6 +21,7 @@ interface Labelled {
   readonly search: LabelSearch;
   readonly members: LeafMembers;
   readonly scan: LeafScan;
+  readonly kernels: Kernels;
   readonly query: Float32Array;
 }
 
@@ -45,8 +47,9 @@ function labelled(): Labelled {
   const module = compileKernels();
   const search = new LabelSearch(site.root, site.verbs, writer.searchKernels(module));
   const members = new LeafMembers(site.root, 2);
-  const scan = new LeafScan(site.root, new Kernels(module, arena), members, writer.scanArena());
-  return { site, partition, rows, search, members, scan, query: next() };
+  const kernels = new Kernels(module, arena);
+  const scan = new LeafScan(site.root, kernels, members, writer.scanArena());
+  return { site, partition, rows, search, members, scan, kernels, query: next() };
 }
 
 describe("a search of one label", () => {
@@ -81,7 +84,7 @@ describe("leaves read whole", () => {
         .slice(0, 12)
         .map(({ vertex }) => vertex);
     const found = (leaves: readonly number[]): number[] =>
-      scan.run(code, leaves, VERSION, 12).map(({ vertex }) => vertex);
+      scan.run(code, leaves, VERSION, 12)?.map(({ vertex }) => vertex) ?? [];
     expect(found([2, 5])).toEqual(expected([2, 5], new Set()));
     expect(scan.distances).toBe(DOCUMENTS / 3);
     expect(found([2])).toEqual(expected([2], new Set()));
@@ -95,6 +98,37 @@ describe("leaves read whole", () => {
     expect(found([5])[0]).toBe(vertex);
     expect(scan.run(code, [2, 5], VERSION + 1, 12)).toEqual([]);
     expect(scan.run(code, [0, 1], VERSION, 12), "of other labels").toEqual([]);
+    expect(members.open()).toBe(true);
     expect(members.all(VERSION).get(5)).toContain(vertex);
+  });
+
+  test("give nothing where a chunk of the label cannot be read before, or any more after, and all again once it can", () => {
+    const { site, query, scan, members, kernels } = labelled();
+    const code = site.codeOf(query);
+    const { root } = site;
+    const chunkOf = (label: number): GraphChunk =>
+      Array.from({ length: root.chunkCount }, (_, number) => root.chunk(number)).find(
+        (chunk) => chunk?.label === label,
+      ) as GraphChunk;
+    const found = scan.run(code, [2, 5], VERSION, 12);
+    expect(found).toHaveLength(12);
+    root.regions.deregister(chunkOf(1));
+    expect(scan.run(code, [2, 5], VERSION, 12), "another label's is not read").toEqual(found);
+    // The key goes while codes are compared, so what was compared may be anything.
+    const { distancesAt } = kernels;
+    let compared = 0;
+    kernels.distancesAt = (...all) => {
+      if (compared++ === 0) root.regions.deregister(chunkOf(2));
+      distancesAt.apply(kernels, all);
+    };
+    expect(scan.run(code, [2, 5], VERSION, 12)).toBeUndefined();
+    expect(compared, "then it is not even begun").toBe(1);
+    expect(members.open()).toBe(false);
+    kernels.distancesAt = distancesAt;
+    const { address, rkey, length } = chunkOf(2);
+    root.adoptChunks(1, new Map()); // registers what it finds anew
+    expect(chunkOf(2)).toMatchObject({ address, length });
+    expect(chunkOf(2).rkey).not.toBe(rkey);
+    expect(scan.run(code, [2, 5], VERSION, 12)).toEqual(found);
   });
 });

@@ -4,6 +4,7 @@ import type { EngineContext } from "../../../../actors/engine.ts";
 import type { GraphIndex } from "../../../../actors/vector/graph/graph-index.ts";
 import { LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
 import type { LeafMembers } from "../../../../actors/vector/graph/leaf-members.ts";
+import type { LeafScan } from "../../../../actors/vector/graph/leaf-scan.ts";
 import { LeafTable } from "../../../../actors/vector/graph/leaf-table.ts";
 import { LeafTrainer } from "../../../../actors/vector/graph/leaf-trainer.ts";
 import { LevelView, leafOfRow, rowOfLeaf } from "../../../../actors/vector/graph/level-view.ts";
@@ -85,7 +86,7 @@ function shardOf(shard: number): Shard {
   const levels = new LevelView(host, () => table);
   const exchange: LeafExchange = new LeafExchange({
     ...{ root: site.root, host, levels, shard, epoch: 1, nowMs: () => performance.now(), collectionId: 1 },
-    members: { all: () => new Map() } as unknown as LeafMembers,
+    members: { open: () => true, all: () => new Map(), intact: true } as unknown as LeafMembers,
     ask: async (peer, { payload }) => {
       const memory = wireMemory(payload.byteLength + 8);
       payload.write(memory, 0);
@@ -204,6 +205,10 @@ describe("a search by levels", () => {
       details: { shards: [1] },
     });
     const { graph } = shards[1] as Shard;
+    const { scan } = graph;
+    graph.scan = () => ({ distances: 0, run: () => undefined }) as unknown as LeafScan;
+    await expect(search(query)).rejects.toMatchObject({ code: "ERR_REGION_ACCESS", details: { shard: 1 } });
+    graph.scan = scan;
     graph.placedVersion = VERSION + 1;
     await expect(search(query)).rejects.toMatchObject({ code: "ERR_VERSION_MISMATCH" });
     graph.placedVersion = VERSION;

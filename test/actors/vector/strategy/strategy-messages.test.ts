@@ -44,7 +44,7 @@ describe("a near-data search", () => {
       distance: at / 3,
     }));
     const reply = wireMemory(nearReplyBytes(2));
-    const found = { candidates, distances: 99, rounds: 2, messages: 5 };
+    const found = { candidates, distances: 99, rounds: 2, messages: 5, bytes: 2 ** 40 + 1 };
     writeCandidates(reply, 0, found);
     expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual(found);
   });

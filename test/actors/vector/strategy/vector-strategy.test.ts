@@ -7,7 +7,12 @@ import { COMPASS } from "../../../../actors/vector/strategy/compass-strategy.ts"
 import { COTRA } from "../../../../actors/vector/strategy/cotra-strategy.ts";
 import { readNearRequest } from "../../../../actors/vector/strategy/near-messages.ts";
 import { SPIRE } from "../../../../actors/vector/strategy/spire-strategy.ts";
-import { type DirectMessage, ONE_SIDED, type RoutedQuery } from "../../../../actors/vector/strategy/vector-strategy.ts";
+import {
+  type DirectMessage,
+  ONE_SIDED,
+  type RoutedQuery,
+  SCATTER,
+} from "../../../../actors/vector/strategy/vector-strategy.ts";
 import { VECTOR_COLLABORATE, VECTOR_NEAR, VECTOR_SPIRE } from "../../../../src/wire/message-types.ts";
 import { wireMemory } from "../support.ts";
 
@@ -51,6 +56,12 @@ function received({ payload }: DirectMessage): EngineRequest {
   payload.write(memory, 0);
   return { ...memory, offset: 0, length: payload.byteLength };
 }
+
+test("scatter leaves all to the defaults; one-sided asks nobody", () => {
+  expect(SCATTER).toEqual({ name: "scatter" });
+  expect(ONE_SIDED.selectShards(QUERY, SHARDS)).toEqual([]);
+  expect(ONE_SIDED.directMessage).toBeUndefined();
+});
 
 test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
   "$name: the graph is what is read, and nothing while there is none",
