@@ -72,6 +72,7 @@ interface GraphExports {
   graphSearch(control: number): number;
   graphInsert(control: number, vertex: number): number;
   graphMove(control: number, vertex: number, copy: number): number;
+  graphNearest(control: number, vertex: number): number;
   graphRepair(control: number, vertex: number): number;
   graphCheckChunks(control: number): number;
 }
@@ -201,6 +202,11 @@ export class GraphKernels {
     return this.#exports.graphMove(this.#scratch, vertex, copy) !== 0;
   }
 
+  /** The neighbour of a vertex that is nearest to it and not deleted, or −1. */
+  nearestNeighbour(vertex: number): number {
+    return this.#exports.graphNearest(this.#scratch, vertex);
+  }
+
   /** Byte offset of a vertex, 0 when its id leads nowhere. */
   addressOf(vertex: number): number {
     const { chunkShift, stride } = this.geometry;
@@ -219,6 +225,11 @@ export class GraphKernels {
 
   resultVertex(index: number): number {
     return this.#i32[(this.#results >>> 2) + index * 4 + 2] as number;
+  }
+
+  /** Distance of the nearest that the last search or insertion found; infinite: there was none. */
+  get nearestDistance(): number {
+    return this.#count(WORD.RESULT_COUNT) === 0 ? Number.POSITIVE_INFINITY : this.resultDistance(0);
   }
 
   /** Of the last search or insertion. */

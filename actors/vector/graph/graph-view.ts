@@ -20,26 +20,34 @@ import {
   GRAPH_CHUNK_TABLE,
   GRAPH_CHUNK_WORDS,
   GRAPH_CHUNKS,
+  GRAPH_LANDMARK_CHANGES,
+  GRAPH_LANDMARKS,
   GRAPH_MAGIC,
   GRAPH_MAGIC_WORD,
   GRAPH_PARTITIONS,
   GRAPH_STRUCTURE,
   GRAPH_TREE_ROOT,
+  GRAPH_USUAL,
   type GraphGeometry,
   graphChunkBytes,
+  LANDMARK_WORDS,
   labelOfChunk,
+  MAX_LANDMARKS,
   PARTITION_ENTRIES,
   PARTITION_WORDS,
   partitionOfChunk,
   readGraphGeometry,
 } from "../../../src/store/graph-layout.ts";
 import type { MutableRef } from "../shard-view.ts";
+import { landmarksIn } from "./landmarks.ts";
 
 const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
 /** Reads of a root that changes meanwhile. */
 const ATTEMPTS = 16;
 /** Entry vertices that are tried at most, unless a list is given: each costs a distance, and more than a few save none. */
 const MAX_DEFAULT_ENTRIES = 16;
+/** Landmarks that searches begin at which know no better: the table's others are for those that know which are near. */
+export const MAX_LANDMARK_ENTRIES = 128;
 /** Words from the one that names the root of the tree to those of the partitions. */
 const ENTRY_WORDS: number = GRAPH_PARTITIONS - GRAPH_TREE_ROOT;
 
@@ -54,6 +62,8 @@ export class GraphView {
   generation = 0;
   /** Entry vertices of the partitions, as they were when the view was made current. */
   entries: readonly number[] = [];
+  /** Landmarks that count, farthest first; those of the last {@link readEntries}. Another array whenever they are others. */
+  landmarks: readonly number[] = [];
   /** Partition whose chunk could not be read when `refresh` failed, or −1. */
   lostPartition = -1;
   readonly #verbs: Verbs;
@@ -64,6 +74,10 @@ export class GraphView {
   #wordsBytes: Uint8Array = new Uint8Array(0);
   #bytes: Uint8Array = new Uint8Array(0);
   #rkeys: readonly number[] = [];
+  /** Of `entries`, those that are no landmarks. */
+  #first: readonly number[] = [];
+  #landmarkChanges: number | undefined;
+  #usual = 0;
   #structure = -1;
 
   constructor(arena: Arena, verbs: Verbs) {
@@ -175,7 +189,8 @@ export class GraphView {
     this.chunks = chunks;
     this.#rkeys = rkeys;
     this.partitions = chunks.reduce((least, chunk) => Math.max(least, chunk.partition + 1), most);
-    this.entries = entriesIn(words.subarray(GRAPH_TREE_ROOT), this.partitions);
+    this.#landmarkChanges = undefined;
+    this.readEntries();
     this.#structure = structure ?? -1;
     this.generation++;
     return STATUS.SUCCESS;
@@ -200,9 +215,28 @@ export class GraphView {
     }
     const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
     const status = this.#verbs.readAt(at, root.rkey, length * 4, this.#wordsBytes, 0);
-    if (status === STATUS.SUCCESS && !sameEntries(this.#words, this.partitions, this.entries))
-      this.entries = entriesIn(this.#words, this.partitions);
+    if (status !== STATUS.SUCCESS) return this.entries;
+    const isNews = this.#readLandmarks(root);
+    if (!isNews && sameEntries(this.#words, this.partitions, this.#first)) return this.entries;
+    this.#first = entriesIn(this.#words, this.partitions);
+    this.entries = [...new Set([...this.#first, ...this.landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
     return this.entries;
+  }
+
+  /** Reads the landmarks again if they have changed, or what counts as one. @returns Whether there are others now */
+  #readLandmarks(root: RegionRef): boolean {
+    const changes = this.#words[GRAPH_LANDMARK_CHANGES - GRAPH_TREE_ROOT] as number;
+    const usual = new Float32Array(this.#words.buffer)[GRAPH_USUAL - GRAPH_TREE_ROOT] as number;
+    const isKnown = changes === this.#landmarkChanges && usual >= this.#usual / 2 && usual <= this.#usual * 2;
+    if (isKnown) return false;
+    const table = new Int32Array(MAX_LANDMARKS * LANDMARK_WORDS);
+    const at = root.address + CELL_HEADER_BYTES + GRAPH_LANDMARKS * 4;
+    const bytes = new Uint8Array(table.buffer);
+    if (this.#verbs.readAt(at, root.rkey, bytes.length, bytes, 0) !== STATUS.SUCCESS) return false;
+    this.#landmarkChanges = changes;
+    this.#usual = usual;
+    this.landmarks = landmarksIn(table, usual);
+    return true;
   }
 }
 
