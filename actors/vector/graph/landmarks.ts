@@ -23,6 +23,8 @@ import type { GraphRoot } from "./graph-root.ts";
 /** Distances of the last vertices that are remembered, and told of whenever so many are new. */
 const RECENT = 32;
 const TOLD_EVERY = 8;
+/** Tries to get a place in the table: others take them too. */
+const ATTEMPTS = 16;
 /** How many times farther than usual a landmark is; distances are squares, or like them. */
 const RATIO = 36;
 
@@ -45,18 +47,25 @@ export class Landmarks {
     if (root.geometry.metric === METRIC.INNER_PRODUCT) return;
     if (Number.isFinite(distance)) this.#remember(distance);
     if (!(distance > 0) || (root.get(GRAPH_LANDMARK_CHANGES) === this.#changes && distance <= this.#least)) return;
-    this.#changes = root.get(GRAPH_LANDMARK_CHANGES);
-    let [slot, least, isThere] = [0, Number.POSITIVE_INFINITY, false];
+    for (let attempt = 0; attempt < ATTEMPTS && !this.#offer(vertex, distance); attempt++);
+  }
+
+  /** @returns false when another writer took the place meanwhile */
+  #offer(vertex: number, distance: number): boolean {
+    const root = this.#root;
+    const changes = root.get(GRAPH_LANDMARK_CHANGES);
+    let [slot, holder, least] = [0, 0, Number.POSITIVE_INFINITY];
     for (let at = 0; at < MAX_LANDMARKS; at++) {
       const named = vertexAt(root, at);
+      if (named === vertex + 1) return true;
       const farness = named === 0 ? 0 : (root.arena.f32[wordOf(root, at) + LANDMARK_DISTANCE] as number);
-      isThere ||= named === vertex + 1;
-      if (farness < least) [slot, least] = [at, farness];
+      if (farness < least) [slot, holder, least] = [at, named, farness];
     }
     this.#least = least;
-    if (isThere || distance <= least) return;
-    if (change(root, slot, vertexAt(root, slot), vertex + 1))
-      root.arena.f32[wordOf(root, slot) + LANDMARK_DISTANCE] = distance; // else another writer has it
+    this.#changes = changes;
+    if (distance <= least) return true;
+    root.arena.f32[wordOf(root, slot) + LANDMARK_DISTANCE] = distance; // first, or others think little of the vertex
+    return change(root, slot, holder, vertex + 1);
   }
 
   #remember(distance: number): void {
