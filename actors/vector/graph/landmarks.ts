@@ -58,13 +58,13 @@ export class Landmarks {
     for (let at = 0; at < MAX_LANDMARKS; at++) {
       const named = vertexAt(root, at);
       if (named === vertex + 1) return true;
-      const farness = named === 0 ? 0 : (root.arena.f32[wordOf(root, at) + LANDMARK_DISTANCE] as number);
+      const farness = named === 0 ? 0 : distanceOf(root, at);
       if (farness < least) [slot, holder, least] = [at, named, farness];
     }
     this.#least = least;
     this.#changes = changes;
     if (distance <= least) return true;
-    root.arena.f32[wordOf(root, slot) + LANDMARK_DISTANCE] = distance; // first, or others think little of the vertex
+    setDistance(root, slot, distance); // first, or others think little of the vertex
     return change(root, slot, holder, vertex + 1);
   }
 
@@ -78,13 +78,13 @@ export class Landmarks {
 
 /** Before a vertex is deleted, or after. @param successor The vertex that is to be a landmark if that was one, or −1 */
 export function replaceLandmark(root: GraphRoot, vertex: number, successor: () => number): void {
-  for (let at = 0; at < MAX_LANDMARKS; at++) {
-    if (vertexAt(root, at) !== vertex + 1) continue;
-    const next = successor() + 1;
-    let isThere = false;
-    for (let other = 0; other < MAX_LANDMARKS; other++) isThere ||= vertexAt(root, other) === next;
-    change(root, at, vertex + 1, isThere ? 0 : next);
-  }
+  const at = slotOf(root, vertex);
+  if (at < 0) return;
+  const next = successor();
+  const known = next < 0 ? -1 : slotOf(root, next);
+  // One that did not count may do so now.
+  if (known >= 0 && distanceOf(root, known) < distanceOf(root, at)) setDistance(root, known, distanceOf(root, at));
+  change(root, at, vertex + 1, known < 0 ? next + 1 : 0);
 }
 
 /** Takes the vertices of a partition that goes out of the landmarks. */
@@ -95,6 +95,12 @@ export function dropLandmarks(root: GraphRoot, isOwn: (vertex: number) => boolea
   }
 }
 
+/** Place of a vertex in the table, or −1. */
+function slotOf(root: GraphRoot, vertex: number): number {
+  for (let at = 0; at < MAX_LANDMARKS; at++) if (vertexAt(root, at) === vertex + 1) return at;
+  return -1;
+}
+
 function wordOf(root: GraphRoot, at: number): number {
   return root.wordOf(GRAPH_LANDMARKS + at * LANDMARK_WORDS);
 }
@@ -102,6 +108,14 @@ function wordOf(root: GraphRoot, at: number): number {
 /** Vertex + 1, 0 = none. */
 function vertexAt(root: GraphRoot, at: number): number {
   return Atomics.load(root.arena.i32, wordOf(root, at));
+}
+
+function distanceOf(root: GraphRoot, at: number): number {
+  return root.arena.f32[wordOf(root, at) + LANDMARK_DISTANCE] as number;
+}
+
+function setDistance(root: GraphRoot, at: number, distance: number): void {
+  root.arena.f32[wordOf(root, at) + LANDMARK_DISTANCE] = distance;
 }
 
 function change(root: GraphRoot, at: number, from: number, to: number): boolean {
