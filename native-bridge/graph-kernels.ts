@@ -6,8 +6,10 @@
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
-import { type GraphGeometry, WORD } from "./graph-control.ts";
+import { type GraphExports, type GraphGeometry, type GraphInsertOptions, WORD } from "./graph-control.ts";
 import type { KernelArena, METRIC } from "./kernels.ts";
+
+export type { GraphInsertOptions } from "./graph-control.ts";
 
 /** A chunk as the kernels see it. */
 export interface KernelChunk {
@@ -38,18 +40,6 @@ export interface GraphSearchOptions {
   readonly countReads?: boolean;
 }
 
-/** How vertices are linked. */
-export interface GraphInsertOptions {
-  /** `ef` of the search for neighbours, in [1, 65536]. */
-  readonly efConstruction: number;
-  /** How much closer to a kept neighbour a candidate must be than to the vertex to be left out, at least 1. */
-  readonly alpha: number;
-  /** Name of this thread in locks; never 0. */
-  readonly token: number;
-  /** Byte offset of the word that names the tree's root. @default 0: no tree is kept */
-  readonly treeRoot?: number;
-}
-
 /** Why a search ended before it was done, as bits. */
 export const STOPPED = { BUDGET: 1, ASIDE_FULL: 2 } as const;
 
@@ -65,17 +55,6 @@ const CONTROL_BYTES = 256;
 const GROUP_BYTES = 8192;
 /** Owners of scratch are int32: a thread that searches graphs, or collaborates, has another range under its number plus one of these. */
 export const SCRATCH_OF = { SEARCH: 0x2000_0000, COLLABORATE: 0x6000_0000 } as const;
-
-interface GraphExports {
-  inverseNorm(element: number, a: number, dimensions: number): number;
-  distance(metric: number, element: number, a: number, b: number, dimensions: number): number;
-  graphSearch(control: number): number;
-  graphInsert(control: number, vertex: number): number;
-  graphMove(control: number, vertex: number, copy: number): number;
-  graphNearest(control: number, vertex: number): number;
-  graphRepair(control: number, vertex: number): number;
-  graphCheckChunks(control: number): number;
-}
 
 /** Sizes that the scratch range was laid out for. */
 interface Room {
