@@ -22,12 +22,11 @@
  *   codeOffset |  code, `codeBytes` bytes  |  zeros to a multiple of 16
  * ```
  *
- * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions.
- * Header and code change under the cell's version, by the partition's owner alone; document address 0 means free. Flags:
- * byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
- * Degree and neighbours are int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any time: a reader
- * cuts the degree at R and skips ids that lead nowhere. The root's words change one by one, atomically: an entry's key and partition before its
- * address, `structure` after. A number without a chunk is what a death in between leaves.
+ * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions. Header and code change under the cell's
+ * version, by the partition's owner alone; document address 0 means free. Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3
+ * the version of the leaf table that has it (0 = none). Degree and neighbours are int32 words, changed by whoever holds the lock (the token of its
+ * writer; 0 = nobody), read by all at any time: a reader cuts the degree at R and skips ids that lead nowhere. The root's words change one by one,
+ * atomically: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
