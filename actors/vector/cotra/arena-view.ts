@@ -97,8 +97,7 @@ export class ArenaView implements GraphView {
 
   /** Landmarks of the graph; another array whenever they are others. */
   landmarks(): readonly number[] {
-    this.#table.readEntries();
-    return this.#table.landmarks;
+    return this.#table.readLandmarks();
   }
 
   /** The nearest of some vertices, with their distances: read by this thread wherever they lie, as what leads a search may be wrong. */

@@ -62,7 +62,7 @@ export class GraphView {
   generation = 0;
   /** Entry vertices of the partitions, as they were when the view was made current. */
   entries: readonly number[] = [];
-  /** Landmarks that count, farthest first; those of the last {@link readEntries}. Another array whenever they are others. */
+  /** Landmarks that count, farthest first; as they were read last. Another array whenever they are others. */
   landmarks: readonly number[] = [];
   /** Partition whose chunk could not be read when `refresh` failed, or −1. */
   lostPartition = -1;
@@ -76,6 +76,12 @@ export class GraphView {
   #rkeys: readonly number[] = [];
   /** Of `entries`, those that are no landmarks. */
   #first: readonly number[] = [];
+  /** The landmarks that are among `entries`. */
+  #added: readonly number[] = [];
+  readonly #telling: Int32Array = new Int32Array(GRAPH_USUAL + 1 - GRAPH_TREE_ROOT);
+  readonly #tellingBytes: Uint8Array = new Uint8Array(this.#telling.buffer);
+  readonly #bits: Int32Array = new Int32Array(1);
+  readonly #asFloat: Float32Array = new Float32Array(this.#bits.buffer);
   #landmarkChanges: number | undefined;
   #usual = 0;
   #structure = -1;
@@ -216,27 +222,38 @@ export class GraphView {
     const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
     const status = this.#verbs.readAt(at, root.rkey, length * 4, this.#wordsBytes, 0);
     if (status !== STATUS.SUCCESS) return this.entries;
-    const isNews = this.#readLandmarks(root);
-    if (!isNews && sameEntries(this.#words, this.partitions, this.#first)) return this.entries;
+    this.#takeLandmarks(root, this.#words);
+    if (this.#added === this.landmarks && sameEntries(this.#words, this.partitions, this.#first)) return this.entries;
     this.#first = entriesIn(this.#words, this.partitions);
+    this.#added = this.landmarks;
     this.entries = [...new Set([...this.#first, ...this.landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
     return this.entries;
   }
 
-  /** Reads the landmarks again if they have changed, or what counts as one. @returns Whether there are others now */
-  #readLandmarks(root: RegionRef): boolean {
-    const changes = this.#words[GRAPH_LANDMARK_CHANGES - GRAPH_TREE_ROOT] as number;
-    const usual = new Float32Array(this.#words.buffer)[GRAPH_USUAL - GRAPH_TREE_ROOT] as number;
+  /** Makes `landmarks` current, and reads no more of the root than tells whether they are. */
+  readLandmarks(): readonly number[] {
+    const { root } = this;
+    if (root === undefined) return this.landmarks;
+    const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
+    const status = this.#verbs.readAt(at, root.rkey, this.#tellingBytes.length, this.#tellingBytes, 0);
+    if (status === STATUS.SUCCESS) this.#takeLandmarks(root, this.#telling);
+    return this.landmarks;
+  }
+
+  /** Reads the landmarks again if they have changed, or what counts as one. @param words Of the root, from the one that names the tree's */
+  #takeLandmarks(root: RegionRef, words: Int32Array): void {
+    const changes = words[GRAPH_LANDMARK_CHANGES - GRAPH_TREE_ROOT] as number;
+    this.#bits[0] = words[GRAPH_USUAL - GRAPH_TREE_ROOT] as number;
+    const usual = this.#asFloat[0] as number;
     const isKnown = changes === this.#landmarkChanges && usual >= this.#usual / 2 && usual <= this.#usual * 2;
-    if (isKnown) return false;
+    if (isKnown) return;
     const table = new Int32Array(MAX_LANDMARKS * LANDMARK_WORDS);
     const at = root.address + CELL_HEADER_BYTES + GRAPH_LANDMARKS * 4;
     const bytes = new Uint8Array(table.buffer);
-    if (this.#verbs.readAt(at, root.rkey, bytes.length, bytes, 0) !== STATUS.SUCCESS) return false;
+    if (this.#verbs.readAt(at, root.rkey, bytes.length, bytes, 0) !== STATUS.SUCCESS) return;
     this.#landmarkChanges = changes;
     this.#usual = usual;
     this.landmarks = landmarksIn(table, usual);
-    return true;
   }
 }
 

@@ -138,7 +138,7 @@ export class LeafView {
   landmarks(): ReadonlyMap<number, readonly number[]> {
     const view = this.#view;
     if (view.refresh(this.#graph) !== STATUS.SUCCESS) return NO_LANDMARKS;
-    view.readEntries();
+    view.readLandmarks();
     if (view.landmarks === this.#grouped && this.#version === this.#groupedBy) return this.#landmarks;
     this.#grouped = view.landmarks;
     this.#groupedBy = this.#version;
