@@ -20,6 +20,30 @@ export interface GraphGeometry {
   readonly maxChunks: number;
 }
 
+/** How vertices are linked. */
+export interface GraphInsertOptions {
+  /** `ef` of the search for neighbours, in [1, 65536]. */
+  readonly efConstruction: number;
+  /** How much closer to a kept neighbour a candidate must be than to the vertex to be left out, at least 1. */
+  readonly alpha: number;
+  /** Name of this thread in locks; never 0. */
+  readonly token: number;
+  /** Byte offset of the word that names the tree's root. @default 0: no tree is kept */
+  readonly treeRoot?: number;
+}
+
+/** What the module does with a control block. */
+export interface GraphExports {
+  inverseNorm(element: number, a: number, dimensions: number): number;
+  distance(metric: number, element: number, a: number, b: number, dimensions: number): number;
+  graphSearch(control: number): number;
+  graphInsert(control: number, vertex: number): number;
+  graphMove(control: number, vertex: number, copy: number): number;
+  graphNearest(control: number, vertex: number): number;
+  graphRepair(control: number, vertex: number): number;
+  graphCheckChunks(control: number): number;
+}
+
 /** Words of the control block. */
 export const WORD = {
   METRIC: 0,

@@ -6,8 +6,10 @@
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
-import { type GraphGeometry, WORD, writeLoads } from "./graph-control.ts";
+import { type GraphExports, type GraphGeometry, type GraphInsertOptions, WORD, writeLoads } from "./graph-control.ts";
 import type { KernelArena, METRIC } from "./kernels.ts";
+
+export type { GraphInsertOptions } from "./graph-control.ts";
 
 /** A chunk as the kernels see it. */
 export interface KernelChunk {
@@ -38,18 +40,6 @@ export interface GraphSearchOptions {
   readonly countReads?: boolean;
 }
 
-/** How vertices are linked. */
-export interface GraphInsertOptions {
-  /** `ef` of the search for neighbours, in [1, 65536]. */
-  readonly efConstruction: number;
-  /** How much closer to a kept neighbour a candidate must be than to the vertex to be left out, at least 1. */
-  readonly alpha: number;
-  /** Name of this thread in locks; never 0. */
-  readonly token: number;
-  /** Byte offset of the word that names the tree's root. @default 0: no tree is kept */
-  readonly treeRoot?: number;
-}
-
 /** Why a search ended before it was done, as bits. */
 export const STOPPED = { BUDGET: 1, ASIDE_FULL: 2 } as const;
 
@@ -63,16 +53,6 @@ const ENTRY_BYTES = 16;
 const CONTROL_BYTES = 256;
 /** Owners of scratch are int32: a thread that searches graphs, or collaborates, has another range under its number plus one of these. */
 export const SCRATCH_OF = { SEARCH: 0x2000_0000, COLLABORATE: 0x6000_0000 } as const;
-
-interface GraphExports {
-  inverseNorm(element: number, a: number, dimensions: number): number;
-  distance(metric: number, element: number, a: number, b: number, dimensions: number): number;
-  graphSearch(control: number): number;
-  graphInsert(control: number, vertex: number): number;
-  graphMove(control: number, vertex: number, copy: number): number;
-  graphRepair(control: number, vertex: number): number;
-  graphCheckChunks(control: number): number;
-}
 
 /** Sizes that the scratch range was laid out for. */
 interface Room {
@@ -199,6 +179,11 @@ export class GraphKernels {
     return this.#exports.graphMove(this.#scratch, vertex, copy) !== 0;
   }
 
+  /** The neighbour of a vertex that is nearest to it and not deleted, or −1. */
+  nearestNeighbour(vertex: number): number {
+    return this.#exports.graphNearest(this.#scratch, vertex);
+  }
+
   /** Byte offset of a vertex, 0 when its id leads nowhere. */
   addressOf(vertex: number): number {
     const { chunkShift, stride } = this.geometry;
@@ -217,6 +202,11 @@ export class GraphKernels {
 
   resultVertex(index: number): number {
     return this.#i32[(this.#results >>> 2) + index * 4 + 2] as number;
+  }
+
+  /** Distance of the nearest that the last search or insertion found; infinite: there was none. */
+  get nearestDistance(): number {
+    return this.#count(WORD.RESULT_COUNT) === 0 ? Number.POSITIVE_INFINITY : this.resultDistance(0);
   }
 
   /** Of the last search or insertion. */

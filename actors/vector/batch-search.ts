@@ -99,6 +99,7 @@ export class BatchSearch {
   readonly #waited: Set<number> = new Set();
   #source: OneSidedSource;
   #mirror: GraphMirror | undefined;
+  #landmarks: ReadonlyMap<number, readonly number[]> = new Map();
   #live = 0;
   #next = 0;
 
@@ -129,6 +130,7 @@ export class BatchSearch {
       viewed = this.#view.refresh(graph);
       compass = this.#parts.leaves.router(graph);
       this.#view.readEntries();
+      this.#landmarks = this.#parts.leaves.landmarks();
     };
     this.#lists.add(HOLDER, HOLDER, { opcode: OPCODE.VISIT, ref: graph, visit });
     const looks = this.#look();
@@ -310,7 +312,8 @@ export class BatchSearch {
       const own = [...(begins[at] ?? [])]
         .map((leaf) => (medoids.get(leaf)?.[0] ?? 0) - 1)
         .filter((vertex) => vertex >= 0);
-      query.entries = own.length === 0 ? this.#view.entries : own;
+      const landmarks = [...(begins[at] ?? [])].flatMap((leaf) => this.#landmarks.get(leaf) ?? []);
+      query.entries = own.length === 0 ? this.#view.entries : [...own, ...landmarks];
     }
     return STATUS.SUCCESS;
   }

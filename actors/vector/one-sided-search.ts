@@ -91,7 +91,7 @@ export class OneSidedSearch implements DocumentReader {
     this.#options = options;
     this.#code = new GraphCode(options);
     this.#graph = new GraphSearch(rows.arena, rows.verbs, kernels.module, this);
-    this.#leaves = new LeafView({ arena: rows.arena, kernels }, rows.verbs);
+    this.#leaves = new LeafView({ arena: rows.arena, kernels }, rows.verbs, this.#graph.view);
     this.#passing = new PassingSets(rows.arena);
   }
 

@@ -12,7 +12,7 @@
 import { distanceWithNorms } from "./metric.as";
 
 export { distances, distancesAt } from "./batch.as";
-export { graphCheckChunks, graphInsert, graphMove, graphRepair, graphSearch } from "./graph.as";
+export { graphCheckChunks, graphInsert, graphMove, graphNearest, graphRepair, graphSearch } from "./graph.as";
 export { pullSum } from "./edges.as";
 export { addDocument, hashDocument } from "./hash.as";
 export { distance, inverseNorm } from "./metric.as";

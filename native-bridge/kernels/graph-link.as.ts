@@ -33,7 +33,9 @@ import {
   CANDIDATES,
   degreeOf,
   EPOCH,
+  INFINITY_F64,
   modeOf,
+  pairDistance,
   recordOf,
   RESULT_COUNT,
   RESULTS,
@@ -200,4 +202,24 @@ export function graphRepair(c: usize, vertex: i32): i32 {
   }
   unlock(c, record);
   return bad ? 1 : 0;
+}
+
+/** The usable neighbour of a vertex that is nearest to it, or -1. */
+export function graphNearest(c: usize, vertex: i32): i32 {
+  const mode = modeOf(c);
+  const record = recordOf(c, vertex);
+  if (record == 0) return -1;
+  const degree = degreeOf(c, record);
+  let nearest = -1;
+  let least = INFINITY_F64;
+  for (let i = 0; i < degree; i++) {
+    const other = movedTo(c, neighbourAt(record, i));
+    const otherRecord = recordOf(c, other);
+    if (otherRecord == 0 || other == vertex || !usable(otherRecord)) continue;
+    const d = pairDistance(c, mode, record, otherRecord, least);
+    if (!(d < least)) continue;
+    nearest = other;
+    least = d;
+  }
+  return nearest;
 }

@@ -4,8 +4,8 @@
  *
  * Invariant: a parent's rank is below its child's, so that no order of changes makes a circle; ranks only fall while a vertex is linked.
  * A parent that is deleted stays a way until its children hang elsewhere. At most one lock is held at a time.
- * A vertex has at most half of its degree in children by insertion, and two less than its degree by repair: a list holds them, the
- * parent, and one more.
+ * A vertex has at most half of its degree in children by insertion, and two less than its degree by repair, or where none else has room: a list
+ * holds them, the parent, and one more.
  * The root of a graph is named by one word outside the kernels' scratch (TREE_ROOT); where there is none, no tree is kept.
  */
 
@@ -141,7 +141,14 @@ export function hangNew(c: usize, mode: i32, vertex: i32, record: usize): bool {
     const other = load<i32>(results + <usize>i * ENTRY, ENTRY_VERTEX);
     if (attach(c, mode, other, vertex, record, below, room)) return true;
   }
-  return attachToRoot(c, mode, vertex, record, below, room);
+  if (attachToRoot(c, mode, vertex, record, below, room)) return true;
+  // On one way down all may be full, of children that are deleted.
+  const more = roomOf(c, true);
+  for (let i = 0; i < count; i++) {
+    const other = load<i32>(results + <usize>i * ENTRY, ENTRY_VERTEX);
+    if (attachBelow(c, mode, other, vertex, record, below, more)) return true;
+  }
+  return attachToRoot(c, mode, vertex, record, below, more);
 }
 
 /**

@@ -65,7 +65,7 @@ import {
   widen,
 } from "./graph-memory.as";
 
-export { graphInsert, graphMove, graphRepair } from "./graph-link.as";
+export { graphInsert, graphMove, graphNearest, graphRepair } from "./graph-link.as";
 
 // Vertices that were scored, may lie on the way, but are no results: a min-heap by (distance, vertex).
 

@@ -2,12 +2,13 @@
  * Layout of a graph over the vectors of a collection: one root a node, and chunks of vertices that belong to partitions. A partition is what one
  * shard has written, the vertices of its documents. Each chunk has a label, the shard that computes for its vertices, whoever wrote them.
  * ```
- *  root         one cell, registered: header | words below | partitions | writers | chunk table
+ *  root         one cell, registered: header | words below | partitions | writers | landmarks | chunk table
  *  partition    i32 passes begun | i32 passes ended, of repair over its vertices | i32 vertices that are taken and not deleted |
  *               i32 deleted and not free yet | i32 entry vertex + 1 (0 = none), 12 times |
  *               i32 version of the leaf table by which all are placed (0 = none) | (3 unused)
  *  writer       i32 owner + 1 (0 = free) | i32 token (0 = none): the name under which that thread takes locks | i32 1 while it
  *               is inside an insertion | (1 unused) | scratch: u32 address, u32 bytes, three times
+ *  landmark     i32 vertex + 1 (0 = none) | f32 distance of what was nearest to it when it was linked
  *  chunk entry  u32 address (0 = none) | u32 label, partition << 16 | f64 rkey | i32 grows with every vertex linked or freed | (1 unused)
  *  chunk        2^chunkShift vertices, one registered region with cells of `stride`
  *
@@ -21,12 +22,11 @@
  *   codeOffset |  code, `codeBytes` bytes  |  zeros to a multiple of 16
  * ```
  *
- * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions.
- * The header and the code change under the cell's version, by the owner of the partition alone; document address 0 means free.
- * Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
- * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any
- * time: a reader cuts the degree at R and skips ids that lead nowhere. Words of the root change by single
- * atomic stores: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
+ * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions. Header and code change under the cell's
+ * version, by the partition's owner alone; document address 0 means free. Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3
+ * the version of the leaf table that has it (0 = none). Degree and neighbours are int32 words, changed by whoever holds the lock (the token of its
+ * writer; 0 = nobody), read by all at any time: a reader cuts the degree at R and skips ids that lead nowhere. The root's words change one by one,
+ * atomically: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
@@ -36,7 +36,7 @@ import { invalidArgument } from "../errors.ts";
 export type { GraphGeometry } from "../../native-bridge/graph-control.ts";
 
 export const GRAPH_MAGIC = 0x50_52_47_53; // "SGRP"
-export const GRAPH_VERSION = 3;
+export const GRAPH_VERSION = 4;
 
 // Words of the root's payload. Those marked * change after the root was published.
 export const GRAPH_MAGIC_WORD = 0; // * 0 once the graph was dropped
@@ -63,6 +63,8 @@ export const GRAPH_LEAVES_TAKEN = 22; // * versions given out so far
 export const GRAPH_LEAVES_OLD = 23; // * address of the newest table that was replaced, 0 = none; its memory is freed with the graph
 export const GRAPH_LEAVES_READY = 24; // * the version by which the vertices of all partitions are placed
 export const GRAPH_TREE_ROOT = 25; // * the root of the tree: vertex + 1, 0 = none
+export const GRAPH_LANDMARK_CHANGES = 26; // * grows with every change of a landmark
+export const GRAPH_USUAL = 27; // * f32: how far from its nearest a vertex was linked lately, in the middle
 export const GRAPH_PARTITIONS = 32;
 /** Partitions of a graph: the shards of its node. */
 export const MAX_PARTITIONS = 256;
@@ -84,7 +86,12 @@ export const WRITER_TOKEN = 1;
 export const WRITER_ACTIVE = 2;
 /** Address and bytes of the ranges that a writer's thread links in, searches in and scans in. */
 export const WRITER_SCRATCH = { LINK: 4, SEARCH: 6, SCAN: 8 } as const;
-export const GRAPH_CHUNK_TABLE: number = GRAPH_WRITERS + MAX_WRITERS * WRITER_WORDS;
+export const GRAPH_LANDMARKS: number = GRAPH_WRITERS + MAX_WRITERS * WRITER_WORDS;
+/** Vertices that were far from all that was found when they were linked: where searches begin, so that clusters far from others are found. */
+export const MAX_LANDMARKS = 512;
+export const LANDMARK_WORDS = 2;
+export const LANDMARK_DISTANCE = 1;
+export const GRAPH_CHUNK_TABLE: number = GRAPH_LANDMARKS + MAX_LANDMARKS * LANDMARK_WORDS;
 export const GRAPH_CHUNK_WORDS = 6;
 export const CHUNK_LABEL = 1;
 export const CHUNK_RKEY = 2;

@@ -95,6 +95,11 @@ export class ArenaView implements GraphView {
     return Int32Array.from(new Set(this.#table.readEntries()));
   }
 
+  /** Landmarks of the graph; another array whenever they are others. */
+  landmarks(): readonly number[] {
+    return this.#table.readLandmarks();
+  }
+
   /** The nearest of some vertices, with their distances: read by this thread wherever they lie, as what leads a search may be wrong. */
   nearest(query: Uint8Array, vertices: Int32Array, most: number): Pairs {
     const distances = new Float64Array(vertices.length);

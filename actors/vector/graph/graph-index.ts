@@ -246,6 +246,7 @@ export class GraphIndex {
     if (vertex < 0) return;
     this.#vertexOf[row] = -1;
     this.#placer.leaves(vertex, this.#partition.placeOf(vertex));
+    unlessPassing(() => this.#writer.retire(vertex), undefined);
     this.#partition.delete(vertex);
   }
 

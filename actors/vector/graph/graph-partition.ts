@@ -36,6 +36,7 @@ import {
 import { GraphDeletions } from "./graph-deletions.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { GraphSlots } from "./graph-slots.ts";
+import { dropLandmarks, replaceLandmark } from "./landmarks.ts";
 
 /** The document that a vertex stands for. */
 export interface GraphDocument {
@@ -274,6 +275,7 @@ export class GraphPartition {
       this.root.set(this.#words + PARTITION_ENTRIES + index, 0);
     const root = this.root.get(GRAPH_TREE_ROOT);
     if (root !== 0 && this.addressOf(root - 1) !== 0) this.#leaveRoot(root - 1);
+    dropLandmarks(this.root, (vertex) => this.addressOf(vertex) !== 0);
     const chunks = this.#slots.clear();
     this.setPlaced(0);
     this.#countLive(-this.#live);
@@ -289,6 +291,7 @@ export class GraphPartition {
     this.#hold(record);
     Atomics.store(i32, (record >>> 2) + USER0, 0); // first: from here the vertex is free
     this.#leaveRoot(vertex); // nothing hangs on it any more
+    replaceLandmark(this.root, vertex, () => -1);
     bumpIncarnation(i32, record);
     endWrite(i32, record);
     this.root.touchChunk(vertex >>> this.root.geometry.chunkShift);

@@ -20,14 +20,19 @@ import {
   GRAPH_CHUNK_TABLE,
   GRAPH_CHUNK_WORDS,
   GRAPH_CHUNKS,
+  GRAPH_LANDMARK_CHANGES,
+  GRAPH_LANDMARKS,
   GRAPH_MAGIC,
   GRAPH_MAGIC_WORD,
   GRAPH_PARTITIONS,
   GRAPH_STRUCTURE,
   GRAPH_TREE_ROOT,
+  GRAPH_USUAL,
   type GraphGeometry,
   graphChunkBytes,
+  LANDMARK_WORDS,
   labelOfChunk,
+  MAX_LANDMARKS,
   PARTITION_ENTRIES,
   PARTITION_WORDS,
   partitionOfChunk,
@@ -35,12 +40,15 @@ import {
 } from "../../../src/store/graph-layout.ts";
 import type { MutableRef } from "../shard-view.ts";
 import { openChunk } from "./chunk-keys.ts";
+import { landmarksIn } from "./landmarks.ts";
 
 const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
 /** Reads of a root that changes meanwhile. */
 const ATTEMPTS = 16;
 /** Entry vertices that are tried at most, unless a list is given: each costs a distance, and more than a few save none. */
 const MAX_DEFAULT_ENTRIES = 16;
+/** Landmarks that searches begin at which know no better: the table's others are for those that know which are near. */
+export const MAX_LANDMARK_ENTRIES = 128;
 /** Words from the one that names the root of the tree to those of the partitions. */
 const ENTRY_WORDS: number = GRAPH_PARTITIONS - GRAPH_TREE_ROOT;
 
@@ -55,6 +63,8 @@ export class GraphView {
   generation = 0;
   /** Entry vertices of the partitions, as they were when the view was made current. */
   entries: readonly number[] = [];
+  /** Landmarks that count, farthest first; as they were read last. Another array whenever they are others. */
+  landmarks: readonly number[] = [];
   /** Partition whose chunk could not be read when `refresh` failed, or −1. */
   lostPartition = -1;
   readonly #verbs: Verbs;
@@ -66,6 +76,16 @@ export class GraphView {
   #wordsBytes: Uint8Array = new Uint8Array(0);
   #bytes: Uint8Array = new Uint8Array(0);
   #rkeys: readonly number[] = [];
+  /** Of `entries`, those that are no landmarks. */
+  #first: readonly number[] = [];
+  /** The landmarks that are among `entries`. */
+  #added: readonly number[] = [];
+  readonly #telling: Int32Array = new Int32Array(GRAPH_USUAL + 1 - GRAPH_TREE_ROOT);
+  readonly #tellingBytes: Uint8Array = new Uint8Array(this.#telling.buffer);
+  readonly #bits: Int32Array = new Int32Array(1);
+  readonly #asFloat: Float32Array = new Float32Array(this.#bits.buffer);
+  #landmarkChanges: number | undefined;
+  #usual = 0;
   #structure = -1;
 
   constructor(arena: Arena, verbs: Verbs) {
@@ -192,7 +212,8 @@ export class GraphView {
     this.chunks = chunks;
     this.#rkeys = rkeys;
     this.partitions = chunks.reduce((least, chunk) => Math.max(least, chunk.partition + 1), most);
-    this.entries = entriesIn(words.subarray(GRAPH_TREE_ROOT), this.partitions);
+    this.#landmarkChanges = undefined;
+    this.readEntries();
     this.#structure = structure ?? -1;
     this.generation++;
     return STATUS.SUCCESS;
@@ -209,9 +230,39 @@ export class GraphView {
     }
     const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
     const status = this.#verbs.readAt(at, root.rkey, length * 4, this.#wordsBytes, 0);
-    if (status === STATUS.SUCCESS && !sameEntries(this.#words, this.partitions, this.entries))
-      this.entries = entriesIn(this.#words, this.partitions);
+    if (status !== STATUS.SUCCESS) return this.entries;
+    this.#takeLandmarks(root, this.#words);
+    if (this.#added === this.landmarks && sameEntries(this.#words, this.partitions, this.#first)) return this.entries;
+    this.#first = entriesIn(this.#words, this.partitions);
+    this.#added = this.landmarks;
+    this.entries = [...new Set([...this.#first, ...this.landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
     return this.entries;
+  }
+
+  /** Makes `landmarks` current, and reads no more of the root than tells whether they are. */
+  readLandmarks(): readonly number[] {
+    const { root } = this;
+    if (root === undefined) return this.landmarks;
+    const at = root.address + CELL_HEADER_BYTES + GRAPH_TREE_ROOT * 4;
+    const status = this.#verbs.readAt(at, root.rkey, this.#tellingBytes.length, this.#tellingBytes, 0);
+    if (status === STATUS.SUCCESS) this.#takeLandmarks(root, this.#telling);
+    return this.landmarks;
+  }
+
+  /** Reads the landmarks again if they have changed, or what counts as one. @param words Of the root, from the one that names the tree's */
+  #takeLandmarks(root: RegionRef, words: Int32Array): void {
+    const changes = words[GRAPH_LANDMARK_CHANGES - GRAPH_TREE_ROOT] as number;
+    this.#bits[0] = words[GRAPH_USUAL - GRAPH_TREE_ROOT] as number;
+    const usual = this.#asFloat[0] as number;
+    const isKnown = changes === this.#landmarkChanges && usual >= this.#usual / 2 && usual <= this.#usual * 2;
+    if (isKnown) return;
+    const table = new Int32Array(MAX_LANDMARKS * LANDMARK_WORDS);
+    const at = root.address + CELL_HEADER_BYTES + GRAPH_LANDMARKS * 4;
+    const bytes = new Uint8Array(table.buffer);
+    if (this.#verbs.readAt(at, root.rkey, bytes.length, bytes, 0) !== STATUS.SUCCESS) return;
+    this.#landmarkChanges = changes;
+    this.#usual = usual;
+    this.landmarks = landmarksIn(table, usual);
   }
 }
 

@@ -14,6 +14,7 @@ import { GRAPH_STRUCTURE, GRAPH_TREE_ROOT, WRITER_ACTIVE, WRITER_TOKEN } from ".
 import type { GraphRoot } from "./graph-root.ts";
 import { writerArena } from "./graph-scratch.ts";
 import { GraphView } from "./graph-view.ts";
+import { Landmarks, replaceLandmark } from "./landmarks.ts";
 
 /** How to link. */
 export interface GraphWriterOptions {
@@ -38,6 +39,7 @@ export class GraphWriter {
   readonly #entry: number;
   readonly #options: Required<GraphInsertOptions>;
   readonly #entries: (() => readonly number[]) | undefined;
+  readonly #landmarks: Landmarks;
   #generation = -1;
   #structure = -1;
 
@@ -57,6 +59,7 @@ export class GraphWriter {
     this.root = root;
     this.#owner = owner;
     this.#entries = options.entries;
+    this.#landmarks = new Landmarks(root);
     this.#view = new GraphView(root.arena, verbs);
     this.#entry = root.openWriter(owner);
     this.#kernels = new GraphKernels(module, writerArena(root, this.#entry, "LINK"), root.geometry, owner);
@@ -81,7 +84,9 @@ export class GraphWriter {
    * @throws {ShardloomError} `ERR_REGION_ACCESS` when a chunk waits for its next owner: insert it later.
    */
   insert(vertex: number): boolean {
-    return this.#inside(() => this.#kernels.insert(vertex, this.#options)) >= 0;
+    if (this.#inside(() => this.#kernels.insert(vertex, this.#options)) < 0) return false;
+    this.#landmarks.linked(vertex, this.#kernels.nearestDistance);
+    return true;
   }
 
   /**
@@ -92,6 +97,11 @@ export class GraphWriter {
    */
   move(vertex: number, copy: number): boolean {
     return this.#inside(() => this.#kernels.move(vertex, copy, this.#options));
+  }
+
+  /** Before a vertex is deleted: if it is a landmark, what is nearest to it is one instead, or the copy that it was moved to. */
+  retire(vertex: number): void {
+    replaceLandmark(this.root, vertex, () => this.#inside(() => this.#kernels.nearestNeighbour(vertex)));
   }
 
   /** Mends the list of a vertex. 1: changed, 0: nothing to do, −1: its lock could not be had. */

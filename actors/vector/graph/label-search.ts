@@ -10,7 +10,7 @@ import { STATUS } from "../../../native-bridge/status.ts";
 import type { Verbs } from "../../../native-bridge/verbs.ts";
 import { VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
 import type { GraphRoot } from "./graph-root.ts";
-import { GraphView } from "./graph-view.ts";
+import { GraphView, MAX_LANDMARK_ENTRIES } from "./graph-view.ts";
 
 /** A vertex that was found, and the document it stands for. */
 export interface Candidate {
@@ -101,7 +101,9 @@ export class LabelSearch {
         if (i32[word + USER0] !== 0) entries.push((number << chunkShift) | slot);
       }
     }
-    return entries;
+    this.#view.readEntries();
+    const landmarks = this.#view.landmarks.filter((vertex) => this.#view.partitionOf(vertex) === label);
+    return [...new Set([...entries, ...landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
   }
 
   #candidates(count: number): Candidate[] {

@@ -1,8 +1,8 @@
 /**
  * Leaves into partitions of bounded size, so that leaves whose vectors are neighbours share one.
  *
- * Invariant: every leaf is in exactly one partition, no partition holds more vectors than `capacity`, and the outcome depends on
- * the input and the seed alone. `capacity` is 1.05 of the mean, or the mean and one largest leaf where that is more: the least
+ * Invariant: every leaf is in exactly one partition, no partition holds more vectors than `capacity`, none is without vectors where there are
+ * as many leaves that have some, and the outcome depends on the input and the seed alone. `capacity` is 1.05 of the mean, or the mean and one largest leaf where that is more: the least
  * that a greedy placement always meets.
  * From several seeds: greedy by margin with rounds of Lloyd over the leaf centroids, then refine-packing.ts; the least cut wins.
  * Source: notes on leaf packing (greedy by margin, 8 rounds, best of 4 seeds).
@@ -154,4 +154,33 @@ function* fill(
     partitionOf[leaf] = chosen;
     loads[chosen] = (loads[chosen] as number) + (counts[leaf] as number);
   }
+  for (let p = 0; p < partitions; p++) if (loads[p] === 0) settle(p, distances, counts, partitionOf, loads);
+}
+
+/**
+ * Gives a partition without vectors the leaf that is farthest from its own partition's centre, of those that are not alone there: what had room
+ * for all may leave a centre behind that nothing is nearest to.
+ */
+function settle(
+  empty: number,
+  distances: Float64Array,
+  counts: Int32Array,
+  partitionOf: Int32Array,
+  loads: Int32Array,
+): void {
+  let farthest = -1;
+  let most = Number.NEGATIVE_INFINITY;
+  for (let leaf = 0; leaf < counts.length; leaf++) {
+    const count = counts[leaf] as number;
+    const from = partitionOf[leaf] as number;
+    const distance = distances[leaf * loads.length + from] as number;
+    if (count === 0 || count === loads[from] || !(distance > most)) continue;
+    most = distance;
+    farthest = leaf;
+  }
+  if (farthest < 0) return;
+  const from = partitionOf[farthest] as number;
+  partitionOf[farthest] = empty;
+  loads[from] = (loads[from] as number) - (counts[farthest] as number);
+  loads[empty] = counts[farthest] as number;
 }

@@ -1,7 +1,7 @@
 /**
  * Improves a packing by single moves and by swaps, each of which lessens the affinity that crosses partitions.
  *
- * Invariant: no partition grows beyond the capacity, and the cut never grows. Deterministic: leaves in order, ties to the lowest.
+ * Invariant: no partition grows beyond the capacity or loses its last vectors, and the cut never grows. Deterministic: leaves in order, ties to the lowest.
  * Cost: at most {@link MOST_PASSES} passes; a pass looks at every leaf for each leaf that another partition draws.
  * Source: Fiduccia and Mattheyses, DAC 1982. Divergence: only steps that gain, no hill climbing; swaps as the partitions are full.
  */
@@ -87,6 +87,7 @@ class Refinement {
   #moveOne(leaf: number): boolean {
     const from = this.#partitionOf[leaf] as number;
     const count = this.#counts[leaf] as number;
+    if (count > 0 && count === this.#loads[from]) return false; // all that it has
     let best = -1;
     let most = LEAST_GAIN;
     for (let p = 0; p < this.#loads.length; p++) {
@@ -131,7 +132,8 @@ class Refinement {
     const difference = (this.#counts[b] as number) - (this.#counts[a] as number);
     const loadOfA = this.#loads[this.#partitionOf[a] as number] as number;
     const loadOfB = this.#loads[this.#partitionOf[b] as number] as number;
-    return loadOfA + difference <= this.#capacity && loadOfB - difference <= this.#capacity;
+    const [afterA, afterB] = [loadOfA + difference, loadOfB - difference];
+    return afterA > 0 && afterB > 0 && afterA <= this.#capacity && afterB <= this.#capacity;
   }
 
   #gain(leaf: number, to: number): number {

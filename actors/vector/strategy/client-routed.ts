@@ -66,10 +66,10 @@ export async function searchRouted(
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
   const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
   if (selectivity < LEAST_SELECTIVITY || wanted > MOST_WANTED) return searchOneSided(parts, vector, options, "filter");
-  const { medoids } = halves.leaves;
+  const { entriesOf } = halves.leaves;
   const asked: RoutedQuery = {
     collectionId: parts.collectionId,
-    leaves: { router, medoids: medoids.bind(halves.leaves) },
+    leaves: { router, entriesOf: entriesOf.bind(halves.leaves) },
     index: parts.options.index,
     spent: { distances: waiting.distances },
     code: waiting.code,

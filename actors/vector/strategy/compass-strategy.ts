@@ -7,7 +7,7 @@ import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import { nearMessage } from "./near-messages.ts";
 import { type AskingStrategy, type RoutedQuery, wholeGraph } from "./vector-strategy.ts";
 
-/** Leaves of a shard at whose medoids its search begins. */
+/** Leaves of a shard at whose medoids and landmarks its search begins. */
 const ENTRY_LEAVES = 6;
 /** Part of the allowed loss that choosing shards may take; the rest is for the searches in them. */
 const ROUTING_LOSS = 0.5;
@@ -23,7 +23,7 @@ export const COMPASS: AskingStrategy<RoutedQuery> = {
     return plan.shards.filter(({ shard }) => there.has(shard));
   },
   directMessage(selected, { collectionId, leaves, wanted, ef, bytes }) {
-    const entries = leaves.medoids(selected.leaves, Math.min(ENTRY_LEAVES, selected.leaves.length));
+    const entries = leaves.entriesOf(selected.leaves, Math.min(ENTRY_LEAVES, selected.leaves.length));
     const request = { collectionId, wanted, ef, version: 0, entries, leaves: [], code: bytes, recallPpm: 0, level: 0 };
     return nearMessage(VECTOR_NEAR, request);
   },

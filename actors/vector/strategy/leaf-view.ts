@@ -4,7 +4,7 @@
  * Invariant: a view is used only when the root named its table just before; the centroids are the shared ones, read in place, and what a stale
  * read misguides costs recall or distances, never truth. One thread only: it shares its verbs and kernels.
  */
-import { CELL_HEADER_BYTES } from "../../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, USER3 } from "../../../native-bridge/cell-layout.ts";
 import type { ElementCode, MetricCode } from "../../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
@@ -15,6 +15,8 @@ import {
   GRAPH_LEAVES_READY,
   GRAPH_LEAVES_RKEY,
   GRAPH_LEAVES_VERSION,
+  leafOfFlags,
+  versionOfFlags,
 } from "../../../src/store/graph-layout.ts";
 import {
   calibrationOffset,
@@ -37,10 +39,12 @@ import {
   LEAF_WORDS,
   leafTableBytes,
 } from "../../../src/store/leaf-layout.ts";
+import type { GraphView } from "../graph/graph-view.ts";
 import { decodeCalibration } from "../routing/calibration-codec.ts";
 import { type Code, type CodeHost, CodeTable } from "../routing/code-table.ts";
 import { Compass } from "../routing/compass.ts";
 import { TopList } from "../routing/top-list.ts";
+import type { MutableRef } from "../shard-view.ts";
 
 /** Words of the root that tell of the table. */
 const FIRST = GRAPH_LEAVES;
@@ -49,6 +53,7 @@ const WORDS: number = GRAPH_LEAVES_READY - FIRST + 1;
 const ENTRY_LEAVES = 4;
 const ENTRY_COST = 3;
 const READS = 4;
+const NO_LANDMARKS: ReadonlyMap<number, readonly number[]> = new Map();
 
 export class LeafView {
   readonly #host: CodeHost;
@@ -57,18 +62,28 @@ export class LeafView {
   readonly #rootBytes: Uint8Array = new Uint8Array(this.#root.buffer, 0, WORDS * 4);
   readonly #rootF64: Float64Array = new Float64Array(this.#root.buffer);
   readonly #nearest: TopList = new TopList(ENTRY_LEAVES);
+  readonly #view: GraphView;
+  readonly #ref: MutableRef = { address: 0, rkey: 0, length: 0 };
+  #graph: RegionRef | undefined;
+  #landmarks: ReadonlyMap<number, readonly number[]> = NO_LANDMARKS;
+  /** What they were grouped of, and by which version of the leaves. */
+  #grouped: readonly number[] = [];
+  #groupedBy = 0;
   #table: RegionRef | undefined;
   #version = 0;
   #key = 0;
   #compass: Compass | undefined;
 
-  constructor(host: CodeHost, verbs: Verbs) {
+  /** @param view Of the same thread. */
+  constructor(host: CodeHost, verbs: Verbs, view: GraphView) {
     this.#host = host;
     this.#verbs = verbs;
+    this.#view = view;
   }
 
   /** Makes the view current. @returns the router; undefined while the leaves are not known, or their vertices are on their way to them. */
   router(root: RegionRef | undefined): Compass | undefined {
+    this.#graph = root;
     for (let read = 0; root !== undefined && read < READS; read++) {
       const at = root.address + CELL_HEADER_BYTES + FIRST * 4;
       if (this.#verbs.readAt(at, root.rkey, WORDS * 4, this.#rootBytes, 0) !== STATUS.SUCCESS) return undefined;
@@ -88,7 +103,7 @@ export class LeafView {
     const compass = this.router(root);
     if (compass === undefined) return [];
     const { ids, count } = this.nearest(compass, code, spent);
-    return this.medoids(ids, count);
+    return this.entriesOf(ids, count);
   }
 
   /** Leaves at whose medoids a search of the whole graph begins; distances are added to `spent`. Valid until the next call. */
@@ -105,15 +120,38 @@ export class LeafView {
     return { address: table.address + CELL_HEADER_BYTES + word * 4, rkey: table.rkey, length: 4 };
   }
 
-  /** The medoids that leaves have now, of the first `count`. */
-  medoids(leaves: Int32Array, count: number): number[] {
+  /** Where searches for the first `count` leaves begin: at the medoids that they have now, and at their landmarks. */
+  entriesOf(leaves: Int32Array, count: number): number[] {
+    const landmarks = this.landmarks();
     const vertices: number[] = [];
     for (let at = 0; at < count; at++) {
-      const ref = this.medoidRef(leaves[at] as number);
+      const leaf = leaves[at] as number;
+      const ref = this.medoidRef(leaf);
       const medoid = ref === undefined ? 0 : this.#verbs.readWord(ref.address, ref.rkey) | 0;
       if (medoid > 0) vertices.push(medoid - 1);
+      for (const vertex of landmarks.get(leaf) ?? []) vertices.push(vertex);
     }
     return vertices;
+  }
+
+  /** The graph's landmarks by leaf, in the table of the router that was given last. */
+  landmarks(): ReadonlyMap<number, readonly number[]> {
+    const view = this.#view;
+    if (view.refresh(this.#graph) !== STATUS.SUCCESS) return NO_LANDMARKS;
+    view.readLandmarks();
+    if (view.landmarks === this.#grouped && this.#version === this.#groupedBy) return this.#landmarks;
+    this.#grouped = view.landmarks;
+    this.#groupedBy = this.#version;
+    const byLeaf = new Map<number, number[]>();
+    for (const vertex of view.landmarks) {
+      if (!view.vertexRef(vertex, this.#ref)) continue;
+      const flags = this.#host.arena.i32[(this.#ref.address >>> 2) + USER3] as number;
+      if (versionOfFlags(flags) !== this.#version) continue;
+      const leaf = leafOfFlags(flags);
+      byLeaf.set(leaf, [...(byLeaf.get(leaf) ?? []), vertex]);
+    }
+    this.#landmarks = byLeaf;
+    return byLeaf;
   }
 
   /** Gives private memory back. */

@@ -22,8 +22,8 @@ export interface ShardDescriptor {
 /** What the thread that searches knows of the leaves of all shards, for one query. */
 export interface KnownLeaves {
   readonly router: Pick<Compass, "selectShards" | "nearestLeaves" | "shardOf">;
-  /** The medoids that leaves have now, of the first `count`. */
-  medoids(leaves: Int32Array, count: number): readonly number[];
+  /** Where searches for the first `count` leaves begin. */
+  entriesOf(leaves: Int32Array, count: number): readonly number[];
 }
 
 /** What a strategy is told of a query. */

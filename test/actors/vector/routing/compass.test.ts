@@ -130,7 +130,7 @@ describe("clustered vectors", () => {
 
   test("where the passing vectors of each leaf are known, shards without any are left out and the others found", () => {
     const passing = new Int32Array(placed.merged.counts.length);
-    const chosen = placed.merged.shardOf[60] as number; // one that has leaves: of twelve, some seed leaves one without
+    const chosen = 7;
     placed.merged.shardOf.forEach((shard, leaf) => {
       passing[leaf] = shard === chosen ? (placed.merged.counts[leaf] as number) : 0;
     });

@@ -174,7 +174,7 @@ describe("clustering", () => {
 });
 
 describe("packing", () => {
-  test("property: every leaf in one partition, none above the capacity, refinement never worsens, the seed decides", () => {
+  test("property: every leaf in one partition, none without vectors or above the capacity, refinement never worsens, the seed decides", () => {
     const cases = fc.record({
       count: fc.integer({ min: 20, max: 600 }),
       leaves: fc.integer({ min: 1, max: 20 }),
@@ -194,6 +194,7 @@ describe("packing", () => {
         });
         expect([...loads]).toEqual([...packing.loads]);
         expect(Math.max(...loads)).toBeLessThanOrEqual(packing.capacity);
+        if (made.counts.filter((of) => of > 0).length >= partitions) expect(Math.min(...loads)).toBeGreaterThan(0);
         const mean = count / partitions;
         expect(packing.capacity).toBeLessThanOrEqual(Math.max(1.05 * mean, mean + Math.max(...made.counts)));
         expect(packing.cut).toBe(cutOf(packing.partitionOf, affinity));

@@ -47,7 +47,7 @@ const QUERY: RoutedQuery = {
       },
       shardOf: (leaf) => leaf % 4,
     },
-    medoids: (leaves, count) => [...leaves.subarray(0, count)].map((leaf) => 100 + leaf),
+    entriesOf: (leaves, count) => [...leaves.subarray(0, count)].map((leaf) => 100 + leaf),
   },
 };
 
