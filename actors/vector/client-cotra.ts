@@ -20,8 +20,8 @@ import { readOutcome } from "./cotra/collaborate-codec.ts";
 import type { CotraOutcome } from "./cotra/cotra-origin.ts";
 import { createTally, sumOf } from "./cotra/cotra-tally.ts";
 import { rankedAgain } from "./graph/graph-code.ts";
+import type { OneSidedOptions } from "./one-sided-result.ts";
 import { TOO_FEW } from "./one-sided-result.ts";
-import type { OneSidedOptions } from "./one-sided-search.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { COTRA } from "./strategy/cotra-strategy.ts";
 import type { StrategyQuery } from "./strategy/vector-strategy.ts";
@@ -127,7 +127,8 @@ async function searchTogether(
     const { vertices } = outcome.hits;
     tally = sumOf(tally, outcome.tally);
     tally.computations += waiting.distances;
-    const { hits, status } = halves.rank(waiting, vertices);
+    const { hits, status, bytes } = halves.rank(waiting, outcome.hits);
+    tally.bytes += bytes;
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;
       const course = {

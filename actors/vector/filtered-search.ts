@@ -80,8 +80,8 @@ export function searchPassing(
     distances += found.distances;
     const failed = failureOf(found);
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
-    const { hits } = result();
-    if (hits.length === k) return { hits, status, distances };
+    const { hits, bytes } = result();
+    if (hits.length === k) return { hits, status, distances, bytes };
   }
   for (let attempt = 0, most = ranked; attempt < PASSING_ATTEMPTS; attempt++, most *= 4) {
     const nearest = among.nearest(graph.view, kernels, code, most);
@@ -90,9 +90,9 @@ export function searchPassing(
     const { vertices } = nearest;
     const failed = failureOf(graph.rank(root, query, vertices, isExact ? withTies(nearest, k) : ranked));
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
-    const { hits } = result();
+    const { hits, bytes } = result();
     const isWhole = vertices.length === among.count && among.isCurrent(graph.view);
-    if (hits.length === k || isWhole) return { hits, status, distances };
+    if (hits.length === k || isWhole) return { hits, status, distances, bytes };
   }
   return none(TOO_FEW, distances);
 }

@@ -200,6 +200,7 @@ export class VectorCatalog {
     if (known !== undefined) return known;
     const reader = new VectorReader(memory.arena, new Verbs(memory.arena), memory.kernels, {
       roots: () => this.#roots(entry),
+      nowMs: () => coordinator.nowMs(),
       graph: { options: entry.options, root: () => this.#graphs.get(entry.collectionId)?.ref },
       shardOf: (hash) => {
         const { snapshot } = coordinator;

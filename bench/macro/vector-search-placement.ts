@@ -40,7 +40,7 @@ export interface Placement {
 
 /** Made once for all parts of a run, as they take long. */
 const placements = new WeakMap<VectorSet, Placement>();
-const graphs = new WeakMap<Placement, Promise<PlainGraph>>();
+const graphs = new WeakMap<Placement, PlainGraph>();
 
 /** Clusters the base into leaves. */
 export function placeVectors(set: VectorSet, seed: number): Placement {
@@ -53,7 +53,7 @@ export function placeVectors(set: VectorSet, seed: number): Placement {
 }
 
 /** The graph over all vectors; its vertices are their rows. */
-export function graphOf(place: Placement): Promise<PlainGraph> {
+export function graphOf(place: Placement): PlainGraph {
   let graph = graphs.get(place);
   if (graph === undefined) {
     const everything = Int32Array.from({ length: place.base.count }, (_, row) => row);

@@ -14,7 +14,7 @@
  *  vertex       0               4              8             12         16            20      24      28
  *              +---------------+--------------+-------------+----------+-------------+-------+-------+--------------+
  *              |  version low  | version high | incarnation | document | document    | shard | flags | inverse norm |
- *              |               |              |             | address  | incarnation |       |       | (f32)        |
+ *              |               |              |             | address  | incarnation |       |       | or version   |
  *              +---------------+--------------+-------------+----------+-------------+-------+-------+--------------+
  *           32 |  degree  |  neighbours, int32[R]  |  lock  |  zeros to a multiple of 8
  *                |  tree word: parent + 1, rank (int32)  |  zeros to a multiple of 16
@@ -22,6 +22,8 @@
  * ```
  *
  * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions.
+ * The last word of the header is the f32 inverse norm where the metric is cosine, and elsewhere the low word of the version of the document whose
+ * vector the code is (0 = not told): a row of that version has that vector.
  * The header and the code change under the cell's version, by the owner of the partition alone; document address 0 means free.
  * Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
  * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any
