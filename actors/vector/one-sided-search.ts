@@ -14,7 +14,7 @@ import { compareIds } from "../../src/routing/merge.ts";
 import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
 import { idLengthOf, isIdWord, readId } from "../../src/store/id-codec.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { passesAt, searchPassing } from "./filtered-search.ts";
+import { passesAt, searchPassing, withTies } from "./filtered-search.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
 import type { DocumentReader } from "./graph/graph-documents.ts";
 import { GraphSearch, type GraphSearchResult } from "./graph/graph-search.ts";
@@ -178,7 +178,7 @@ export class OneSidedSearch implements DocumentReader {
     waiting: WaitingRows,
     { vertices, distances }: FoundVertices,
   ): OneSidedResult {
-    const most = rankedAgain(this.#options, k) + SPARE;
+    const most = isExactCode(this.#options) ? withTies(distances, k) : rankedAgain(this.#options, k) + SPARE;
     const score = (): number => {
       const isSame = this.#graph.refresh(source.graph) === STATUS.SUCCESS;
       const known = isSame && this.#graph.view.generation === waiting.generation ? distances : undefined;

@@ -129,8 +129,10 @@ export function versionOfFlags(flags: number): number {
 
 export const DEFAULT_DEGREE = 32;
 const MAX_DEGREE = 1024;
-/** A chunk is about this long: small graphs stay small, and large ones need few of the region table's slots. */
+/** A chunk is about this long, or less where there are many shards: small graphs stay small, and large ones need few of the region table's slots. */
 const CHUNK_BYTES: number = 1024 * 1024;
+/** What a chunk of every shard's vertices for every label should take together, if chunks do not get too many by that. */
+const LABELLED_BYTES: number = 16 * 1024 * 1024;
 const MAX_CHUNK_SHIFT = 20;
 const DEFAULT_MAX_CHUNKS = 2048;
 /** Vertex ids are non-negative int32. */
@@ -146,8 +148,10 @@ export interface GraphShape {
   readonly degree?: number;
   /** Bytes of one code. @default that of `dimensions` components of f32 or u8 */
   readonly codeBytes?: number;
-  /** log2 of the vertices in a chunk. @default as many as make about 1 MiB */
+  /** log2 of the vertices in a chunk. @default as many as make about `chunkBytes` */
   readonly chunkShift?: number;
+  /** @default 1 MiB */
+  readonly chunkBytes?: number;
   /** Chunks at most; `allocateChunk` fails beyond. @default 2048 */
   readonly maxChunks?: number;
 }
@@ -162,11 +166,23 @@ export function graphGeometry(shape: GraphShape): GraphGeometry {
   check("codeBytes", codeBytes, 1, 65_536 * 4);
   const codeOffset = padded(treeWordOf(degree) + 8);
   const stride = codeOffset + padded(codeBytes);
-  const chunkShift = shape.chunkShift ?? Math.max(1, 31 - Math.clz32(Math.floor(CHUNK_BYTES / stride) | 2));
+  const chunkShift =
+    shape.chunkShift ?? Math.max(1, 31 - Math.clz32(Math.floor((shape.chunkBytes ?? CHUNK_BYTES) / stride) | 2));
   check("chunkShift", chunkShift, 1, MAX_CHUNK_SHIFT);
   const maxChunks = shape.maxChunks ?? Math.min(DEFAULT_MAX_CHUNKS, 2 ** (VERTEX_ID_BITS - chunkShift));
   check("maxChunks", maxChunks, 1, 2 ** (VERTEX_ID_BITS - chunkShift));
   return { dimensions, element, metric, degree, chunkShift, stride, codeOffset, codeBytes, maxChunks };
+}
+
+/**
+ * Bytes of a chunk for a graph over so many shards: vertices stand with those of their shard and label, so there are as many chunks that are not full as
+ * pairs of shards.
+ *
+ * @param capacityBytes Of the memory, which a graph may take whole.
+ */
+export function chunkBytesFor(shards: number, capacityBytes: number): number {
+  const wanted = Math.max(LABELLED_BYTES / Math.max(1, shards) ** 2, capacityBytes / DEFAULT_MAX_CHUNKS);
+  return Math.min(CHUNK_BYTES, wanted);
 }
 
 /** The geometry in the words of a root; undefined unless they are those of a root of this version. */
