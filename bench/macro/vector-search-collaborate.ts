@@ -13,6 +13,8 @@ import { queriesOf, searchAll, searchAlone, shardsOf, type Taken } from "./vecto
 /** One number of shards: their searches, and those of one thread over the same graph. */
 export interface Together {
   readonly shards: number;
+  /** Of the cluster: fewer in a smoke run. */
+  readonly there: number;
   readonly cotra: readonly Taken[];
   readonly single: readonly Taken[];
 }
@@ -26,7 +28,7 @@ export async function searchTogether(context: BenchContext, set: VectorSet, shar
   for (const ef of efs) cotra.push(await searchAll(site, asked, { by: "cotra", ef }));
   const single = searchAlone(site, asked, efs);
   context.log(`vector-search: ${shards} shards searched together`);
-  return { shards, cotra, single };
+  return { shards, there: site.shards, cotra, single };
 }
 
 /** Rows of searches that were measured through the collection. */

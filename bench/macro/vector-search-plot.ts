@@ -35,7 +35,7 @@ interface Chart {
 }
 
 const CHARTS: readonly Chart[] = [
-  { title: "Recall and rate", label: "queries a second of one thread", of: ({ qps }) => qps },
+  { title: "Recall and rate", label: "queries for each second of CPU time", of: ({ qps }) => qps },
   { title: "Recall and work", label: "distances computed a query", of: ({ distances }) => distances },
 ];
 

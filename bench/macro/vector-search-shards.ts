@@ -13,7 +13,11 @@ import { fillOneSided, startCluster } from "./vector-search-one-sided.ts";
 
 /** Searches under way at once, and how many of them may be answered by another strategy. */
 const AT_ONCE = 4;
+/** As many as so few vectors can be placed on. */
+const SMOKE_SHARDS = 4;
 const MOST_OTHERS = 0.02;
+const READY_ATTEMPTS = 2_000;
+const READY_MS = 30;
 
 /** A collection over some shards. */
 export interface Sharded {
@@ -55,8 +59,9 @@ export interface Taken extends Point {
 
 const opened = new WeakMap<VectorSet, Map<string, Promise<Sharded>>>();
 
-/** All vectors of a set over so many shards; made once. */
-export function shardsOf(context: BenchContext, set: VectorSet, shards: number, levels = false): Promise<Sharded> {
+/** All vectors of a set over so many shards, fewer in a smoke run; made once. */
+export function shardsOf(context: BenchContext, set: VectorSet, wanted: number, levels = false): Promise<Sharded> {
+  const shards = context.mode === "smoke" ? Math.min(wanted, SMOKE_SHARDS) : wanted;
   const known = opened.get(set) ?? new Map<string, Promise<Sharded>>();
   opened.set(set, known);
   const name = `${shards}${levels ? " levels" : ""}`;
@@ -76,8 +81,19 @@ async function open({ log }: BenchContext, set: VectorSet, shards: number, level
   const cluster = await startCluster(set.base, shards);
   const options = levels ? ({ strategy: "spire", index: "levels" } as const) : ({ strategy: "one-sided" } as const);
   const { collection } = await fillOneSided(cluster, "bench", set.base, set.bytes, options, shards);
+  await ready(collection, set, shards);
   log(`vector-search: ${shards} shards filled${levels ? ", with levels" : ""}`);
   return { cluster, collection, shards };
+}
+
+/** Waits until every shard knows what the others have told it of their leaves: each is asked in its turn. */
+async function ready(collection: VectorCollection, set: VectorSet, shards: number): Promise<void> {
+  for (let good = 0, asked = 0; good < 2 * shards; asked++) {
+    must(asked < READY_ATTEMPTS, "the shards do not get to know each other's leaves");
+    const { by } = await collection.search(set.queries.at(asked % set.queries.count), { by: "spire", k: K });
+    good = by === "spire" ? good + 1 : 0;
+    if (good === 0) await new Promise((resolve) => setTimeout(resolve, READY_MS));
+  }
 }
 
 /** The queries of a set. */
@@ -100,6 +116,7 @@ export function trainingOf({ base, bytes }: VectorSet, wanted: number): Asked {
 export async function searchAll({ collection }: Sharded, asked: Asked, setting: Setting): Promise<Taken> {
   const { queries, truth, ownOf } = asked;
   const sums = { found: 0, distances: 0, bytes: 0, messages: 0, shards: 0, rounds: 0, others: 0, answered: 0 };
+  const reasons = new Set<string>();
   const one = async (query: number): Promise<void> => {
     const own = ownOf(query);
     const k = own < 0 ? K : K + 1;
@@ -107,6 +124,7 @@ export async function searchAll({ collection }: Sharded, asked: Asked, setting: 
     const ids = result.hits.map(({ id }) => id as number).filter((id) => id !== own);
     sums.found += countFound(truth, query, ids.slice(0, K));
     if (result.by !== setting.by) {
+      reasons.add(result.fallback ?? "");
       sums.others++;
       return;
     }
@@ -125,7 +143,7 @@ export async function searchAll({ collection }: Sharded, asked: Asked, setting: 
   const others = sums.others / queries.count;
   must(
     others <= MOST_OTHERS,
-    `${(100 * others).toFixed(1)} % of searches by ${setting.by} were answered by another strategy`,
+    `${(100 * others).toFixed(1)} % of searches by ${setting.by} were answered by another strategy: ${[...reasons].join(", ")}`,
   );
   const mean = (sum: number): number => sum / sums.answered;
   return {

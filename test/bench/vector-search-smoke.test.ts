@@ -55,7 +55,12 @@ test("bench vector-search --smoke writes rows with samples, verdicts on every go
     const page = readFileSync(html, "utf8");
     const svg = readFileSync(html.replace(".html", ".svg"), "utf8");
     expect(page).toContain(svg.trim());
-    for (const text of ["recall of the ten nearest", "queries a second of one thread", ">one-sided<", ">usearch f32<"])
+    for (const text of [
+      "recall of the ten nearest",
+      "queries for each second of CPU time",
+      ">one-sided<",
+      ">usearch f32<",
+    ])
       expect(svg).toContain(text);
     expect(svg).not.toMatch(/NaN|undefined|Infinity/);
     expect(svg.match(/<polyline/g)?.length).toBeGreaterThanOrEqual(4);
@@ -70,8 +75,8 @@ test("it takes files: queries beside the base, and a truth, which it goes by", (
     );
     writeFileSync(data, fvecsBytes(rows.slice(0, 2_500)));
     writeFileSync(join(folder, "some_query.fvecs"), fvecsBytes(rows.slice(2_500)));
-    const { goals } = run(folder, "one-sided,cotra,routing", "--data", data);
-    expect(goals.map(({ id }) => id)).toEqual(GOALS.filter((id) => id !== "G16" && !id.startsWith("V")));
+    const { goals } = run(folder, "one-sided", "--data", data);
+    expect(goals.map(({ id }) => id)).toEqual(["G13", "G15", "G15b"]);
     const truth = join(folder, "some_groundtruth.npy");
     writeFileSync(truth, npyBytes("(40, 10)", Buffer.concat(new Array(400).fill(int32(1))), { descr: "<i4" }));
     expect(() => run(folder, "one-sided", "--data", data, "--truth", truth)).toThrow(/find too little/);
