@@ -74,6 +74,7 @@ export async function measureRouted(context: BenchContext, set: VectorSet): Prom
       `routed: target ${target}, chosen on ${training.queries.count} vectors of the base; codes read include the router's and its entries`,
     ],
     curves: [
+      { name: `one-sided, ${SHARDS} shards`, points: single },
       { name: `compass, ${SHARDS} shards`, points: routed },
       { name: `spire, ${SHARDS} shards`, points: spire },
       { name: `scatter, ${SHARDS} shards`, points: scatter.map(({ recall, qps }) => ({ recall, qps })) },

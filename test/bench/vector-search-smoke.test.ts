@@ -60,6 +60,9 @@ test("bench vector-search --smoke writes rows with samples, verdicts on every go
       "queries for each second of CPU time",
       ">one-sided<",
       ">usearch f32<",
+      ">cotra, 8 shards<",
+      ">compass, 8 shards<",
+      ">spire by levels, 16 shards<",
     ])
       expect(svg).toContain(text);
     expect(svg).not.toMatch(/NaN|undefined|Infinity/);
