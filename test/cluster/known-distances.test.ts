@@ -25,6 +25,11 @@ function next(): Float32Array {
   return Float32Array.from({ length: DIMENSIONS }, () => middle + (random.u32() % 40) - 20);
 }
 
+/** In whole numbers. */
+function squaredDistance(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, component, at) => sum + (component - (b[at] as number)) ** 2, 0);
+}
+
 async function assertExact(docs: VectorCollection, query: Float32Array, k: number): Promise<void> {
   const truth = await docs.search(query, { by: "scatter", exact: true, k: 2 * DOCUMENTS });
   const scores = new Map(truth.hits.map(({ id, score }) => [id, score]));
@@ -43,7 +48,8 @@ it("scores are those of the rows, also of far vectors and of rows that were repl
     strategy: "one-sided",
     quantization: "u8",
   });
-  await docs.upsert(Array.from({ length: DOCUMENTS }, (_, id) => ({ id, vector: next() })));
+  const vectors = new Map(Array.from({ length: DOCUMENTS }, (_, id) => [id, next()]));
+  await docs.upsert(Array.from(vectors, ([id, vector]) => ({ id, vector })));
   await docs.indexed();
   for (let query = 0; query < 5; query++) await assertExact(docs, next(), K);
   await assertExact(docs, new Float32Array(DIMENSIONS).fill(255), DOCUMENTS);
@@ -54,8 +60,17 @@ it("scores are those of the rows, also of far vectors and of rows that were repl
   for (let round = 0; round < 4; round++) {
     const replaced = new Map(Array.from({ length: 200 }, () => [random.u32() % DOCUMENTS, next()]));
     await docs.upsert(Array.from(replaced, ([id, vector]) => ({ id, vector })));
-    // By the clusters' middles: the vertices of the old vectors are there while the new ones wait to be linked.
-    for (const middle of [20, 128, 235]) await assertExact(docs, new Float32Array(DIMENSIONS).fill(middle), K);
+    // The vertices of the old vectors are there while the new ones wait to be linked, which this thread looks at before.
+    for (const id of replaced.keys()) {
+      const before = vectors.get(id) as Float32Array;
+      const { hits: near } = docs.reader().search(before, 3 * K, { ef: 64 });
+      for (const hit of near) {
+        const now = replaced.get(hit.id as number) ?? (vectors.get(hit.id as number) as Float32Array);
+        expect(hit.score, `SEED=${seed}, document ${hit.id}`).toBe(squaredDistance(before, now));
+      }
+    }
+    for (const [id, vector] of replaced) vectors.set(id, vector);
+    await assertExact(docs, next(), K);
     const [id, vector] = [...replaced][0] as [number, Float32Array];
     const { hits: own } = await docs.search(vector, { k: 1, ef: 64 });
     expect([own[0]?.id, own[0]?.score]).toEqual([id, 0]);
