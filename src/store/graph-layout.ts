@@ -22,13 +22,11 @@
  * ```
  *
  * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions.
- * The last word of the header is the f32 inverse norm where the metric is cosine, and elsewhere the low word of the version of the document whose
- * vector the code is (0 = not told): a row of that version has that vector.
- * The header and the code change under the cell's version, by the owner of the partition alone; document address 0 means free.
+ * Inverse norm: for cosine; else the low word of the document's version whose vector the code is (0 = not told). Header and code change under the
+ * cell's version, by the owner of the partition alone; document address 0 means free.
  * Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has it (0 = none).
- * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any
- * time: a reader cuts the degree at R and skips ids that lead nowhere. Words of the root change by single
- * atomic stores: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
+ * Degree and neighbours are single int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all at any time: a
+ * reader cuts the degree at R and skips ids that lead nowhere. Words of the root change by single atomic stores: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
