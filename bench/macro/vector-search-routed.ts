@@ -6,7 +6,7 @@
  * measure. Curves of all strategies are of the same 8 shards.
  */
 import { judge } from "../harness/goals.ts";
-import { type BenchContext, type BenchReport, sized } from "../harness/harness.ts";
+import { type BenchContext, type BenchMode, type BenchReport, sized } from "../harness/harness.ts";
 import { rowsOf } from "./vector-search-collaborate.ts";
 import { type Curve, costAt, must, type PartReport, RECALL } from "./vector-search-curve.ts";
 import type { VectorSet } from "./vector-search-data.ts";
@@ -25,7 +25,16 @@ import {
 const SHARDS = 8;
 const LEVEL_SHARDS = 16;
 const TARGETS: readonly number[] = [0.98, 0.99, 0.995];
-const SPIRE_TARGETS: readonly number[] = [0.9, 0.95, 0.98, 0.99, 0.995];
+/** By mode: a smoke run has time for two. */
+function spireSettings(mode: BenchMode): Setting[] {
+  const targets = sized<readonly number[]>(
+    mode,
+    [0.9, 0.995],
+    [0.9, 0.95, 0.98, 0.99, 0.995],
+    [0.9, 0.95, 0.98, 0.99, 0.995],
+  );
+  return targets.map((recall): Setting => ({ by: "spire", recall }));
+}
 
 /** Distances a query at a recall, by interpolation. */
 export function distancesOf(taken: readonly Taken[], recall: number = RECALL): number {
@@ -55,11 +64,7 @@ export async function measureRouted(context: BenchContext, set: VectorSet): Prom
   const asked = queriesOf(set);
   const routed = await searchEach(site, asked, compass(target));
   log("vector-search: searched by Compass");
-  const spire = await searchEach(
-    site,
-    asked,
-    SPIRE_TARGETS.map((recall): Setting => ({ by: "spire", recall })),
-  );
+  const spire = await searchEach(site, asked, spireSettings(context.mode));
   const scatter = await searchEach(
     site,
     asked,
@@ -89,11 +94,7 @@ export async function measureLevels(
 ): Promise<BenchReport & { readonly curve: Curve }> {
   const { goals } = context;
   const site = await shardsOf(context, set, LEVEL_SHARDS, true);
-  const taken = await searchEach(
-    site,
-    queriesOf(set),
-    SPIRE_TARGETS.map((recall): Setting => ({ by: "spire", recall })),
-  );
+  const taken = await searchEach(site, queriesOf(set), spireSettings(context.mode));
   must(
     taken.every(({ distances }) => distances > 0),
     "searches by levels read nothing",
