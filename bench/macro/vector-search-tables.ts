@@ -41,7 +41,7 @@ export function startCompass(place: Placement, { merged, leafOf }: Tables): Comp
   const { host, table, clustering, seed } = place;
   const seen = new Set(clustering.sample);
   const { queries, depth } = LEAF_TRAINING;
-  const options = { seed: seed + 6, queries, depth, seen };
+  const options = { seed: seed + 6, queries: queries.leaves, depth, seen };
   const compass = new Compass(host, merged);
   compass.calibrate(runSteps(calibrateCompass(compass, runSteps(trainingQueries(table, leafOf, options)))));
   return compass;

@@ -47,7 +47,8 @@ export const LEAF_TRAINING = {
   /** Of the sample, what k-means looks at. */
   seenShare: 0.8,
   rounds: 6,
-  queries: 200,
+  /** Of 200 no more than .995 can be told; levels weigh each many times. */
+  queries: { leaves: 1_000, levels: 200 },
   /** Neighbours of a training query. */
   depth: 100,
 } as const;
@@ -294,7 +295,9 @@ export class LeafTrainer {
     const { dimensions } = clustering.centroids;
     const depth = Math.max(1, Math.min(LEAF_TRAINING.depth, Math.floor(sample.total * DEPTH_SHARE), sample.total - 1));
     const seen = new Set(clustering.sample);
-    const unseen = [...sample.vertices.keys()].filter((at) => !seen.has(at)).slice(0, LEAF_TRAINING.queries);
+    const unseen = [...sample.vertices.keys()]
+      .filter((at) => !seen.has(at))
+      .slice(0, LEAF_TRAINING.queries[this.#index]);
     const bytes = new Uint8Array(sample.codes.buffer);
     const queries: TrainingQuery[] = [];
     for (const [done, at] of unseen.entries()) {
