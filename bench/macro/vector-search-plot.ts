@@ -9,9 +9,9 @@ import { dirname } from "node:path";
 import type { BenchReport } from "../harness/harness.ts";
 import type { Curve, Point } from "./vector-search-curve.ts";
 
-const WIDTH = 960;
+const WIDTH = 1000;
 const HEIGHT = 460;
-const MARGIN = { left: 76, right: 240, top: 44, bottom: 56 } as const;
+const MARGIN = { left: 76, right: 280, top: 44, bottom: 56 } as const;
 const LEGEND_STEP = 18;
 /** Told apart by the colour-blind too (Okabe and Ito), in the order of curves. */
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"] as const;
