@@ -22,8 +22,8 @@ import { readOutcome } from "./cotra/collaborate-codec.ts";
 import type { CotraOutcome } from "./cotra/cotra-origin.ts";
 import { createTally, sumOf } from "./cotra/cotra-tally.ts";
 import { rankedAgain } from "./graph/graph-code.ts";
+import type { OneSidedOptions } from "./one-sided-result.ts";
 import { TOO_FEW } from "./one-sided-result.ts";
-import type { OneSidedOptions } from "./one-sided-search.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { COTRA } from "./strategy/cotra-strategy.ts";
 import type { StrategyQuery } from "./strategy/vector-strategy.ts";
@@ -133,7 +133,8 @@ async function searchTogether(
     tally.computations += waiting.distances;
     // Shards read what they compute for wherever it lies: what led them counts only if all of it could be read all the time.
     if (!intact()) return { fallback: "memory" };
-    const { hits, status } = halves.rank(waiting, vertices);
+    const { hits, status, bytes } = halves.rank(waiting, outcome.hits);
+    tally.bytes += bytes;
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;
       const course = {

@@ -86,6 +86,7 @@ export class ConnectedVectors {
     const roots = [...told];
     const reader = new VectorReader(arena, new Verbs(arena), kernels, {
       roots: () => roots,
+      nowMs: () => coordinator.nowMs(),
       graph: { options, root: () => graph },
       elsewhere: () => elsewhere,
       shardOf: (hash) => {

@@ -9,7 +9,6 @@ import type { Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import type { GraphSearch, GraphSearchResult } from "./graph/graph-search.ts";
-import type { NearestPassing } from "./graph/passing-scan.ts";
 import { FAILS, type PassesAt, type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
 import { NOT_KNOWN, none, type OneSidedResult, TOO_FEW } from "./one-sided-result.ts";
 import type { PassingSets } from "./passing-sets.ts";
@@ -80,19 +79,19 @@ export function searchPassing(
     distances += found.distances;
     const failed = failureOf(found);
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
-    const { hits } = result();
-    if (hits.length === k) return { hits, status, distances };
+    const { hits, bytes } = result();
+    if (hits.length === k) return { hits, status, distances, bytes };
   }
   for (let attempt = 0, most = ranked; attempt < PASSING_ATTEMPTS; attempt++, most *= 4) {
     const nearest = among.nearest(graph.view, kernels, code, most);
     distances += among.count;
     if (nearest === undefined) return none(STATUS.REGION_REVOKED, distances);
     const { vertices } = nearest;
-    const failed = failureOf(graph.rank(root, query, vertices, isExact ? withTies(nearest, k) : ranked));
+    const failed = failureOf(graph.rank(root, query, vertices, isExact ? withTies(nearest.distances, k) : ranked));
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
-    const { hits } = result();
+    const { hits, bytes } = result();
     const isWhole = vertices.length === among.count && among.isCurrent(graph.view);
-    if (hits.length === k || isWhole) return { hits, status, distances };
+    if (hits.length === k || isWhole) return { hits, status, distances, bytes };
   }
   return none(TOO_FEW, distances);
 }
@@ -122,7 +121,7 @@ export function passesAt(
 }
 
 /** How many are hits, if all are there still, or as near as the last. */
-function withTies({ distances }: NearestPassing, k: number): number {
+export function withTies(distances: ArrayLike<number>, k: number): number {
   let count = Math.min(k, distances.length);
   while (count < distances.length && distances[count] === distances[k - 1]) count++;
   return count;

@@ -7,7 +7,7 @@
  * way. What cannot be read ends in a status, with no hits: the caller asks the shards.
  * One thread only: it shares its verbs and kernels.
  */
-import { INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
@@ -15,50 +15,31 @@ import { compareIds } from "../../src/routing/merge.ts";
 import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
 import { idLengthOf, isIdWord, readId } from "../../src/store/id-codec.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import type { ScanOptions } from "./exact-scan.ts";
-import { passesAt, searchPassing } from "./filtered-search.ts";
+import { passesAt, searchPassing, withTies } from "./filtered-search.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
 import type { DocumentReader } from "./graph/graph-documents.ts";
 import { GraphSearch, type GraphSearchResult } from "./graph/graph-search.ts";
 import type { Candidate } from "./graph/label-search.ts";
 import { type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
-import { none, type OneSidedResult, TOO_FEW, withoutPayload, withoutTwins } from "./one-sided-result.ts";
+import { KnownDistances } from "./known-distances.ts";
+import {
+  type BehindVertex,
+  type FoundVertices,
+  none,
+  type OneSidedOptions,
+  type OneSidedResult,
+  type OneSidedSource,
+  TOO_FEW,
+  type WaitingRows,
+  withoutPayload,
+  withoutTwins,
+} from "./one-sided-result.ts";
 import { PassingSets } from "./passing-sets.ts";
-import type { PayloadFilter } from "./payload-filter.ts";
-import type { Code } from "./routing/code-table.ts";
 import { NOT_FOUND, type RowReader } from "./row-reader.ts";
 import type { ShardView } from "./shard-view.ts";
 import { LeafView } from "./strategy/leaf-view.ts";
 import { isExactCode, type ResolvedVectorOptions } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
-
-/** How to search one-sidedly. */
-export interface OneSidedOptions extends ScanOptions {
-  /** Candidates that are kept on the way, at least k: more find more. @default 0, the collection's `expansionSearch` */
-  readonly ef?: number;
-  /** Documents that are no hits are left out by their payloads. @default none is */
-  readonly filter?: PayloadFilter;
-}
-
-/** Waiting rows near a query, as they were found before the graph is searched by others. */
-export interface WaitingRows {
-  readonly status: number;
-  /** Hits by the address of their row. */
-  readonly found: ReadonlyMap<number, SearchHit>;
-  readonly distances: number;
-  /** The query's code; undefined: it has none. */
-  readonly code: Code | undefined;
-  readonly bytes: Uint8Array;
-}
-
-/** Where the parts of the collection are, asked anew for every search. */
-export interface OneSidedSource {
-  readonly views: readonly ShardView[];
-  readonly rootOf: (shard: number) => RegionRef | undefined;
-  readonly graph: RegionRef | undefined;
-  /** The shard whose row of an id counts, by the id's hash. */
-  readonly shardOf: (hash: number) => number;
-}
 
 /** Words of a cache line. */
 const LINE_WORDS = 16;
@@ -66,6 +47,7 @@ const LINE_WORDS = 16;
 const SCAN_ATTEMPTS = 5;
 /** Documents that are read beyond k, as some are gone then, and some are as near as the last. */
 export const SPARE = 8;
+
 export class OneSidedSearch implements DocumentReader {
   distance = 0;
   /** What {@link expect} loaded: of no use but that the loads have one. */
@@ -77,6 +59,8 @@ export class OneSidedSearch implements DocumentReader {
   readonly #code: GraphCode;
   readonly #leaves: LeafView;
   readonly #passing: PassingSets;
+  readonly #known: KnownDistances;
+  #bytes = 0;
   #source: OneSidedSource | undefined;
   #wanted: OneSidedOptions = {};
   /** Which documents passed the filter when they were looked at. */
@@ -85,7 +69,8 @@ export class OneSidedSearch implements DocumentReader {
   /** Documents that were read, by the address of their row. */
   #found: Map<number, SearchHit> = new Map();
 
-  constructor(rows: RowReader, kernels: Kernels, options: ResolvedVectorOptions) {
+  /** @param nowMs Monotonic. @default every hit is scored by its row */
+  constructor(rows: RowReader, kernels: Kernels, options: ResolvedVectorOptions, nowMs?: () => number) {
     this.#rows = rows;
     this.#kernels = kernels;
     this.#options = options;
@@ -93,10 +78,15 @@ export class OneSidedSearch implements DocumentReader {
     this.#graph = new GraphSearch(rows.arena, rows.verbs, kernels.module, this);
     this.#leaves = new LeafView({ arena: rows.arena, kernels }, rows.verbs, this.#graph.view);
     this.#passing = new PassingSets(rows.arena);
+    this.#known = new KnownDistances(options, nowMs);
   }
 
   /** @param query Finite, and as long as the collection has dimensions. */
   run(query: Float32Array, k: number, options: OneSidedOptions, source: OneSidedSource): OneSidedResult {
+    return this.#known.whileGood(this.#known.now(), () => this.#run(query, k, options, source));
+  }
+
+  #run(query: Float32Array, k: number, options: OneSidedOptions, source: OneSidedSource): OneSidedResult {
     const { status, distances: scanned } = this.#beginWith(query, k, options, source);
     let distances = scanned;
     if (status !== STATUS.SUCCESS) return none(status, distances);
@@ -151,11 +141,14 @@ export class OneSidedSearch implements DocumentReader {
 
   /** The first half of a search whose second half is done by shards: finds the rows that wait to be linked. */
   scanWaiting(query: Float32Array, k: number, options: OneSidedOptions, source: OneSidedSource): WaitingRows {
+    const atMs = this.#known.now();
     const { status, distances } = this.#beginWith(query, k, options, source);
+    this.#graph.refresh(source.graph);
+    const { generation } = this.#graph.view;
     const code = this.#code.encode(query) ? this.#code.components.slice() : undefined;
     const bytes =
       code === undefined ? new Uint8Array(0) : new Uint8Array(code.buffer, code.byteOffset, code.byteLength);
-    return { status, found: new Map(this.#found), distances, code, bytes };
+    return { status, found: new Map(this.#found), distances, code, bytes, atMs, generation };
   }
 
   /**
@@ -172,23 +165,29 @@ export class OneSidedSearch implements DocumentReader {
     candidates: readonly Candidate[],
     partial: boolean,
   ): OneSidedResult {
+    this.#known.stop();
     const order = [...candidates].sort((a, b) => a.distance - b.distance || a.vertex - b.vertex);
     return this.#end(query, k, options, source, waiting, partial, () => this.#scoreAll(query, k, order));
   }
 
-  /** {@link finish} where vertices are known instead of candidates. @param vertices Nearest first */
+  /** {@link finish} where vertices are known instead of candidates. @param found Nearest first */
   rank(
     query: Float32Array,
     k: number,
     options: OneSidedOptions,
     source: OneSidedSource,
     waiting: WaitingRows,
-    vertices: Int32Array,
+    { vertices, distances }: FoundVertices,
   ): OneSidedResult {
-    return this.#end(query, k, options, source, waiting, false, () => {
-      const { status, unread } = this.#graph.rank(source.graph, query, vertices, rankedAgain(this.#options, k) + SPARE);
+    const most = isExactCode(this.#options) ? withTies(distances, k) : rankedAgain(this.#options, k) + SPARE;
+    const score = (): number => {
+      const isSame = this.#graph.refresh(source.graph) === STATUS.SUCCESS;
+      const known = isSame && this.#graph.view.generation === waiting.generation ? distances : undefined;
+      const { status, unread } = this.#graph.rank(source.graph, query, vertices, most, known);
       return status === STATUS.SUCCESS && unread > 0 ? STATUS.RETRY_EXCEEDED : status;
-    });
+    };
+    const end = (): OneSidedResult => this.#end(query, k, options, source, waiting, false, score);
+    return this.#known.whileGood(waiting.atMs, end);
   }
 
   /**
@@ -222,7 +221,7 @@ export class OneSidedSearch implements DocumentReader {
     for (const address of waiting.found.keys()) {
       for (const [shard, view] of source.views.entries()) {
         const row = view.rowAt(address);
-        if (row >= 0) this.#read(view, shard, row, undefined);
+        if (row >= 0) this.#read(view, shard, row);
       }
     }
     const again = score();
@@ -278,6 +277,7 @@ export class OneSidedSearch implements DocumentReader {
     this.#wanted = wanted;
     this.#query = query;
     this.#found.clear();
+    this.#bytes = 0;
     this.#among = undefined;
   }
 
@@ -285,11 +285,13 @@ export class OneSidedSearch implements DocumentReader {
     const hits = [...this.#found.values()].sort((a, b) => a.score - b.score || compareIds(a.id, b.id));
     const nearest = withoutTwins(hits).slice(0, k);
     const isWhole = partial || nearest.length === k || nearest.length >= this.#live();
-    return isWhole ? { hits: nearest, status: STATUS.SUCCESS, distances } : none(TOO_FEW, distances);
+    return isWhole
+      ? { hits: nearest, status: STATUS.SUCCESS, distances, bytes: this.#bytes }
+      : none(TOO_FEW, distances);
   }
 
   begin(query: Float32Array): void {
-    this.#kernels.beginScan(this.#metric(), ELEMENT.F32, query, 1);
+    this.#kernels.beginScan(this.#source?.views[0]?.metric ?? 0, ELEMENT.F32, query, 1);
   }
 
   /** Loads a word of every line of a row: such loads miss the cache side by side, those of a sum one after the other. */
@@ -297,16 +299,17 @@ export class OneSidedSearch implements DocumentReader {
     const view = this.#source?.views[shard];
     if (view === undefined || view.rowAt(address) < 0) return;
     const { i32 } = this.#rows.arena;
-    const end = (address + view.geometry.stride) >>> 2;
+    const end = (address + (this.#known.areOn ? CELL_HEADER_BYTES : view.geometry.stride)) >>> 2;
     for (let word = address >>> 2; word < end; word += LINE_WORDS)
       this.touched = (this.touched + (i32[word] as number)) | 0;
   }
 
-  score(address: number, incarnation: number, shard: number, vertex = -1): number {
+  score(address: number, incarnation: number, shard: number, vertex = -1, version = 0, distance = 0): number {
     const view = this.#source?.views[shard];
     const row = view === undefined ? -1 : view.rowAt(address);
     if (view === undefined || row < 0) return NOT_FOUND;
-    return this.#read(view, shard, row, incarnation, vertex);
+    this.#bytes += CELL_HEADER_BYTES;
+    return this.#read(view, shard, row, { incarnation, vertex, version, distance });
   }
 
   /** Gives the scratch range back. */
@@ -319,10 +322,6 @@ export class OneSidedSearch implements DocumentReader {
   /** Documents of all shards, of which copies count again. */
   #live(): number {
     return (this.#source?.views ?? []).reduce((sum, view) => sum + Math.max(0, view.liveNow()), 0);
-  }
-
-  #metric(): number {
-    return this.#source?.views[0]?.metric ?? 0;
   }
 
   #scanWaiting(shard: number, k: number): number {
@@ -355,7 +354,7 @@ export class OneSidedSearch implements DocumentReader {
       const count = kernels.endScan();
       let good = 0;
       for (let hit = 0; hit < count; hit++) {
-        const status = this.#read(view, shard, kernels.hitRow(hit), undefined);
+        const status = this.#read(view, shard, kernels.hitRow(hit));
         if (status === STATUS.SUCCESS) good++;
         else if (status !== NOT_FOUND) return status;
       }
@@ -364,28 +363,32 @@ export class OneSidedSearch implements DocumentReader {
   }
 
   /** Reads a row and keeps what it holds, under the scan that was begun. */
-  #read(view: ShardView, shard: number, row: number, incarnation: number | undefined, vertex = -1): number {
+  #read(view: ShardView, shard: number, row: number, behind?: BehindVertex): number {
     const { arena } = this.#rows;
     const { filter, includeVector = false, includePayload = false } = this.#wanted;
-    let isAsked = false;
+    let [isAsked, bytes] = [false, 0];
     let hit: SearchHit | undefined;
     let address = 0;
     const status = this.#rows.read(view, row, (cell, record) => {
       hit = undefined;
       address = cell;
-      if (incarnation !== undefined && arena.i32[(cell >>> 2) + INCARNATION] !== incarnation) return;
+      if (behind !== undefined && arena.i32[(cell >>> 2) + INCARNATION] !== behind.incarnation) return;
       const idWord = arena.i32[(record >>> 2) + RECORD_ID_WORD] as number;
       if (!isIdWord(idWord) || !this.#rows.inside(record, RECORD_HEADER_BYTES + idLengthOf(idWord))) return;
       const id = readId(arena.bytes, record + RECORD_HEADER_BYTES, idWord);
-      const version = versionBits(arena.i32[(cell >>> 2) + USER1] as number);
-      isAsked = filter !== undefined && this.#among?.passed(vertex, version) !== true;
-      const score = this.#kernels.scoreCell(cell);
+      const word = arena.i32[(cell >>> 2) + USER1] as number;
+      isAsked = filter !== undefined && this.#among?.passed(behind?.vertex ?? -1, versionBits(word)) !== true;
+      const isKnown = behind?.version === word && this.#known.has(behind.version, behind.distance);
+      const score = isKnown ? behind.distance : this.#kernels.scoreCell(cell);
+      const vectorBytes = isKnown && !includeVector ? 0 : 4 * view.dimensions;
+      bytes = CELL_HEADER_BYTES + vectorBytes + RECORD_HEADER_BYTES + idLengthOf(idWord);
       hit = {
         score,
         id,
         ...this.#rows.copyStored(cell, record, view.dimensions, includeVector, includePayload || isAsked),
       };
     });
+    this.#bytes += bytes + (hit?.payload?.length ?? 0);
     if (status !== STATUS.SUCCESS) return status;
     if (hit === undefined || this.#source?.shardOf(hashId(hit.id)) !== shard) return NOT_FOUND;
     if (isAsked && filter?.accepts(hit.payload) === false) return NOT_FOUND;

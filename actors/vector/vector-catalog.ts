@@ -10,6 +10,7 @@ import type { RegionRef, RegionTable } from "../../native-bridge/region-table.ts
 import { Verbs } from "../../native-bridge/verbs.ts";
 import type { CollectionNews } from "../../src/plane/collection-exchange.ts";
 import type { RecoverTask, ShardReady } from "../../src/plane/shard-task.ts";
+import { chunkBytesFor } from "../../src/store/graph-layout.ts";
 import { ownerOf, vshardOfHash } from "../../src/topology/snapshot.ts";
 import { VECTOR_DROP, VECTOR_OPEN } from "../../src/wire/message-types.ts";
 import { assertAllShards } from "../catalog-errors.ts";
@@ -181,9 +182,11 @@ export class VectorCatalog {
   /** The graph over a collection, made when it is first asked for; undefined: its strategy needs none. */
   #graphOf(collectionId: number, options: ResolvedVectorOptions): GraphRoot | undefined {
     if (!usesGraph(options)) return undefined;
-    const { arena, regions } = this.#parts.memory;
-    const graph =
-      this.#graphs.get(collectionId) ?? GraphRoot.create(arena, regions, collectionId, graphShapeOf(options));
+    const { memory, ownShards, coordinator } = this.#parts;
+    const { arena, regions } = memory;
+    const chunkBytes = chunkBytesFor((ownShards ?? coordinator.shards).length, arena.capacityBytes);
+    const shape = { ...graphShapeOf(options), chunkBytes };
+    const graph = this.#graphs.get(collectionId) ?? GraphRoot.create(arena, regions, collectionId, shape);
     this.#graphs.set(collectionId, graph);
     return graph;
   }
@@ -208,6 +211,7 @@ export class VectorCatalog {
     if (known !== undefined) return known;
     const reader = new VectorReader(memory.arena, new Verbs(memory.arena), memory.kernels, {
       roots: () => this.#roots(entry),
+      nowMs: () => coordinator.nowMs(),
       graph: { options: entry.options, root: () => this.#graphs.get(entry.collectionId)?.ref },
       elsewhere: () => this.#isElsewhere(),
       shardOf: (hash) => {

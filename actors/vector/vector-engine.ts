@@ -93,8 +93,8 @@ export interface VectorEngine extends Engine {
   readonly replicated: ReplicatedEngine;
   /** Root reference of every open collection, by collection id. */
   roots(): ReadonlyMap<number, { readonly address: number; readonly rkey: number; readonly length: number }>;
-  /** Root of the node's graph over a collection; undefined while this shard has no part in one. */
-  graphOf(collectionId: number): RegionRef | undefined;
+  /** This shard's part in the graph over a collection; undefined while it has none. */
+  graphOf(collectionId: number): GraphIndex | undefined;
 }
 
 /**
@@ -142,7 +142,7 @@ export function createVectorEngine(context: EngineContext, recover?: VectorRecov
       return loaded;
     },
     replicated: new VectorCopies(collections, dropped, context.kernels),
-    graphOf: (collectionId) => collections.get(collectionId)?.graph?.root,
+    graphOf: (collectionId) => collections.get(collectionId)?.graph,
     roots: () => new Map([...collections].map(([id, collection]) => [id, collection.store.root.ref])),
     close() {
       if (leave.taken) return; // everything is the successor's

@@ -32,8 +32,14 @@ import { hashBytes } from "../../src/topology/stable-hash.ts";
 import { type BatchOptions, BatchSearch } from "./batch-search.ts";
 import { ExactScan, type ScanOptions, type ScanResult } from "./exact-scan.ts";
 import type { Candidate } from "./graph/label-search.ts";
-import type { OneSidedResult } from "./one-sided-result.ts";
-import { type OneSidedOptions, OneSidedSearch, type OneSidedSource, type WaitingRows } from "./one-sided-search.ts";
+import type {
+  FoundVertices,
+  OneSidedOptions,
+  OneSidedResult,
+  OneSidedSource,
+  WaitingRows,
+} from "./one-sided-result.ts";
+import { OneSidedSearch } from "./one-sided-search.ts";
 import type { Accepts } from "./payload-filter.ts";
 import { ATTEMPTS, NOT_FOUND, RowReader } from "./row-reader.ts";
 import { ShardView } from "./shard-view.ts";
@@ -45,8 +51,7 @@ import type { ResolvedVectorOptions } from "./vector-options.ts";
 import type { StoredVector } from "./vector-replies.ts";
 
 export type { ScanOptions, ScanResult } from "./exact-scan.ts";
-export type { OneSidedResult } from "./one-sided-result.ts";
-export type { OneSidedOptions } from "./one-sided-search.ts";
+export type { OneSidedOptions, OneSidedResult } from "./one-sided-result.ts";
 export { NOT_FOUND } from "./row-reader.ts";
 
 /** Where the reader finds the shards. */
@@ -55,6 +60,8 @@ export interface VectorReaderSource {
   readonly roots: () => readonly (RegionRef | undefined)[];
   /** Shard of an id, by its hashId. */
   readonly shardOf: (hash: number) => number;
+  /** Monotonic, that of the shards. @default searches read every document's vector */
+  readonly nowMs?: () => number;
   /** For `search`: the collection's options, and the root of the graph over all shards, undefined while there is none. */
   readonly graph?: { readonly options: ResolvedVectorOptions; readonly root: () => RegionRef | undefined };
   /** Whether shards of other nodes have a part of the collection. @default none has */
@@ -75,8 +82,8 @@ export interface SearchHalves {
   /** Share of the documents that pass, about; after `scanWaiting`. */
   selectivity(accepts: Accepts): number;
   finish(waiting: WaitingRows, candidates: readonly Candidate[], partial: boolean): OneSidedResult;
-  /** The same of vertices, nearest first. */
-  rank(waiting: WaitingRows, vertices: Int32Array): OneSidedResult;
+  /** The same of vertices. */
+  rank(waiting: WaitingRows, found: FoundVertices): OneSidedResult;
 }
 
 export class VectorReader {
@@ -205,7 +212,7 @@ export class VectorReader {
       watch: () => search.watch(source.graph),
       scanWaiting: () => search.scanWaiting(query, k, options, source),
       selectivity: (accepts) => estimateSelectivity(this.#rows, source.views, accepts),
-      rank: (waiting, vertices) => search.rank(query, k, options, this.#searchSource(strategy), waiting, vertices),
+      rank: (waiting, found) => search.rank(query, k, options, this.#searchSource(strategy), waiting, found),
       finish: (waiting, candidates, partial) =>
         search.finish(query, k, options, this.#searchSource(strategy), waiting, candidates, partial),
     };
@@ -227,7 +234,7 @@ export class VectorReader {
     const { graph } = this.#source;
     if (this.#kernels === undefined) throw invalidArgument("search", "kernels", "given to the reader", undefined);
     if (graph === undefined) throw invalidArgument("search", "graph", "given to the reader", undefined);
-    this.#search ??= new OneSidedSearch(this.#rows, this.#kernels, graph.options);
+    this.#search ??= new OneSidedSearch(this.#rows, this.#kernels, graph.options, this.#source.nowMs);
     return { search: this.#search, options: graph.options };
   }
 

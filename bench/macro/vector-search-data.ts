@@ -2,7 +2,7 @@
  * The vectors of bench `vector-search`: a set of files (`--data`, `--queries`, `--truth`), MNIST where it is (`SHARDLOOM_DATA`, or
  * `../shared/data`), else clusters made of the seed.
  *
- * Invariant: queries come from a file of their own, never from the base. The truth is that of the rows that are indexed: of a file only when all
+ * Invariant: queries are never in the base: they come from a file of their own, or are the last rows of one that has none beside it. The truth is that of the rows that are indexed: of a file only when all
  * of its base is, else of an exact scan. Distances are squared Euclidean ones.
  */
 import { existsSync, readFileSync } from "node:fs";
@@ -16,6 +16,8 @@ import { type BenchContext, sized } from "../harness/harness.ts";
 /** Neighbours that are asked for, and known of each query. */
 export const K = 10;
 const MOST_SYNTHETIC = 60_000;
+/** Of the rows of a file that no file of queries belongs to. */
+const QUERY_SHARE = 0.1;
 /** Of the synthetic set. */
 const DIMENSIONS = 64;
 const CENTRES = 60;
@@ -83,7 +85,8 @@ export async function loadVectorSet(context: BenchContext): Promise<VectorSet> {
 
 interface Files {
   readonly data: string;
-  readonly queries: string;
+  /** Undefined: the last rows of the data. */
+  readonly queries: string | undefined;
   readonly truth: string | undefined;
 }
 
@@ -94,9 +97,9 @@ interface RawSet extends Omit<VectorSet, "truth" | "bytes"> {
 function filesOf({ mode, inputs }: BenchContext): Files | undefined {
   if (inputs.data !== undefined) {
     const queries = inputs.queries ?? siblingOf(inputs.data);
-    if (queries === undefined)
+    if (queries === undefined && inputs.truth !== undefined)
       throw new Error(
-        `Cannot run vector-search as ${inputs.data} must have a file of queries: give it as --queries FILE`,
+        `Cannot run vector-search as the queries of ${inputs.truth} must be known: give them as --queries FILE`,
       );
     return { data: inputs.data, queries, truth: inputs.truth };
   }
@@ -113,6 +116,7 @@ function siblingOf(data: string): string | undefined {
 }
 
 async function read({ data, queries, truth }: Files, rows: number, queryCount: number): Promise<RawSet> {
+  if (queries === undefined) return splitOff(data, rows, queryCount);
   const base = await take(data, rows);
   const asked = await take(queries, queryCount);
   if (asked.vectors.dimensions !== base.vectors.dimensions)
@@ -122,6 +126,23 @@ async function read({ data, queries, truth }: Files, rows: number, queryCount: n
     base: base.vectors,
     queries: asked.vectors,
     truth: truth === undefined || !base.all ? undefined : await readTruth(truth, asked.vectors.count),
+  };
+}
+
+/** The last rows that were taken are the queries, at most a tenth of all. */
+async function splitOff(data: string, rows: number, queryCount: number): Promise<RawSet> {
+  const { vectors, all } = await take(data, rows + queryCount);
+  const asked = Math.min(queryCount, Math.floor(vectors.count * QUERY_SHARE));
+  if (asked === 0)
+    throw new Error(
+      `Cannot run vector-search as ${data} has too few rows to do without some: give queries as --queries FILE`,
+    );
+  const count = vectors.count - asked;
+  return {
+    name: `${data.split("/").pop()}, ${all ? "" : "first "}${count} rows of ${vectors.dimensions} components, the ${asked} after them as queries`,
+    base: vectors.slice(0, count),
+    queries: vectors.slice(count, vectors.count),
+    truth: undefined,
   };
 }
 

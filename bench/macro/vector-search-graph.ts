@@ -1,11 +1,10 @@
 /**
- * A graph built as a collection's is, over rows of a table, then taken out of its memory: what the parts of bench `vector-search` that
- * count, and do not time, search in.
+ * A graph over rows of a table by the writer of a collection's, one row after the other as a shard links them, then taken out of its memory: what
+ * the parts of bench `vector-search` that model several shards in one thread search in.
  *
  * Invariant: links are those that `GraphWriter` made; rows name vertices. A search is best-first with a list of `ef`, as the kernels do it,
  * and counts every distance once, those of its entries too.
  */
-import { linkVertices, placeVertices } from "../../actors/vector/graph/graph-build.ts";
 import { GraphPartition } from "../../actors/vector/graph/graph-partition.ts";
 import { GraphRoot } from "../../actors/vector/graph/graph-root.ts";
 import { GraphView } from "../../actors/vector/graph/graph-view.ts";
@@ -24,7 +23,6 @@ const OWNER = 1;
 const COLLECTION = 1;
 /** Documents are never read here; their addresses tell rows apart. */
 const DOCUMENT_BYTES = 16;
-const SLICE_MS = 1_000;
 /** Room for the root and chunks that are not full. */
 const ROOM = 1.25;
 const ROOT_BYTES = 1 << 24;
@@ -49,7 +47,7 @@ export interface PlainResult {
 }
 
 /** Links the given rows of a table. Cost: as that of a bulk load, in this thread. */
-export async function buildGraph(table: CodeTable, rows: Int32Array, seed: number): Promise<PlainGraph> {
+export function buildGraph(table: CodeTable, rows: Int32Array, seed: number): PlainGraph {
   const codeBytes = bytesOf(table.vector(0)).length;
   const { dimensions, element, metric } = table;
   const random = createSeededRandom(seed);
@@ -61,19 +59,14 @@ export async function buildGraph(table: CodeTable, rows: Int32Array, seed: numbe
   const partition = GraphPartition.create(root, 0, { nowMs: () => performance.now() });
   const writer = new GraphWriter(root, compileKernels(), verbs, OWNER);
   const documents = arena.allocate(Math.max(1, rows.length) * DOCUMENT_BYTES);
-  const items = Array.from(rows, (row, at) => ({
-    address: documents + at * DOCUMENT_BYTES,
-    incarnation: 0,
-    shard: 0,
-    code: bytesOf(table.vector(row)),
-  }));
-  const vertices = placeVertices(partition, items);
-  await linkVertices(partition, writer, vertices, {
-    nowMs: () => performance.now(),
-    randomU32: () => random.u32(),
-    pause: () => new Promise((resolve) => setImmediate(resolve)),
-    sliceMs: SLICE_MS,
-  });
+  const vertices: number[] = [];
+  for (const [at, row] of rows.entries()) {
+    const document = { address: documents + at * DOCUMENT_BYTES, incarnation: 0, shard: 0 };
+    const vertex = partition.take(document, bytesOf(table.vector(row)), 0);
+    if (!writer.insert(vertex)) throw new Error("vector-search bench: a vertex cannot be linked");
+    partition.markLinked(vertex);
+    vertices.push(vertex);
+  }
   return takeOut(arena, verbs, root, vertices, rows);
 }
 

@@ -11,7 +11,7 @@
  */
 import { Index, MetricKind, ScalarKind } from "usearch";
 import { STATUS } from "../../native-bridge/status.ts";
-import { Cluster, type VectorCollection } from "../../src/index.ts";
+import { Cluster, type VectorCollection, type VectorCollectionOptions } from "../../src/index.ts";
 import { judge } from "../harness/goals.ts";
 import { type BenchContext, type BenchRow, median, sized, toRow } from "../harness/harness.ts";
 import { measureBatches } from "./vector-search-batch.ts";
@@ -45,11 +45,12 @@ interface Samples {
 }
 
 /** Starts a cluster with room for vectors of that shape. */
-export function startCluster(base: Vectors): Promise<Cluster> {
+export function startCluster(base: Vectors, workers: number = WORKERS): Promise<Cluster> {
   const memoryBytes = Math.max(MIN_MEMORY_BYTES, arenaBytes(2 * base.count * (base.dimensions * 5 + DOCUMENT_BYTES)));
   // Others may use the cores: a handler that had to wait for one is not stuck.
-  const maxHandlerMs = 30_000;
-  return Cluster.start({ workers: WORKERS, memoryBytes, spinLimitUs: 0, requestTimeoutMs: 600_000, maxHandlerMs });
+  const maxHandlerMs = 300_000;
+  const actors = [new URL("./vector-search-holder.js", import.meta.url)]; // one of them holds a shard that is to be down
+  return Cluster.start({ workers, actors, memoryBytes, spinLimitUs: 0, requestTimeoutMs: 600_000, maxHandlerMs });
 }
 
 /** Opens a collection that is searched one-sidedly, with rows for ids. @returns documents linked a second, too */
@@ -58,12 +59,14 @@ export async function fillOneSided(
   name: string,
   base: Vectors,
   bytes: boolean,
+  options: Pick<VectorCollectionOptions, "strategy" | "index"> = { strategy: "one-sided" },
+  workers: number = WORKERS,
 ): Promise<{ collection: VectorCollection; perSecond: number }> {
   const collection = await cluster.vectors(name, {
     dimensions: base.dimensions,
     metric: "l2",
     quantization: bytes ? "u8" : "f32",
-    strategy: "one-sided",
+    ...options,
   });
   const startedMs = performance.now();
   const documents = Array.from({ length: base.count }, (_, id) => ({ id, vector: base.at(id) }));
@@ -72,7 +75,7 @@ export async function fillOneSided(
   const perSecond = (base.count / (performance.now() - startedMs)) * 1000;
   const status = await collection.status();
   must(
-    status.length === WORKERS && status.every(({ indexed, unindexed }) => indexed > 0 && unindexed === 0),
+    status.length === workers && status.every(({ indexed, unindexed }) => indexed > 0 && unindexed === 0),
     "not every shard has its documents linked",
   );
   return { collection, perSecond };

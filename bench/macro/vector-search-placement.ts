@@ -1,9 +1,11 @@
 /**
  * What the strategies for many shards share in bench `vector-search`: the vectors as a table of codes, and their leaves, packed on shards.
  *
+ * Leaves are learnt as a collection learns them: from so many samples, in so many rounds.
  * Invariant: made of the base alone and of the seed; queries play no part.
  */
 
+import { LEAF_TRAINING } from "../../actors/vector/graph/leaf-trainer.ts";
 import { leavesWithin } from "../../actors/vector/routing/centroid-table.ts";
 import {
   type CodeHost,
@@ -22,8 +24,6 @@ import { compileKernels, ELEMENT, Kernels, METRIC } from "../../native-bridge/ke
 import { arenaBytes, type VectorSet } from "./vector-search-data.ts";
 import { buildGraph, type PlainGraph } from "./vector-search-graph.ts";
 
-/** Of the data, in the shared table of leaf centroids; a little below the 1 % that is allowed, for its headers. */
-const TABLE_SHARE = 0.0099;
 /** Room beside the vectors: tables of centroids. */
 const ROOM = 1.5;
 
@@ -40,7 +40,7 @@ export interface Placement {
 
 /** Made once for all parts of a run, as they take long. */
 const placements = new WeakMap<VectorSet, Placement>();
-const graphs = new WeakMap<Placement, Promise<PlainGraph>>();
+const graphs = new WeakMap<Placement, PlainGraph>();
 
 /** Clusters the base into leaves. */
 export function placeVectors(set: VectorSet, seed: number): Placement {
@@ -53,7 +53,7 @@ export function placeVectors(set: VectorSet, seed: number): Placement {
 }
 
 /** The graph over all vectors; its vertices are their rows. */
-export function graphOf(place: Placement): Promise<PlainGraph> {
+export function graphOf(place: Placement): PlainGraph {
   let graph = graphs.get(place);
   if (graph === undefined) {
     const everything = Int32Array.from({ length: place.base.count }, (_, row) => row);
@@ -70,14 +70,16 @@ function clustered({ base, queries, bytes }: VectorSet, seed: number): Placement
   const arena = new Arena(createArena({ capacityBytes: arenaBytes(ROOM * base.count * stride) }));
   const host = { arena, kernels: new Kernels(compileKernels(), arena) };
   const source = packedSource(space, bytes ? base.toBytes() : base.values);
-  const leaves = leavesWithin(space, base.count, TABLE_SHARE);
+  const { tableShare, samplePerLeaf, seenShare, rounds } = LEAF_TRAINING;
+  const leaves = leavesWithin(space, base.count, tableShare);
+  const sampleCount = Math.min(base.count, Math.floor(samplePerLeaf * seenShare * leaves));
   return {
     host,
     space,
     base: source,
     queries: packedSource(space, bytes ? queries.toBytes() : queries.values),
     table: tableOf(host, source),
-    clustering: runSteps(clusterLeaves(host, source, { leaves, seed })),
+    clustering: runSteps(clusterLeaves(host, source, { leaves, seed, rounds, sampleCount })),
     seed,
   };
 }
@@ -87,7 +89,7 @@ export function packShards({ host, clustering, seed }: Placement, shards: number
   return runSteps(packLeaves(host, clustering, runSteps(leafAffinity(clustering)), { partitions: shards, seed }));
 }
 
-/** Row of the vector nearest to the centroid of each leaf that has vectors. */
+/** Row of the vector nearest to the centroid of each leaf; −1: it has none. */
 export function medoidsOf({ clustering }: Placement): Int32Array {
   const { leafOf, distances, leaves } = clustering;
   const medoids = new Int32Array(leaves).fill(-1);
@@ -95,5 +97,5 @@ export function medoidsOf({ clustering }: Placement): Int32Array {
     const best = medoids[leaf] as number;
     if (best < 0 || (distances[row] as number) < (distances[best] as number)) medoids[leaf] = row;
   });
-  return medoids.filter((row) => row >= 0);
+  return medoids;
 }

@@ -9,9 +9,9 @@ import { dirname } from "node:path";
 import type { BenchReport } from "../harness/harness.ts";
 import type { Curve, Point } from "./vector-search-curve.ts";
 
-const WIDTH = 760;
+const WIDTH = 1000;
 const HEIGHT = 460;
-const MARGIN = { left: 76, right: 20, top: 44, bottom: 56 } as const;
+const MARGIN = { left: 76, right: 280, top: 44, bottom: 56 } as const;
 const LEGEND_STEP = 18;
 /** Told apart by the colour-blind too (Okabe and Ito), in the order of curves. */
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"] as const;
@@ -35,7 +35,7 @@ interface Chart {
 }
 
 const CHARTS: readonly Chart[] = [
-  { title: "Recall and rate", label: "queries a second of one thread", of: ({ qps }) => qps },
+  { title: "Recall and rate", label: "queries for each second of CPU time", of: ({ qps }) => qps },
   { title: "Recall and work", label: "distances computed a query", of: ({ distances }) => distances },
 ];
 
@@ -86,7 +86,7 @@ function drawChart({ title, label, of }: Chart, data: string, all: readonly Curv
     const places = own.map((point): [number, number] => [x(depth(point.recall)), y(Math.log10(of(point) as number))]);
     const path = places.map(([left, top]) => `${left.toFixed(1)},${top.toFixed(1)}`).join(" ");
     const top = MARGIN.top + 14 + at * LEGEND_STEP;
-    const left = title === (CHARTS[0] as Chart).title ? WIDTH - 240 : MARGIN.left + 16;
+    const left = WIDTH - MARGIN.right + 14;
     return [
       `<polyline points="${path}" fill="none" stroke="${stroke}" stroke-width="2" stroke-dasharray="${dash}"/>`,
       ...places.map(([cx, cy]) => `<circle cx="${cx.toFixed(1)}" cy="${cy.toFixed(1)}" r="3" fill="${stroke}"/>`),
@@ -98,7 +98,7 @@ function drawChart({ title, label, of }: Chart, data: string, all: readonly Curv
     `<text x="${MARGIN.left}" y="24" font-size="15" font-weight="bold">${escaped(`${title}: ${data}`)}</text>`,
     ...recallAxis(x, points),
     ...costAxis(y, costs),
-    `<text x="${(WIDTH + MARGIN.left) / 2}" y="${HEIGHT - 12}" text-anchor="middle">recall of the ten nearest</text>`,
+    `<text x="${(WIDTH - MARGIN.right + MARGIN.left) / 2}" y="${HEIGHT - 12}" text-anchor="middle">recall of the ten nearest</text>`,
     `<text transform="translate(16 ${HEIGHT / 2}) rotate(-90)" text-anchor="middle">${escaped(label)}</text>`,
     ...lines,
   ].join("\n");

@@ -1,143 +1,110 @@
 /**
- * G10 of bench `vector-search`: searches of graphs of shards, in those shards alone that Compass chooses, told by counters.
+ * G10 and G11 of bench `vector-search`: searches by Compass of 8 shards, and by the multi-level index of 16, asked through the collection; the
+ * searches' own accounts tell the codes that were read, those of the router and of all levels included, and the rounds.
  *
- * Each of 8 shards has a graph of its own over the leaves that were packed on it. A query searches the shard with the highest share with `ef`
- * candidates, the others with half as many, from the medoids of the leaves that the plan names. The recall target that goes best with these
- * searches is chosen on vectors of the base, which do not count as their own neighbours; queries only measure.
- * Computations include those of the router.
+ * The recall target that goes best with Compass's searches is chosen on vectors of the base, which do not count as their own neighbours; queries only
+ * measure. Curves of all strategies are of the same 8 shards.
  */
-import type { Compass } from "../../actors/vector/routing/compass.ts";
 import { judge } from "../harness/goals.ts";
-import { type BenchContext, sized, toRow } from "../harness/harness.ts";
-import { countFound, type PartReport, RECALL } from "./vector-search-curve.ts";
-import { exactNearest, K, type VectorSet, Vectors } from "./vector-search-data.ts";
-import { type Counted, distancesAt, searchedDirectly } from "./vector-search-direct.ts";
-import { buildGraph, PlainSearch } from "./vector-search-graph.ts";
-import { graphOf, type Placement } from "./vector-search-placement.ts";
-import { describeShards, startCompass, type Tables } from "./vector-search-tables.ts";
+import { type BenchContext, type BenchMode, type BenchReport, sized } from "../harness/harness.ts";
+import { rowsOf } from "./vector-search-collaborate.ts";
+import { type Curve, costAt, must, type PartReport, RECALL } from "./vector-search-curve.ts";
+import type { VectorSet } from "./vector-search-data.ts";
+import {
+  type Asked,
+  queriesOf,
+  type Setting,
+  type Sharded,
+  searchAll,
+  searchAlone,
+  shardsOf,
+  type Taken,
+  trainingOf,
+} from "./vector-search-shards.ts";
 
 const SHARDS = 8;
-const TARGETS: readonly number[] = [0.98, 0.99, 0.995, 0.998];
-/** Leaves of a shard whose medoids a search begins at. */
-const ENTRIES = 2;
-
-interface Shard {
-  readonly search: PlainSearch;
-  /** Vertex of each row that the shard has. */
-  readonly vertexOf: ReadonlyMap<number, number>;
+const LEVEL_SHARDS = 16;
+const TARGETS: readonly number[] = [0.98, 0.99, 0.995];
+/** By mode: a smoke run has time for two. */
+function spireSettings(mode: BenchMode): Setting[] {
+  const targets = sized<readonly number[]>(
+    mode,
+    [0.9, 0.995],
+    [0.9, 0.95, 0.98, 0.99, 0.995],
+    [0.9, 0.95, 0.98, 0.99, 0.995],
+  );
+  return targets.map((recall): Setting => ({ by: "spire", recall }));
 }
 
-/** Queries and their true neighbours. */
-interface Asked {
-  readonly count: number;
-  readonly codeOf: (query: number) => Uint8Array | Float32Array;
-  readonly truth: Int32Array;
-  /** Row of the query itself, or −1. */
-  readonly ownOf: (query: number) => number;
+/** Distances a query at a recall, by interpolation. */
+export function distancesOf(taken: readonly Taken[], recall: number = RECALL): number {
+  return costAt(taken, recall, ({ distances }) => distances);
 }
 
-class Routed {
-  readonly #compass: Compass;
-  readonly #tables: Tables;
-  readonly #shards: readonly Shard[];
-
-  constructor(compass: Compass, tables: Tables, shards: readonly Shard[]) {
-    this.#compass = compass;
-    this.#tables = tables;
-    this.#shards = shards;
-  }
-
-  /** What searches with a target took, for each setting. */
-  curve(asked: Asked, target: number, efs: readonly number[]): Counted[] {
-    return efs.map((ef) => {
-      let found = 0;
-      let computed = 0;
-      for (let query = 0; query < asked.count; query++) {
-        const result = this.#search(asked.codeOf(query), asked.ownOf(query), target, ef);
-        found += countFound(asked.truth, query, result.rows);
-        computed += result.computed;
-      }
-      return { ef, recall: found / (asked.count * K), distances: computed / asked.count };
-    });
-  }
-
-  #search(
-    code: Uint8Array | Float32Array,
-    own: number,
-    target: number,
-    ef: number,
-  ): { rows: number[]; computed: number } {
-    const plan = this.#compass.selectShards(code, { k: K, recallTarget: target });
-    const all: { row: number; distance: number }[] = [];
-    let { computed } = plan;
-    for (const [at, { shard, leaves }] of plan.shards.entries()) {
-      const { search, vertexOf } = this.#shards[shard] as Shard;
-      const entries = [...leaves.subarray(0, ENTRIES)].flatMap((leaf) => {
-        const vertex = vertexOf.get(this.#tables.merged.medoids[leaf] as number);
-        return vertex === undefined ? [] : [vertex];
-      });
-      const result = search.search(code, at === 0 ? ef : Math.max(1, Math.ceil(ef / 2)), entries);
-      computed += result.computed;
-      for (const [hit, row] of result.rows.entries())
-        if (row !== own) all.push({ row, distance: result.distances[hit] as number });
-    }
-    all.sort((a, b) => a.distance - b.distance || a.row - b.row);
-    return { rows: all.slice(0, K).map(({ row }) => row), computed };
-  }
+async function searchEach(site: Sharded, asked: Asked, settings: readonly Setting[]): Promise<Taken[]> {
+  const taken: Taken[] = [];
+  for (const setting of settings) taken.push(await searchAll(site, asked, setting));
+  return taken;
 }
 
 /** Rows, curves and the verdict on G10. */
-export async function measureRouted(context: BenchContext, set: VectorSet, place: Placement): Promise<PartReport> {
-  const { mode, seed, goals, log } = context;
-  const efs = sized(mode, [10, 24], [12, 18, 26, 38, 56], [10, 14, 20, 28, 40, 56]);
-  const tables = describeShards(place, SHARDS);
-  const compass = startCompass(place, tables, mode);
-  const shards: Shard[] = [];
-  for (let shard = 0; shard < SHARDS; shard++) {
-    const all = Int32Array.from({ length: set.base.count }, (_, row) => row);
-    const rows = all.filter((row) => tables.merged.shardOf[tables.leafOf[row] as number] === shard);
-    const graph = await buildGraph(place.table, rows, seed);
-    const vertexOf = new Map(Array.from(rows, (row, vertex) => [row, vertex]));
-    shards.push({ search: new PlainSearch(graph, place.table), vertexOf });
+export async function measureRouted(context: BenchContext, set: VectorSet): Promise<PartReport> {
+  const { mode, goals, log } = context;
+  const efs = sized(mode, [18, 40], [18, 26, 38, 56], [18, 22, 28, 40, 56, 80]);
+  const site = await shardsOf(context, set, SHARDS);
+  const training = trainingOf(set, sized(mode, 40, 200, 1_000));
+  const compass = (recall: number): Setting[] => efs.map((ef) => ({ by: "compass", ef, recall }));
+  const targets = sized(mode, TARGETS.slice(0, 1), TARGETS, TARGETS);
+  const costs = new Map<number, number>();
+  for (const target of targets) {
+    const distances = distancesOf(await searchEach(site, training, compass(target)));
+    costs.set(target, Number.isNaN(distances) ? Number.POSITIVE_INFINITY : distances);
   }
-  log("vector-search: graphs of shards built");
-  const routed = new Routed(compass, tables, shards);
-  const training = trainingOf(set, place, sized(mode, 40, 300, 1_000));
-  const cost = (target: number): number => {
-    const distances = distancesAt(routed.curve(training, target, efs), RECALL);
-    return Number.isNaN(distances) ? Number.POSITIVE_INFINITY : distances;
-  };
-  const costs = TARGETS.map((target) => ({ target, cost: cost(target) }));
-  const { target } = costs.reduce((a, b) => (b.cost < a.cost ? b : a));
-  const count = set.queries.count;
-  const asked = { count, codeOf: (query: number) => place.queries.vector(query), truth: set.truth, ownOf: () => -1 };
-  const curve = routed.curve(asked, target, efs);
-  const order = Array.from({ length: count }, (_, query) => query);
-  const single = searchedDirectly([await graphOf(place)], place, set, efs, order);
-  compass.close();
+  const target = targets.reduce((a, b) => ((costs.get(b) as number) < (costs.get(a) as number) ? b : a));
+  const asked = queriesOf(set);
+  const routed = await searchEach(site, asked, compass(target));
+  log("vector-search: searched by Compass");
+  const spire = await searchEach(site, asked, spireSettings(context.mode));
+  const scatter = await searchEach(
+    site,
+    asked,
+    efs.map((ef): Setting => ({ by: "scatter", ef })),
+  );
+  const single = searchAlone(site, asked, sized(mode, [10, 32], [10, 14, 20, 30, 44], [10, 14, 20, 28, 40, 56]));
+  log("vector-search: searched by SPIRE, by scatter and alone");
   return {
-    rows: curve.map(({ ef, recall, distances }) =>
-      toRow(`routed ef ${ef}`, `${SHARDS} shards`, "distances/query", [distances], `recall ${recall.toFixed(4)}`),
-    ),
-    goals: [judge(goals, "G10", distancesAt(curve, RECALL) / distancesAt(single, RECALL))],
+    rows: [routed, spire, scatter, single].flatMap((taken) => rowsOf(site.shards, taken)),
+    goals: [judge(goals, "G10", distancesOf(routed) / distancesOf(single))],
     notes: [
-      `routed: target ${target}, chosen on ${training.count} vectors of the base; computations include the router's`,
+      `routed: target ${target}, chosen on ${training.queries.count} vectors of the base; codes read include the router's and its entries`,
     ],
-    curves: [{ name: `compass, ${SHARDS} shards`, points: curve }],
+    curves: [
+      { name: `one-sided, ${SHARDS} shards`, points: single },
+      { name: `compass, ${SHARDS} shards`, points: routed },
+      { name: `spire, ${SHARDS} shards`, points: spire },
+      { name: `scatter, ${SHARDS} shards`, points: scatter.map(({ recall, qps }) => ({ recall, qps })) },
+    ],
   };
 }
 
-/** Vectors of the base that k-means did not look at, if there are any, as queries. */
-function trainingOf({ base, bytes }: VectorSet, { clustering, base: codes }: Placement, wanted: number): Asked {
-  const seen = new Set(clustering.sample);
-  const all = Array.from({ length: base.count }, (_, row) => row);
-  const unseen = all.filter((row) => !seen.has(row));
-  const pool = unseen.length >= wanted ? unseen : all;
-  const step = Math.floor(pool.length / wanted);
-  const rows = Array.from({ length: wanted }, (_, at) => pool[at * step] as number);
-  const values = new Float32Array(wanted * base.dimensions);
-  for (const [at, row] of rows.entries()) values.set(base.at(row), at * base.dimensions);
-  const ownOf = (query: number): number => rows[query] as number;
-  const truth = exactNearest(base, new Vectors(values, base.dimensions), bytes, K, ownOf);
-  return { count: wanted, codeOf: (query) => codes.vector(ownOf(query)), truth, ownOf };
+/** Rows, curve and the verdict on G11. */
+export async function measureLevels(
+  context: BenchContext,
+  set: VectorSet,
+): Promise<BenchReport & { readonly curve: Curve }> {
+  const { goals } = context;
+  const site = await shardsOf(context, set, LEVEL_SHARDS, true);
+  const taken = await searchEach(site, queriesOf(set), spireSettings(context.mode));
+  must(
+    taken.every(({ distances }) => distances > 0),
+    "searches by levels read nothing",
+  );
+  const rounds = Math.max(...taken.map((one) => one.rounds));
+  const read = (100 * distancesOf(taken)) / set.base.count;
+  return {
+    rows: rowsOf(site.shards, taken),
+    goals: [judge(goals, "G11", rounds <= 2 ? read : Number.NaN, `${rounds} dependent rounds at most`)],
+    notes: ["levels: codes read are those of all levels, the highest too, as shards told them"],
+    curve: { name: `spire by levels, ${LEVEL_SHARDS} shards`, points: taken },
+  };
 }

@@ -1,15 +1,12 @@
 /** The shared tables of leaf centroids of bench `vector-search`, one of each shard, and the router that is calibrated on them. */
 
+import { LEAF_TRAINING } from "../../actors/vector/graph/leaf-trainer.ts";
 import { describeLeaves, type MergedCentroids, mergeCentroids } from "../../actors/vector/routing/centroid-table.ts";
 import { encodedBytes } from "../../actors/vector/routing/centroid-table-codec.ts";
 import { Compass } from "../../actors/vector/routing/compass.ts";
 import { calibrateCompass, trainingQueries } from "../../actors/vector/routing/compass-calibration.ts";
 import { runSteps } from "../../actors/vector/routing/steps.ts";
-import { type BenchMode, sized } from "../harness/harness.ts";
 import { type Placement, packShards } from "./vector-search-placement.ts";
-
-/** Neighbours of each training vector that are looked up. */
-const TRAINING_DEPTH = 100;
 
 /** The tables of all shards, and the leaf of each row by its number in them. */
 export interface Tables {
@@ -40,10 +37,11 @@ export function describeShards(place: Placement, shards: number): Tables {
 }
 
 /** A router that was calibrated on vectors of the base that k-means did not look at, as far as there are enough. */
-export function startCompass(place: Placement, { merged, leafOf }: Tables, mode: BenchMode): Compass {
+export function startCompass(place: Placement, { merged, leafOf }: Tables): Compass {
   const { host, table, clustering, seed } = place;
   const seen = new Set(clustering.sample);
-  const options = { seed: seed + 6, queries: sized(mode, 150, 1_000, 2_000), depth: TRAINING_DEPTH, seen };
+  const { queries, depth } = LEAF_TRAINING;
+  const options = { seed: seed + 6, queries: queries.leaves, depth, seen };
   const compass = new Compass(host, merged);
   compass.calibrate(runSteps(calibrateCompass(compass, runSteps(trainingQueries(table, leafOf, options)))));
   return compass;

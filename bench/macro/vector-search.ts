@@ -16,6 +16,7 @@ import { measureFilters } from "./vector-search-filters.ts";
 import { measureOneSided } from "./vector-search-one-sided.ts";
 import { writePlots } from "./vector-search-plot.ts";
 import { measureRouting } from "./vector-search-routing.ts";
+import { closeShards } from "./vector-search-shards.ts";
 import { measureThreads } from "./vector-search-threads.ts";
 
 /** The parts, in the order of the goals. */
@@ -35,12 +36,16 @@ export const bench: Bench = {
     const wanted = process.env["SHARDLOOM_PARTS"]?.split(",") ?? Object.keys(PARTS);
     const set = await loadVectorSet(context);
     const reports: PartReport[] = [];
-    for (const name of wanted) {
-      const part = PARTS[name];
-      if (part === undefined)
-        throw new Error(`vector-search bench: no part ${name} among ${Object.keys(PARTS).join(", ")}`);
-      context.log(`vector-search: ${name}`);
-      reports.push(await part(context, set));
+    try {
+      for (const name of wanted) {
+        const part = PARTS[name];
+        if (part === undefined)
+          throw new Error(`vector-search bench: no part ${name} among ${Object.keys(PARTS).join(", ")}`);
+        context.log(`vector-search: ${name}`);
+        reports.push(await part(context, set));
+      }
+    } finally {
+      await closeShards(set);
     }
     const curves = reports.flatMap((part) => part.curves);
     const notes = [

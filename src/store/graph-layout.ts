@@ -15,18 +15,18 @@
  *  vertex       0               4              8             12         16            20      24      28
  *              +---------------+--------------+-------------+----------+-------------+-------+-------+--------------+
  *              |  version low  | version high | incarnation | document | document    | shard | flags | inverse norm |
- *              |               |              |             | address  | incarnation |       |       | (f32)        |
+ *              |               |              |             | address  | incarnation |       |       | or version   |
  *              +---------------+--------------+-------------+----------+-------------+-------+-------+--------------+
  *           32 |  degree  |  neighbours, int32[R]  |  lock  |  zeros to a multiple of 8
  *                |  tree word: parent + 1, rank (int32)  |  zeros to a multiple of 16
  *   codeOffset |  code, `codeBytes` bytes  |  zeros to a multiple of 16
  * ```
- *
- * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions. Header and code change under the cell's
- * version, by the partition's owner alone; document address 0 means free. Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3
- * the version of the leaf table that has it (0 = none). Degree and neighbours are int32 words, changed by whoever holds the lock (the token of its
- * writer; 0 = nobody), read by all at any time: a reader cuts the degree at R and skips ids that lead nowhere. The root's words change one by one,
- * atomically: an entry's key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
+ * A vertex id is `chunk << chunkShift | slot`, a non-negative int32. Chunks are numbered over all partitions. Inverse norm: for cosine; else the low word
+ * of the document's version whose vector the code is (0 = not told). Header and code change under the cell's version, by the partition's owner alone;
+ * document address 0 means free. Flags: byte 0 bits of VERTEX_FLAG, bytes 1 and 2 the vertex's leaf, byte 3 the version of the leaf table that has
+ * it (0 = none). Degree and neighbours are int32 words, changed by whoever holds the lock (the token of its writer; 0 = nobody), read by all
+ * at any time: a reader cuts the degree at R and skips ids that lead nowhere. The root's words change one by one, atomically: an entry's
+ * key and partition before its address, `structure` after. A number without a chunk is what a death in between leaves.
  */
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
 import type { GraphGeometry } from "../../native-bridge/graph-control.ts";
@@ -134,8 +134,10 @@ export function versionOfFlags(flags: number): number {
 
 export const DEFAULT_DEGREE = 32;
 const MAX_DEGREE = 1024;
-/** A chunk is about this long: small graphs stay small, and large ones need few of the region table's slots. */
+/** A chunk is about this long, or less where there are many shards: small graphs stay small, and large ones need few of the region table's slots. */
 const CHUNK_BYTES: number = 1024 * 1024;
+/** What a chunk of every shard's vertices for every label should take together, if chunks do not get too many by that. */
+const LABELLED_BYTES: number = 16 * 1024 * 1024;
 const MAX_CHUNK_SHIFT = 20;
 const DEFAULT_MAX_CHUNKS = 2048;
 /** Vertex ids are non-negative int32. */
@@ -151,8 +153,10 @@ export interface GraphShape {
   readonly degree?: number;
   /** Bytes of one code. @default that of `dimensions` components of f32 or u8 */
   readonly codeBytes?: number;
-  /** log2 of the vertices in a chunk. @default as many as make about 1 MiB */
+  /** log2 of the vertices in a chunk. @default as many as make about `chunkBytes` */
   readonly chunkShift?: number;
+  /** @default 1 MiB */
+  readonly chunkBytes?: number;
   /** Chunks at most; `allocateChunk` fails beyond. @default 2048 */
   readonly maxChunks?: number;
 }
@@ -167,11 +171,23 @@ export function graphGeometry(shape: GraphShape): GraphGeometry {
   check("codeBytes", codeBytes, 1, 65_536 * 4);
   const codeOffset = padded(treeWordOf(degree) + 8);
   const stride = codeOffset + padded(codeBytes);
-  const chunkShift = shape.chunkShift ?? Math.max(1, 31 - Math.clz32(Math.floor(CHUNK_BYTES / stride) | 2));
+  const chunkShift =
+    shape.chunkShift ?? Math.max(1, 31 - Math.clz32(Math.floor((shape.chunkBytes ?? CHUNK_BYTES) / stride) | 2));
   check("chunkShift", chunkShift, 1, MAX_CHUNK_SHIFT);
   const maxChunks = shape.maxChunks ?? Math.min(DEFAULT_MAX_CHUNKS, 2 ** (VERTEX_ID_BITS - chunkShift));
   check("maxChunks", maxChunks, 1, 2 ** (VERTEX_ID_BITS - chunkShift));
   return { dimensions, element, metric, degree, chunkShift, stride, codeOffset, codeBytes, maxChunks };
+}
+
+/**
+ * Bytes of a chunk for a graph over so many shards: vertices stand with those of their shard and label, so there are as many chunks that are not full as
+ * pairs of shards.
+ *
+ * @param capacityBytes Of the memory, which a graph may take whole.
+ */
+export function chunkBytesFor(shards: number, capacityBytes: number): number {
+  const wanted = Math.max(LABELLED_BYTES / Math.max(1, shards) ** 2, capacityBytes / DEFAULT_MAX_CHUNKS);
+  return Math.min(CHUNK_BYTES, wanted);
 }
 
 /** The geometry in the words of a root; undefined unless they are those of a root of this version. */

@@ -7,7 +7,7 @@
  * read wherever its chunks lie: whoever registered them, the shard serves them. One thread only.
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
-import { USER0 } from "../../../native-bridge/cell-layout.ts";
+import { USER0, USER3 } from "../../../native-bridge/cell-layout.ts";
 import type { KernelChunk } from "../../../native-bridge/graph-kernels.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
@@ -150,6 +150,12 @@ export class ArenaView implements GraphView {
     const record = this.#recordOf(vertex);
     // Acquires: a vertex that has a document has its code.
     return record === 0 || Atomics.load(this.#options.arena.i32, (record >>> 2) + USER0) === 0 ? 0 : record;
+  }
+
+  /** Its word of flags, 0 when it stands for no document. */
+  flagsOf(vertex: number): number {
+    const record = this.usedRecordOf(vertex);
+    return record === 0 ? 0 : (this.#options.arena.i32[(record >>> 2) + USER3] as number);
   }
 
   #compute(query: Uint8Array, vertices: Int32Array, count: number, out: Float64Array): void {

@@ -4,6 +4,7 @@
  * Invariant: every search that was asked for is answered once: with its outcome, or an error. So many run at once, more wait, and beyond
  * that they are refused. One that its caller has given up is called off at the next tick. Messages to this shard itself go through a queue.
  */
+
 import { ShardloomError } from "../../../src/errors.ts";
 import type { HeldReply } from "../../engine.ts";
 import type { ArenaView } from "./arena-view.ts";
@@ -12,7 +13,7 @@ import { MESSAGE } from "./cotra-messages.ts";
 import { CotraOrigin, type CotraOutcome } from "./cotra-origin.ts";
 import type { CotraOutbox } from "./cotra-outbox.ts";
 import { CotraShard } from "./cotra-shard.ts";
-import { NavigationSample } from "./navigation-sample.ts";
+import { NavigationSample, type SharedGraph } from "./navigation-sample.ts";
 import type { StealingPool } from "./stealing-pool.ts";
 
 /** Searches that one origin runs at once, and that wait for their turn. */
@@ -26,6 +27,8 @@ const SERIAL_BYTE = 8;
 export interface CollectionSearchesOptions {
   readonly collection: number;
   readonly view: ArenaView;
+  /** The graph, as the collection knows it now. */
+  readonly graph: () => SharedGraph | undefined;
   readonly nowMs: () => number;
   readonly firstSerial: number;
   readonly outbox: CotraOutbox;
@@ -53,7 +56,7 @@ export class CollectionSearches {
     this.#options = options;
     const { view, nowMs, firstSerial, pool } = options;
     const { self } = view;
-    this.#navigation = new NavigationSample(view, nowMs);
+    this.#navigation = new NavigationSample(options);
     const send = (to: number, bytes: Uint8Array): void => this.#send(to, bytes);
     const compute = pool?.poolOf(view, (id, stolen) => this.shard.complete(id, true, stolen));
     this.shard = new CotraShard({ view, now: nowMs, send, ...(compute !== undefined && { compute }) });
@@ -139,12 +142,13 @@ export class CollectionSearches {
       return;
     }
     const entries = this.#navigation.entries(query);
-    const navigated = this.#navigation.size;
+    const { computed, bytes } = this.#navigation;
     let over = false;
     const serial = this.origin.search({ query, entries, k, ef, timeoutMs: deadlineMs - nowMs() }, (outcome) => {
       over = true;
       this.#running.delete(serial);
-      outcome.tally.computations += navigated;
+      outcome.tally.computations += computed;
+      outcome.tally.bytes += bytes;
       answer(held, outcome);
     });
     if (!over) this.#running.set(serial, held);

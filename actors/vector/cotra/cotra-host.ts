@@ -7,7 +7,6 @@
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
 import type { Kernels } from "../../../native-bridge/kernels.ts";
-import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import type { TaskBoard } from "../../../native-bridge/task-board.ts";
 import { Verbs } from "../../../native-bridge/verbs.ts";
 import { ShardloomError } from "../../../src/errors.ts";
@@ -16,6 +15,7 @@ import { ArenaView } from "./arena-view.ts";
 import { readCollaborateRequest } from "./collaborate-codec.ts";
 import { CollectionSearches } from "./collection-searches.ts";
 import { CotraOutbox, type PeerSender, readEnvelope } from "./cotra-outbox.ts";
+import type { SharedGraph } from "./navigation-sample.ts";
 import { RecordDistances } from "./record-distances.ts";
 import { StealingPool } from "./stealing-pool.ts";
 
@@ -29,8 +29,8 @@ export interface CotraHostOptions {
   readonly kernels: Kernels;
   readonly nowMs: () => number;
   readonly randomU32: () => number;
-  /** Root of the graph over a collection; undefined while this shard has no part in one. */
-  readonly graphOf: (collection: number) => RegionRef | undefined;
+  /** The part of the graph over a collection; undefined while this shard has no part in one. */
+  readonly graphOf: (collection: number) => SharedGraph | undefined;
   readonly sender: (peer: number) => PeerSender | undefined;
   /** Board of this worker; undefined: nobody takes its work over. */
   readonly board: TaskBoard | undefined;
@@ -144,13 +144,14 @@ export class CotraHost {
       arena,
       verbs: this.#verbs,
       distances: this.#distances,
-      root: () => graphOf(collection),
+      root: () => graphOf(collection)?.root,
       isShard: (partition) => partition === self || sender(partition) !== undefined,
     });
     view.refresh();
     const searches = new CollectionSearches({
       collection,
       view,
+      graph: () => graphOf(collection),
       nowMs,
       firstSerial: randomU32(),
       outbox: this.#outbox,

@@ -26,7 +26,11 @@ const ELEMENTS: Readonly<Record<QuantizationName, ElementCode>> = {
   i8: ELEMENT.I8,
   b1: ELEMENT.B1,
 };
-/** Candidates for each wanted hit that are worth an exact distance; measured, see codes/code-choice.ts. */
+/**
+ * Candidates for each wanted hit that are worth an exact distance. Measured, 20,000 vectors, k = 10: candidates that hold 99 % of the true ten, for each
+ * metric of clusters (64 and 128 dimensions), one Gaussian (96), a flat one (256 dimensions, 40 of them strong) and MNIST: f16 10, i8 10 to 13.
+ * b1: 180 of clusters of 128 dimensions, 266 of MNIST, thousands of data with fewer dimensions or no structure.
+ */
 const OVER_FETCH: Readonly<Record<QuantizationName, number>> = { f32: 1, f16: 1.2, u8: 1, i8: 1.5, b1: 20 };
 const LARGEST = 127;
 

@@ -17,6 +17,8 @@ interface Resting {
   readonly sinceMs: number;
 }
 
+/** Milliseconds that a freed slot rests, unless a partition is told otherwise: longer than searches take that may still hold its id. */
+export const GRACE_MS = 1000;
 /** Deleted vertices that wait for one set of passes. */
 const DELETION_BATCH = 4096;
 

@@ -30,8 +30,10 @@ export interface DocumentReader {
    * the verbs when it cannot be read now.
    *
    * @param vertex Which stands for it.
+   * @param version Low word of the document's version whose vector is the vertex's code; 0: it is not known, or the distance is not.
+   * @param distance Of that code.
    */
-  score(address: number, incarnation: number, shard: number, vertex: number): number;
+  score(address: number, incarnation: number, shard: number, vertex: number, version: number, distance: number): number;
   /** Of the last document that was read with SUCCESS. */
   readonly distance: number;
 }

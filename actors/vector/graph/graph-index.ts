@@ -40,6 +40,8 @@ const EXCHANGE_TIMEOUT_MS = 2_000;
 export class GraphIndex {
   /** Levels above the leaves. */
   readonly levels: LevelView;
+  /** What this thread knows of the leaves. */
+  readonly placer: LeafPlacer;
   readonly #store: VectorStore;
   readonly #context: EngineContext;
   readonly #partition: GraphPartition;
@@ -50,7 +52,6 @@ export class GraphIndex {
   readonly #normOf: "row" | "code" | "none";
   /** By row; −1 = it has none. */
   #vertexOf: Int32Array = new Int32Array(256).fill(-1);
-  readonly #placer: LeafPlacer;
   readonly #trainer: LeafTrainer;
   readonly #members: LeafMembers;
   #scan: LeafScan | undefined;
@@ -82,9 +83,9 @@ export class GraphIndex {
     const settings = { efConstruction: options.expansionAdd };
     this.#writer = new GraphWriter(root, kernels.module, new Verbs(arena), workerIndex, settings);
     const host = { arena, kernels };
-    this.#placer = new LeafPlacer(root, host);
+    this.placer = new LeafPlacer(root, host);
     this.#members = new LeafMembers(root, workerIndex);
-    this.levels = new LevelView(host, () => this.#placer.table);
+    this.levels = new LevelView(host, () => this.placer.table);
     this.#trainer = new LeafTrainer(root, host, () => this.search(), workerIndex, options.index);
   }
 
@@ -149,12 +150,12 @@ export class GraphIndex {
 
   /** The router over the leaves of all shards, as they were exchanged; undefined while none are known. */
   router(version: number): TableRouter | undefined {
-    return this.exchange?.router(version, () => this.#placer.table?.calibration() ?? []);
+    return this.exchange?.router(version, () => this.placer.table?.calibration() ?? []);
   }
 
   /** The shard that computes for a leaf; −1 when there is no such leaf. */
   labelOf(leaf: number): number {
-    const { table } = this.#placer;
+    const { table } = this.placer;
     return table === undefined || !(leaf >= 0 && leaf < table.count) ? -1 : table.label(leaf);
   }
 
@@ -188,7 +189,7 @@ export class GraphIndex {
 
   /** Documents that are to be placed, about; 1 at least while leaves are learnt here, or are to be. @param idle Whether none wait to be linked. */
   unplaced(idle: boolean): number {
-    const { table } = this.#placer;
+    const { table } = this.placer;
     const due = this.#isTrainingDue(idle) ? 1 : 0;
     return table === undefined || this.#isSettled(table.version) ? due : Math.max(1, this.size);
   }
@@ -205,8 +206,8 @@ export class GraphIndex {
       this.#trainer.run(deadlineMs, nowMs);
       return true;
     }
-    if (this.#placer.prepare(deadlineMs, nowMs)) return true;
-    const { table } = this.#placer;
+    if (this.placer.prepare(deadlineMs, nowMs)) return true;
+    const { table } = this.placer;
     const { placedVersion } = this;
     if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion)); // else it is told later
     if (!idle || table === undefined || this.#isSettled(table.version)) return false;
@@ -237,7 +238,7 @@ export class GraphIndex {
    */
   add(row: number): boolean {
     this.#code.encode(this.#store.vectorOf(row)); // it has one: others are refused
-    return this.#take(row, this.#placer.placeOf(this.#code.components), (vertex) => this.#writer.insert(vertex));
+    return this.#take(row, this.placer.placeOf(this.#code.components), (vertex) => this.#writer.insert(vertex));
   }
 
   /** Deletes the vertex of a row, if it has one. */
@@ -245,7 +246,7 @@ export class GraphIndex {
     const vertex = this.#vertexOf[row] ?? -1;
     if (vertex < 0) return;
     this.#vertexOf[row] = -1;
-    this.#placer.leaves(vertex, this.#partition.placeOf(vertex));
+    this.placer.leaves(vertex, this.#partition.placeOf(vertex));
     unlessPassing(() => this.#writer.retire(vertex), undefined);
     this.#partition.delete(vertex);
   }
@@ -271,7 +272,7 @@ export class GraphIndex {
   /** Gives private memory back; the partition stays for a successor. */
   close(): void {
     this.#trainer.close();
-    this.#placer.close();
+    this.placer.close();
     this.#searchKernels?.close();
     this.#scan?.close();
     this.#exchange?.close();
@@ -285,7 +286,7 @@ export class GraphIndex {
 
   #isTrainingDue(idle: boolean): boolean {
     if (!this.#learnsLeaves) return false;
-    const { table } = this.#placer;
+    const { table } = this.placer;
     return this.#trainer.isDue(table?.trained ?? 0, table?.labels ?? [], idle);
   }
 
@@ -311,28 +312,29 @@ export class GraphIndex {
     if (vertex < 0) return true;
     const before = this.#partition.placeOf(vertex);
     if (before.version === version || !this.#code.encode(this.#store.vectorOf(row))) return true;
-    const place = this.#placer.placeOf(this.#code.components);
+    const place = this.placer.placeOf(this.#code.components);
     if (!this.#hasCode(vertex)) return this.add(row);
     // With its neighbours, so that the graph stays what it was: linked anew it would only know those that are near.
     if (place?.label !== before.label) return this.#take(row, place, (copy) => this.#writer.move(vertex, copy));
-    this.#placer.leaves(vertex, before);
+    this.placer.leaves(vertex, before);
     this.#partition.restamp(vertex, place);
-    this.#placer.arrived(vertex, place);
+    this.placer.arrived(vertex, place);
     return true;
   }
 
   /** Takes a vertex for a row whose vector is encoded, links it, and lets go of the one that the row had. */
   #take(row: number, place: VertexPlace | undefined, link: (vertex: number) => boolean): boolean {
     const cell = this.#store.cellOf(row);
-    const incarnation = this.#context.arena.i32[(cell >>> 2) + INCARNATION] as number;
-    const document = { address: cell, incarnation, shard: this.#context.workerIndex };
+    const { i32 } = this.#context.arena;
+    const [incarnation, version] = [i32[(cell >>> 2) + INCARNATION] as number, i32[(cell >>> 2) + USER1] as number];
+    const document = { address: cell, incarnation, shard: this.#context.workerIndex, version };
     const vertex = this.#partition.take(document, this.#code.bytes, this.#norm(row), place);
     if (!unlessPassing(() => link(vertex), false)) {
       this.#partition.delete(vertex);
       return false;
     }
     this.#partition.markLinked(vertex);
-    if (place !== undefined) this.#placer.arrived(vertex, place);
+    if (place !== undefined) this.placer.arrived(vertex, place);
     this.remove(row);
     this.#map(row, vertex);
     return true;

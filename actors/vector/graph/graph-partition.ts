@@ -4,7 +4,8 @@
  * Life of a slot: free -> taken (document set, degree 0) -> linked -> deleted (tombstone) -> free again. A deleted vertex is a
  * way but no result; it is freed once every partition has ended a pass of repair that began after it was deleted, so no list that
  * was written before leads to it. A freed slot is not taken for a grace time, which outlasts any search that may still hold its
- * id. Nothing depends on either for correctness: a search that meets a slot's next document scores it by that document's row.
+ * id: one that takes a code's distance for its document's checks how long it took (known-distances.ts). Otherwise nothing depends on either: a
+ * search that meets a slot's next document scores it by that document's row.
  * Incarnation: grows when a slot is taken and when it is freed, under the cell's version, so a reference made to what was
  * there before ends in STALE_CELL.
  * Invariant: the document's address is written last and cleared first, so a vertex that has one has its code. After a crash
@@ -13,6 +14,7 @@
  */
 import { beginWrite, bumpIncarnation, endWrite, repairOdd } from "../../../native-bridge/cell.ts";
 import { USER0, USER1, USER2, USER3, USER4 } from "../../../native-bridge/cell-layout.ts";
+import { METRIC } from "../../../native-bridge/kernels.ts";
 import type { AdoptedRegion } from "../../../native-bridge/region-table.ts";
 import { invalidArgument, ShardloomError } from "../../../src/errors.ts";
 import {
@@ -33,7 +35,7 @@ import {
   vertexLock,
   vertexTreeWord,
 } from "../../../src/store/graph-layout.ts";
-import { GraphDeletions } from "./graph-deletions.ts";
+import { GRACE_MS, GraphDeletions } from "./graph-deletions.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { GraphSlots } from "./graph-slots.ts";
 import { dropLandmarks, replaceLandmark } from "./landmarks.ts";
@@ -45,6 +47,8 @@ export interface GraphDocument {
   /** Incarnation of that cell. */
   readonly incarnation: number;
   readonly shard: number;
+  /** Low word of the version whose vector the code is. @default 0: not told */
+  readonly version?: number;
 }
 
 /** Where a vertex is placed: what is near it in the same place. */
@@ -58,7 +62,7 @@ export interface VertexPlace {
 
 /** Options of a partition. */
 export interface GraphPartitionOptions {
-  /** Milliseconds that a freed slot rests before it is taken again. @default 1000 */
+  /** Milliseconds that a freed slot rests before it is taken again. @default {@link GRACE_MS} */
   readonly graceMs?: number;
   readonly nowMs: () => number;
 }
@@ -84,7 +88,7 @@ export class GraphPartition {
     this.#words = root.partition(number);
     this.#slots = new GraphSlots(root, number);
     this.#nowMs = options.nowMs;
-    this.#deletions = new GraphDeletions(root, options.nowMs, options.graceMs ?? 1000);
+    this.#deletions = new GraphDeletions(root, options.nowMs, options.graceMs ?? GRACE_MS);
   }
 
   /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT`. */
@@ -150,7 +154,8 @@ export class GraphPartition {
     i32[word + USER1] = document.incarnation;
     i32[word + USER2] = document.shard;
     i32[word + USER3] = place === undefined ? 0 : placeFlags(place.leaf, place.version);
-    f32[word + USER4] = inverseNorm;
+    if (geometry.metric === METRIC.COSINE) f32[word + USER4] = inverseNorm;
+    else i32[word + USER4] = document.version ?? 0;
     Atomics.store(i32, word + VERTEX_DEGREE / 4, 0);
     const tree = (record + vertexTreeWord(geometry)) >>> 2;
     Atomics.store(i32, tree, 0); // its parent first: without one it has no place
@@ -200,7 +205,7 @@ export class GraphPartition {
     return { label: this.#slots.labelOf(vertex), leaf: leafOfFlags(flags), version: versionOfFlags(flags) };
   }
 
-  /** Says by which leaf table all vertices of the partition are placed; 0: by none. */
+  /** By which leaf table all vertices of the partition are placed; 0: by none. */
   setPlaced(version: number): void {
     this.root.set(this.#words + PARTITION_PLACED, version);
   }
@@ -215,7 +220,6 @@ export class GraphPartition {
     return this.#isUsed(vertex) && (this.#flags(vertex) & VERTEX_FLAG.TOMBSTONE) !== 0;
   }
 
-  /** Byte offset of a vertex of this partition, 0 for another's. */
   addressOf(vertex: number): number {
     return this.#slots.addressOf(vertex);
   }
@@ -390,8 +394,7 @@ export class GraphPartition {
 
   #hold(record: number): void {
     if (beginWrite(this.root.arena.i32, record)) return;
-    throw new ShardloomError("ERR_INTERNAL", "Cannot write vertex as another thread holds its cell", {
-      details: { partition: this.number, record },
-    });
+    const details = { partition: this.number, record };
+    throw new ShardloomError("ERR_INTERNAL", "Cannot write vertex as another thread holds its cell", { details });
   }
 }

@@ -7,7 +7,7 @@
  * shards instead. One thread only: it shares its verbs.
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
-import { USER0, USER1, USER2, USER3 } from "../../../native-bridge/cell-layout.ts";
+import { USER0, USER1, USER2, USER3, USER4 } from "../../../native-bridge/cell-layout.ts";
 import { GraphKernels, type GraphSearchOptions, MAX_EF, SCRATCH_OF } from "../../../native-bridge/graph-kernels.ts";
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
@@ -74,7 +74,11 @@ export interface GraphSearchResult {
   readonly reads: readonly number[];
 }
 
-type VertexDocument = Omit<GraphHit, "distance">;
+/** A vertex's document, and what is known of it before its row is read. */
+interface VertexDocument extends GraphHit {
+  /** Low word of the version whose vector is the code; 0: not known, or the distance is not. */
+  readonly version: number;
+}
 
 const DEFAULT_EF = 64;
 /** Searches of one query while chunks change hands. */
@@ -160,16 +164,31 @@ export class GraphSearch {
    *
    * @param vertices Nearest first.
    * @param most Hits wanted.
+   * @param distances Of the vertices' codes, as long as chunks are where they were. @default not known
    * @returns Fewer hits than wanted also when documents have gone meanwhile: see `stale`.
    */
-  rank(root: RegionRef | undefined, vector: Float32Array, vertices: Int32Array, most: number): GraphSearchResult {
+  rank(
+    root: RegionRef | undefined,
+    vector: Float32Array,
+    vertices: Int32Array,
+    most: number,
+    distances?: Float32Array,
+  ): GraphSearchResult {
     const tally: Tally = { distances: 0, expansions: 0, stale: 0, unread: 0 };
     let status: number = STATUS.RETRY_EXCEEDED;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       status = this.#view.refresh(root);
       if (status !== STATUS.SUCCESS) return failed(status, tally);
       tally.stale = tally.unread = 0;
-      const hits = this.#rerank(vector, vertices.length, (at) => vertices[at] as number, most, tally);
+      const vertexAt = (at: number): number => vertices[at] as number;
+      const hits = this.#rerank(
+        vector,
+        vertices.length,
+        vertexAt,
+        (at) => (attempt === 0 ? distances?.[at] : undefined),
+        most,
+        tally,
+      );
       if (hits !== undefined) return { ...failed(STATUS.SUCCESS, tally), hits: hits.sort(byDistance) };
       this.#view.forget();
       status = STATUS.REGION_REVOKED;
@@ -209,7 +228,8 @@ export class GraphSearch {
       tally.expansions += kernels.expansions;
       if (kernels.changedChunk() >= 0) return undefined;
       tally.stale = tally.unread = 0;
-      const hits = this.#rerank(query.vector, found, (at) => kernels.resultVertex(at), rerank, tally);
+      const [vertexAt, distanceAt] = [kernels.resultVertex.bind(kernels), kernels.resultDistance.bind(kernels)];
+      const hits = this.#rerank(query.vector, found, vertexAt, distanceAt, rerank, tally);
       if (hits === undefined) return undefined;
       // Results that turned out to be gone took the place of others: ask for more.
       const short = hits.length < rerank && tally.stale > 0 && found === ef && ef < MAX_EF && kernels.stopped === 0;
@@ -222,6 +242,7 @@ export class GraphSearch {
     query: Float32Array,
     found: number,
     vertexAt: (index: number) => number,
+    distanceAt: (index: number) => number | undefined,
     wanted: number,
     tally: Tally,
   ): GraphHit[] | undefined {
@@ -233,7 +254,7 @@ export class GraphSearch {
       // As many as are wanted still, all of them expected before the first is scored.
       batch.length = 0;
       for (const end = Math.min(found, next + wanted - hits.length); next < end; next++) {
-        const document = this.#documentOf(vertexAt(next));
+        const document = this.#documentOf(vertexAt(next), distanceAt(next));
         if (document === undefined) return undefined;
         if (document.address === 0) {
           tally.stale++;
@@ -242,9 +263,11 @@ export class GraphSearch {
         this.#documents.expect?.(document.address, document.shard);
         batch.push(document);
       }
-      for (const { vertex, address, incarnation, shard } of batch) {
+      for (const { vertex, address, incarnation, shard, version, distance } of batch) {
         // Two vertices may stand for one row: its last document and this one, or this one while it moves to another partition.
-        const status = seen.has(address) ? NOT_FOUND : this.#documents.score(address, incarnation, shard, vertex);
+        const status = seen.has(address)
+          ? NOT_FOUND
+          : this.#documents.score(address, incarnation, shard, vertex, version, distance);
         if (status === STATUS.SUCCESS) {
           seen.add(address);
           hits.push({ vertex, address, incarnation, shard, distance: this.#documents.distance });
@@ -256,8 +279,8 @@ export class GraphSearch {
   }
 
   /** The document of a vertex, address 0 when it has none now. Undefined when its chunk's key is not good any more. */
-  #documentOf(vertex: number): VertexDocument | undefined {
-    const none = { vertex, address: 0, incarnation: 0, shard: 0 };
+  #documentOf(vertex: number, distance: number | undefined): VertexDocument | undefined {
+    const none = { vertex, address: 0, incarnation: 0, shard: 0, version: 0, distance: Number.NaN };
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (!this.#view.vertexRef(vertex, this.#ref)) return undefined;
       const begun = this.#verbs.beginInPlace(this.#ref);
@@ -269,10 +292,13 @@ export class GraphSearch {
       const incarnation = i32[word + USER1] as number;
       const shard = i32[word + USER2] as number;
       const flags = i32[word + USER3] as number;
+      const version = distance === undefined ? 0 : (i32[word + USER4] as number);
       const ended = this.#verbs.endInPlace();
       if (ended === STATUS.RETRY_EXCEEDED) continue;
       if (ended !== STATUS.SUCCESS) return undefined;
-      return (flags & VERTEX_FLAG.TOMBSTONE) !== 0 ? none : { vertex, address, incarnation, shard };
+      return (flags & VERTEX_FLAG.TOMBSTONE) !== 0
+        ? none
+        : { ...none, address, incarnation, shard, version, distance: distance ?? Number.NaN };
     }
     return none;
   }

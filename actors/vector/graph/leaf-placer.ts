@@ -18,6 +18,7 @@ import { type CentroidGroups, CentroidRouter, groupCentroids } from "../routing/
 import type { Code, CodeHost } from "../routing/code-table.ts";
 import type { Steps } from "../routing/steps.ts";
 import { TopList } from "../routing/top-list.ts";
+import { ENTRY_COST, ENTRY_LEAVES } from "../strategy/leaf-view.ts";
 import type { VertexPlace } from "./graph-partition.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { LeafTable } from "./leaf-table.ts";
@@ -26,6 +27,7 @@ export class LeafPlacer {
   readonly #root: GraphRoot;
   readonly #host: CodeHost;
   readonly #nearest: TopList = new TopList(1);
+  readonly #entries: TopList = new TopList(ENTRY_LEAVES);
   #table: LeafTable | undefined;
   #router: CentroidRouter | undefined;
   /** While the table's centroids are grouped, so that they can be looked up. */
@@ -67,6 +69,25 @@ export class LeafPlacer {
     this.#router.nearest(code, this.#nearest);
     const leaf = this.#nearest.ids[0] as number;
     return { label: table.label(leaf), leaf, version: table.version };
+  }
+
+  /**
+   * The leaves near a query with their medoids (-1: none now), where a search of the whole graph may begin, in which version of the leaves, and what
+   * finding them cost; undefined while leaves cannot be looked up.
+   */
+  medoidsNear(code: Code):
+    | {
+        readonly leaves: readonly number[];
+        readonly vertices: readonly number[];
+        readonly version: number;
+        readonly computed: number;
+      }
+    | undefined {
+    const { table } = this;
+    if (table === undefined || this.#router === undefined) return undefined;
+    const computed = this.#router.nearest(code, this.#entries, ENTRY_COST * Math.sqrt(table.count));
+    const leaves = Array.from(this.#entries.ids.subarray(0, this.#entries.count));
+    return { leaves, vertices: leaves.map((leaf) => table.medoid(leaf)), version: table.version, computed };
   }
 
   /** After a vertex was linked at the place that was asked for last. */

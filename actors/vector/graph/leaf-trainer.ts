@@ -39,25 +39,30 @@ import { LEVEL_DENSITY, trainLevels } from "./level-trainer.ts";
 const LEAST_VECTORS = 1_000;
 /** The graph is learnt again when it has grown by so much: while documents wait to be linked, and when none do. */
 const GROWTH = { busy: 4, idle: 1.5 } as const;
-/** Share of the vectors' codes that the leaves may take; what they need beside stays below the hundredth, except where there is little data. */
-const TABLE_SHARE = 0.009;
+/** How leaves are learnt. */
+export const LEAF_TRAINING = {
+  /** Share of the vectors' codes that the leaves may take; what they need beside stays below the hundredth, except where there is little data. */
+  tableShare: 0.009,
+  samplePerLeaf: 24,
+  /** Of the sample, what k-means looks at. */
+  seenShare: 0.8,
+  rounds: 6,
+  /** Of 200 no more than .995 can be told; levels weigh each many times. */
+  queries: { leaves: 1_000, levels: 200 },
+  /** Neighbours of a training query. */
+  depth: 100,
+} as const;
 const LEAST_LEAVES = 8;
-const SAMPLE_PER_LEAF = 24;
-/** Of the sample, what k-means looks at. */
-const SEEN_SHARE = 0.8;
 /** How much the graph has to grow after a training that could not be finished, e.g. as memory was full. */
 const RETRY_GROWTH = 2;
 const LEAST_SAMPLE = 1_024;
 const MOST_SAMPLE_BYTES: number = 64 * 1024 * 1024;
-const ROUNDS = 6;
-const TRAINING_QUERIES = 200;
-const TRAINING_DEPTH = 100;
 /** Of neighbours at most, of all vectors: those further out say nothing of locality. */
 const DEPTH_SHARE = 0.05;
 const TRAINING_EF = 64;
 /** Memory for chunks of every label on every shard, against that of the vertices, and what is spent without a thought. */
 const MOST_CHUNK_SHARE = 2;
-const FREE_CHUNK_BYTES: number = 16 * 1024 * 1024;
+const FREE_CHUNK_BYTES: number = 32 * 1024 * 1024;
 const SEED = 0x1eaf;
 
 /** What calibration looks a leaf up with. */
@@ -162,16 +167,16 @@ export class LeafTrainer {
     const { live } = root.counts();
     const many = this.#index === "levels" ? Math.round(LEVEL_DENSITY * live) : this.#leavesWithin(live);
     const wanted = Math.max(LEAST_LEAVES * shards.length, many);
-    const sample = yield* this.#sample(Math.max(LEAST_SAMPLE, SAMPLE_PER_LEAF * wanted));
+    const sample = yield* this.#sample(Math.max(LEAST_SAMPLE, LEAF_TRAINING.samplePerLeaf * wanted));
     const count = sample.vertices.length;
     const leaves = Math.min(wanted, MAX_LEAVES, Math.floor(count / 4));
     if (leaves < shards.length) return false;
     this.#trainedFor = shards.join();
     yield 0;
     const source = packedSource(space, sample.codes);
-    const sampleCount = Math.max(leaves, Math.floor(count * SEEN_SHARE));
+    const sampleCount = Math.max(leaves, Math.floor(count * LEAF_TRAINING.seenShare));
     const clustering = yield* within(
-      clusterLeaves(this.#host, source, { leaves, seed: SEED, rounds: ROUNDS, sampleCount }),
+      clusterLeaves(this.#host, source, { leaves, seed: SEED, rounds: LEAF_TRAINING.rounds, sampleCount }),
       0,
       0.7,
     );
@@ -198,7 +203,7 @@ export class LeafTrainer {
 
   #leavesWithin(vectors: number): number {
     const { codeBytes } = this.#root.geometry;
-    return Math.floor((TABLE_SHARE * vectors * codeBytes) / (centroidStride(codeBytes) + LEAF_WORDS * 4));
+    return Math.floor((LEAF_TRAINING.tableShare * vectors * codeBytes) / (centroidStride(codeBytes) + LEAF_WORDS * 4));
   }
 
   /** Gives each part of the packing the shard that has most of its vertices already, so that as few as can be have to move. */
@@ -288,9 +293,11 @@ export class LeafTrainer {
   *#queries(sample: Sample, { clustering }: Learnt, compass: Compass): Steps<TrainingQuery[]> {
     const { codeBytes } = this.#root.geometry;
     const { dimensions } = clustering.centroids;
-    const depth = Math.max(1, Math.min(TRAINING_DEPTH, Math.floor(sample.total * DEPTH_SHARE), sample.total - 1));
+    const depth = Math.max(1, Math.min(LEAF_TRAINING.depth, Math.floor(sample.total * DEPTH_SHARE), sample.total - 1));
     const seen = new Set(clustering.sample);
-    const unseen = [...sample.vertices.keys()].filter((at) => !seen.has(at)).slice(0, TRAINING_QUERIES);
+    const unseen = [...sample.vertices.keys()]
+      .filter((at) => !seen.has(at))
+      .slice(0, LEAF_TRAINING.queries[this.#index]);
     const bytes = new Uint8Array(sample.codes.buffer);
     const queries: TrainingQuery[] = [];
     for (const [done, at] of unseen.entries()) {

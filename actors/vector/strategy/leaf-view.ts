@@ -50,8 +50,8 @@ import type { MutableRef } from "../shard-view.ts";
 const FIRST = GRAPH_LEAVES;
 const WORDS: number = GRAPH_LEAVES_READY - FIRST + 1;
 /** Leaves whose medoids a search of the whole graph begins at, and what finding them may cost, as a multiple of the leaves' square root. */
-const ENTRY_LEAVES = 4;
-const ENTRY_COST = 3;
+export const ENTRY_LEAVES = 4;
+export const ENTRY_COST = 3;
 const READS = 4;
 const NO_LANDMARKS: ReadonlyMap<number, readonly number[]> = new Map();
 

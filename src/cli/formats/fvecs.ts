@@ -10,6 +10,7 @@ import type { ShardloomError } from "../../errors.ts";
 import type { ByteSource } from "../../files/byte-source.ts";
 import {
   checkDimensions,
+  checkExactInteger,
   checkFinite,
   cutShort,
   type FormatReader,
@@ -23,7 +24,6 @@ import {
 } from "./vector-file.ts";
 
 const COUNT_BYTES = 4;
-const MAX_EXACT_INTEGER = 2 ** 24;
 
 /** How one value is read; `path` and `row` are for the error. */
 interface Values {
@@ -58,17 +58,7 @@ export const ivecs: FormatReader = createReader("ivecs", {
   decode(view, vector, path, row) {
     for (let component = 0; component < vector.length; component += 1) {
       const value = view.getInt32(COUNT_BYTES + 4 * component, true);
-      if (Math.abs(value) > MAX_EXACT_INTEGER) {
-        const details = { row, component };
-        throw fileError(
-          "ERR_UNSUPPORTED_FORMAT",
-          path,
-          `component ${component}`,
-          "at most 2^24 in size",
-          value,
-          details,
-        );
-      }
+      checkExactInteger(path, row, component, value);
       vector[component] = value;
     }
   },

@@ -1,14 +1,16 @@
 /**
  * NumPy's npy format, versions 1 to 3: magic, version, header length, a Python dictionary, then the values.
  *
- * Invariant: only C-order arrays of `<f4`, `<f8` or `|u1` with two axes or more; a row is one item of the first axis,
- * flattened. Values that are infinite as f32 are `ERR_NOT_FINITE`.
+ * Invariant: only C-order arrays of `<f4`, `<f8`, `|u1` or integers of 4 or 8 bytes with two axes or more; a row is one item of the
+ * first axis, flattened. Values that are infinite as f32 are `ERR_NOT_FINITE`; integers must be exact as f32 (|value| ≤ 2^24), as
+ * those of lists of neighbours are.
  * Source: NumPy Enhancement Proposal 1, and `numpy.lib.format`.
  * Divergence: the dictionary is matched key by key rather than evaluated; its three values have one written form each.
  */
 import type { ByteSource } from "../../files/byte-source.ts";
 import {
   checkDimensions,
+  checkExactInteger,
   checkFinite,
   checkSize,
   type FixedRows,
@@ -28,6 +30,8 @@ const MAX_HEADER_BYTES = 10_000;
 interface Values {
   readonly byteLength: number;
   readonly element: VectorElement;
+  /** Whether f32 cannot hold all of them. */
+  readonly integers?: true;
   at(view: DataView, component: number): number;
 }
 
@@ -35,7 +39,15 @@ const VALUES: ReadonlyMap<string, Values> = new Map([
   ["<f4", { byteLength: 4, element: "f32", at: (view, component) => view.getFloat32(4 * component, true) }],
   ["<f8", { byteLength: 8, element: "f32", at: (view, component) => view.getFloat64(8 * component, true) }],
   ["|u1", { byteLength: 1, element: "u8", at: (view, component) => view.getUint8(component) }],
+  ["<i4", integers(4, (view, component) => view.getInt32(4 * component, true))],
+  ["<i8", integers(8, (view, component) => Number(view.getBigInt64(8 * component, true)))],
+  ["<u4", integers(4, (view, component) => view.getUint32(4 * component, true))],
+  ["<u8", integers(8, (view, component) => Number(view.getBigUint64(8 * component, true)))],
 ]);
+
+function integers(byteLength: number, at: Values["at"]): Values {
+  return { byteLength, element: "f32", integers: true, at };
+}
 
 export const npy: FormatReader = {
   name: "npy",
@@ -105,6 +117,7 @@ function decode(path: string, row: number, bytes: Uint8Array, dimensions: number
   const vector = new Float32Array(dimensions);
   for (let component = 0; component < dimensions; component += 1) {
     const value = values.at(view, component);
+    if (values.integers === true) checkExactInteger(path, row, component, value);
     vector[component] = value;
     if (!Number.isFinite(vector[component])) checkFinite(path, row, component, value);
   }

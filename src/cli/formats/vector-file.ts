@@ -7,6 +7,8 @@
 import { describeValue, type ErrorCode, ShardloomError } from "../../errors.ts";
 import type { ByteSource } from "../../files/byte-source.ts";
 
+const MAX_EXACT_INTEGER = 2 ** 24;
+
 /** One vector. Without an id in the file, the id is the row number, from 0. */
 export interface VectorRow {
   readonly id: string | number;
@@ -92,6 +94,13 @@ export function checkDimensions(
 export function checkFinite(path: string, row: number, component: number, value: number): void {
   if (Number.isFinite(Math.fround(value))) return;
   throw fileError("ERR_NOT_FINITE", path, `component ${component}`, "a finite 32-bit float", value, { row, component });
+}
+
+/** Rejects integers that f32 cannot tell from their neighbours. */
+export function checkExactInteger(path: string, row: number, component: number, value: number): void {
+  if (Math.abs(value) <= MAX_EXACT_INTEGER) return;
+  const details = { row, component };
+  throw fileError("ERR_UNSUPPORTED_FORMAT", path, `component ${component}`, "at most 2^24 in size", value, details);
 }
 
 /** Rows of one size after a header that says how many there are. */

@@ -10,7 +10,17 @@ import { describe, expect, test } from "vitest";
 import { openVectorFile, VECTOR_FORMATS } from "../../../src/cli/formats/open-file.ts";
 import { MAX_DIMENSIONS, type VectorFormat } from "../../../src/cli/formats/vector-file.ts";
 import { ShardloomError } from "../../../src/errors.ts";
-import { doubles, floats, fvecsBytes, idxBytes, int32, npyBytes, readAll, temporaryFiles } from "./vector-files.ts";
+import {
+  doubles,
+  floats,
+  fvecsBytes,
+  idxBytes,
+  int32,
+  longs,
+  npyBytes,
+  readAll,
+  temporaryFiles,
+} from "./vector-files.ts";
 
 const write = temporaryFiles();
 
@@ -31,8 +41,17 @@ const SAMPLES: readonly (readonly [name: string, format: VectorFormat, bytes: Bu
   ["f4.npy", "npy", npyBytes("(2, 3)", floats(VALUES))],
   ["f8.npy", "npy", npyBytes("(2, 3)", doubles(VALUES), { descr: "<f8", version: 2 })],
   ["u1.npy", "npy", npyBytes("(2L, 3L, 1L)", Buffer.from(VALUES), { descr: "|u1", version: 3 })],
+  ["i8.npy", "npy", npyBytes("(2, 3)", longs(VALUES), { descr: "<i8" })],
   ["a.jsonl", "json-lines", Buffer.from(JSON_LINES)],
 ];
+
+test.each([
+  ["<i4", Buffer.concat(VALUES.map(int32))],
+  ["<u4", Buffer.concat(VALUES.map(int32))],
+  ["<u8", longs(VALUES)],
+])("npy of %s reads as its numbers", async (descr, values) => {
+  expect(await readAll(write("integers.npy", npyBytes("(2, 3)", values, { descr })))).toEqual(EXPECTED);
+});
 
 async function failure(promise: Promise<unknown>): Promise<ShardloomError> {
   const error: unknown = await promise.then(
@@ -162,8 +181,12 @@ describe("bad values name the file, the row and the value", () => {
     expect(error).toMatchObject({ code: "ERR_CORRUPT", details: { row: 2, value: -5 } });
   });
 
-  test("integers that are not exact as f32", async () => {
-    const error = await failure(readAll(write("large.ivecs", Buffer.concat([int32(1), int32(2 ** 24 + 1)]))));
+  test.each([
+    ["large.ivecs", Buffer.concat([int32(1), int32(2 ** 24 + 1)])],
+    ["large-i4.npy", npyBytes("(1, 1)", int32(2 ** 24 + 1), { descr: "<i4" })],
+    ["large-i8.npy", npyBytes("(1, 1)", longs([2 ** 24 + 1]), { descr: "<i8" })],
+  ])("integers that are not exact as f32: %s", async (name, bytes) => {
+    const error = await failure(readAll(write(name, bytes)));
     expect(error).toMatchObject({ code: "ERR_UNSUPPORTED_FORMAT", details: { row: 0, value: 2 ** 24 + 1 } });
   });
 

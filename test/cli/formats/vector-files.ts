@@ -64,3 +64,7 @@ export function int32(value: number): Buffer {
   bytes.writeInt32LE(value);
   return bytes;
 }
+
+export function longs(values: readonly number[]): Buffer {
+  return Buffer.from(BigInt64Array.from(values, BigInt).buffer);
+}

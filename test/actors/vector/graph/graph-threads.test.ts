@@ -1,11 +1,9 @@
 /** Building, changing and searching one graph from several real threads at once. */
 
 import { describe, expect, test } from "vitest";
-import { linkVertices } from "../../../../actors/vector/graph/graph-build.ts";
 import { Arena, createArena } from "../../../../native-bridge/arena.ts";
 import { ELEMENT, METRIC } from "../../../../native-bridge/kernels.ts";
-import { VERTEX_DEGREE } from "../../../../src/store/graph-layout.ts";
-import { generator, LONG, runWorker, seedOf } from "../../../native-bridge/memory-support.ts";
+import { LONG, runWorker, seedOf } from "../../../native-bridge/memory-support.ts";
 import type { GraphWorkerData } from "./graph.worker.ts";
 import { clusters, recallOf, Site, unreached } from "./graph-support.ts";
 
@@ -136,41 +134,4 @@ describe("threads", () => {
     expect(recall / 50).toBeGreaterThanOrEqual(0.95);
     expect(unreached(site), "vertices to which nothing leads").toEqual([]);
   }, 120_000);
-
-  test("a build that is cancelled leaves a graph that is whole and goes on from there", async () => {
-    const documents = 512;
-    const site = makeSite(documents);
-    fillRows(site, documents);
-    const partition = site.partition(0);
-    const writer = site.writer();
-    const vertices = Array.from({ length: documents }, (_, row) => site.take(partition, row));
-    const abort = new AbortController();
-    const linked = new Set<number>();
-    const options = {
-      nowMs: () => performance.now(),
-      randomU32: generator(SEED),
-      pause: () => Promise.resolve(),
-      sliceMs: 0,
-      onLinked: (vertex: number) => linked.add(vertex),
-    };
-    const cancelled = linkVertices(partition, writer, vertices, {
-      ...options,
-      signal: abort.signal,
-      onProgress: (progress) => progress.linked === 100 && abort.abort(),
-    });
-    await expect(cancelled).rejects.toMatchObject({ code: "ERR_ABORTED", details: { linked: 100, total: documents } });
-    expect(linked.size).toBe(100);
-    const search = site.search();
-    for (const vertex of linked) {
-      const row = vertices.indexOf(vertex);
-      expect(site.find(search, site.rows.vector(row), 1, { ef: 32 })).toEqual([row]);
-    }
-    const rest = vertices.filter((vertex) => !linked.has(vertex));
-    expect(await linkVertices(partition, writer, rest, options)).toMatchObject({ linked: documents - 100 });
-    const found = vertices.filter((_, row) => site.find(search, site.rows.vector(row), 1, { ef: 32 })[0] === row);
-    expect(found.length).toBeGreaterThan(documents * 0.99);
-    for (const vertex of vertices)
-      expect(site.arena.i32[(partition.addressOf(vertex) + VERTEX_DEGREE) >>> 2]).toBeGreaterThan(0);
-    writer.close();
-  });
 });

@@ -1,6 +1,5 @@
 /** One of several threads that place, link, delete and search in one graph; see graph-threads.test.ts. */
 import { parentPort, workerData } from "node:worker_threads";
-import { linkVertices, placeVertices } from "../../../../actors/vector/graph/graph-build.ts";
 import type { RegionRef } from "../../../../native-bridge/region-table.ts";
 import { generator } from "../../../native-bridge/memory-support.ts";
 import { clusters, Site } from "./graph-support.ts";
@@ -26,28 +25,20 @@ const randomU32 = generator(data.seed + data.owner);
 const nextVector = clusters(data.seed, site.rows.dimensions);
 for (let skip = 0; skip < data.owner * 1000; skip++) randomU32();
 
-/** Places and links the documents of its rows. */
-async function build(): Promise<unknown> {
+/** Places and links the documents of its rows, as a shard does with those that wait. */
+function build(): unknown {
   const partition = site.partition(data.owner - 1);
   const writer = site.writer();
-  const rows = Array.from({ length: data.to - data.from }, (_, at) => data.from + at);
-  const vertices = placeVertices(
-    partition,
-    rows.map((row) => ({
-      address: site.rows.addressOf(row),
-      incarnation: site.rows.incarnationOf(row),
-      shard: 0,
-      code: site.codeOf(site.rows.vector(row)),
-    })),
-  );
-  const progress = await linkVertices(partition, writer, vertices, {
-    nowMs: () => performance.now(),
-    randomU32,
-    pause: () => new Promise((resolve) => setImmediate(resolve)),
-  });
+  let linked = 0;
+  for (let row = data.from; row < data.to; row++) {
+    const vertex = site.take(partition, row);
+    while (!writer.insert(vertex)) partition.repairLocks(); // another thread is at its neighbours
+    partition.markLinked(vertex);
+    linked++;
+  }
   const { skippedEdges } = writer;
   writer.close();
-  return { ...progress, skippedEdges };
+  return { linked, skippedEdges };
 }
 
 /** Adds and deletes its documents without pause, and sweeps. */
@@ -122,5 +113,5 @@ function search(): unknown {
   return { searches, hits, statuses, faults: faults.slice(0, 10) };
 }
 
-if (data.role === "build") void build().then((result) => parentPort?.postMessage(result));
-else parentPort?.postMessage(data.role === "churn" ? churn() : search());
+const ROLES = { build, churn, search } as const;
+parentPort?.postMessage(ROLES[data.role]());
