@@ -7,8 +7,11 @@ import { ShardloomError } from "../../src/errors.ts";
 import type { EngineReply, HeldReply } from "../engine.ts";
 import { sendBody } from "./graph-messages.ts";
 
+/** What work yields that waits for a message which is about to come: the thread is not to sleep. */
+export const HASTE = "haste";
+
 /** Work that goes on in slices; it yields whether it has more to do now, or waits for a message. */
-export type SlicedWork = Generator<boolean, unknown>;
+export type SlicedWork = Generator<boolean | typeof HASTE, unknown>;
 
 /** What a job is for. */
 export interface JobOwner {
@@ -29,6 +32,8 @@ interface Job extends JobOwner {
 export class GraphJobs {
   readonly #nowMs: () => number;
   #jobs: Job[] = [];
+  /** Whether any waits in haste since {@link work} was called. */
+  #inHaste = false;
 
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -39,16 +44,17 @@ export class GraphJobs {
     this.#jobs.push({ ...owner, held: reply.hold(), work, takenMs, queuedMs: undefined, workedMs: 0 });
   }
 
-  /** Goes on with all of them, in turns. @returns whether anything was done */
+  /** Goes on with all of them, in turns. @returns whether anything was done, or is about to be */
   work(budgetMs: number): boolean {
     if (this.#jobs.length === 0) return false;
     const endMs = this.#nowMs() + budgetMs;
     let worked = false;
+    this.#inHaste = false;
     for (let more = true; more && this.#nowMs() < endMs; worked ||= more) {
       more = false;
       for (const job of [...this.#jobs]) more = this.#goOn(job) || more;
     }
-    return worked; // also when nothing is left: what was written goes out before the thread sleeps
+    return worked || this.#inHaste; // also when nothing is left: what was written goes out before the thread sleeps
   }
 
   /** Ends what nobody waits for any more. */
@@ -85,7 +91,10 @@ export class GraphJobs {
       job.queuedMs ??= beganMs - job.takenMs;
       const step = job.work.next();
       job.workedMs += this.#nowMs() - beganMs;
-      if (step.done !== true) return step.value;
+      if (step.done !== true) {
+        if (step.value === HASTE) this.#inHaste = true;
+        return step.value === true;
+      }
       this.#end(job);
       const times = { serviceUs: Math.ceil(job.workedMs * 1000), queueUs: Math.floor(job.queuedMs * 1000) };
       sendBody(job.held, step.value, times);

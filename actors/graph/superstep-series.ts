@@ -13,6 +13,7 @@ import type { Payload } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_STEPPED } from "../../src/wire/message-types.ts";
 import type { ShardAlgorithm } from "./algorithm.ts";
+import { HASTE } from "./graph-jobs.ts";
 import { encodeBody } from "./graph-messages.ts";
 import type { Outlet } from "./outgoing.ts";
 import type {
@@ -24,6 +25,13 @@ import type {
   UntimedAck,
 } from "./run-messages.ts";
 import { reducedSums } from "./run-totals.ts";
+
+/**
+ * How long a shard that has done a superstep stays awake for the others: a part of what the superstep took, and no longer than some wake-ups,
+ * as it may hold the core that one of them needs.
+ */
+const HASTE_PART = 1 / 8;
+const HASTE_MS = 0.5;
 
 /** What a series is made of. */
 export interface SeriesParts {
@@ -65,8 +73,8 @@ export class SuperstepSeries {
     told[source] = { superstep, sums };
   }
 
-  /** Does what is ordered. Yields false while it waits. */
-  *run(order: SuperstepOrder): Generator<boolean, readonly SuperstepAck[]> {
+  /** Does what is ordered. Yields false while it waits, or that it does so in haste. */
+  *run(order: SuperstepOrder): Generator<boolean | typeof HASTE, readonly SuperstepAck[]> {
     const acks: SuperstepAck[] = [];
     let { before } = order;
     for (let at = 0; at < order.count; at++) {
@@ -77,7 +85,9 @@ export class SuperstepSeries {
       if (isLast) break;
       yield* this.#tell(superstep, ack.sums);
       const told = this.#toldOf(superstep);
-      while (!told.every((shard) => shard?.superstep === superstep)) yield false;
+      yield* this.#wait(Math.min(HASTE_MS, (HASTE_PART * ack.elapsedUs) / 1000), () =>
+        told.every((shard) => shard?.superstep === superstep),
+      );
       before = reducedSums(this.#parts.algorithm.aggregates, told as readonly Told[]);
       if (order.until !== undefined && (before[order.until.sum] as number) < order.until.below) break;
     }
@@ -86,6 +96,18 @@ export class SuperstepSeries {
 
   #toldOf(superstep: number): (Told | undefined)[] {
     return this.#told[(superstep & 1) as 0 | 1];
+  }
+
+  /** @param hasteMs How long it stays awake, where time goes on by itself. */
+  *#wait(hasteMs: number, isOver: () => boolean): Generator<boolean | typeof HASTE> {
+    const { nowMs } = this.#parts;
+    const beganMs = nowMs();
+    let lastMs = Number.NEGATIVE_INFINITY;
+    while (!isOver()) {
+      const timeMs = nowMs();
+      yield timeMs > lastMs && timeMs < beganMs + hasteMs ? HASTE : false;
+      lastMs = timeMs;
+    }
   }
 
   *#timed(request: SuperstepRequest): Generator<boolean, SuperstepAck> {
