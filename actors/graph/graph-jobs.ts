@@ -8,10 +8,10 @@ import type { EngineReply, HeldReply } from "../engine.ts";
 import { sendBody } from "./graph-messages.ts";
 
 /** What work yields that waits for a message which is about to come: the thread is not to sleep. */
-export const HASTE = "haste";
+export const IN_HASTE = "in haste";
 
 /** Work that goes on in slices; it yields whether it has more to do now, or waits for a message. */
-export type SlicedWork = Generator<boolean | typeof HASTE, unknown>;
+export type SlicedWork = Generator<boolean | typeof IN_HASTE, unknown>;
 
 /** What a job is for. */
 export interface JobOwner {
@@ -92,7 +92,7 @@ export class GraphJobs {
       const step = job.work.next();
       job.workedMs += this.#nowMs() - beganMs;
       if (step.done !== true) {
-        if (step.value === HASTE) this.#inHaste = true;
+        if (step.value === IN_HASTE) this.#inHaste = true;
         return step.value === true;
       }
       this.#end(job);

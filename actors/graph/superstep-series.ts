@@ -13,7 +13,7 @@ import type { Payload } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_STEPPED } from "../../src/wire/message-types.ts";
 import type { ShardAlgorithm } from "./algorithm.ts";
-import { HASTE } from "./graph-jobs.ts";
+import { IN_HASTE } from "./graph-jobs.ts";
 import { encodeBody } from "./graph-messages.ts";
 import type { Outlet } from "./outgoing.ts";
 import type {
@@ -27,11 +27,10 @@ import type {
 import { reducedSums } from "./run-totals.ts";
 
 /**
- * How long a shard that has done a superstep stays awake for the others: a part of what the superstep took, and no longer than some wake-ups,
- * as it may hold the core that one of them needs.
+ * How long a shard that has done a superstep stays awake for the others, in ms: at first, and at most. Longer after each wait that has ended
+ * so, and less long after one that has not: then it may have held the core that another needs. Never longer than the superstep took.
  */
-const HASTE_PART = 1 / 8;
-const HASTE_MS = 0.5;
+const HASTE = { first: 2, most: 4, longer: 2, shorter: 0.7 };
 
 /** What a series is made of. */
 export interface SeriesParts {
@@ -51,6 +50,7 @@ interface Told {
 
 export class SuperstepSeries {
   readonly #parts: SeriesParts;
+  #hasteMs = HASTE.first;
   /** What each shard has told of even and of odd supersteps last, this one too. */
   readonly #told: readonly [(Told | undefined)[], (Told | undefined)[]];
 
@@ -74,7 +74,7 @@ export class SuperstepSeries {
   }
 
   /** Does what is ordered. Yields false while it waits, or that it does so in haste. */
-  *run(order: SuperstepOrder): Generator<boolean | typeof HASTE, readonly SuperstepAck[]> {
+  *run(order: SuperstepOrder): Generator<boolean | typeof IN_HASTE, readonly SuperstepAck[]> {
     const acks: SuperstepAck[] = [];
     let { before } = order;
     for (let at = 0; at < order.count; at++) {
@@ -85,9 +85,7 @@ export class SuperstepSeries {
       if (isLast) break;
       yield* this.#tell(superstep, ack.sums);
       const told = this.#toldOf(superstep);
-      yield* this.#wait(Math.min(HASTE_MS, (HASTE_PART * ack.elapsedUs) / 1000), () =>
-        told.every((shard) => shard?.superstep === superstep),
-      );
+      yield* this.#wait(ack.elapsedUs / 1000, () => told.every((shard) => shard?.superstep === superstep));
       before = reducedSums(this.#parts.algorithm.aggregates, told as readonly Told[]);
       if (order.until !== undefined && (before[order.until.sum] as number) < order.until.below) break;
     }
@@ -98,16 +96,20 @@ export class SuperstepSeries {
     return this.#told[(superstep & 1) as 0 | 1];
   }
 
-  /** @param hasteMs How long it stays awake, where time goes on by itself. */
-  *#wait(hasteMs: number, isOver: () => boolean): Generator<boolean | typeof HASTE> {
+  /** @param mostMs How long it stays awake at most; where time does not go on by itself it does not. */
+  *#wait(mostMs: number, isOver: () => boolean): Generator<boolean | typeof IN_HASTE> {
     const { nowMs } = this.#parts;
-    const beganMs = nowMs();
+    const untilMs = nowMs() + Math.min(this.#hasteMs, mostMs);
     let lastMs = Number.NEGATIVE_INFINITY;
-    while (!isOver()) {
+    let waits = 0;
+    let isAwake = true;
+    for (; !isOver(); waits++) {
       const timeMs = nowMs();
-      yield timeMs > lastMs && timeMs < beganMs + hasteMs ? HASTE : false;
+      isAwake &&= timeMs > lastMs && timeMs < untilMs;
+      yield isAwake ? IN_HASTE : false;
       lastMs = timeMs;
     }
+    if (waits > 0) this.#hasteMs = Math.min(HASTE.most, (isAwake ? HASTE.longer : HASTE.shorter) * this.#hasteMs);
   }
 
   *#timed(request: SuperstepRequest): Generator<boolean, SuperstepAck> {
