@@ -13,7 +13,7 @@ import type { CallOptions } from "../call-options.ts";
 import type { Coordinator } from "../coordinator.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { KeptGraph } from "./graph-engine.ts";
-import { decodeBody, type EncodedList, encodeBody, type Frame, plainRef } from "./graph-messages.ts";
+import { decodeBody, type EncodedList, encodeBody, type Frame, payloadOf, plainRef } from "./graph-messages.ts";
 import { movedAway } from "./graph-refusals.ts";
 import type { LostPart } from "./lost-part.ts";
 
@@ -69,10 +69,7 @@ export function askShard<T>(
 ): Promise<T> {
   const shard = members[place] as number;
   const bytes = encodeBody(body);
-  const payload = {
-    byteLength: bytes.length,
-    write: (target: { bytes: Uint8Array }, offset: number) => target.bytes.set(bytes, offset),
-  };
+  const payload = payloadOf(bytes);
   if (account === undefined)
     return coordinator.ask(shard, type, VSHARD_LISTED, payload, decode, options, PRIORITY.BULK);
   account.sent(shard, bytes.length);

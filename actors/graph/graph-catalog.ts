@@ -16,7 +16,7 @@ import type { GraphHandle } from "./client-calls.ts";
 import { Graph } from "./client-graph.ts";
 import { type GraphDescription, rootsOf } from "./connected-graphs.ts";
 import type { KeptGraph } from "./graph-engine.ts";
-import { decodeBody, encodeBody, type PlainRef, refOf } from "./graph-messages.ts";
+import { decodeBody, encodeBody, type PlainRef, payloadOf, refOf } from "./graph-messages.ts";
 import { type MovedGraph, moveGraph } from "./graph-move.ts";
 import { assertSameGraphOptions, type GraphOptions, resolveGraphOptions } from "./graph-options.ts";
 import { type LostPart, lostPartOf } from "./lost-part.ts";
@@ -48,10 +48,10 @@ export class GraphCatalog {
       assertSame: assertSameGraphOptions,
       liesOn: ({ members }, shard) => members.includes(shard),
       openType: GRAPH_OPEN,
-      openPayload: (collection, options, checkOnly) => payloadOf({ collection, options, checkOnly }),
+      openPayload: (collection, options, checkOnly) => payloadOf(encodeBody({ collection, options, checkOnly })),
       readRoot: (frame) => refOf(decodeBody<PlainRef>(frame)),
       dropType: GRAPH_DROP,
-      dropPayload: (collection, undo) => payloadOf({ collection, undo }),
+      dropPayload: (collection, undo) => payloadOf(encodeBody({ collection, undo })),
       toKept: (options) => options,
       fromKept: (options) => options as KeptGraph,
     });
@@ -201,12 +201,4 @@ export class GraphCatalog {
   recovered(shard: number, recovered: ShardReady["recovered"]): void {
     this.#catalog.recovered(shard, recovered);
   }
-}
-
-function payloadOf(value: unknown): {
-  byteLength: number;
-  write: (target: { bytes: Uint8Array }, offset: number) => void;
-} {
-  const body = encodeBody(value);
-  return { byteLength: body.length, write: (target, offset) => target.bytes.set(body, offset) };
 }

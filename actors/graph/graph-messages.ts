@@ -12,6 +12,7 @@
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
+import type { Payload } from "../../src/routing/requester.ts";
 import { createValueCodec, type ValueCodec } from "../../src/wire/value-codec.ts";
 import type { EngineReply, EngineRequest, HeldReply, HeldTimes, WireMemory } from "../engine.ts";
 import { checkKey, type VertexKey } from "./vertex-key.ts";
@@ -29,6 +30,11 @@ export type Frame = Pick<EngineRequest, "bytes" | "i32" | "f64" | "offset" | "le
 /** A plain value as a message's body. */
 export function encodeBody(value: unknown): Uint8Array {
   return codec.encode(value);
+}
+
+/** A body as what is sent. */
+export function payloadOf(body: Uint8Array): Payload {
+  return { byteLength: body.length, write: (target, offset) => target.bytes.set(body, offset) };
 }
 
 /** The plain value of a request or reply. */

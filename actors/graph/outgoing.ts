@@ -4,12 +4,12 @@
  * Invariant: a receiver gets every value once, and with the last of them how many there were, also when there was none. Between two messages to
  * a peer that is behind the shard does other things: nothing is queued without bound.
  */
-import type { Payload, Requester } from "../../src/routing/requester.ts";
+import type { Requester } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_CONTRIBUTIONS } from "../../src/wire/message-types.ts";
 import type { ShardAlgorithm } from "./algorithm.ts";
 import type { Csr, PeerEdges } from "./csr.ts";
-import { type ContributionsHead, encodeContributions, maxContributions } from "./graph-messages.ts";
+import { type ContributionsHead, encodeContributions, maxContributions, payloadOf } from "./graph-messages.ts";
 import { mirroredEdges } from "./mirrored-rows.ts";
 import { gather, scatter } from "./propagate.ts";
 import { nothingOf } from "./vertex-program.ts";
@@ -173,8 +173,4 @@ function gatherNumbers(
   }
   result.next = at;
   result.count = count;
-}
-
-function payloadOf(body: Uint8Array): Payload {
-  return { byteLength: body.length, write: (target, offset) => target.bytes.set(body, offset) };
 }

@@ -9,12 +9,11 @@
  * k + 1 before this shard has looked, and no further: two places a peer are enough.
  */
 import { ShardloomError } from "../../src/errors.ts";
-import type { Payload } from "../../src/routing/requester.ts";
 import { PRIORITY, VSHARD_LISTED } from "../../src/wire/envelope-layout.ts";
 import { GRAPH_STEPPED } from "../../src/wire/message-types.ts";
 import type { ShardAlgorithm } from "./algorithm.ts";
 import { IN_HASTE } from "./graph-jobs.ts";
-import { encodeBody } from "./graph-messages.ts";
+import { encodeBody, payloadOf } from "./graph-messages.ts";
 import type { Outlet } from "./outgoing.ts";
 import type {
   BeginRequest,
@@ -152,8 +151,4 @@ export class SuperstepSeries {
     }
     yield true; // they go out before this thread sleeps
   }
-}
-
-function payloadOf(body: Uint8Array): Payload {
-  return { byteLength: body.length, write: (target, offset) => target.bytes.set(body, offset) };
 }
