@@ -182,6 +182,7 @@ async function ask(
     const decode = asked.counting(shard, payload.byteLength, readOutcome);
     const read = (frame: ReplyFrame): CotraOutcome => decode(frame, frame.offset, frame.length);
     const outcome = await coordinator.ask(shard, type, VSHARD_LISTED, payload, read, call);
+    outcome.tally.bytes += payload.byteLength;
     return outcome.complete ? outcome : (REASONS[outcome.reason ?? "ERR_WORKER_LOST"] ?? "memory");
   } catch (error) {
     const { code } = ShardloomError.from(error);

@@ -124,14 +124,12 @@ export class OneSidedSearch implements DocumentReader {
     source: OneSidedSource,
     among?: PassingVertices,
   ): GraphSearchResult {
-    // A few more than k, so that documents of equal score at the end are ordered by id.
     const kept = Math.max(ef, rankedAgain(this.#options, k));
-    const rerank = Math.min(rankedAgain(this.#options, k) + SPARE, kept);
     const spent = { distances: 0 };
     const entries = this.#leaves.entries(source.graph, this.#code.components, spent);
     const limits = {
       ef: kept,
-      rerank,
+      ...(isExactCode(this.#options) ? {} : { rerank: Math.min(rankedAgain(this.#options, k) + SPARE, kept) }),
       ...(entries.length === 0 ? {} : { entries }),
       ...(among === undefined ? {} : { filter: among.address, filterBits: among.bits }),
     };

@@ -59,10 +59,14 @@ async function measureAt(collection: VectorCollection, set: VectorSet, ef: numbe
 /** Resolves when the graph rests: vertices go for a while after documents were brought to their leaves. */
 async function rest(collection: VectorCollection, set: VectorSet, ef: number): Promise<void> {
   const queries = Array.from({ length: Math.min(BATCH, set.queries.count) }, (_, at) => set.queries.at(at));
+  let reason: string | undefined;
   for (let attempt = 0; attempt < REST_ATTEMPTS; attempt++) {
-    if ((await collection.searchMany(queries, { k: K, ef })).batch.alone === 0) return;
+    const { batch } = await collection.searchMany(queries, { k: K, ef });
+    if (batch.alone === 0) return;
+    reason = batch.reason;
     await new Promise((resolve) => setTimeout(resolve, REST_MS));
   }
+  must(false, `queries of a batch are searched alone: ${reason}`);
 }
 
 /** @param efs Ascending. */

@@ -87,6 +87,8 @@ interface Sharded {
   readonly real: Together;
   readonly model: readonly CotraPoint[];
   readonly scatter: readonly Counted[];
+  /** Distances to centroids, a query. */
+  readonly navigated: number;
   /** Modelled speed-up of each Zipf stream with stealing and without. */
   readonly zipf: readonly { readonly stealing: number; readonly owners: number; readonly recall: number }[];
 }
@@ -101,7 +103,8 @@ export async function measureCotra(context: BenchContext, set: VectorSet): Promi
   const graph = graphOf(place);
   log("vector-search: graph built");
   const order = Array.from({ length: set.queries.count }, (_, query) => query);
-  const tasks = navigated(place, order);
+  const tasks = navigate(place, order);
+  const navigated = tasks.reduce((sum, { computed }) => sum + computed, 0) / tasks.length;
   const sharded: Sharded[] = [];
   for (const shards of SHARDS) {
     const { partitionOf } = packShards(place, shards);
@@ -133,13 +136,13 @@ export async function measureCotra(context: BenchContext, set: VectorSet): Promi
       });
       return { stealing: stealing?.speed ?? 0, owners: owners?.speed ?? 0, recall: stealing?.recall ?? 0 };
     });
-    sharded.push({ shards, real, model, scatter, zipf });
+    sharded.push({ shards, real, model, scatter, navigated, zipf });
   }
   return report(context, set, sharded);
 }
 
 /** Queries with the vertices that their searches begin at, as a collection's do: nobody computed their distances yet. */
-function navigated(place: Placement, order: readonly number[]): Task[] {
+function navigate(place: Placement, order: readonly number[]): Task[] {
   const { centroids } = place.clustering;
   const router = new CentroidRouter(place.host, centroids);
   const nearest = new TopList(ENTRY_LEAVES);
@@ -169,7 +172,9 @@ function report({ goals }: BenchContext, set: VectorSet, sharded: readonly Shard
     `without stealing ${Math.min(...zipf.map(({ owners }) => owners)).toFixed(2)}; recall ${zipf.map(({ recall }) => recall.toFixed(3)).join(", ")}`;
   const bytes = costAt(cotra, RECALL, (point) => point.bytes);
   const codeBytes = set.base.dimensions * (set.bytes ? 1 : 4);
-  const pullAll = (distancesOf(single) * codeBytes * (eight.shards - 1)) / eight.shards;
+  // The leaf table is on every node: what is compared with its centroids would not be pulled.
+  const pulled = distancesOf(single) - eight.navigated;
+  const pullAll = (pulled * codeBytes * (eight.shards - 1)) / eight.shards;
   must(
     cotra.some(({ messages }) => messages > 1),
     "the shards said nothing to each other",
@@ -208,12 +213,14 @@ function report({ goals }: BenchContext, set: VectorSet, sharded: readonly Shard
         goals,
         "G4b",
         pullAll / bytes,
-        "against distances of one thread, each a code that was read, 7 of 8 elsewhere",
+        "against the vertices that one thread computes for, each a code that is read, 7 of 8 elsewhere",
       ),
     ],
     notes: [
-      "cotra: computations include navigation, pulled and stolen vertices; bytes are messages between shards, one-sided reads and the documents that are ranked, without packet headers; the leaf table is one for all threads of a node, so looking leaves up moves none",
-      "cotra: under Zipf streams 8 searches a shard are under way, recalls of one thread are those of the same stream",
+      "cotra: computations include navigation, pulled and stolen vertices; bytes are the request and its reply, messages between shards, one-sided reads, codes that other workers took over and the documents that are ranked, without packet headers; the leaf table is one for all threads of a node, so looking leaves up moves none",
+      `cotra: queries are sent without their zeros where that is shorter: ${(100 * zerosOf(set)).toFixed(0)} % of these are zeros`,
+      "cotra: recalls below those of the least ef are compared at that ef",
+      "cotra: under Zipf streams 8 searches a shard are under way, recalls of one thread are those of the same stream; the bytes of what is stolen are not told",
     ],
     curves: [
       ...sharded.flatMap(({ shards, real, scatter }): Curve[] => [
@@ -222,6 +229,11 @@ function report({ goals }: BenchContext, set: VectorSet, sharded: readonly Shard
       ]),
     ],
   };
+}
+
+/** Share of components of the queries that are zeros. */
+function zerosOf({ queries: { values } }: VectorSet): number {
+  return values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
 }
 
 function row(name: string, side: string, { ef, recall, distances }: Counted, more = ""): BenchRow {

@@ -25,6 +25,8 @@ const ADD_BATCH = 1_000;
 const MIN_MEMORY_BYTES = 2 ** 28;
 /** Bytes of a document beside its components: cell, record, vertex and spare room. */
 const DOCUMENT_BYTES = 1_024;
+/** Vertices move to their leaves, and batches search in copies, which may take a quarter of what is free. */
+const ROOM = 3;
 
 /** One side with one setting. */
 interface Contender {
@@ -46,7 +48,8 @@ interface Samples {
 
 /** Starts a cluster with room for vectors of that shape. */
 export function startCluster(base: Vectors, workers: number = WORKERS): Promise<Cluster> {
-  const memoryBytes = Math.max(MIN_MEMORY_BYTES, arenaBytes(2 * base.count * (base.dimensions * 5 + DOCUMENT_BYTES)));
+  const dataBytes = base.count * (base.dimensions * 5 + DOCUMENT_BYTES);
+  const memoryBytes = Math.max(MIN_MEMORY_BYTES, arenaBytes(ROOM * dataBytes));
   // Others may use the cores: a handler that had to wait for one is not stuck.
   const maxHandlerMs = 300_000;
   const actors = [new URL("./vector-search-holder.js", import.meta.url)]; // one of them holds a shard that is to be down

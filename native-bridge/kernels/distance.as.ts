@@ -44,6 +44,8 @@ const SCAN_FENCE: usize = 60;
 const SCAN_BLOCK: usize = 64; // BLOCK_ROWS × (f64 distance | i32 version | i32 state)
 
 const BLOCK_ROWS: i32 = 16;
+/** Rows that are passed over at once where a bitmap names none of them. */
+const WIDE_ROWS: i32 = 128;
 const BLOCK_ENTRY: usize = 16;
 const STATE_SKIP: i32 = 0;
 const STATE_READ: i32 = 1;
@@ -179,7 +181,14 @@ export function scanCells(scan: usize, cells: usize, stride: usize, from: i32, t
   for (let start = from; start < to; start += BLOCK_ROWS) {
     const end = min<i32>(to, start + BLOCK_ROWS);
     const firstRow = <u32>(rowBase + start);
-    if (bitmap != 0 && (firstRow & 15) == 0 && load<u16>(bitmap + <usize>(firstRow >> 3)) == 0) continue; // none of 16 rows
+    if (bitmap != 0 && (firstRow & 15) == 0) {
+      const bits = bitmap + <usize>(firstRow >> 3);
+      if (start + WIDE_ROWS <= to && !v128.any_true(v128.load(bits))) {
+        start += WIDE_ROWS - BLOCK_ROWS;
+        continue;
+      }
+      if (load<u16>(bits) == 0) continue; // none of 16 rows
+    }
     let entry = scan + SCAN_BLOCK;
     let any = false;
     for (let r = start; r < end; r++, entry += BLOCK_ENTRY) {

@@ -218,6 +218,28 @@ describe("scanCells", () => {
     expect(got.length).toBeGreaterThan(20);
   });
 
+  test.each([0, 16, 37, 128])("few rows of a long bitmap are found wherever they are; rows begin at %i", (base) => {
+    const count = 700;
+    const rows = makeRows(count, 4, 3);
+    const { kernels, i32 } = rows;
+    const bitmap = rows.arena.allocate(128);
+    const next = random(base + 1);
+    const query = rows.vectors[0] as Float32Array;
+    for (let round = 0; round < 40; round++) {
+      i32.fill(0, bitmap >> 2, (bitmap >> 2) + 32);
+      // The last row is always one: what is passed over at once must end before it.
+      const wanted = new Set([count - 1, ...Array.from({ length: round % 5 }, () => Math.floor(next() * count))]);
+      for (const row of wanted) {
+        const word = (bitmap >> 2) + ((row + base) >> 5);
+        i32[word] = (i32[word] as number) | (1 << ((row + base) & 31));
+      }
+      kernels.beginScan(METRIC.L2, ELEMENT.F32, query, count, { bitmap });
+      kernels.scanCells(rows.cells, rows.stride, 0, count, base);
+      const got = hitsOf(kernels, kernels.endScan()).map(([, row]) => row - base);
+      expect(new Set(got)).toEqual(wanted);
+    }
+  });
+
   test("a row that stays odd is reported as unread, the others are answered", () => {
     const rows = makeRows(50, 4, 9);
     const { kernels, i32 } = rows;

@@ -2,7 +2,7 @@
  * The request by which a client has a shard run a collaborative search, and its reply.
  *
  * ```
- *  request  i32 collection | i32 k | i32 ef | i32 timeout in ms | i32 bytes of the query | i32 0 | query
+ *  request  i32 collection | i32 k | i32 ef | i32 timeout in ms | code of the query, as in message-bytes.ts
  *  reply    i32 reason (0 = complete) | i32 hits | i32 missing | i32 primaries | tally: u32 computations | u32 pulled | u32 stolen |
  *           u32 list reads | u32 pushes | u32 messages | u32 bytes | i32[missing], i32[primaries], i32 vertex[hits], f32 distance[hits]
  * ```
@@ -14,8 +14,9 @@ import type { Payload, ReplyFrame } from "../../../src/routing/requester.ts";
 import type { EngineRequest, WireMemory } from "../../engine.ts";
 import { corrupt, need } from "../vector-requests.ts";
 import type { CotraOutcome } from "./cotra-origin.ts";
+import { codeLength, MessageReader, writeCode } from "./message-bytes.ts";
 
-const REQUEST_BYTES = 24;
+const REQUEST_BYTES = 16;
 const REPLY_WORDS = 11;
 /** By number; the first stands for none. */
 const REASONS: readonly (ErrorCode | "none")[] = [
@@ -39,10 +40,10 @@ export interface CollaborateRequest {
 
 export function collaboratePayload({ collectionId, k, ef, timeoutMs, query }: CollaborateRequest): Payload {
   return {
-    byteLength: REQUEST_BYTES + query.byteLength,
+    byteLength: REQUEST_BYTES + codeLength(query),
     write({ i32, bytes }, offset) {
-      i32.set([collectionId, k, ef, timeoutMs, query.byteLength, 0], offset >>> 2);
-      bytes.set(query, offset + REQUEST_BYTES);
+      i32.set([collectionId, k, ef, timeoutMs], offset >>> 2);
+      writeCode(bytes, offset + REQUEST_BYTES, query);
     },
   };
 }
@@ -52,9 +53,9 @@ export function readCollaborateRequest(request: EngineRequest): CollaborateReque
   need(request, REQUEST_BYTES, "collaborate");
   const { i32, bytes, offset, length } = request;
   const word = (index: number): number => i32[(offset >>> 2) + index] as number;
-  const queryBytes = word(4);
-  if (queryBytes < 1 || REQUEST_BYTES + queryBytes > length) throw corrupt("collaborate", "query", queryBytes);
-  const query = bytes.slice(offset + REQUEST_BYTES, offset + REQUEST_BYTES + queryBytes);
+  const reader = new MessageReader(bytes.subarray(offset + REQUEST_BYTES, offset + length));
+  const query = reader.code();
+  if (query.length < 1) throw corrupt("collaborate", "query", query.length);
   return { collectionId: word(0), k: word(1), ef: word(2), timeoutMs: word(3), query };
 }
 

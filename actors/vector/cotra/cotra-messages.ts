@@ -7,15 +7,16 @@
  *
  * ```
  *  header  u8 type | u8 flags | u16 from | u16 origin | u16 0 | u32 serial | u32 sequence                                     16 bytes
- *  start   header, u32 remainingMs | u32 queryBytes | u16 k | u16 ef | u16 leader | u16 primaries | u16 seeds | u8 settings[6],
- *          u16[primaries], (i32 vertex, f32 distance or NaN)[seeds], query
+ *  start   header, u32 remainingMs | u16 k | u16 ef | u16 leader | u16 primaries | u16 seeds | u8 settings[6],
+ *          u16[primaries], (i32 vertex, f32 distance or NaN)[seeds], code of the query
  *  sync    header, f32 bound | u16 tops | u16 ids, (i32 vertex, f32 distance)[tops], i32 vertex[ids]
- *  ask     header, f32 bound | u32 queryBytes | u16 ids, i32 vertex[ids], query                        flags: 1 = neighbours
- *  reply   header, u16 pairs | u16 ids, (i32 vertex, f32 distance)[pairs], i32 vertex[ids]                flags: 1 = send the query
+ *  ask     header, f32 bound | u16 ids, i32 vertex[ids], code of the query                              flags: 1 = neighbours
+ *  reply   header, u16 pairs | u16 ids, (i32 vertex, f32 distance)[pairs], i32 vertex[ids]                flags: 1 = send the query, 2 = stolen
  *  token   header, u32 generation | i32 count | u16 lost, tally, u16[lost]                                         flags: 1 = black
  *  result  header, u8 reason | u8 0 | u16 missing | u16 pairs, tally, u16[missing], (i32 vertex, f32 distance)[pairs]
  *  tally   u32 computations | u32 pulled | u32 stolen | u32 list reads | u32 pushes | u32 messages | u32 bytes
  *  stop    header                                                                           flags: 1 = answer with what you have
+ *  code    see message-bytes.ts
  * ```
  * `(origin, serial)` names the query. `sequence` numbers sync and token messages of one sender to one receiver, and is what an ask and
  * its reply have in common.
@@ -25,13 +26,15 @@
  */
 import { SETTINGS_BYTES } from "./cotra-options.ts";
 import { type CotraTally, TALLY_BYTES } from "./cotra-tally.ts";
-import { corrupt, MessageReader, MessageWriter, type Pairs } from "./message-bytes.ts";
+import { codeLength, corrupt, MessageReader, MessageWriter, type Pairs } from "./message-bytes.ts";
 
 export const MESSAGE = { START: 1, SYNC: 2, ASK: 3, REPLY: 4, TOKEN: 5, RESULT: 6, STOP: 7 } as const;
 /** Flag of an ask: for the adjacency of its one vertex rather than for distances. */
 export const ASK_NEIGHBOURS = 1;
 /** Flag of a reply: the owner does not know the query; ask again with it. */
 export const REPLY_NEEDS_QUERY = 1;
+/** Flag of a reply: another worker than the owner has computed the distances. */
+export const REPLY_STOLEN = 2;
 const TOKEN_BLACK = 1;
 /** Flag of a stop: answer with what was found so far. */
 export const STOP_REPORT = 1;
@@ -161,11 +164,11 @@ function flagsOf(message: CotraMessage): number {
 function bodyBytes(message: CotraMessage): number {
   switch (message.type) {
     case MESSAGE.START:
-      return 18 + SETTINGS_BYTES + message.primaries.length * 2 + pairsBytes(message.seeds) + message.query.length;
+      return 14 + SETTINGS_BYTES + message.primaries.length * 2 + pairsBytes(message.seeds) + codeLength(message.query);
     case MESSAGE.SYNC:
       return 8 + pairsBytes(message.tops) + message.ids.length * 4;
     case MESSAGE.ASK:
-      return 10 + message.ids.length * 4 + message.query.length;
+      return 6 + message.ids.length * 4 + codeLength(message.query);
     case MESSAGE.REPLY:
       return 4 + pairsBytes(message.pairs) + message.ids.length * 4;
     case MESSAGE.TOKEN:
@@ -185,14 +188,13 @@ function writeBody(out: MessageWriter, message: CotraMessage): void {
   switch (message.type) {
     case MESSAGE.START:
       out.u32(message.remainingMs);
-      out.u32(message.query.length);
       for (const word of [message.k, message.ef, message.leader]) out.u16(word);
       out.count(message.primaries.length);
       out.count(message.seeds.vertices.length);
       out.raw(message.settings);
       out.peers(message.primaries);
       out.pairs(message.seeds);
-      out.raw(message.query);
+      out.code(message.query);
       return;
     case MESSAGE.SYNC:
       out.f32(message.bound);
@@ -203,10 +205,9 @@ function writeBody(out: MessageWriter, message: CotraMessage): void {
       return;
     case MESSAGE.ASK:
       out.f32(message.bound);
-      out.u32(message.query.length);
       out.count(message.ids.length);
       out.ids(message.ids);
-      out.raw(message.query);
+      out.code(message.query);
       return;
     case MESSAGE.REPLY:
       out.count(message.pairs.vertices.length);
@@ -250,12 +251,11 @@ function readBody(reader: MessageReader, type: number, flags: number, header: He
     case MESSAGE.ASK: {
       noFlags(flags, ASK_NEIGHBOURS);
       const bound = reader.bound();
-      const queryBytes = reader.u32();
       const ids = reader.u16();
-      return { type, flags, ...header, bound, ids: reader.ids(ids), query: reader.raw(queryBytes) };
+      return { type, flags, ...header, bound, ids: reader.ids(ids), query: reader.code() };
     }
     case MESSAGE.REPLY: {
-      noFlags(flags, REPLY_NEEDS_QUERY);
+      noFlags(flags, REPLY_NEEDS_QUERY | REPLY_STOLEN);
       const pairs = reader.u16();
       const ids = reader.u16();
       return { type, flags, ...header, pairs: reader.pairs(pairs, false), ids: reader.ids(ids) };
@@ -280,7 +280,6 @@ function readBody(reader: MessageReader, type: number, flags: number, header: He
 
 function readStart(reader: MessageReader, header: Header): StartMessage {
   const remainingMs = reader.u32();
-  const queryBytes = reader.u32();
   const k = reader.u16();
   const ef = reader.u16();
   const leader = reader.u16();
@@ -289,7 +288,7 @@ function readStart(reader: MessageReader, header: Header): StartMessage {
   const settings = reader.raw(SETTINGS_BYTES);
   const primaries = reader.peers(primaryCount);
   const seeds = reader.pairs(seedCount, true);
-  const query = reader.raw(queryBytes);
+  const query = reader.code();
   if (settings.subarray(0, 3).includes(0)) throw corrupt("the groups and the sync period of a start must not be 0");
   if (k < 1 || ef < k) throw corrupt(`a start must have 1 ≤ k ≤ ef: current values are ${k}, ${ef}`);
   if (primaries[0] !== leader || new Set(primaries).size !== primaries.length)

@@ -18,7 +18,8 @@ export interface CotraSettings {
   readonly syncEvery?: number;
   /**
    * Neighbours on one partition without a primary that are read one-sidedly before its owner is sent the query and pushed to, in [0, 255].
-   * A first push costs about as much as reading one code, later ones little: as in renting skis, read first and buy when it goes on. @default 1
+   * A first push costs about as much as reading one code, later ones little: as in renting skis, read first and buy when it goes on.
+   * @default 1; 0 for a query that takes fewer bytes in a message than a code has
    */
   readonly pullDegree?: number;
   /** Neighbours that are read rather than pushed once the owner holds the query, in [0, 255]. @default 0 */

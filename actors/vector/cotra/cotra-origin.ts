@@ -17,7 +17,7 @@ import {
 } from "./cotra-messages.ts";
 import { type ResolvedSettings, resolveSettings, settingsToBytes } from "./cotra-options.ts";
 import { type CotraTally, createTally, sumOf } from "./cotra-tally.ts";
-import { type Pairs, pairsOf } from "./message-bytes.ts";
+import { codeLength, type Pairs, pairsOf } from "./message-bytes.ts";
 import { planSearch } from "./search-plan.ts";
 import { TopHeap } from "./vertex-heaps.ts";
 
@@ -52,7 +52,7 @@ export interface CotraQuery {
   /** Vertices that the search keeps, ≥ k. */
   readonly ef: number;
   readonly timeoutMs: number;
-  /** From {@link resolveSettings}. */
+  /** From {@link resolveSettings}. @default those of {@link settingsFor} */
   readonly settings?: ResolvedSettings;
 }
 
@@ -112,7 +112,7 @@ export class CotraOrigin {
   search(query: CotraQuery, done: (outcome: CotraOutcome) => void): number {
     const serial = this.#nextSerial;
     this.#nextSerial = (serial + 1) >>> 0;
-    const settings = query.settings ?? resolveSettings();
+    const settings = query.settings ?? settingsFor(query.query);
     const { partitionOf, shards, now } = this.#options;
     const { entries, k, ef } = query;
     const plan = planSearch(entries, partitionOf, shards, settings.primaryShare, this.#lost);
@@ -274,6 +274,11 @@ export class CotraOrigin {
 function reasonOf(message: ResultMessage, pending: Pending): ErrorCode | undefined {
   if (message.reason !== "none") return message.reason;
   return pending.missing.size > 0 ? "ERR_WORKER_LOST" : undefined;
+}
+
+/** The defaults; of a query that is sent in fewer bytes than a code has, no codes are read. */
+export function settingsFor(query: Uint8Array): ResolvedSettings {
+  return resolveSettings(codeLength(query) < query.length ? { pullDegree: 0 } : {});
 }
 
 function addHits(pending: Pending, { vertices, distances }: Pairs): void {

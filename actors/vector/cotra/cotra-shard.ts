@@ -18,6 +18,7 @@ import {
   type Header,
   MESSAGE,
   REPLY_NEEDS_QUERY,
+  REPLY_STOLEN,
   type Reason,
   STOP_REPORT,
   type StartMessage,
@@ -240,11 +241,11 @@ export class CotraShard {
       this.#reply(ask, REPLY_NEEDS_QUERY, [], [], new Int32Array(0));
       return;
     }
-    this.#compute(query, mine, (distances) => {
+    this.#compute(query, mine, (distances, stolen) => {
       const rounded = Array.from(distances, (distance) =>
         Number.isFinite(distance) ? Math.fround(distance) : Number.NaN,
       );
-      this.#reply(ask, 0, [...mine], rounded, new Int32Array(0));
+      this.#reply(ask, stolen ? REPLY_STOLEN : 0, [...mine], rounded, new Int32Array(0));
     });
   }
 

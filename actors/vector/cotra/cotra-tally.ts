@@ -19,7 +19,7 @@ export interface CotraTally {
   pushes: number;
   /** Messages between shards, of all kinds. */
   messages: number;
-  /** Bytes of these messages and of the one-sided reads. */
+  /** Bytes of these messages and of the one-sided reads, codes that other workers took over included. */
   bytes: number;
 }
 
@@ -39,6 +39,12 @@ export function sumOf(a: CotraTally, b: CotraTally): CotraTally {
     messages: a.messages + b.messages,
     bytes: a.bytes + b.bytes,
   };
+}
+
+/** Another worker than the vertices' own has computed, from codes that it read where they lie. */
+export function countStolen(tally: CotraTally, vertices: number, codeBytes: number): void {
+  tally.stolen += vertices;
+  tally.bytes += vertices * codeBytes;
 }
 
 /** One member's counts of a search, and those that the token told it. */

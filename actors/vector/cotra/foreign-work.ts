@@ -15,10 +15,11 @@ import {
   type Header,
   MESSAGE,
   REPLY_NEEDS_QUERY,
+  REPLY_STOLEN,
   type ReplyMessage,
 } from "./cotra-messages.ts";
 import type { ResolvedSettings } from "./cotra-options.ts";
-import type { CotraTally } from "./cotra-tally.ts";
+import { type CotraTally, countStolen } from "./cotra-tally.ts";
 import { type GraphView, NOT_EXPOSED } from "./graph-view.ts";
 import { MAX_BATCH } from "./message-bytes.ts";
 
@@ -127,6 +128,8 @@ export class ForeignWork {
       return;
     }
     const { vertices, distances } = message.pairs;
+    const { tally, view } = this.#client;
+    if ((message.flags & REPLY_STOLEN) !== 0) countStolen(tally, post.vertices.length, view.codeBytes);
     // Owners answer in the order asked, so what is not found further on was not asked, or comes twice.
     let asked = 0;
     for (let at = 0; at < vertices.length; at++) {

@@ -1,8 +1,11 @@
 /**
  * Reading and writing the parts of a message: little-endian, unaligned, everything read is a copy.
  *
- * Invariant: a reader never reads outside its bytes and allocates nothing larger than them, whatever counts they hold; what breaks the
- * layout is refused with `ERR_CORRUPT`.
+ * ```
+ *  code    u32 bytes | u8 form, the bytes as they are (0); or a bit for each, the lowest first, then those that are not 0 (1)
+ * ```
+ * Invariant: a reader never reads outside its bytes and allocates at most eight times as many, whatever counts they hold; what breaks the
+ * layout is refused with `ERR_CORRUPT`. A code is written in its shorter form: those of pictures, and numbers that are whole, are full of zeros.
  */
 import { ShardloomError } from "../../../src/errors.ts";
 import { type CotraTally, TALLY_BYTES } from "./cotra-tally.ts";
@@ -31,6 +34,39 @@ export function pairsOf(vertices: readonly number[], distances: readonly number[
 /** The refusal of bytes that are no message. */
 export function corrupt(rule: string): ShardloomError {
   return new ShardloomError("ERR_CORRUPT", `Cannot read message of a collaborative search as ${rule}`);
+}
+
+const CODE_HEAD_BYTES = 5;
+const CODE_PACKED = 1;
+
+/** Bytes that a code takes in a message. */
+export function codeLength(code: Uint8Array): number {
+  let packed = (code.length + 7) >>> 3;
+  for (let at = 0; at < code.length; at++) if (code[at] !== 0) packed++;
+  return CODE_HEAD_BYTES + Math.min(code.length, packed);
+}
+
+/** Writes a code at an offset. @returns The offset behind it */
+export function writeCode(target: Uint8Array, offset: number, code: Uint8Array): number {
+  const length = codeLength(code);
+  const isPacked = length < CODE_HEAD_BYTES + code.length;
+  new DataView(target.buffer, target.byteOffset).setUint32(offset, code.length, true);
+  target[offset + 4] = isPacked ? CODE_PACKED : 0;
+  const bits = offset + CODE_HEAD_BYTES;
+  if (!isPacked) {
+    target.set(code, bits);
+    return offset + length;
+  }
+  let end = bits + ((code.length + 7) >>> 3);
+  target.fill(0, bits, end);
+  for (let at = 0; at < code.length; at++) {
+    const value = code[at] as number;
+    if (value === 0) continue;
+    const byte = bits + (at >>> 3);
+    target[byte] = (target[byte] as number) | (1 << (at & 7));
+    target[end++] = value;
+  }
+  return end;
 }
 
 /** Writes one message, whose length is known beforehand. */
@@ -82,6 +118,10 @@ export class MessageWriter {
   raw(bytes: Uint8Array): void {
     this.bytes.set(bytes, this.#at);
     this.#at += bytes.length;
+  }
+
+  code(code: Uint8Array): void {
+    this.#at = writeCode(this.bytes, this.#at, code);
   }
 
   peers(peers: readonly number[]): void {
@@ -143,6 +183,29 @@ export class MessageReader {
     const copy = new Uint8Array(length);
     copy.set(this.#bytes.subarray(at, at + length));
     return copy;
+  }
+
+  code(): Uint8Array<ArrayBuffer> {
+    const length = this.u32();
+    const form = this.u8();
+    const start = this.#at;
+    const code = form === CODE_PACKED ? this.#packed(length) : this.raw(length);
+    if (form > CODE_PACKED || CODE_HEAD_BYTES + this.#at - start !== codeLength(code))
+      throw corrupt(`a code must be in the shorter of its forms: current value is form ${form}`);
+    return code;
+  }
+
+  #packed(length: number): Uint8Array<ArrayBuffer> {
+    const bitmap = Math.ceil(length / 8);
+    const bits = this.#take(bitmap);
+    const code = new Uint8Array(length);
+    for (let at = 0; at < bitmap * 8; at++) {
+      if (((this.#bytes[bits + (at >>> 3)] as number) & (1 << (at & 7))) === 0) continue;
+      const value = this.u8();
+      if (at >= length || value === 0) throw corrupt("a packed code must name bytes that it has, none of them 0");
+      code[at] = value;
+    }
+    return code;
   }
 
   tally(): CotraTally {

@@ -23,7 +23,7 @@ import {
   type TokenMessage,
 } from "./cotra-messages.ts";
 import { type ResolvedSettings, settingsFromBytes } from "./cotra-options.ts";
-import { createTally, TallyBook } from "./cotra-tally.ts";
+import { countStolen, createTally, TallyBook } from "./cotra-tally.ts";
 import { type ForeignClient, ForeignWork } from "./foreign-work.ts";
 import { NO_PARTITION } from "./graph-view.ts";
 import { MAX_BATCH, type Pairs, pairsOf } from "./message-bytes.ts";
@@ -255,7 +255,7 @@ export class PrimarySearch {
     this.#tally.own.computations += vertices.length;
     this.#host.compute(this.query, vertices, (distances, stolen) => {
       this.#tasks--;
-      if (stolen) this.#tally.own.stolen += vertices.length;
+      if (stolen) countStolen(this.#tally.own, vertices.length, this.#host.view.codeBytes);
       for (let at = 0; at < vertices.length; at++) this.#found(vertices[at] as number, distances[at] as number);
     });
     this.#foreign.dispatch();

@@ -32,7 +32,7 @@ export interface GraphQuery {
 export interface GraphSearchLimits {
   /** Vertices kept while searching; at least k. More find more. @default 64 */
   readonly ef?: number;
-  /** Hits whose documents are read, at least k: more than k where codes are not exact. @default k */
+  /** Hits whose documents are read, at least k: more than k where codes are not exact. @default k, and those that are as near as the last */
   readonly rerank?: number;
   /** Where the search begins. @default the partitions' entry vertices */
   readonly entries?: readonly number[];
@@ -220,6 +220,7 @@ export class GraphSearch {
   #attempt(query: GraphQuery, k: number, limits: GraphSearchLimits, tally: Tally): GraphHit[] | undefined {
     const kernels = this.#kernels as GraphKernels;
     const rerank = Math.min(MAX_EF, Math.max(k, limits.rerank ?? k));
+    const ranked = limits.rerank === undefined ? (found: number) => this.#withTies(found, k) : () => rerank;
     kernels.setEntries(limits.entries ?? this.#view.readEntries());
     let ef = Math.min(MAX_EF, Math.max(rerank, limits.ef ?? DEFAULT_EF));
     for (;;) {
@@ -229,13 +230,21 @@ export class GraphSearch {
       if (kernels.changedChunk() >= 0) return undefined;
       tally.stale = tally.unread = 0;
       const [vertexAt, distanceAt] = [kernels.resultVertex.bind(kernels), kernels.resultDistance.bind(kernels)];
-      const hits = this.#rerank(query.vector, found, vertexAt, distanceAt, rerank, tally);
+      const hits = this.#rerank(query.vector, found, vertexAt, distanceAt, ranked(found), tally);
       if (hits === undefined) return undefined;
       // Results that turned out to be gone took the place of others: ask for more.
       const short = hits.length < rerank && tally.stale > 0 && found === ef && ef < MAX_EF && kernels.stopped === 0;
       if (!short) return hits.sort(byDistance).slice(0, k);
       ef = Math.min(MAX_EF, ef * 2);
     }
+  }
+
+  /** The k nearest results, and those as near as the last of them. */
+  #withTies(found: number, k: number): number {
+    const kernels = this.#kernels as GraphKernels;
+    let count = Math.min(found, k);
+    while (count < found && kernels.resultDistance(count) === kernels.resultDistance(count - 1)) count++;
+    return count;
   }
 
   #rerank(

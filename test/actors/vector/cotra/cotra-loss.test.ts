@@ -197,7 +197,14 @@ test("an origin that comes back after a loss may number its searches as before",
 });
 
 test("a shard with too many searches refuses, and the origin says so", () => {
-  const one = randomCase(BASE + 17, { shards: 2, count: 20, entries: 20, settings: { primaryShare: 0.001 } });
+  // Both shards must be primaries: a search of one alone ends without a token.
+  const both = (seed: number): Case => {
+    const made = randomCase(seed, { shards: 2, count: 20, entries: 20, settings: { primaryShare: 0.001 } });
+    const { entries } = made.query;
+    const shards = new Set(Array.from(entries.vertices, (vertex) => made.views[0]?.partitionOf(vertex)));
+    return shards.size === 2 ? made : both(seed + 1);
+  };
+  const one = both(BASE + 17);
   const driver = new Driver({ views: one.views, seed: 1, maxDelay: 1, fifo: true, withholdTokens: true });
   const outcomes: CotraOutcome[] = [];
   for (let search = 0; search < MAX_SEARCHES + 3; search++) driver.origin.search(one.query, (o) => outcomes.push(o));

@@ -9,6 +9,7 @@ import {
   MESSAGE,
   REASONS,
   REPLY_NEEDS_QUERY,
+  REPLY_STOLEN,
   STOP_REPORT,
 } from "../../../../actors/vector/cotra/cotra-messages.ts";
 import { resolveSettings, settingsFromBytes, settingsToBytes } from "../../../../actors/vector/cotra/cotra-options.ts";
@@ -16,6 +17,8 @@ import { createTally } from "../../../../actors/vector/cotra/cotra-tally.ts";
 import type { Pairs } from "../../../../actors/vector/cotra/message-bytes.ts";
 import { ShardloomError } from "../../../../src/errors.ts";
 
+/** Bytes before those of a code: their number, and the form. */
+const CODE_HEAD = 5;
 const peer = fc.integer({ min: 0, max: 65_535 });
 const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
 const vertex = fc.integer({ min: 0, max: 2 ** 31 - 1 });
@@ -23,7 +26,13 @@ const distance = fc.float({ noNaN: true, noDefaultInfinity: true });
 const bound = fc.oneof(distance, fc.constant(Number.POSITIVE_INFINITY));
 const header = { from: peer, origin: peer, serial: u32, sequence: u32 };
 const ids = fc.array(vertex, { maxLength: 20 }).map((list) => Int32Array.from(list));
-const bytes = fc.uint8Array({ maxLength: 40 });
+/** Codes as they are, and such as are full of zeros. */
+const bytes = fc.oneof(
+  fc.uint8Array({ maxLength: 40 }),
+  fc
+    .array(fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, fc.nat(255)), { maxLength: 90 })
+    .map((list) => Uint8Array.from(list)),
+);
 
 function pairs(distances: fc.Arbitrary<number>): fc.Arbitrary<Pairs> {
   return fc.array(fc.tuple(vertex, distances), { maxLength: 20 }).map((list) => ({
@@ -70,7 +79,7 @@ const message: fc.Arbitrary<CotraMessage> = fc.oneof(
   fc.record({
     type: fc.constant(MESSAGE.REPLY),
     ...header,
-    flags: fc.constantFrom(0, REPLY_NEEDS_QUERY),
+    flags: fc.constantFrom(0, REPLY_NEEDS_QUERY, REPLY_STOLEN),
     pairs: pairs(distance),
     ids,
   }),
@@ -126,8 +135,10 @@ test("sizes are those of the layout", () => {
   expect(
     size({ type: MESSAGE.TOKEN, ...base, generation: 1, count: -1, black: true, lost: [], tally: createTally() }),
   ).toBe(54);
-  const query = new Uint8Array(784);
-  expect(size({ type: MESSAGE.ASK, ...base, flags: 0, bound: 1, ids: Int32Array.of(1), query })).toBe(16 + 10 + 788);
+  const query = new Uint8Array(784).fill(1);
+  expect(size({ type: MESSAGE.ASK, ...base, flags: 0, bound: 1, ids: Int32Array.of(1), query })).toBe(
+    16 + 6 + 4 + CODE_HEAD + 784,
+  );
 });
 
 test("a list that the layout cannot count is refused", () => {
@@ -171,15 +182,37 @@ test("truncated, extended and mutated messages are refused with a type or mean w
   expect(accepted).toBeGreaterThan(20);
 });
 
+test("a query full of zeros takes a bit for each, any other its bytes, and the longer form is refused", () => {
+  const ask = (query: Uint8Array): Uint8Array =>
+    encodeMessage({
+      ...{ type: MESSAGE.ASK, flags: 0, from: 1, origin: 2, serial: 3, sequence: 4, bound: 5 },
+      ids: new Int32Array(0),
+      query,
+    });
+  const head = ask(new Uint8Array(0)).length;
+  const sparse = new Uint8Array(784);
+  for (let at = 0; at < 150; at++) sparse[at * 5] = 1 + at;
+  expect(ask(sparse).length - head).toBe(784 / 8 + 150);
+  expect(ask(sparse.map((value) => value | 1)).length - head).toBe(784);
+  const longer = Uint8Array.of(...ask(new Uint8Array(0)), ...new Uint8Array(16));
+  longer[head - CODE_HEAD] = 16;
+  expect(tolerate(longer)).toBe("refused");
+  longer.fill(7, head);
+  expect(tolerate(longer)).toBe("accepted");
+});
+
 test("noise is refused, and counts beyond the bytes allocate nothing", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => void tolerate(noise)),
     { numRuns: 2000 },
   );
-  const huge = new Uint8Array(26);
-  new DataView(huge.buffer).setUint8(0, MESSAGE.ASK);
-  new DataView(huge.buffer).setUint32(20, 0xffff_ffff, true);
-  expect(tolerate(huge)).toBe("refused");
+  for (const form of [0, 1]) {
+    const huge = new Uint8Array(27);
+    new DataView(huge.buffer).setUint8(0, MESSAGE.ASK);
+    new DataView(huge.buffer).setUint32(22, 0xffff_ffff, true);
+    new DataView(huge.buffer).setUint8(26, form);
+    expect(tolerate(huge)).toBe("refused");
+  }
 });
 
 test("settings survive, and none out of range get through", () => {
