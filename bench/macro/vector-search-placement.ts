@@ -18,7 +18,6 @@ import {
 import { leafAffinity } from "../../actors/vector/routing/leaf-affinity.ts";
 import { clusterLeaves, type LeafClustering } from "../../actors/vector/routing/leaf-clustering.ts";
 import { type LeafPacking, packLeaves } from "../../actors/vector/routing/leaf-packing.ts";
-import { leafWeights, leafWork } from "../../actors/vector/routing/leaf-work.ts";
 import { runSteps } from "../../actors/vector/routing/steps.ts";
 import { Arena, createArena } from "../../native-bridge/arena.ts";
 import { compileKernels, ELEMENT, Kernels, METRIC } from "../../native-bridge/kernels.ts";
@@ -85,26 +84,9 @@ function clustered({ base, queries, bytes }: VectorSet, seed: number): Placement
   };
 }
 
-/** Packs the leaves on so many shards, by their vectors and the work that falls to them, told by as many vectors as a collection samples. */
-export function packShards(place: Placement, shards: number): LeafPacking {
-  const { host, clustering, seed } = place;
-  const { centroids, counts, leafOf, leaves } = clustering;
-  const { degree, links, rows } = graphOf(place);
-  const graph = {
-    degree,
-    vertices: rows.length,
-    leafOf: (vertex: number): number => leafOf[vertex] as number,
-    neighbours: (vertex: number, out: Int32Array): number => {
-      const first = vertex * (degree + 1);
-      const count = links[first] as number;
-      out.set(links.subarray(first + 1, first + 1 + count));
-      return count;
-    },
-  };
-  const step = Math.max(1, Math.floor(rows.length / (LEAF_TRAINING.samplePerLeaf * leaves)));
-  const sample = rows.filter((_, row) => row % step === 0);
-  const weighed = { centroids, counts: leafWeights(counts, runSteps(leafWork(graph, leaves, sample))) };
-  return runSteps(packLeaves(host, weighed, runSteps(leafAffinity(clustering)), { partitions: shards, seed }));
+/** Packs the leaves on so many shards. */
+export function packShards({ host, clustering, seed }: Placement, shards: number): LeafPacking {
+  return runSteps(packLeaves(host, clustering, runSteps(leafAffinity(clustering)), { partitions: shards, seed }));
 }
 
 /** Row of the vector nearest to the centroid of each leaf; −1: it has none. */

@@ -14,9 +14,7 @@ import {
   GRAPH_LEAVES_HOLDER,
   GRAPH_LEAVES_VERSION,
   graphChunkBytes,
-  VERTEX_DEGREE,
   VERTEX_FLAG,
-  VERTEX_NEIGHBOURS,
 } from "../../../src/store/graph-layout.ts";
 import { centroidStride, LEAF_WORDS, MAX_LEAVES } from "../../../src/store/leaf-layout.ts";
 import { encodeCalibration } from "../routing/calibration-codec.ts";
@@ -27,7 +25,6 @@ import { type CompassCalibration, calibrateCompass, type TrainingQuery } from ".
 import { leafAffinity } from "../routing/leaf-affinity.ts";
 import { clusterLeaves, type LeafClustering } from "../routing/leaf-clustering.ts";
 import { packLeaves } from "../routing/leaf-packing.ts";
-import { type LeafGraph, leafWeights, leafWork } from "../routing/leaf-work.ts";
 import type { LevelTable } from "../routing/levels-codec.ts";
 import { shuffleFront } from "../routing/lloyd.ts";
 import { SLICE_MEANS, type Steps, within } from "../routing/steps.ts";
@@ -185,18 +182,15 @@ export class LeafTrainer {
     );
     try {
       const affinity = yield* within(leafAffinity(clustering), 0.7, 0.72);
-      const { centroids } = clustering;
-      const work = yield* within(leafWork(this.#leafGraph(sample, clustering), leaves, sample.vertices), 0.72, 0.76);
-      const weighed = { centroids, counts: leafWeights(clustering.counts, work) };
-      const packing = packLeaves(this.#host, weighed, affinity, { partitions: shards.length, seed: SEED });
-      const { partitionOf } = yield* within(packing, 0.76, 0.8);
+      const packing = packLeaves(this.#host, clustering, affinity, { partitions: shards.length, seed: SEED });
+      const { partitionOf } = yield* within(packing, 0.72, 0.8);
       const label = this.#labelsFor(sample, clustering, partitionOf, shards);
       const labelOf = partitionOf.map((place) => label[place] as number);
       const { calibration, levels } = yield* within(this.#calibrate(sample, { clustering, labelOf }, shards), 0.8, 1);
       // A lower shard may have got its first vertices meanwhile, or have published before: then it is its turn, and only that one's.
       if (!this.#isTrainer()) return false;
       publishLeaves(root, {
-        centroids,
+        centroids: clustering.centroids,
         labels: labelOf,
         calibration: encodeCalibration(calibration, levels),
         trained: sample.total,
@@ -235,27 +229,6 @@ export class LeafTrainer {
       taken.add(at);
     }
     return labels;
-  }
-
-  /** The graph as it is now, and the leaves of the sample. */
-  #leafGraph({ vertices }: Sample, { leafOf }: LeafClustering): LeafGraph {
-    const { arena, geometry, chunkCount } = this.#root;
-    const { degree, chunkShift } = geometry;
-    const known = new Int32Array(chunkCount << chunkShift).fill(-1);
-    for (const [at, vertex] of vertices.entries()) known[vertex] = leafOf[at] as number;
-    return {
-      degree,
-      vertices: known.length,
-      leafOf: (vertex) => known[vertex] as number,
-      neighbours: (vertex, out) => {
-        const record = vertex < 0 || vertex >= known.length ? 0 : this.#recordOf(vertex);
-        if (record === 0) return 0;
-        const count = Math.max(0, Math.min(degree, arena.i32[(record + VERTEX_DEGREE) >>> 2] as number));
-        const first = (record + VERTEX_NEIGHBOURS) >>> 2;
-        out.set(arena.i32.subarray(first, first + count));
-        return count;
-      },
-    };
   }
 
   /** Copies of random vertices' codes. */

@@ -1,10 +1,9 @@
 /**
  * Leaves into partitions of bounded size, so that leaves whose vectors are neighbours share one.
  *
- * A leaf's size is what `counts` says: its vectors, or what it weighs (leaf-work.ts).
- * Invariant: every leaf is in exactly one partition, no partition holds more than `capacity`, none is empty where there are as many leaves that are
- * not, and the outcome depends on the input and the seed alone. Partitions are filled up to 1.05 of the mean; a leaf that finds no room is put where
- * least is, so `capacity` is that, or the mean and one largest leaf where that is more: the least that a greedy placement always meets.
+ * Invariant: every leaf is in exactly one partition, no partition holds more vectors than `capacity`, none is without vectors where there are
+ * as many leaves that have some, and the outcome depends on the input and the seed alone. `capacity` is 1.05 of the mean, or the mean and one largest leaf where that is more: the least
+ * that a greedy placement always meets.
  * From several seeds: greedy by margin with rounds of Lloyd over the leaf centroids, then refine-packing.ts; the least cut wins.
  * Source: notes on leaf packing (greedy by margin, 8 rounds, best of 4 seeds).
  */
@@ -22,7 +21,7 @@ export interface PackingOptions {
   /** Partitions to fill, in [1, leaves]. */
   readonly partitions: number;
   readonly seed: number;
-  /** Size up to which partitions are filled, as a multiple of the mean, at least 1. @default 1.05 */
+  /** Most vectors of a partition, as a multiple of the mean, at least 1. @default 1.05 */
   readonly slack?: number;
   /** Placements tried, of which the best is taken. @default 4 */
   readonly attempts?: number;
@@ -31,7 +30,7 @@ export interface PackingOptions {
 export interface LeafPacking {
   /** Partition of each leaf. */
   readonly partitionOf: Int32Array;
-  /** Sum of the sizes of each partition's leaves. */
+  /** Vectors of each partition. */
   readonly loads: Int32Array;
   readonly capacity: number;
   /** Share of the affinity that crosses partitions, in [0, 1]. */
@@ -63,15 +62,13 @@ export function* packLeaves(
     throw invalidArgument("pack leaves", "attempts", "a positive integer", attempts);
   if (!Number.isInteger(seed)) throw invalidArgument("pack leaves", "seed", "an integer", seed);
   const mean = counts.reduce((sum, count) => sum + count, 0) / partitions;
-  const largest = counts.reduce((most, count) => Math.max(most, count), 0);
-  const room = Math.ceil(mean * slack);
-  const capacity = Math.floor(Math.max(mean * slack, mean + largest));
+  const capacity = Math.floor(Math.max(mean * slack, mean + counts.reduce((most, count) => Math.max(most, count), 0)));
   let best: LeafPacking | undefined;
   for (let attempt = 0; attempt < attempts; attempt++) {
     const random = createSeededRandom(seed + attempt);
-    const placing = place(host, centroids, counts, partitions, room, random);
+    const placing = place(host, centroids, counts, partitions, capacity, random);
     const packing = yield* within(placing, attempt / attempts, (attempt + 0.5) / attempts);
-    const refining = refinePacking(packing.partitionOf, packing.loads, counts, affinity, room);
+    const refining = refinePacking(packing.partitionOf, packing.loads, counts, affinity, capacity);
     yield* within(refining, (attempt + 0.5) / attempts, (attempt + 1) / attempts);
     const cut = cutOf(packing.partitionOf, affinity);
     if (best === undefined || cut < best.cut) best = { ...packing, capacity, cut };
@@ -84,7 +81,7 @@ function* place(
   centroids: CodeTable,
   counts: Int32Array,
   partitions: number,
-  room: number,
+  capacity: number,
   random: Random,
 ): Steps<{ partitionOf: Int32Array; loads: Int32Array }> {
   const leaves = counts.length;
@@ -97,7 +94,11 @@ function* place(
     shuffleFront(first, partitions, random);
     for (let p = 0; p < partitions; p++) centres.set(p, centroids.vector(first[p] as number));
     for (let round = 0; round < ROUNDS; round++) {
-      yield* within(fill(centroids, centres, counts, room, partitionOf, loads), round / ROUNDS, (round + 0.7) / ROUNDS);
+      yield* within(
+        fill(centroids, centres, counts, capacity, partitionOf, loads),
+        round / ROUNDS,
+        (round + 0.7) / ROUNDS,
+      );
       means.clear();
       for (let leaf = 0; leaf < leaves; leaf++) {
         if (leaf % SLICE_MEANS === 0) yield (round + 0.7 + (0.3 * leaf) / leaves) / ROUNDS;
@@ -116,7 +117,7 @@ function* fill(
   centroids: CodeTable,
   centres: CodeTable,
   counts: Int32Array,
-  room: number,
+  capacity: number,
   partitionOf: Int32Array,
   loads: Int32Array,
 ): Steps<void> {
@@ -146,11 +147,10 @@ function* fill(
   for (const leaf of order) {
     let chosen = -1;
     for (let p = 0; p < partitions; p++) {
-      if ((loads[p] as number) + (counts[leaf] as number) > room) continue;
+      if ((loads[p] as number) + (counts[leaf] as number) > capacity) continue;
       const nearer = (distances[leaf * partitions + p] as number) < (distances[leaf * partitions + chosen] as number);
       if (chosen < 0 || nearer) chosen = p;
     }
-    if (chosen < 0) chosen = loads.indexOf(loads.reduce((least, load) => Math.min(least, load)));
     partitionOf[leaf] = chosen;
     loads[chosen] = (loads[chosen] as number) + (counts[leaf] as number);
   }
