@@ -33,12 +33,12 @@ export async function searchTogether(context: BenchContext, set: VectorSet, shar
 
 /** Rows of searches that were measured through the collection. */
 export function rowsOf(shards: number, taken: readonly Taken[]): BenchRow[] {
-  return taken.map(({ setting, recall, distances, bytes, messages, shards: asked, rounds, qps, others }) => {
+  return taken.map(({ setting, recall, distances, bytes, messages, shards: asked, rounds, stolen, qps, others }) => {
     const { by, ef, recall: target } = setting;
     const name = [by, ef === undefined ? "" : `ef ${ef}`, target === undefined ? "" : `target ${target}`];
     const note =
       `recall ${recall.toFixed(4)}; ${asked.toFixed(2)} shards, ${messages.toFixed(1)} messages, ${rounds} rounds, ` +
-      `${bytes.toFixed(0)} B; ${qps.toFixed(0)} queries per CPU second; ${(100 * others).toFixed(1)} % by others`;
+      `${bytes.toFixed(0)} B${stolen > 0 ? `, ${stolen.toFixed(1)} vertices stolen` : ""}; ${qps.toFixed(0)} queries per CPU second; ${(100 * others).toFixed(1)} % by others`;
     return toRow(
       name.filter((part) => part !== "").join(" "),
       `${shards} shards`,

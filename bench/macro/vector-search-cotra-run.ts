@@ -4,7 +4,6 @@
  * Invariant: every search must end complete. A shard's load is what it computed, what it pulled, and its share of the navigation, which any
  * shard can do.
  */
-import { type ResolvedSettings, resolveSettings } from "../../actors/vector/cotra/cotra-options.ts";
 import type { CotraOutcome, CotraQuery } from "../../actors/vector/cotra/cotra-origin.ts";
 import type { GraphView } from "../../actors/vector/cotra/graph-view.ts";
 import { Driver } from "../../test/actors/vector/cotra/driver.ts";
@@ -42,7 +41,6 @@ export class Collaboration {
   readonly #views: readonly GraphView[];
   readonly #tasks: readonly Task[];
   readonly #truth: Int32Array;
-  readonly #settings: ResolvedSettings = resolveSettings();
 
   constructor(views: readonly GraphView[], tasks: readonly Task[], truth: Int32Array) {
     this.#views = views;
@@ -91,7 +89,6 @@ export class Collaboration {
       k: K,
       ef,
       timeoutMs: TIMEOUT_ROUNDS,
-      settings: this.#settings,
     };
   }
 

@@ -53,6 +53,8 @@ export interface Taken extends Point {
   readonly shards: number;
   /** Most exchanges that had to follow one another. */
   readonly rounds: number;
+  /** Vertices that other workers than their shard's computed for. */
+  readonly stolen: number;
   /** Share that another strategy answered. */
   readonly others: number;
 }
@@ -115,7 +117,7 @@ export function trainingOf({ base, bytes }: VectorSet, wanted: number): Asked {
 /** Searches for all queries with one setting. */
 export async function searchAll({ collection }: Sharded, asked: Asked, setting: Setting): Promise<Taken> {
   const { queries, truth, ownOf } = asked;
-  const sums = { found: 0, distances: 0, bytes: 0, messages: 0, shards: 0, rounds: 0, others: 0, answered: 0 };
+  const sums = { found: 0, distances: 0, bytes: 0, messages: 0, shards: 0, stolen: 0, rounds: 0, others: 0, answered: 0 };
   const reasons = new Set<string>();
   const one = async (query: number): Promise<void> => {
     const own = ownOf(query);
@@ -154,6 +156,7 @@ export async function searchAll({ collection }: Sharded, asked: Asked, setting: 
     bytes: mean(sums.bytes),
     messages: mean(sums.messages),
     shards: mean(sums.shards),
+    stolen: mean(sums.stolen),
     rounds: sums.rounds,
     others,
   };
@@ -164,12 +167,13 @@ function takenOf({
   reading,
   bytes,
   plan,
-}: Explanation): Record<"distances" | "bytes" | "messages" | "shards" | "rounds", number> {
+}: Explanation): Record<"distances" | "bytes" | "messages" | "shards" | "stolen" | "rounds", number> {
   return {
     distances: collaboration?.computations ?? reading?.codes ?? 0,
     bytes,
     messages: collaboration?.messages ?? reading?.messages ?? plan.targets.length,
     shards: plan.targets.length,
+    stolen: collaboration?.stolen ?? 0,
     rounds: reading?.rounds ?? 0,
   };
 }
@@ -194,7 +198,7 @@ export function searchAlone({ collection }: Sharded, asked: Asked, efs: readonly
       recall: sums.found / (queries.count * K),
       qps: (queries.count / (user + system)) * 1_000_000,
       distances: sums.distances / queries.count,
-      ...{ bytes: 0, messages: 0, shards: 0, rounds: 0, others: 0 },
+      ...{ bytes: 0, messages: 0, shards: 0, stolen: 0, rounds: 0, others: 0 },
     };
   });
 }

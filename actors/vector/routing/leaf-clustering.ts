@@ -51,7 +51,7 @@ const CAPACITY_FACTOR = 2;
 /** Nearest leaves kept of each vector. */
 export const CANDIDATES = 4;
 /** More leaves than this are clustered from the top down. */
-const FLAT_LEAVES = 512;
+const FLAT_LEAVES = 1024;
 const LLOYD_SHARE = 0.6;
 const FOUND_SHARE = 0.9;
 const ASSIGN_SHARE = 0.95;
