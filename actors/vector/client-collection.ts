@@ -7,7 +7,7 @@ import type { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import { ShardloomError } from "../../src/errors.ts";
-import type { Completeness } from "../../src/routing/gather.ts";
+import type { Completeness, GatherPolicy } from "../../src/routing/gather.ts";
 import type { Strategy } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { assertBatch, type LoadProgress } from "../../src/store/bulk-load.ts";
@@ -143,6 +143,11 @@ export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
    * {@link SearchResult.fallback}) `one-sided` finds what `ef` finds, and `scatter` all, unless it is for several nodes. @default the collection's
    */
   readonly recall?: number;
+  /**
+   * As in every read; of the shards that `compass` and `spire` choose, which are all of them where they are fewer than the quorum. What this thread or the
+   * shards together find has no parts, and is whole. @default "all"
+   */
+  readonly gather?: GatherPolicy;
   /** @default true */
   readonly includePayload?: boolean;
   /** @default false */
