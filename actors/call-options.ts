@@ -6,6 +6,7 @@
 import { invalidArgument, ShardloomError } from "../src/errors.ts";
 import type { Acks } from "../src/routing/call-defaults.ts";
 import type { CallLimits } from "../src/routing/execution-call.ts";
+import { checkLimits } from "../src/routing/executor.ts";
 import type { GatherPolicy } from "../src/routing/gather.ts";
 import type { Consistency, Strategy, UnavailablePolicy } from "../src/routing/plan.ts";
 import { onceAborted } from "../src/runtime/abort.ts";
@@ -69,11 +70,13 @@ export function limitsOf(options: ReadOptions): Partial<CallLimits> | undefined 
   const { hedge, maxAttempts, maxConcurrentShards } = options;
   if (hedge !== undefined && typeof hedge !== "boolean") throw invalidArgument("read", "hedge", "true or false", hedge);
   if (hedge !== false && maxAttempts === undefined && maxConcurrentShards === undefined) return undefined;
-  return {
+  const limits: Partial<CallLimits> = {
     ...(hedge === false ? { hedgeAfter: "off" } : {}),
     ...(maxAttempts === undefined ? {} : { maxAttempts }),
     ...(maxConcurrentShards === undefined ? {} : { maxConcurrentShards }),
   };
+  checkLimits(limits);
+  return limits;
 }
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for options under which a plain result could silently lack something. */

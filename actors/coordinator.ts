@@ -6,10 +6,11 @@
  *
  * Invariant: every call ends under one absolute deadline, made once when the call begins, and in exactly one outcome.
  */
-import { invalidArgument, ShardloomError } from "../src/errors.ts";
+import { invalidArgument, type ShardloomError } from "../src/errors.ts";
 import { type AdmissionController, NO_SLOT } from "../src/routing/admission.ts";
 import type { CallDefaults } from "../src/routing/call-defaults.ts";
 import { Executor } from "../src/routing/executor.ts";
+import { quorumOf } from "../src/routing/gather.ts";
 import { checkReadOptions, type LagSource, type Plan, type PlanTarget, type ReadRules } from "../src/routing/plan.ts";
 import { Planner } from "../src/routing/planner.ts";
 import { ReplicaLoads } from "../src/routing/replica-loads.ts";
@@ -27,7 +28,8 @@ import {
   type RoutedKey,
   readRoutedReply,
 } from "../src/wire/routed-codec.ts";
-import { AdmittedRequest, type SendTerms, saysOverloaded } from "./admitted-request.ts";
+import { AdmittedRequest, type SendTerms } from "./admitted-request.ts";
+import { AskCall } from "./ask-call.ts";
 import {
   abortError,
   acksOf,
@@ -231,6 +233,20 @@ export class Coordinator {
   }
 
   /**
+   * Checks what a read's options say, before anything is asked or read: for reads that go other ways than by a plan.
+   *
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`
+   */
+  checkRead(options: ReadOptions): void {
+    this.#timeoutMs(options);
+    this.rules(options);
+    limitsOf(options);
+    priorityOf(options.priority);
+    this.#tenant(options);
+    if (options.gather !== undefined) quorumOf(this.shards.length, options.gather);
+  }
+
+  /**
    * Checks what a write's options say, before any of its requests.
    *
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`
@@ -348,53 +364,4 @@ export class Coordinator {
 /** A request of a thread without admission. */
 interface Unadmitted {
   readonly cancel: (error: ShardloomError) => void;
-}
-
-/** Where one ask ends: its promise. */
-class AskCall<T> implements ReplySink {
-  unlisten: (() => void) | undefined = undefined;
-  ended = false;
-  readonly #resolve: (answer: T) => void;
-  readonly #reject: (error: ShardloomError) => void;
-  readonly #decode: (frame: ReplyFrame) => T;
-  /** Admission that it holds a slot of, until it ends. */
-  #admission: AdmissionController | undefined = undefined;
-  #slot: number = NO_SLOT;
-
-  constructor(resolve: (answer: T) => void, reject: (error: ShardloomError) => void, decode: (frame: ReplyFrame) => T) {
-    this.#resolve = resolve;
-    this.#reject = reject;
-    this.#decode = decode;
-  }
-
-  /** Takes over a slot of admission, which goes back when the call ends. */
-  hold(admission: AdmissionController, slot: number): void {
-    this.#admission = admission;
-    this.#slot = slot;
-  }
-
-  /** Gives the slot back: the request has not left. */
-  release(): void {
-    const admission = this.#admission;
-    this.#admission = undefined;
-    admission?.leave(this.#slot, 0, 0, false);
-  }
-
-  onReply(frame: ReplyFrame): void {
-    this.#admission?.leave(this.#slot, frame.serviceUs, frame.queueUs, true);
-    this.ended = true;
-    this.unlisten?.();
-    try {
-      this.#resolve(this.#decode(frame));
-    } catch (error) {
-      this.#reject(ShardloomError.from(error, "ERR_CORRUPT"));
-    }
-  }
-
-  onFailure(error: ShardloomError): void {
-    this.#admission?.leave(this.#slot, 0, 0, !saysOverloaded(error));
-    this.ended = true;
-    this.unlisten?.();
-    this.#reject(error);
-  }
 }

@@ -12,9 +12,10 @@ import { abortError, type ReadOptions } from "../call-options.ts";
 import type { SearchFallback } from "../search-fallback.ts";
 import type { BatchSearch } from "./batch-search.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts } from "./client-collection.ts";
-import { checkedSearch, obstacle, oneSidedAnswer, searchOneSided } from "./client-one-sided.ts";
-import { DEFAULT_K } from "./client-search.ts";
-import { assertEf, assertK, MAX_HITS } from "./vector-checks.ts";
+import { obstacle, oneSidedAnswer, searchOneSided, withTimeLeft } from "./client-one-sided.ts";
+import { checkSearch, DEFAULT_K } from "./client-search.ts";
+import { payloadFilter } from "./payload-filter.ts";
+import { checkedQuery, MAX_HITS } from "./vector-checks.ts";
 import { usesGraph } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
@@ -60,18 +61,19 @@ export async function searchBatch(
   assertBatch("search", "vectors", vectors);
   if (!usesGraph(parts.options))
     throw invalidArgument("search many", "strategy", "one with a graph", parts.options.strategy);
-  const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
-  assertK(k);
-  assertEf(ef);
-  const most = Math.floor(MAX_HITS / k);
-  if (vectors.length > most)
-    throw invalidArgument("search many", "vectors.length", `at most ${most} for ${k} hits each`, vectors.length);
   for (const name of NOT_HERE) {
     const value = (options as SearchOptions)[name];
     if (value !== undefined) throw invalidArgument("search many", name, "left out", value);
   }
+  checkSearch(parts, options);
+  if (options.filter !== undefined) payloadFilter(options.filter);
+  const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  const most = Math.floor(MAX_HITS / k);
+  if (vectors.length > most)
+    throw invalidArgument("search many", "vectors.length", `at most ${most} for ${k} hits each`, vectors.length);
   const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
-  const queries = Array.from(vectors, (vector: ArrayLike<number>) => checkedSearch(parts, vector, options));
+  const { dimensions } = parts.options;
+  const queries = Array.from(vectors, (vector: ArrayLike<number>) => checkedQuery(dimensions, vector));
   const reasons = queries.map((query) => obstacle(parts, query, options));
   const fit = queries.filter((_, at) => reasons[at] === undefined);
   let reason: BatchStats["reason"] = reasons.findLast((each) => each !== undefined);
@@ -99,8 +101,7 @@ export async function searchBatch(
     }
     alone++;
     check(parts, options, deadlineAtMs);
-    const timeoutMs = Math.max(0.001, deadlineAtMs - parts.coordinator.nowMs());
-    results.push(await searchOneSided(parts, query, { ...options, timeoutMs }));
+    results.push(await searchOneSided(parts, query, withTimeLeft(parts, options, deadlineAtMs)));
   }
   return { results, batch: { ...counts, alone, ...(reason === undefined ? {} : { reason }) } };
 }

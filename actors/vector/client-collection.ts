@@ -7,7 +7,7 @@ import type { Arena } from "../../native-bridge/arena.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import { ShardloomError } from "../../src/errors.ts";
-import type { Completeness } from "../../src/routing/gather.ts";
+import type { Completeness, GatherPolicy } from "../../src/routing/gather.ts";
 import type { Strategy } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { assertBatch, type LoadProgress } from "../../src/store/bulk-load.ts";
@@ -123,7 +123,11 @@ export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   readonly filter?: Metadata;
   /** Scan every vector instead of using the index. @default false */
   readonly exact?: boolean;
-  /** Candidates of the index search; raises the collection's `expansionSearch`. @default 0, the collection's */
+  /**
+   * Candidates that are kept on the way: more find more, slower. With a graph it takes the place of the collection's `expansionSearch`, so it may lower
+   * it too (k at least are kept); where each shard has an index of its own it can only raise it. Refused by `spire`, which goes by `recall`; an exact
+   * search has no use for it. @default 0, the collection's
+   */
   readonly ef?: number;
   /**
    * How documents are found. All but `scatter` need a collection with a graph, which is one that was opened with any other strategy; where what is
@@ -133,10 +137,17 @@ export interface SearchOptions extends Omit<ReadOptions, "strategy"> {
   /** The same as {@link by}; or, as in every read, which of the copies that may answer is asked. @default the collection's; the cluster's */
   readonly strategy?: Strategy | StrategyName;
   /**
-   * Mean share of the true nearest to be found, in (0, 1], by `compass` and `spire`, which choose how far to look; `auto` then takes one of them. Refused
-   * by `one-sided` and `cotra`, which go by `ef`; `scatter` finds as much as its shards' indexes do. @default the collection's
+   * Mean share of the true nearest to be found, in (0, 1], by `compass` and `spire`, which choose how far to look; `auto` then takes `compass`. 1 by
+   * `scatter` is an exact search. Refused by what goes by `ef`: `one-sided`, `cotra`, and less than 1 by `scatter` where each shard has an index of its own
+   * (with a graph scatter is exact anyway). It is a target of these strategies alone: where another one answers instead (see
+   * {@link SearchResult.fallback}) `one-sided` finds what `ef` finds, and `scatter` all, unless it is for several nodes. @default the collection's
    */
   readonly recall?: number;
+  /**
+   * As in every read; of the shards that `compass` and `spire` choose, which are all of them where they are fewer than the quorum. What this thread or the
+   * shards together find has no parts, and is whole. @default "all"
+   */
+  readonly gather?: GatherPolicy;
   /** @default true */
   readonly includePayload?: boolean;
   /** @default false */
@@ -154,7 +165,7 @@ export interface SearchResult {
   readonly stalenessMs: number;
   /** How the documents were found. */
   readonly by: StrategyName;
-  /** Why it was not the strategy that was asked for. */
+  /** Why it was not the strategy that was asked for. The answer is that of `by`: it reaches no `recall` that was asked for, unless `by` is exact. */
   readonly fallback?: SearchFallback;
   /** For `after`, when there may be more; of searches by `scatter`. */
   readonly cursor?: string;

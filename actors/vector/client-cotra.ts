@@ -16,7 +16,7 @@ import type { SearchFallback } from "../search-fallback.ts";
 import { ShardAccount } from "../shard-account.ts";
 import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
-import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness, whole } from "./client-one-sided.ts";
+import { obstacle, searchInstead, searchOneSided, staleness, whole, withTimeLeft } from "./client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, toHit } from "./client-search.ts";
 import { readOutcome } from "./cotra/collaborate-codec.ts";
 import type { CotraOutcome } from "./cotra/cotra-origin.ts";
@@ -57,29 +57,30 @@ type CollaborativeAnswer =
   | { readonly hits: readonly SearchHit[]; readonly explain?: Explanation }
   | { readonly fallback: SearchFallback };
 
-/** @throws {ShardloomError} As every search. */
+/** @param query Checked, as are the options. @throws {ShardloomError} As every search. */
 export async function searchCotra(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   recall: number,
 ): Promise<SearchResult> {
   const { filter, ...plain } = options;
-  const query = checkedSearch(parts, vector, options);
+  const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
   const reason = obstacle(parts, query, plain);
-  if (reason !== undefined) return searchInstead(parts, vector, options, reason);
+  if (reason !== undefined) return searchInstead(parts, query, options, reason);
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
   const found = await searchTogether(parts, query, k, wanted, options, recall);
-  if ("fallback" in found) return searchOneSided(parts, vector, options, found.fallback);
+  if ("fallback" in found)
+    return searchOneSided(parts, query, withTimeLeft(parts, options, deadlineAtMs), found.fallback);
   const { hits, ...rest } = found;
   return {
     ...rest,
     hits: hits.map(toHit),
     completeness: whole(parts, hits.length),
     stalenessMs: staleness(parts),
-    by: "cotra",
+    by: COTRA.name,
   };
 }
 
@@ -138,7 +139,7 @@ async function searchTogether(
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;
       const course = {
-        by: "cotra",
+        by: COTRA.name,
         startedMs,
         count: hits.length,
         shards: primaries,

@@ -2,51 +2,54 @@
  * A search that the calling thread does by itself, in the memory of its node's shards; where that would not give what was asked for, the shards
  * are asked, and the answer says why.
  *
- * Invariant: what a search by messages refuses is refused here in the same words, as it goes the same way when in doubt.
+ * Invariant: when in doubt the search goes by messages, and has the time that is left.
  */
 
 import { STATUS } from "../../native-bridge/status.ts";
 import type { Completeness } from "../../src/routing/gather.ts";
 import { abortError } from "../call-options.ts";
-import { checkExplain } from "../explained-value.ts";
 import type { SearchFallback } from "../search-fallback.ts";
 import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
 import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
 import { payloadFilter } from "./payload-filter.ts";
-import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
+import { ONE_SIDED } from "./strategy/vector-strategy.ts";
 import { componentLimit, firstBeyond, firstUncoded } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
+/** Of a deadline that has passed: what is asked then ends in a timeout. */
+const LEAST_MS = 0.001;
+
 /**
+ * @param query Checked, as are the options.
  * @param instead Why this is done in place of another strategy.
  * @throws {ShardloomError} As a search by messages.
  */
 export async function searchOneSided(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   instead?: SearchFallback,
 ): Promise<SearchResult> {
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
   const startedMs = parts.coordinator.nowMs();
-  const query = checkedSearch(parts, vector, options);
+  if (options.signal?.aborted === true) throw abortError(options.signal);
   const { filter, ...plain } = options;
   const reason = obstacle(parts, query, plain);
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
-  if (reason !== undefined) return searchInstead(parts, vector, options, reason, instead);
+  if (reason !== undefined) return searchInstead(parts, query, options, reason, instead);
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
   const { hits, status } = parts.reader().search(query, k, wanted);
   if (status !== STATUS.SUCCESS) {
     const fallback = instead ?? (status === TOO_FEW ? "reach" : status === NOT_KNOWN ? "filter" : "memory");
-    return searchVectors(parts, vector, options, fallback);
+    return searchVectors(parts, query, options, fallback);
   }
   return {
     ...oneSidedAnswer(parts, hits),
     ...(instead === undefined ? {} : { fallback: instead }),
     ...explainedSearch(parts, options, {
-      ...{ by: "one-sided", fallback: instead, startedMs },
+      ...{ by: ONE_SIDED.name, fallback: instead, startedMs },
       count: hits.length,
       stalenessMs: staleness(parts),
     }),
@@ -60,35 +63,28 @@ export async function searchOneSided(
  */
 export function searchInstead(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   reason: SearchFallback,
   told: SearchFallback = reason,
 ): Promise<SearchResult> {
   const asked = reason === "nodes" ? { ...options, viaGraph: true } : options;
-  return searchVectors(parts, vector, asked, told);
+  return searchVectors(parts, query, asked, told);
+}
+
+/** The options of a search that is begun again in another way: it has until the same deadline. */
+export function withTimeLeft(
+  { coordinator }: VectorCollectionParts,
+  options: ShardSearchOptions,
+  deadlineAtMs: number,
+): ShardSearchOptions {
+  return { ...options, timeoutMs: Math.max(LEAST_MS, deadlineAtMs - coordinator.nowMs()) };
 }
 
 /** An answer that is from the memory of the shards. */
 export function oneSidedAnswer(parts: VectorCollectionParts, hits: readonly SearchHit[]): SearchResult {
   const completeness = whole(parts, hits.length);
-  return { hits: hits.map(toHit), completeness, stalenessMs: staleness(parts), by: "one-sided" };
-}
-
-/** Checks what a search by messages would refuse. @returns a copy of the query */
-export function checkedSearch(
-  parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
-  options: ShardSearchOptions,
-): Float32Array {
-  assertK(options.k ?? DEFAULT_K);
-  assertEf(options.ef ?? 0);
-  const query = checkedQuery(parts.options.dimensions, vector);
-  checkExplain("search", options.explain);
-  parts.coordinator.rules(options);
-  parts.coordinator.deadlineAtMs(options); // refuses one that is none
-  if (options.signal?.aborted === true) throw abortError(options.signal);
-  return query;
+  return { hits: hits.map(toHit), completeness, stalenessMs: staleness(parts), by: ONE_SIDED.name };
 }
 
 /** What the memory of the shards cannot answer. */

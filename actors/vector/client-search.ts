@@ -1,24 +1,25 @@
 /**
  * A search from a client: one request to every shard, answers merged in the total order (score, id).
  *
- * Invariant: k, ef, vector and filter are checked before anything is sent. A shard whose answer does not fit one reply is asked
- * for the rest, page by page; pages of one answer come from one state of the shard, or the answer is begun again.
+ * Invariant: everything is checked before anything is sent, here and in searches that go other ways, by the one check that is here. A shard whose
+ * answer does not fit one reply is asked for the rest, page by page; pages of one answer come from one state of the shard, or the answer is begun again.
  */
-import { ShardloomError } from "../../src/errors.ts";
+import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { mergeRanked } from "../../src/routing/merge.ts";
 import type { PlanTarget } from "../../src/routing/plan.ts";
 import type { Payload, ReplyFrame } from "../../src/routing/requester.ts";
 import { decodeMetadata } from "../../src/store/metadata-codec.ts";
 import { VECTOR_SEARCH } from "../../src/wire/message-types.ts";
-import type { ReadOptions } from "../call-options.ts";
-import { ReadAccount } from "../explained-value.ts";
+import { abortError, type ReadOptions } from "../call-options.ts";
+import { checkExplain, ReadAccount } from "../explained-value.ts";
 import type { Explanation, ReadResult, ReadScope } from "../planned-read.ts";
 import type { SearchFallback } from "../search-fallback.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
 import { cursorOf, firstWanted, hitsOf, nextWanted, pageOf } from "./search-pages.ts";
-import { assertEf, assertK, checkedQuery } from "./vector-checks.ts";
+import { SCATTER } from "./strategy/vector-strategy.ts";
+import { assertEf, assertK } from "./vector-checks.ts";
 import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
 import {
   INCLUDE,
@@ -41,6 +42,8 @@ const LOST: ReadonlySet<string> = new Set([
   "ERR_STALE_REPLICA",
 ]);
 
+const FLAGS = ["exact", "includePayload", "includeVector"] as const;
+
 /** Options of a search whose strategy is chosen: what is left is for the shards. */
 export type ShardSearchOptions = Omit<SearchOptions, "by" | "strategy" | "recall"> &
   ReadOptions & {
@@ -54,16 +57,39 @@ interface ShardAnswer {
   readonly page: QueryHits;
 }
 
-/** @param instead Why this is done in place of another strategy. */
+/**
+ * Checks what a search is asked for with, whatever becomes of it, so that all strategies refuse the same in the same words. Filters are checked where they
+ * are compiled, before anything is read.
+ *
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`; `ERR_ABORTED` when the signal has fired.
+ */
+export function checkSearch({ coordinator }: VectorCollectionParts, options: ShardSearchOptions): void {
+  const { k = DEFAULT_K, ef = 0, explain, signal } = options;
+  assertK(k);
+  assertEf(ef);
+  for (const name of FLAGS) {
+    const value: unknown = options[name];
+    if (value !== undefined && typeof value !== "boolean")
+      throw invalidArgument("search", name, "true or false", value);
+  }
+  checkExplain("search", explain);
+  coordinator.checkRead(options);
+  if (signal?.aborted === true) throw abortError(signal);
+}
+
+/**
+ * @param query Checked, and nobody else's, as are the options.
+ * @param instead Why this is done in place of another strategy.
+ */
 export async function searchVectors(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   instead?: SearchFallback,
 ): Promise<SearchResult> {
   const { explain, after, ...unexplained } = options;
   const { coordinator } = parts;
-  const request = toRequest(parts, vector, options);
+  const request = toRequest(parts, query, options);
   const page = pageOf(parts.name, request, after);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   const account = ReadAccount.of(coordinator, options);
@@ -81,7 +107,7 @@ export async function searchVectors(
     const fallback = instead === undefined ? {} : { fallback: instead };
     const told = account === undefined ? undefined : ofScatter(account.finish(), fallback);
     if (typeof explain === "function" && told !== undefined) explain(told);
-    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: "scatter", ...fallback } as const;
+    const answer = { hits: found.map(toHit), completeness, stalenessMs, by: SCATTER.name, ...fallback };
     const explained: SearchResult = told === undefined ? answer : { ...answer, explain: told };
     const last = found[request.k - 1];
     if (last === undefined) return explained;
@@ -97,7 +123,7 @@ export async function searchVectors(
 }
 
 function ofScatter(account: Explanation, fallback: { readonly fallback?: SearchFallback }): Explanation {
-  return { ...account, plan: { ...account.plan, strategy: "scatter" }, ...fallback };
+  return { ...account, plan: { ...account.plan, strategy: SCATTER.name }, ...fallback };
 }
 
 /** The first reply of every shard that a plan asks. */
@@ -153,23 +179,18 @@ function waitOrFail({ unavailable }: ReadOptions): "wait" | "fail" {
 }
 
 function toRequest(
-  parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  { collectionId, options: { dimensions } }: VectorCollectionParts,
+  queries: Float32Array,
   options: ShardSearchOptions,
 ): SearchRequest {
-  const { collectionId } = parts;
-  const { dimensions } = parts.options;
-  const k = options.k ?? DEFAULT_K;
-  const ef = options.ef ?? 0;
-  assertK(k);
-  assertEf(ef);
+  const { k = DEFAULT_K, ef = 0 } = options;
   const flags =
     (options.includePayload === false ? 0 : INCLUDE.PAYLOAD) |
     (options.includeVector === true ? INCLUDE.VECTOR : 0) |
     (options.exact === true ? SEARCH_EXACT : 0) |
     (options.viaGraph === true ? SEARCH_GRAPH : 0);
   const filter = options.filter === undefined ? undefined : encodeFilter(options.filter);
-  return { collectionId, k, ef, flags, queries: checkedQuery(dimensions, vector), dimensions, filter };
+  return { collectionId, k, ef, flags, queries, dimensions, filter };
 }
 
 function toPayload(request: SearchRequest, skip: number): Payload {

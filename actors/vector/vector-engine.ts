@@ -54,6 +54,7 @@ import {
   type VectorCollectionOptions,
 } from "./vector-options.ts";
 import {
+  assertReplyFits,
   COUNT_REPLY_BYTES,
   deleteReplyBytes,
   OPEN_REPLY_BYTES,
@@ -345,7 +346,7 @@ function runBackground(collection: ShardCollection, budgetMs: number): boolean {
 function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply): void {
   const ids = state.ids.open(request);
   const collection = find(state, ids.collectionId);
-  assertReplyFits(deleteReplyBytes(ids.count), reply);
+  assertReplyFits(deleteReplyBytes(ids.count), reply); // before anything is written: the caller asks for less
   if (request.effects === undefined)
     while (ids.next()); // checks every id before the first is removed
   else tellDeletes(collection, ids, request, request.effects);
@@ -362,16 +363,6 @@ function deleteIds(state: ShardState, request: EngineRequest, reply: EngineReply
   }
   reply.claim(deleteReplyBytes(found.length));
   writeDeleteReply(reply, reply.offset, found.length, deleted, found);
-}
-
-/** Before anything is written: the caller asks for less. */
-function assertReplyFits(byteLength: number, { limitBytes }: EngineReply): void {
-  if (byteLength <= limitBytes) return;
-  throw new ShardloomError(
-    "ERR_RECORD_TOO_LARGE",
-    `Cannot reply as a reply must take at most ${limitBytes} bytes: current value is ${byteLength}`,
-    { details: { byteLength, limitBytes } },
-  );
 }
 
 function runSearch(

@@ -66,8 +66,12 @@ const MAX_F16 = 65_504;
  *
  * Limits: every collection takes four entries of the node's region table (4096) on each shard, and one more for each chunk
  * that it grows by (chunks of rows double up to 16 MiB, of records up to 4 MiB). So a node of S shards holds at most 1024 / S
- * collections, however small; beyond that an open or a first upsert fails with `ERR_REGION_TABLE_FULL`. Instead of many
- * small collections make one, with a field to filter by.
+ * collections, however small; beyond that an open or a first upsert fails with `ERR_REGION_TABLE_FULL`. A graph takes more: an entry for
+ * its root, one for each chunk of vertices (at most 1 MiB, smaller where there are many shards), so one a shard at first, and once leaves are
+ * known (from about 1,000 documents) one for their table and up to one chunk for each pair of shards, as each shard keeps apart the
+ * vertices that another computes for. So small collections with a graph are at most 4096 / (5 S + 1), and those with leaves 4096 / (S² + 4 S + 2):
+ * 41 on 8 shards. Documents for which there is no entry wait to be linked, and searches scan them. Instead of many small collections make one,
+ * with a field to filter by.
  */
 export interface VectorCollectionOptions {
   /** Components of every vector, in [1, 65536]. */
@@ -96,15 +100,15 @@ export interface VectorCollectionOptions {
    * `u8`; its centroids take a twentieth of the codes' memory, once a node. @default "leaves"
    */
   readonly index?: IndexName;
-  /** Mean share of the true nearest that searches are to find whose strategy chooses how far to look, in (0, 1]. @default 0.95 */
+  /** Mean share of the true nearest that searches by `compass` and `spire` are to find, which choose how far to look, in (0, 1]. @default 0.95 */
   readonly recall?: number;
   /** Links per node of the index, in [2, 256]. @default 16 */
   readonly connectivity?: number;
   /** Candidates while building, in [1, 65536]. @default 128 */
   readonly expansionAdd?: number;
   /**
-   * Candidates while searching, in [1, 65536]: more recall, slower. usearch fixes it when the index is made; a search
-   * can only raise it (`ef`), never lower it. @default 64
+   * Candidates while searching, in [1, 65536]: more recall, slower. With a graph a search that names another number (`ef`) has that, be it more or
+   * less; without one usearch fixes it when the index is made, and a search can only raise it. `spire` does not go by it. @default 64
    */
   readonly expansionSearch?: number;
   /** A shard with at most this many rows is scanned and has no index, in [0, 2^30]. @default 1000 */

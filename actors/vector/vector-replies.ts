@@ -19,7 +19,7 @@
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { idLengthOf, readId, type VectorId } from "../../src/store/id-codec.ts";
-import type { WireMemory } from "../engine.ts";
+import type { EngineReply, WireMemory } from "../engine.ts";
 import { INCLUDE } from "./vector-requests.ts";
 
 export const OPEN_REPLY_BYTES = 32;
@@ -34,6 +34,16 @@ export const SEARCH_HIT_HEADER = 24;
 
 /** How a shard answered a query. */
 export const PLAN = { SCAN: 0, INDEX: 1, FILTERED_SCAN: 2, FILTERED_INDEX: 3 } as const;
+
+/** @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` for a reply that there is no room for. */
+export function assertReplyFits(byteLength: number, { limitBytes }: Pick<EngineReply, "limitBytes">): void {
+  if (byteLength <= limitBytes) return;
+  throw new ShardloomError(
+    "ERR_RECORD_TOO_LARGE",
+    `Cannot reply as a reply must take at most ${limitBytes} bytes: current value is ${byteLength}`,
+    { details: { byteLength, limitBytes } },
+  );
+}
 
 export interface OpenReply {
   readonly root: RegionRef;

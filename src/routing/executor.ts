@@ -71,8 +71,8 @@ export class Executor {
   constructor(options: ExecutorOptions) {
     const { clock, scheduler, random, loads } = options;
     const nowMs = clock.nowMs();
+    checkLimits(options.limits ?? {});
     this.#limits = { ...LIMITS, ...options.limits };
-    checkLimits(this.#limits);
     this.#state = {
       clock,
       random,
@@ -117,8 +117,8 @@ export class Executor {
     try {
       let limits = this.#limits;
       if (call.limits !== undefined) {
+        checkLimits(call.limits);
         limits = { ...limits, ...call.limits };
-        checkLimits(limits);
       }
       return new Execution(this.#state, call, limits).run();
     } catch (error) {
@@ -132,7 +132,9 @@ export class Executor {
   }
 }
 
-function checkLimits({ maxConcurrentShards, maxAttempts, minAttemptMs, hedgeAfter }: CallLimits): void {
+/** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a limit out of range. */
+export function checkLimits(limits: Partial<CallLimits>): void {
+  const { maxConcurrentShards, maxAttempts, minAttemptMs, hedgeAfter } = { ...LIMITS, ...limits };
   requireCount("maxConcurrentShards", maxConcurrentShards);
   requireCount("maxAttempts", maxAttempts);
   if (!(minAttemptMs >= 0 && minAttemptMs < Infinity))

@@ -54,6 +54,7 @@ export interface Completeness {
   readonly stale: number;
   /** Whether every planned part was answered. */
   readonly complete: boolean;
+  /** Where each part is about every vshard, as in searches that a strategy sends to some shards, they are shared out among the parts. */
   readonly vshards: { readonly planned: number; readonly answered: number };
   /** One per part, ascending by shard. */
   readonly outcomes: readonly ShardOutcome[];
@@ -188,16 +189,16 @@ export function statusOf(error: ShardloomError): OutcomeStatus {
   }
 }
 
-/** The outcome of a part that one shard was asked for once. */
-export function plainOutcome(shard: number, count: number, error?: ShardloomError): ShardOutcome {
+/** The outcome of a part that one shard was asked for once. @param vshards Of the part. @default 1 */
+export function plainOutcome(shard: number, count: number, error?: ShardloomError, vshards = 1): ShardOutcome {
   const answered = error === undefined;
   return {
     shard,
     servedBy: answered ? [shard] : [],
     status: error === undefined ? (count === 0 ? "empty" : "answered") : statusOf(error),
     count,
-    vshards: 1,
-    vshardsAnswered: answered ? 1 : 0,
+    vshards,
+    vshardsAnswered: answered ? vshards : 0,
     attempts: 1,
     hedges: 0,
     queueUs: 0,
@@ -208,11 +209,15 @@ export function plainOutcome(shard: number, count: number, error?: ShardloomErro
   };
 }
 
-/** Parts that must answer for the call to have its answer early; infinity: all are waited for. */
-function quorumOf(planned: number, policy: GatherPolicy): number {
+/**
+ * Parts that must answer for the call to have its answer early; infinity: all are waited for.
+ *
+ * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for what is no policy, and for a quorum larger than the plan.
+ */
+export function quorumOf(planned: number, policy: GatherPolicy): number {
   if (policy === "all" || policy === "best-effort") return Number.POSITIVE_INFINITY;
   if (policy === "quorum") return Math.floor(planned / 2) + 1;
-  if (typeof policy !== "object")
+  if (typeof policy !== "object" || policy === null)
     throw invalidArgument("gather answers", "gather", '"all", "quorum", "best-effort" or { quorum }', policy);
   const { quorum } = policy;
   if (!Number.isInteger(quorum) || quorum < 1 || quorum > planned)

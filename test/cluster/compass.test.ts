@@ -8,6 +8,7 @@ import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.
 import { doom, hold } from "../support/holds.ts";
 
 const WORKERS = 4;
+const VSHARDS = 64;
 const DOCUMENTS = 3_000;
 const seed = Number(process.env["SEED"] ?? 1);
 const COMPASS: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "compass" };
@@ -18,7 +19,13 @@ let cluster: Cluster;
 afterEach(() => cluster.close());
 
 async function start(options: ClusterOptions = {}): Promise<Cluster> {
-  cluster = await startTestCluster({ workers: WORKERS, requestTimeoutMs: 20_000, maxHandlerMs: 60_000, ...options });
+  cluster = await startTestCluster({
+    workers: WORKERS,
+    vshards: VSHARDS,
+    requestTimeoutMs: 20_000,
+    maxHandlerMs: 60_000,
+    ...options,
+  });
   return cluster;
 }
 
@@ -110,6 +117,14 @@ describe("a search by compass", () => {
     const held = [0, 1, 2, 3].find(
       (shard) => [...plans.values()].filter((plan) => !plan.has(shard)).length >= 5,
     ) as number;
+    // A quorum of more shards than were chosen is all of those.
+    const few = queries.filter((query) => (plans.get(query)?.size ?? WORKERS) < WORKERS - 1);
+    expect(few.length).toBeGreaterThan(0);
+    for (const query of few) {
+      const { by, fallback, completeness } = await docs.search(query, { recall: 0.8, gather: { quorum: WORKERS - 1 } });
+      expect([by, fallback, completeness.complete]).toEqual(["compass", undefined, true]);
+      expect(completeness.vshards).toEqual({ planned: VSHARDS, answered: VSHARDS });
+    }
     const still = await hold(cluster, held, 30_000);
     for (const query of queries.filter((query) => !plans.get(query)?.has(held))) {
       const { by, hits } = await docs.search(query, { recall: 0.8 });
@@ -130,8 +145,23 @@ describe("a search by compass", () => {
       planned: WORKERS,
       answered: WORKERS - 1,
       timedOut: 1,
+      vshards: { planned: VSHARDS, answered: (VSHARDS / WORKERS) * (WORKERS - 1) },
     });
     expect(partial.completeness.outcomes.find(({ shard }) => shard === held)?.error?.code).toBe("ERR_TIMEOUT");
+    // Once enough have answered the held one is given up, not waited for.
+    for (const gather of ["quorum", { quorum: WORKERS - 1 }] as const) {
+      const enough = await docs.search(blocked, { recall: 1, gather });
+      expect([enough.by, enough.fallback, enough.hits.length]).toEqual(["compass", undefined, 10]);
+      expect(enough.completeness).toMatchObject({ complete: false, planned: WORKERS });
+      const { error } = enough.completeness.outcomes.find(({ shard }) => shard === held) ?? {};
+      expect(error).toMatchObject({ code: "ERR_ABORTED", details: { reason: "quorum" } });
+    }
+    // Who gives up gets no part of it.
+    const stop = new AbortController();
+    const stopped = docs.search(blocked, { recall: 1, gather: "best-effort", signal: stop.signal });
+    await docs.search(queries.find((query) => !plans.get(query)?.has(held)) as Float32Array, { recall: 0.8 });
+    stop.abort();
+    await expect(stopped).rejects.toMatchObject({ code: "ERR_ABORTED" });
     expect(still.isOn).toBe(true);
     await still.release();
   });

@@ -42,7 +42,7 @@ async function search(at: number): Promise<void> {
         hits,
         by: answered,
         fallback,
-      } = await docs.search(vectors[id] as Float32Array, { by, ef: 100, ...(by === "spire" && { recall: 1 }) });
+      } = await docs.search(vectors[id] as Float32Array, { by, ...(by === "spire" ? { recall: 1 } : { ef: 100 }) });
       way = `${answered} ${fallback ?? ""}`.trim();
       found = hits[0]?.id === id && hits[0].score === 0;
       const scores = hits.map(({ score }) => score);

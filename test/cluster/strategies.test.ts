@@ -52,11 +52,6 @@ describe("a search that names its strategy", () => {
       await expect(docs.search(zero, options)).rejects.toMatchObject(invalid(name));
     for (const strategy of ["one-sided", "compass", "spire", "cotra", "auto"] as const)
       await expect(plain.search(zero, { strategy })).rejects.toMatchObject(invalid("strategy"));
-    expect((await plain.search(zero, { strategy: "scatter", recall: 0.5 })).by).toBe("scatter");
-    for (const strategy of ["one-sided", "cotra"] as const)
-      await expect(docs.search(zero, { strategy, recall: 0.9 }), "they go by ef").rejects.toMatchObject(
-        invalid("recall"),
-      );
     for (const recall of [0, 2, Number.NaN])
       await expect(cluster.vectors("odd", { ...GRAPH, recall })).rejects.toMatchObject(invalid("recall"));
     await expect(cluster.vectors("docs", { ...GRAPH, recall: 0.9 })).rejects.toMatchObject({
@@ -95,6 +90,10 @@ describe("a search that names its strategy", () => {
     expect(answers.explained.explain?.plan).toMatchObject({ strategy: "one-sided", targets: [] });
     for (const { hits } of Object.values(answers)) expect(hits[0]).toMatchObject({ id: 1, score: 0 });
 
+    const read = (ef?: number): number => docs.reader().search(query, 1, ef === undefined ? {} : { ef }).distances;
+    expect(read(2), "ef is instead of the collection's, and may be less").toBeLessThan(read());
+    expect(read(500)).toBeGreaterThan(read());
+
     // Every plan says who answered, and why if that is not who was asked; the same to a function.
     await eventually("all shards know all leaves", async () =>
       (await docs.status()).every(({ knownShards }) => knownShards === 2),
@@ -109,6 +108,8 @@ describe("a search that names its strategy", () => {
       [{ by: "spire", exact: true }, { strategy: "scatter", copies }, "exact"],
       [{ by: "cotra", exact: true }, { strategy: "scatter", copies }, "exact"],
       [{ by: "cotra", ef: 5_000 }, { strategy: "one-sided" }, "size"],
+      [{ by: "compass", k: 4_089 }, { strategy: "one-sided" }, "size"],
+      [{ by: "spire", k: 4_089 }, { strategy: "one-sided" }, "size"],
     ] as const) {
       const told: Explanation[] = [];
       const found = await docs.search(query, { ...options, explain: (account) => told.push(account) });
@@ -132,6 +133,26 @@ describe("a search that names its strategy", () => {
     expect(reading).toMatchObject({ rounds: 1, messages: 2 });
     expect(reading?.bytes, "a code, and ten candidates of 24 bytes").toBeGreaterThan(4 * DIMENSIONS + 240);
     expect(answers.filtered.hits.every(({ id }) => (id as number) % 2 === 1)).toBe(true);
+  });
+
+  it("is exact by scatter for a recall of 1, whatever the shards' indexes find", async () => {
+    await start();
+    const poor = { connectivity: 2, expansionAdd: 2, expansionSearch: 1, scanRows: 0 };
+    const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2", ...poor });
+    const random = createSeededRandom(2);
+    const next = (): Float32Array => Float32Array.from({ length: DIMENSIONS }, () => random.float());
+    await docs.upsert(Array.from({ length: 1_000 }, (_, id) => ({ id, vector: next() })));
+    await docs.indexed({ timeoutMs: 60_000 });
+    let missed = 0;
+    for (let query = 0; query < 40; query++) {
+      const vector = next();
+      const nearest = async (options: SearchOptions): Promise<unknown> =>
+        (await docs.search(vector, { k: 1, ...options })).hits[0]?.id;
+      const exact = await nearest({ exact: true });
+      expect(await nearest({ recall: 1 })).toBe(exact);
+      if ((await nearest({})) !== exact) missed++;
+    }
+    expect(missed, "else this says nothing").toBeGreaterThan(0);
   });
 
   it.each(["compass", "spire", "cotra", "auto"] as const)(

@@ -4,23 +4,31 @@
  *
  * Invariant: rows that wait to be linked are looked at before anybody is asked, so a document is found from its acknowledgement on; every hit was read
  * from its row, so what is deleted is none. A shard that does not answer is either said to be missing, where the caller allows that, or the search is
- * done by this thread alone.
+ * done by this thread alone, in the time that is left. When a search has ended none of its requests is left.
  */
 import { STATUS } from "../../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
-import { type Completeness, Gather, plainOutcome } from "../../../src/routing/gather.ts";
+import { GIVEN_UP, notNeeded } from "../../../src/routing/execution-errors.ts";
+import {
+  Gather,
+  type Gathered,
+  type GatherPolicy,
+  plainOutcome,
+  type ShardOutcome,
+} from "../../../src/routing/gather.ts";
 import type { ReplyFrame } from "../../../src/routing/requester.ts";
 import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
-import { abortError } from "../../call-options.ts";
+import { abortError, onAbort } from "../../call-options.ts";
 import type { Reading } from "../../planned-read.ts";
 import type { SearchFallback } from "../../search-fallback.ts";
 import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
 import { explainedSearch } from "../client-explain.ts";
-import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness } from "../client-one-sided.ts";
+import { obstacle, searchInstead, searchOneSided, staleness, withTimeLeft } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
 import { TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
-import { learnsLeaves } from "../vector-options.ts";
+import { learnsLeaves, type StrategyName } from "../vector-options.ts";
+import type { SearchHit } from "../vector-replies.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
 import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
 
@@ -34,38 +42,43 @@ const MOST_WANTED = 4_096;
 const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
   ERR_VERSION_MISMATCH: "version",
   ERR_REGION_ACCESS: "memory",
+  ERR_RECORD_TOO_LARGE: "size",
 };
+/** Where the time of an answer went, and its length. */
+type Took = Pick<ShardOutcome, "queueUs" | "serviceUs" | "bytes">;
+
 /** Part of the time left that shards get: what remains is for doing without them. */
 const SHARE_OF_TIME = 0.75;
 
-/** @throws {ShardloomError} As every search. */
+/** @param query Checked, as are the options. @throws {ShardloomError} As every search. */
 export async function searchRouted(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   recall: number,
   strategy: AskingStrategy<RoutedQuery>,
 ): Promise<SearchResult> {
   const { filter, ...unfiltered } = options;
-  const query = checkedSearch(parts, vector, options);
   const reason = obstacle(parts, query, unfiltered);
-  if (reason !== undefined) return searchInstead(parts, vector, options, reason);
+  if (reason !== undefined) return searchInstead(parts, query, options, reason);
   if (!learnsLeaves(parts.options))
-    return searchOneSided(parts, vector, options, parts.options.metric === "inner-product" ? "metric" : "code");
+    return searchOneSided(parts, query, options, parts.options.metric === "inner-product" ? "metric" : "code");
   const accepted = filter === undefined ? undefined : payloadFilter(filter);
   const startedMs = parts.coordinator.nowMs();
+  const deadlineAtMs = parts.coordinator.deadlineAtMs(options);
+  const left = (): ShardSearchOptions => withTimeLeft(parts, options, deadlineAtMs);
   const { k = DEFAULT_K, ef = 0, includePayload = true, includeVector = false } = options;
+  if (k + SPARE > MOST_WANTED) return searchOneSided(parts, query, options, "size");
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
-  const { name: by } = strategy;
   const halves = parts.reader().halves(query, k, wants, strategy);
   const waiting = halves.scanWaiting();
   const router = halves.leaves.router(halves.graph);
   if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
-    return searchVectors(parts, vector, options, "memory");
-  if (router === undefined || halves.graph === undefined) return searchOneSided(parts, vector, options, "training");
+    return searchVectors(parts, query, options, "memory");
+  if (router === undefined || halves.graph === undefined) return searchOneSided(parts, query, options, "training");
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
   const wanted = accepted === undefined ? k + SPARE : Math.ceil((OVER_FETCH * (k + SPARE)) / selectivity);
-  if (selectivity < LEAST_SELECTIVITY || wanted > MOST_WANTED) return searchOneSided(parts, vector, options, "filter");
+  if (selectivity < LEAST_SELECTIVITY || wanted > MOST_WANTED) return searchOneSided(parts, query, options, "filter");
   const { entriesOf } = halves.leaves;
   const asked: RoutedQuery = {
     collectionId: parts.collectionId,
@@ -78,26 +91,44 @@ export async function searchRouted(
     ef: Math.max(wanted, ef || parts.options.expansionSearch),
     ...{ wanted, filter, selectivity },
     recallTarget: recall,
-    timeoutMs: Math.max(0.001, (parts.coordinator.deadlineAtMs(options) - parts.coordinator.nowMs()) * SHARE_OF_TIME),
+    timeoutMs: Math.max(0.001, (deadlineAtMs - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
   const selected = strategy.selectShards(asked, shardsOf(parts));
-  let gathered: { readonly answers: readonly NearReply[]; readonly completeness: Completeness };
+  if (selected.length === 0) return searchOneSided(parts, query, options, "shard");
+  const gather = new Gather<NearReply>(selected.length, within(selected.length, options.gather));
+  let gathered: Gathered<NearReply>;
   try {
-    gathered = await ask(parts, strategy, asked, selected, options);
+    gathered = await ask(parts, strategy, asked, selected, gather, options);
   } catch (error) {
     if (options.signal?.aborted === true) throw abortError(options.signal);
-    return instead(parts, vector, options, ShardloomError.from(error));
+    return instead(parts, query, left(), ShardloomError.from(error));
   }
   parts.assertOpen();
-  const { answers, completeness } = gathered;
-  const candidates = answers.flatMap((answer) => answer.candidates);
-  const { hits, status } = halves.finish(waiting, candidates, !completeness.complete);
-  if (status !== STATUS.SUCCESS) return searchVectors(parts, vector, options, status === TOO_FEW ? "reach" : "memory");
-  const { vshards } = parts.coordinator.snapshot;
+  const candidates = gathered.answers.flatMap((answer) => answer.candidates);
+  const { hits, status } = halves.finish(waiting, candidates, !gathered.completeness.complete);
+  if (status !== STATUS.SUCCESS) return searchVectors(parts, query, left(), status === TOO_FEW ? "reach" : "memory");
+  return resultOf(parts, options, hits, { by: strategy.name, startedMs, asked, selected, gathered });
+}
+
+/** How a search went that shards have answered. */
+interface Course {
+  readonly by: StrategyName;
+  readonly startedMs: number;
+  readonly asked: RoutedQuery;
+  readonly selected: readonly SelectedShard[];
+  readonly gathered: Gathered<NearReply>;
+}
+
+function resultOf(
+  parts: VectorCollectionParts,
+  options: ShardSearchOptions,
+  hits: readonly SearchHit[],
+  { by, startedMs, asked, selected, gathered: { answers, completeness } }: Course,
+): SearchResult {
   const reading = readingOf(asked, selected.length, answers);
   return {
     hits: hits.map(toHit),
-    completeness: { ...completeness, vshards: { planned: vshards, answered: completeness.complete ? vshards : 0 } },
+    completeness,
     stalenessMs: staleness(parts),
     by,
     reading,
@@ -124,54 +155,83 @@ function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly Near
   };
 }
 
-/** The answer without a shard that does not answer. */
+/** The answer without a shard that does not answer. What the caller had wrong was refused before, so no refusal of a shard is the caller's. */
 function instead(
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   error: ShardloomError,
 ): Promise<SearchResult> {
   if (error.code === "ERR_CLOSED" || error.code === "ERR_UNKNOWN_COLLECTION") throw error;
-  return searchOneSided(parts, vector, options, REASONS[error.code] ?? "shard");
+  return searchOneSided(parts, query, options, REASONS[error.code] ?? "shard");
 }
 
-/** Sends each chosen shard its message. @throws {ShardloomError} when fewer answer than the caller's policy asks for. */
-function ask(
+/** As many as are to answer, of the shards that were chosen: where fewer were, those are enough. */
+function within(chosen: number, policy: GatherPolicy = "all"): GatherPolicy {
+  return typeof policy === "object" ? { quorum: Math.min(policy.quorum, chosen) } : policy;
+}
+
+/**
+ * Sends each chosen shard its message. Each reads what it computes for, of every vshard: in the outcomes the vshards are shared out among the shards.
+ *
+ * @throws {ShardloomError} when fewer answer than the caller's policy asks for, or an answer is too long.
+ */
+async function ask(
   { coordinator }: VectorCollectionParts,
   strategy: AskingStrategy<RoutedQuery>,
   query: RoutedQuery,
   selected: readonly SelectedShard[],
-  options: ShardSearchOptions,
-): Promise<{ readonly answers: readonly NearReply[]; readonly completeness: Completeness }> {
-  const gather = new Gather<NearReply>(selected.length, options.gather ?? "all");
-  const { signal, priority, tenant } = options;
+  gather: Gather<NearReply>,
+  { signal, priority, tenant }: ShardSearchOptions,
+): Promise<Gathered<NearReply>> {
+  const messages = selected.map((shard) => strategy.directMessage(shard, query));
+  const rest = new AbortController();
+  const unlisten = signal === undefined ? undefined : onAbort(signal, (error) => gather.abort(error));
   const limits = {
-    timeoutMs: query.timeoutMs,
-    ...(signal === undefined ? {} : { signal }),
+    ...{ timeoutMs: query.timeoutMs, signal: rest.signal },
     ...(priority === undefined ? {} : { priority }),
     ...(tenant === undefined ? {} : { tenant }),
   };
-  for (const [index, shard] of selected.entries()) {
-    const message = strategy.directMessage(shard, query);
-    const startedMs = coordinator.nowMs();
-    const latencyUs = (): number => (coordinator.nowMs() - startedMs) * 1000;
-    const took = { queueUs: 0, serviceUs: 0, bytes: 0 };
+  const { vshards } = coordinator.snapshot;
+  const share = (index: number): number => Math.floor((vshards * index) / selected.length);
+  const startedMs = coordinator.nowMs();
+  let open = selected.length;
+  const end = (index: number, answers: readonly NearReply[], error?: ShardloomError, took?: Took): void => {
+    const count = answers.reduce((sum, { candidates }) => sum + candidates.length, 0);
+    const outcome = plainOutcome(
+      (selected[index] as SelectedShard).shard,
+      count,
+      error,
+      share(index + 1) - share(index),
+    );
+    gather.end(index, { ...outcome, ...took, latencyUs: (coordinator.nowMs() - startedMs) * 1000 }, answers);
+  };
+  for (const [index, { type, payload }] of messages.entries()) {
+    const { shard } = selected[index] as SelectedShard;
+    let took: Took | undefined;
     const read = (frame: ReplyFrame): NearReply => {
-      took.queueUs = frame.queueUs;
-      took.serviceUs = frame.serviceUs;
-      took.bytes = frame.length;
+      took = { queueUs: frame.queueUs, serviceUs: frame.serviceUs, bytes: frame.length };
       return readNearReply(frame, frame.offset);
     };
-    coordinator.ask(shard.shard, message.type, VSHARD_LISTED, message.payload, read, limits).then(
+    coordinator.ask(shard, type, VSHARD_LISTED, payload, read, limits).then(
       (reply) => {
-        const outcome = plainOutcome(shard.shard, reply.candidates.length);
-        gather.end(index, { ...outcome, ...took, latencyUs: latencyUs() }, [reply]);
+        open--;
+        end(index, [reply], undefined, took);
+        if (gather.enough) for (const other of selected.keys()) end(other, [], notNeeded()); // those that have ended stay so
       },
-      (error: unknown) => {
-        const outcome = plainOutcome(shard.shard, 0, ShardloomError.from(error));
-        gather.end(index, { ...outcome, latencyUs: latencyUs() }, []);
+      (cause: unknown) => {
+        open--;
+        const error = ShardloomError.from(cause);
+        // The shard is there, and who allows that one is missing does not ask for less of the others.
+        if (error.code === "ERR_RECORD_TOO_LARGE") gather.abort(error);
+        else end(index, [], error);
       },
     );
   }
-  return gather.promise;
+  try {
+    return await gather.promise;
+  } finally {
+    unlisten?.();
+    if (open > 0) rest.abort(GIVEN_UP);
+  }
 }

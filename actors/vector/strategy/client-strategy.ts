@@ -1,39 +1,46 @@
 /**
  * Begins a search by the strategy that it names, or its collection.
  *
- * Invariant: options are checked before a strategy is asked for anything, in the same words for all of them; a strategy that cannot give what is
- * asked for hands over to a plainer one, and the result says which answered and why.
+ * Invariant: options and vector are checked here, before a strategy is asked for anything, so in the same words for all of them; a strategy that cannot
+ * give what is asked for hands over to a plainer one, and the result says which answered and why.
  */
 import { invalidArgument } from "../../../src/errors.ts";
 import { STRATEGIES, type Strategy } from "../../../src/routing/plan.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts } from "../client-collection.ts";
 import { searchCotra } from "../client-cotra.ts";
 import { searchOneSided } from "../client-one-sided.ts";
-import { type ShardSearchOptions, searchVectors } from "../client-search.ts";
-import { checkedRecall, STRATEGY_NAMES, type StrategyName, usesGraph } from "../vector-options.ts";
+import { checkSearch, type ShardSearchOptions, searchVectors } from "../client-search.ts";
+import { checkedQuery } from "../vector-checks.ts";
+import {
+  checkedRecall,
+  type ResolvedVectorOptions,
+  STRATEGY_NAMES,
+  type StrategyName,
+  usesGraph,
+} from "../vector-options.ts";
 import { searchRouted } from "./client-routed.ts";
 import { COMPASS } from "./compass-strategy.ts";
-import { COTRA } from "./cotra-strategy.ts";
 import { SPIRE } from "./spire-strategy.ts";
-import { ONE_SIDED, type RoutedQuery, SCATTER, type VectorStrategy } from "./vector-strategy.ts";
 
+/** All but `auto`, which is one of them. */
+type OwnName = Exclude<StrategyName, "auto">;
+
+/** @param query Checked, as are the options. */
 type Search = (
   parts: VectorCollectionParts,
-  vector: ArrayLike<number>,
+  query: Float32Array,
   options: ShardSearchOptions,
   recall: number,
 ) => Promise<SearchResult>;
 
-/** By name; all but `auto`, which is one of them. */
-const STRATEGY_OF: Readonly<Record<Exclude<StrategyName, "auto">, VectorStrategy<RoutedQuery>>> = {
-  scatter: SCATTER,
-  "one-sided": ONE_SIDED,
-  compass: COMPASS,
-  spire: SPIRE,
-  cotra: COTRA,
+/** How each strategy is carried out. */
+const SEARCHES: Readonly<Record<OwnName, Search>> = {
+  scatter: (parts, query, options) => searchVectors(parts, query, options),
+  "one-sided": (parts, query, options) => searchOneSided(parts, query, options),
+  compass: (parts, query, options, recall) => searchRouted(parts, query, options, recall, COMPASS),
+  spire: (parts, query, options, recall) => searchRouted(parts, query, options, recall, SPIRE),
+  cotra: searchCotra,
 };
-/** Those that choose how far to look by how much is to be found; the others go by `ef`. */
-const BY_RECALL = { compass: COMPASS, spire: SPIRE };
 
 /** @throws {ShardloomError} `ERR_INVALID_ARGUMENT` for a strategy that the collection has no graph for, and as every search. */
 export async function searchBy(
@@ -63,19 +70,24 @@ export async function searchBy(
       options.after,
     );
   const name = chosen === "auto" ? fitting(options) : chosen;
-  if (options.recall !== undefined && (name === "one-sided" || name === "cotra"))
-    throw invalidArgument("search", "recall", `left out with strategy ${name}, which goes by ef`, options.recall);
-  const search = searchOf(STRATEGY_OF[name]);
-  return search(parts, vector, copies === undefined ? rest : { ...rest, strategy: copies }, recall);
+  let asked: ShardSearchOptions = copies === undefined ? rest : { ...rest, strategy: copies };
+  checkSearch(parts, asked);
+  checkAim(name, parts.options, options);
+  if (name === "scatter" && options.recall === 1) asked = { ...asked, exact: true };
+  return SEARCHES[name](parts, checkedQuery(parts.options.dimensions, vector), asked, recall);
 }
 
-/** How a strategy is carried out, by what it leaves out. */
-function searchOf(strategy: VectorStrategy<RoutedQuery>): Search {
-  const { selectShards, directMessage, name } = strategy;
-  if (selectShards === undefined) return (parts, vector, options) => searchVectors(parts, vector, options);
-  if (directMessage === undefined) return (parts, vector, options) => searchOneSided(parts, vector, options);
-  if (name !== "compass" && name !== "spire") return searchCotra;
-  return (parts, vector, options, recall) => searchRouted(parts, vector, options, recall, BY_RECALL[name]);
+/**
+ * Refuses what the strategy does not go by, `recall` or `ef`, instead of doing something else without a word. Where scatter is exact it finds all, and so
+ * whatever share is asked for.
+ */
+function checkAim(name: OwnName, collection: ResolvedVectorOptions, { recall, ef = 0, exact }: SearchOptions): void {
+  if (name === "spire" && ef !== 0)
+    throw invalidArgument("search", "ef", `left out with strategy ${name}, which goes by recall`, ef);
+  if (recall === undefined || name === "compass" || name === "spire") return;
+  if (name === "scatter" && (recall === 1 || exact === true || usesGraph(collection))) return;
+  const rule = name === "scatter" ? "1, for an exact search, or left out" : "left out";
+  throw invalidArgument("search", "recall", `${rule} with strategy ${name}, which goes by ef`, recall);
 }
 
 /** Names of the ways to choose between copies, and of those to find documents, are different words. */

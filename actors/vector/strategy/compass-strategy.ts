@@ -1,7 +1,8 @@
 /**
  * Compass: the shards whose leaves are near a query are asked, as many as the recall target needs, and each searches what it computes for.
  *
- * Invariant: what it tells a shard are hints: the view of the leaves was current just before.
+ * Invariant: what it tells a shard are hints: the view of the leaves was current just before. Where one of the shards is not there any more it chooses
+ * none: what that one computed for would be missing without a word.
  */
 import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import { nearMessage } from "./near-messages.ts";
@@ -20,7 +21,7 @@ export const COMPASS: AskingStrategy<RoutedQuery> = {
     const plan = leaves.router.selectShards(code, { k, recallTarget: target, selectivity });
     spent.distances += plan.computed;
     const there = new Set(shards.map(({ shard }) => shard));
-    return plan.shards.filter(({ shard }) => there.has(shard));
+    return plan.shards.every(({ shard }) => there.has(shard)) ? plan.shards : [];
   },
   directMessage(selected, { collectionId, leaves, wanted, ef, bytes }) {
     const entries = leaves.entriesOf(selected.leaves, Math.min(ENTRY_LEAVES, selected.leaves.length));

@@ -167,13 +167,13 @@ export class LeafExchange implements HeldTables {
   /** Asks a peer, and goes on with what it answers, until it has nothing to say. */
   #send(peer: number, message: DirectMessage | undefined): void {
     if (message === undefined) return;
-    this.#options.ask(peer, message).then(
-      (answers) => {
+    this.#options
+      .ask(peer, message)
+      .then((answers) => {
         for (const answer of answers)
           for (const next of this.#current().receive(answer)) this.#send(next.to, this.#toMessage(next));
-      },
-      () => undefined, // it is offered again at the next tick
-    );
+      })
+      .catch(() => undefined); // it is offered again at the next tick, unless the collection has gone meanwhile
   }
 
   #toMessage(message: ExchangeMessage): DirectMessage {

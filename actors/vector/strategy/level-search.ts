@@ -26,12 +26,13 @@ const PER_MILLION = 1_000_000;
 const LEAF_LOSS = 0.85;
 /** Vectors of a leaf that is half as large as they are made. */
 const SMALL_LEAF = 0.5 / LEVEL_DENSITY;
-/** What a shard answers that is not asked again elsewhere: it knows something else than this one, or its leaves cannot be read now. */
+/** What a shard answers that is not asked again elsewhere: it knows something else than this one, its leaves cannot be read now, or its answer is too long. */
 const REFUSALS: readonly string[] = [
   "ERR_VERSION_MISMATCH",
   "ERR_INVALID_ARGUMENT",
   "ERR_CORRUPT",
   "ERR_REGION_ACCESS",
+  "ERR_RECORD_TOO_LARGE",
 ];
 
 /** @param request With `ef`, how many neighbours count. @throws {ShardloomError} typed, when it cannot give all. */

@@ -8,11 +8,13 @@
  *           i32[entries] vertices, i32[leaves], padding to 8, code, padding to 8
  *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards | f64 their bytes, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
  * ```
- * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`).
+ * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`). A reply has all candidates
+ * that were found of those wanted: where it has no room for them there is none (`ERR_RECORD_TOO_LARGE`).
  */
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { EngineReply, EngineRequest, WireMemory } from "../../engine.ts";
 import type { Candidate } from "../graph/label-search.ts";
+import { assertReplyFits } from "../vector-replies.ts";
 import { corrupt, need } from "../vector-requests.ts";
 import type { DirectMessage } from "./vector-strategy.ts";
 
@@ -95,13 +97,16 @@ export function nearReplyBytes(count: number): number {
   return REPLY_HEADER + count * CANDIDATE_BYTES;
 }
 
-/** Writes as many candidates as the reply has room for, the nearest first. */
+/**
+ * Writes the whole answer, or none: fewer candidates would look like all that there are.
+ *
+ * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when the reply has no room for all of them.
+ */
 export function writeNearReply(reply: EngineReply, near: NearReply): void {
-  const { candidates } = near;
-  const room = Math.floor((reply.limitBytes - REPLY_HEADER) / CANDIDATE_BYTES);
-  const best = candidates.length > room ? candidates.slice(0, room) : candidates;
-  reply.claim(nearReplyBytes(best.length));
-  writeCandidates(reply, reply.offset, { ...near, candidates: best });
+  const byteLength = nearReplyBytes(near.candidates.length);
+  assertReplyFits(byteLength, reply);
+  reply.claim(byteLength);
+  writeCandidates(reply, reply.offset, near);
 }
 
 export function writeCandidates(

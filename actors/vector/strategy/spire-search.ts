@@ -12,6 +12,7 @@ import { VECTOR_NEAR } from "../../../src/wire/message-types.ts";
 import type { EngineContext, EngineReply } from "../../engine.ts";
 import type { GraphIndex } from "../graph/graph-index.ts";
 import { leafOfRow } from "../graph/level-view.ts";
+import { assertReplyFits } from "../vector-replies.ts";
 import { routingTarget } from "./compass-strategy.ts";
 import { otherVersion, searchLevels, unknownLeaves } from "./level-search.ts";
 import {
@@ -36,17 +37,16 @@ export function answerSpire(context: EngineContext, graph: GraphIndex, request: 
   if (version === 0) throw unknownLeaves(context.workerIndex);
   const byLevels = graph.levels.index(version) !== undefined && request.recallPpm < PER_MILLION;
   const search = byLevels ? searchLevels : searchLeaves;
-  const room = Math.floor((reply.limitBytes - nearReplyBytes(0)) / (nearReplyBytes(1) - nearReplyBytes(0)));
+  const { limitBytes } = reply;
   const held = reply.hold();
   if (held === undefined) return;
-  search(context, graph, request, version).then(
-    (found) => {
-      const candidates = found.candidates.slice(0, room);
-      const best = { ...found, candidates };
-      held.send(nearReplyBytes(candidates.length), (memory, offset) => writeCandidates(memory, offset, best));
-    },
-    (error: unknown) => held.fail(error),
-  );
+  search(context, graph, request, version)
+    .then((found) => {
+      const byteLength = nearReplyBytes(found.candidates.length);
+      assertReplyFits(byteLength, { limitBytes });
+      held.send(byteLength, (memory, offset) => writeCandidates(memory, offset, found));
+    })
+    .catch((error: unknown) => held.fail(error));
 }
 
 function choose(

@@ -5,6 +5,8 @@
  * shard is sent, and which memory is read without asking anybody. What it leaves out is as with scatter-gather, the reference and the last resort
  * of every other: all shards, no exchange, no message but the plain search, no memory. The first and the last two are asked by the thread that
  * searches, the second by the shards' workers, so a strategy keeps nothing: it is told what its side holds.
+ * The strategies are those of `StrategyName`, and none can be added from outside: a collection or a search chooses one by its name (`strategy`, `by`),
+ * and client-strategy.ts says how each is carried out. The types tell what they are asked and told.
  * Invariant: a strategy decides nothing about what is true: hits are read from their documents' rows whoever found them.
  */
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
@@ -80,9 +82,10 @@ export interface SharedMemory {
   readonly graph: RegionRef | undefined;
 }
 
+/** What one of the strategies answers. There is nothing to pass another one to: searches and collections choose by name. */
 export interface VectorStrategy<Query extends StrategyQuery = StrategyQuery> {
   readonly name: StrategyName;
-  /** The shards that a query is for, of those there are; none: this thread finds all in the memory. @default all, each for its own documents */
+  /** The shards that a query is for, of those there are; none when others would be needed. @default all, each for its own documents; with memory that is exposed nobody: this thread finds all in it */
   readonly selectShards?: (query: Query, shards: readonly ShardDescriptor[]) => readonly SelectedShard[];
   /** What a shard sends a peer while the collection is built, and now and then after. @default nothing */
   readonly buildTimeExchange?: (peer: number, held: HeldTables) => DirectMessage | undefined;
@@ -100,9 +103,8 @@ export type AskingStrategy<Query extends StrategyQuery = StrategyQuery> = Vector
 export const SCATTER: VectorStrategy = { name: "scatter" };
 
 /** Nobody is asked: the thread that searches reads the whole graph. */
-export const ONE_SIDED: VectorStrategy & Required<Pick<VectorStrategy, "selectShards" | "exposedRegion">> = {
+export const ONE_SIDED: VectorStrategy & Required<Pick<VectorStrategy, "exposedRegion">> = {
   name: "one-sided",
-  selectShards: () => [],
   exposedRegion: wholeGraph,
 };
 

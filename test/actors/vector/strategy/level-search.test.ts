@@ -1,5 +1,5 @@
 /** A search by levels among three shards of one node, whose messages a test passes on, loses or answers by another version. */
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import type { EngineContext } from "../../../../actors/engine.ts";
 import type { GraphIndex } from "../../../../actors/vector/graph/graph-index.ts";
 import { LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
@@ -13,7 +13,7 @@ import { encodeCentroids } from "../../../../actors/vector/routing/centroid-tabl
 import { decodeLevels, encodeLevels, type LevelTable } from "../../../../actors/vector/routing/levels-codec.ts";
 import { TopList } from "../../../../actors/vector/routing/top-list.ts";
 import { readExchange } from "../../../../actors/vector/strategy/exchange-messages.ts";
-import { LeafExchange } from "../../../../actors/vector/strategy/leaf-exchange.ts";
+import { LeafExchange, type LeafExchangeOptions } from "../../../../actors/vector/strategy/leaf-exchange.ts";
 import { searchLevels } from "../../../../actors/vector/strategy/level-search.ts";
 import {
   type NearReply,
@@ -81,18 +81,22 @@ beforeAll(async () => {
   await told(shards);
 });
 
+function exchangeOf(shard: number, levels: LevelView, ask: LeafExchangeOptions["ask"]): LeafExchange {
+  return new LeafExchange({
+    ...{ root: site.root, host, levels, shard, epoch: 1, nowMs: () => performance.now(), collectionId: 1 },
+    members: { open: () => true, all: () => new Map(), intact: true } as unknown as LeafMembers,
+    ask,
+  });
+}
+
 /** Of documents whose vertex has the number of their row. */
 function shardOf(shard: number): Shard {
   const levels = new LevelView(host, () => table);
-  const exchange: LeafExchange = new LeafExchange({
-    ...{ root: site.root, host, levels, shard, epoch: 1, nowMs: () => performance.now(), collectionId: 1 },
-    members: { open: () => true, all: () => new Map(), intact: true } as unknown as LeafMembers,
-    ask: async (peer, { payload }) => {
-      const memory = wireMemory(payload.byteLength + 8);
-      payload.write(memory, 0);
-      const { message } = readExchange({ ...memory, offset: 0, length: payload.byteLength });
-      return (shards[peer] as Shard).exchange.receive(message);
-    },
+  const exchange = exchangeOf(shard, levels, async (peer, { payload }) => {
+    const memory = wireMemory(payload.byteLength + 8);
+    payload.write(memory, 0);
+    const { message } = readExchange({ ...memory, offset: 0, length: payload.byteLength });
+    return (shards[peer] as Shard).exchange.receive(message);
   });
   const scan = {
     distances: 0,
@@ -200,6 +204,8 @@ describe("a search by levels", () => {
   test("ends typed when a shard's leaves cannot be read, when it has another version, and when not all clusters are known", async () => {
     const row = Array.from(leafOf.keys()).find((at) => table.label(leafOf[at] as number) === 1) as number;
     const query = site.rows.vector(row);
+    const tooLong = new ShardloomError("ERR_RECORD_TOO_LARGE", "Cannot reply");
+    await expect(search(query, (shard) => (shard === 1 ? Promise.reject(tooLong) : undefined))).rejects.toBe(tooLong);
     await expect(search(query, (shard) => (shard === 1 ? gone() : undefined))).rejects.toMatchObject({
       code: "ERR_UNAVAILABLE",
       details: { shards: [1] },
@@ -248,6 +254,30 @@ describe("a search by levels", () => {
       );
     expect(graph.levels.index(VERSION + 1)).toBeUndefined();
   });
+});
+
+test("an exchange whose graph goes while a peer is asked ends without a word", async () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown): void => void unhandled.push(error);
+  process.on("unhandledRejection", note);
+  onTestFinished(() => void process.off("unhandledRejection", note));
+  const look = vi.spyOn(site.root, "partitionsWithChunks");
+  onTestFinished(() => look.mockRestore());
+  let asked = 0;
+  const exchange = exchangeOf(0, new LevelView(host, () => table), async () => {
+    asked++;
+    await Promise.resolve();
+    look.mockImplementation(() => {
+      throw new Error("the memory of the graph was freed");
+    });
+    return [{ kind: "request", from: 1, to: 0, shards: [0] }];
+  });
+  exchange.tick(VERSION);
+  expect(asked).toBeGreaterThan(0);
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  expect(look.mock.results.some(({ type }) => type === "throw")).toBe(true);
+  expect(unhandled).toEqual([]);
 });
 
 test("levels are read as they were written, and never promise more", () => {

@@ -1,5 +1,6 @@
 /** Messages of the strategies: what is written is read, and whatever else comes is refused typed or stays inside its record. */
 import { describe, expect, test } from "vitest";
+import type { Candidate } from "../../../../actors/vector/graph/label-search.ts";
 import { decodeCalibration, encodeCalibration } from "../../../../actors/vector/routing/calibration-codec.ts";
 import type { CompassCalibration } from "../../../../actors/vector/routing/compass-calibration.ts";
 import { exchangePayload, readExchange } from "../../../../actors/vector/strategy/exchange-messages.ts";
@@ -9,6 +10,7 @@ import {
   readNearReply,
   readNearRequest,
   writeCandidates,
+  writeNearReply,
   writeNearRequest,
 } from "../../../../actors/vector/strategy/near-messages.ts";
 import { ShardloomError } from "../../../../src/errors.ts";
@@ -30,23 +32,35 @@ const request = {
   level: 2,
 };
 
+function candidateOf(at: number): Candidate {
+  return { vertex: at, address: 2 ** 31 + at, incarnation: -at - 1, shard: at, distance: at / 3 };
+}
+
 describe("a near-data search", () => {
   test("is read as it was written, request and reply", () => {
     const memory = wireMemory(nearRequestBytes(request));
     writeNearRequest(memory, 0, request);
     const read = readNearRequest({ ...memory, offset: 0, length: nearRequestBytes(request) });
     expect({ ...read, entries: [...Array.from(read.entries)], leaves: [...Array.from(read.leaves)] }).toEqual(request);
-    const candidates = [0, 1].map((at) => ({
-      vertex: at,
-      address: 2 ** 31 + at,
-      incarnation: -at - 1,
-      shard: at,
-      distance: at / 3,
-    }));
+    const candidates = [0, 1].map(candidateOf);
     const reply = wireMemory(nearReplyBytes(2));
     const found = { candidates, distances: 99, rounds: 2, messages: 5, bytes: 2 ** 40 + 1 };
     writeCandidates(reply, 0, found);
     expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual(found);
+  });
+
+  test("is answered whole, or not at all where the reply has no room for it", () => {
+    const near = { candidates: [candidateOf(0), candidateOf(1)], distances: 9, rounds: 0, messages: 0, bytes: 0 };
+    const limitBytes = nearReplyBytes(2);
+    const memory = wireMemory(limitBytes);
+    const claimed: number[] = [];
+    const reply = { ...memory, offset: 0, claim: (bytes: number) => claimed.push(bytes), hold: () => undefined };
+    expect(() => writeNearReply({ ...reply, limitBytes: limitBytes - 1 }, near)).toThrow(
+      expect.objectContaining({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: 72, limitBytes: 71 } }),
+    );
+    expect(claimed).toEqual([]);
+    writeNearReply({ ...reply, limitBytes }, near);
+    expect([claimed, readNearReply({ ...memory, length: limitBytes }, 0)]).toEqual([[limitBytes], near]);
   });
 
   test("that was changed or cut on its way is refused typed, or is one of its length", () => {

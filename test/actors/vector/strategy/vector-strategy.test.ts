@@ -57,10 +57,9 @@ function received({ payload }: DirectMessage): EngineRequest {
   return { ...memory, offset: 0, length: payload.byteLength };
 }
 
-test("scatter leaves all to the defaults; one-sided asks nobody", () => {
+test("scatter leaves all to the defaults; one-sided asks nobody, and reads", () => {
   expect(SCATTER).toEqual({ name: "scatter" });
-  expect(ONE_SIDED.selectShards(QUERY, SHARDS)).toEqual([]);
-  expect(ONE_SIDED.directMessage).toBeUndefined();
+  expect(Object.keys(ONE_SIDED)).toEqual(["name", "exposedRegion"]);
 });
 
 test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
@@ -72,9 +71,10 @@ test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
 );
 
 describe("which shards, and what they are sent", () => {
-  test("compass: those that the router chose and that are there, from the medoids of their leaves", () => {
-    const selected = COMPASS.selectShards(QUERY, SHARDS);
-    expect(selected).toEqual([{ shard: 2, leaves: Int32Array.of(2, 6) }]);
+  test("compass: those that the router chose, from the medoids of their leaves, and none where one is not there", () => {
+    expect(COMPASS.selectShards(QUERY, SHARDS)).toEqual([]);
+    const selected = COMPASS.selectShards(QUERY, [...SHARDS, { shard: 3 }]);
+    expect(selected).toEqual([2, 3].map((shard) => ({ shard, leaves: Int32Array.of(shard, shard + 4) })));
     expect(targets.at(-1), "half of what may be lost is for the searches").toBeCloseTo(0.95);
     const message = COMPASS.directMessage(selected[0] as never, QUERY);
     expect(message.type).toBe(VECTOR_NEAR);
