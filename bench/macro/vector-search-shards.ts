@@ -117,7 +117,17 @@ export function trainingOf({ base, bytes }: VectorSet, wanted: number): Asked {
 /** Searches for all queries with one setting. */
 export async function searchAll({ collection }: Sharded, asked: Asked, setting: Setting): Promise<Taken> {
   const { queries, truth, ownOf } = asked;
-  const sums = { found: 0, distances: 0, bytes: 0, messages: 0, shards: 0, stolen: 0, rounds: 0, others: 0, answered: 0 };
+  const sums = {
+    found: 0,
+    distances: 0,
+    bytes: 0,
+    messages: 0,
+    shards: 0,
+    stolen: 0,
+    rounds: 0,
+    others: 0,
+    answered: 0,
+  };
   const reasons = new Set<string>();
   const one = async (query: number): Promise<void> => {
     const own = ownOf(query);
