@@ -32,6 +32,12 @@ async function searches(): Promise<unknown> {
   }
 }
 
+async function forEver(act: () => Promise<unknown>): Promise<never> {
+  await act();
+  parentPort?.postMessage({ value: "on" });
+  for (;;) await act();
+}
+
 const commands: Record<string, (argument: never) => unknown> = {
   connect: async (port: ClusterPort) => {
     const client = await connect(port);
@@ -64,13 +70,14 @@ const commands: Record<string, (argument: never) => unknown> = {
       }
     });
   },
-  /** Goes on for as long as there is the thread. */
-  search: async () => {
-    for (;;) await docs.search(query(0), { filter: { even: true } });
+  /** One search, as far as it takes memory. */
+  search: async (name: string) => {
+    docs = await (clients.at(-1) as ClusterClient).vectors(name);
+    return (await docs.search(query(0))).by;
   },
-  searchMany: async () => {
-    for (;;) await docs.searchMany(queries());
-  },
+  /** Go on for as long as there is the thread, once they have told that they do. */
+  searchOnAndOn: () => forEver(() => docs.search(query(0), { filter: { even: true } })),
+  searchManyOnAndOn: () => forEver(() => docs.searchMany(queries())),
 };
 
 async function answer(command: string, argument: never): Promise<void> {
