@@ -70,7 +70,7 @@ it("comes back when clients close, and nothing can be taken after", async () => 
     await connect(thread);
     await ask(thread, "searches", "docs");
     expect(used()).toBeGreaterThan(before);
-    expect(await ask(thread, "close")).toEqual(["ERR_CLOSED", "ERR_CLOSED"]);
+    expect(await ask(thread, "close")).toEqual(Array(5).fill("ERR_CLOSED"));
     if (round === 0) before = used(); // the shards have grown their own once
   }
   await eventually(`${before} bytes are used again`, () => used() === before);

@@ -58,17 +58,23 @@ const commands: Record<string, (argument: never) => unknown> = {
       }
     }
   },
-  /** @returns what becomes of searches by a reader that is kept */
+  /** @returns what becomes of searches that are under way, and of those by a reader that is kept: at once, and when it is closed */
   close: async () => {
     const reader = docs.reader();
-    await clients.pop()?.close();
-    return [() => reader.search(query(0), 3), () => reader.scanExact(query(0), 3)].map((use) => {
-      try {
-        return use().hits.length;
-      } catch (error) {
-        return codeOf(error);
-      }
-    });
+    const underWay = docs.searchMany(Array.from({ length: 2_000 }, (_, at) => query(at))).then(() => "ended", codeOf);
+    const uses = [() => reader.search(query(0), 3), () => reader.scanExact(query(0), 3)];
+    const outcomes = (): unknown[] =>
+      uses.map((use) => {
+        try {
+          return use().hits.length;
+        } catch (error) {
+          return codeOf(error);
+        }
+      });
+    const closed = clients.pop()?.close();
+    const atOnce = outcomes();
+    await closed;
+    return [await underWay, ...atOnce, ...outcomes()];
   },
   /** One search, as far as it takes memory. */
   search: async (name: string) => {

@@ -5,7 +5,7 @@ import { createLedger, freeLedger, OwnedArena } from "../../native-bridge/owned-
 import { dieAt, generator } from "./memory-support.ts";
 
 const MIB = 1_048_576;
-const code = (value: string): object => expect.objectContaining({ code: value });
+const code = (value: string): object => expect.objectContaining({ code: value }) as object;
 
 function open(capacityBytes: number = 4 * MIB): { main: Arena; owned: OwnedArena; ledger: number } {
   const memory = createArena({ capacityBytes });
