@@ -17,7 +17,7 @@ import { ReplicaLoads } from "../src/routing/replica-loads.ts";
 import type { Payload, ReplyFrame, ReplySink, Requester, RequestHeader } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Random } from "../src/runtime/random.ts";
-import type { Scheduler } from "../src/runtime/scheduler.ts";
+import { nextTurn, type Scheduler, sleep } from "../src/runtime/scheduler.ts";
 import { MAX_KEY_ENTRY_BYTES } from "../src/store/idempotent-effect.ts";
 import { isRemoved, shardsOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
@@ -109,9 +109,9 @@ export class Coordinator {
     return this.#options.clock.nowMs();
   }
 
-  /** Resolves after a while. */
+  /** Resolves after a while; after none, when the event loop has turned once. */
   pause(delayMs: number): Promise<void> {
-    return new Promise((resolve) => this.#options.scheduler.timer(delayMs, resolve));
+    return delayMs === 0 ? nextTurn(this.#options.scheduler) : sleep(this.#options.scheduler, delayMs);
   }
 
   /** The absolute deadline of a call that begins now. */

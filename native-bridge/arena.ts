@@ -127,7 +127,7 @@ export class Arena {
   readonly heapByteOffset: number;
   readonly capacityBytes: number;
   readonly #heads: BigUint64Array;
-  /** The head as 8-byte words. */
+  /** The memory as 8-byte words. */
   readonly #longs: BigUint64Array;
   readonly #capacityUnits: number;
   readonly #heapStartUnits: number;
@@ -144,7 +144,7 @@ export class Arena {
     this.u32 = new Uint32Array(buffer);
     this.f32 = new Float32Array(buffer);
     this.f64 = new Float64Array(buffer);
-    this.#longs = new BigUint64Array(buffer, 0, REGION_TABLE_BYTE_OFFSET / 8);
+    this.#longs = new BigUint64Array(buffer);
     this.#heads = this.#longs.subarray(FREE_LIST_LONG, FREE_LIST_LONG + CLASS_COUNT);
     this.#capacityUnits = buffer.byteLength / UNIT_BYTES;
     this.capacityBytes = buffer.byteLength;
@@ -175,14 +175,25 @@ export class Arena {
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`; `ERR_OUT_OF_MEMORY` when no block is left.
    */
   allocate(byteLength: number): number {
+    return this.take(byteLength);
+  }
+
+  /**
+   * As {@link allocate}.
+   *
+   * @param entry Byte offset of 8 bytes that name the range before it is used, as those of a scratch entry do. No function is called between the
+   *   two: a thread that is terminated ends where it calls one, or goes round in a loop, and so leaks nothing here.
+   */
+  protected take(byteLength: number, entry?: number): number {
     const units = this.#unitsOf(byteLength, "allocate");
     const sizeClass = classOf(units);
+    const taken = classUnits(sizeClass);
     let block = this.#pop(sizeClass);
     const recycled = block !== 0;
-    if (!recycled) block = this.#bump(classUnits(sizeClass));
+    if (!recycled) block = this.#bump(taken);
     const fresh = !recycled && block !== 0;
     if (block === 0) block = this.#split(sizeClass);
-    if (block === 0) block = this.#merge(classUnits(sizeClass));
+    if (block === 0) block = this.#merge(taken);
     if (block === 0) {
       throw new ShardloomError(
         "ERR_OUT_OF_MEMORY",
@@ -190,8 +201,12 @@ export class Arena {
         { details: { byteLength, ...this.stats() } },
       );
     }
-    Atomics.add(this.i32, USED_UNITS_WORD, classUnits(sizeClass));
+    Atomics.add(this.i32, USED_UNITS_WORD, taken);
     Atomics.add(this.i32, ALLOCATIONS_WORD, 1);
+    if (entry !== undefined) {
+      this.i32[(block << 4) + BLOCK_MARK_A] = 0; // whoever frees what is left finds a block in use
+      Atomics.store(this.#longs, entry / 8, (BigInt(byteLength) << 32n) | BigInt(block));
+    }
     const byteOffset = block * UNIT_BYTES;
     if (!fresh) this.bytes.fill(0, byteOffset, byteOffset + units * UNIT_BYTES);
     return byteOffset;
@@ -203,23 +218,25 @@ export class Arena {
    * @throws {ShardloomError} `ERR_INVALID_ARGUMENT` when the range cannot be a block, or is free already.
    */
   free(byteOffset: number, byteLength: number): void {
+    this.give(byteOffset, byteLength);
+  }
+
+  /** As {@link free}. @param entry Of {@link take}: names nothing before the block is free. */
+  protected give(byteOffset: number, byteLength: number, entry?: number): void {
     const units = this.#unitsOf(byteLength, "free");
     const block = byteOffset / UNIT_BYTES;
     const sizeClass = classOf(units);
-    if (
-      !Number.isInteger(block) ||
-      block < this.#heapStartUnits ||
-      block + classUnits(sizeClass) > Atomics.load(this.i32, BUMP_WORD)
-    ) {
+    const given = classUnits(sizeClass);
+    if (!Number.isInteger(block) || block < this.#heapStartUnits || block + given > Atomics.load(this.i32, BUMP_WORD)) {
       throw invalidArgument("free block", "byteOffset", "the start of an allocated block", byteOffset);
     }
     const word = block << 4;
     if (this.i32[word + BLOCK_MARK_A] === FREE_MARK_A && this.i32[word + BLOCK_MARK_B] === (FREE_MARK_B ^ block)) {
       throw invalidArgument("free block", "byteOffset", "a block that is not free already", byteOffset);
     }
-    Atomics.sub(this.i32, USED_UNITS_WORD, classUnits(sizeClass));
+    this.#push(sizeClass, block, entry);
+    Atomics.sub(this.i32, USED_UNITS_WORD, given);
     Atomics.add(this.i32, FREES_WORD, 1);
-    this.#push(sizeClass, block);
   }
 
   /**
@@ -241,7 +258,7 @@ export class Arena {
       this.bytes.fill(0, old.byteOffset, old.byteOffset + byteLength);
       return old.byteOffset;
     }
-    const byteOffset = this.allocate(byteLength);
+    const byteOffset = this.take(byteLength);
     Atomics.store(
       this.#longs,
       (word >>> 1) + SCRATCH_RANGE,
@@ -326,14 +343,16 @@ export class Arena {
     }
   }
 
-  #push(sizeClass: number, block: number): void {
+  #push(sizeClass: number, block: number, entry?: number): void {
     const word = block << 4;
-    this.i32[word + BLOCK_MARK_A] = FREE_MARK_A;
-    this.i32[word + BLOCK_MARK_B] = FREE_MARK_B ^ block;
     for (;;) {
       const head = Atomics.load(this.#heads, sizeClass);
+      const tagged = retag(head, block);
       Atomics.store(this.i32, word + BLOCK_NEXT, Number(head & LOW_32));
-      if (Atomics.compareExchange(this.#heads, sizeClass, head, retag(head, block)) === head) return; // publishes the block
+      if (entry !== undefined) Atomics.store(this.#longs, entry / 8, 0n); // until now whoever frees what is left can free it
+      this.i32[word + BLOCK_MARK_A] = FREE_MARK_A;
+      this.i32[word + BLOCK_MARK_B] = FREE_MARK_B ^ block;
+      if (Atomics.compareExchange(this.#heads, sizeClass, head, tagged) === head) return; // publishes the block
     }
   }
 

@@ -5,190 +5,39 @@
  * thread only tells it which worker serves a shard, and opens and drops collections for it.
  *
  * Invariant: what the main thread tells arrives in order on one port: a shard's worker is lost before its successor is
- * attached, and a recovered root is told before anybody can learn of it in another way.
+ * attached, and a recovered root is told before anybody can learn of it in another way. The memory that searches work in is this thread's own until
+ * it is closed: it is given back before the main thread hears of that.
  */
 import { EventEmitter } from "node:events";
-import { MessageChannel, type MessagePort, type Transferable } from "node:worker_threads";
-import { ActorRouter, type ActorTable } from "../actors/actor-router.ts";
+import { ActorRouter } from "../actors/actor-router.ts";
 import type { Graph } from "../actors/graph/client-graph.ts";
 import { ConnectedGraphs } from "../actors/graph/connected-graphs.ts";
-import type { GraphCatalog } from "../actors/graph/graph-catalog.ts";
 import type { GraphOptions } from "../actors/graph/graph-options.ts";
 import type { RouterStats } from "../actors/router-stats.ts";
 import type { ShardReader } from "../actors/shard-reader.ts";
 import type { TextCollection } from "../actors/text/client-collection.ts";
-import { connectText, type TextCatalog } from "../actors/text/text-catalog.ts";
+import { connectText } from "../actors/text/text-catalog.ts";
 import type { TextCollectionOptions } from "../actors/text/text-options.ts";
 import type { VectorCollection } from "../actors/vector/client-collection.ts";
 import { ConnectedVectors } from "../actors/vector/connected-vectors.ts";
-import type { VectorCatalog } from "../actors/vector/vector-catalog.ts";
 import type { VectorCollectionOptions } from "../actors/vector/vector-options.ts";
-import { Arena } from "../native-bridge/arena.ts";
-import { DOORBELL_BYTES } from "../native-bridge/doorbell.ts";
 import { Kernels } from "../native-bridge/kernels.ts";
+import { OwnedArena } from "../native-bridge/owned-arena.ts";
 import { Verbs } from "../native-bridge/verbs.ts";
 import { type ActorRef, createActorRef } from "./actor/actor-ref.ts";
 import type { AnyActorDefinition } from "./actor/define-actor.ts";
 import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
-import { type AdmissionLimits, ClientThread } from "./client-thread.ts";
+import { ClientThread } from "./client-thread.ts";
+import type { ClusterPort, PortControl, PortEvent } from "./cluster-ports.ts";
 import { ShardloomError } from "./errors.ts";
-import type { ControlPlane } from "./plane/control-plane.ts";
-import { type ControlConnection, connectControl, serveControl } from "./plane/control-rpc.ts";
-import type { ControlClient } from "./plane/control-types.ts";
-import type { ShardReady } from "./plane/shard-task.ts";
+import { type ControlConnection, connectControl } from "./plane/control-rpc.ts";
 import type { AdmissionStats } from "./routing/admission.ts";
-import type { CallDefaults } from "./routing/call-defaults.ts";
 import { systemRuntime } from "./runtime/runtime.ts";
 import { Session } from "./topology/session.ts";
 import type { TopologySnapshot } from "./topology/snapshot.ts";
 import { SharedTopology } from "./topology/topology-source.ts";
-import { decodeErrorAt, encodeError } from "./wire/error-codec.ts";
+import { decodeErrorAt } from "./wire/error-codec.ts";
 import { createValueCodec } from "./wire/value-codec.ts";
-
-/** Owner numbers of connected threads' scratch memory start here. */
-const FIRST_OWNER = 0x8000;
-
-/** Everything that {@link connect} needs. Send it with `transferList: port.transferList`, to one thread, once. */
-export interface ClusterPort {
-  readonly name: string;
-  readonly owner: number;
-  /** Shards of this process. */
-  readonly own: readonly number[];
-  readonly memory: WebAssembly.Memory;
-  readonly kernels: WebAssembly.Module;
-  readonly topology: SharedArrayBuffer;
-  readonly replicas: SharedArrayBuffer;
-  readonly actors: ActorTable;
-  readonly defaults: CallDefaults;
-  readonly admission: AdmissionLimits;
-  readonly spinLimitUs: number;
-  readonly block: SharedArrayBuffer;
-  readonly events: MessagePort;
-  readonly control: MessagePort;
-  readonly transferList: readonly Transferable[];
-}
-
-type PortEvent =
-  | {
-      readonly kind: "attach";
-      readonly shard: number;
-      readonly bridge: SharedArrayBuffer;
-      readonly block: SharedArrayBuffer;
-    }
-  | { readonly kind: "lose"; readonly shard: number; readonly error: Uint8Array }
-  | { readonly kind: "recovered"; readonly shard: number; readonly recovered: ShardReady["recovered"] }
-  | { readonly kind: "dropped"; readonly collectionId: number }
-  | { readonly kind: "closed" };
-
-/** What the main thread does for a connected one. */
-interface PortControl {
-  /** The bridge to a shard is damaged. */
-  damaged(shard: number): void;
-  openVectors(name: string, options: VectorCollectionOptions | undefined): ReturnType<VectorCatalog["describe"]>;
-  dropVectors(name: string): Promise<boolean>;
-  openText(name: string, options: TextCollectionOptions | undefined): ReturnType<TextCatalog["describe"]>;
-  dropText(name: string): Promise<boolean>;
-  openGraph(name: string, options: GraphOptions | undefined): ReturnType<GraphCatalog["describe"]>;
-  dropGraph(name: string): Promise<boolean>;
-  disconnect(): Promise<void>;
-}
-
-/** The main thread's side of all connected threads. */
-export class ClusterPorts {
-  readonly #prefix: string;
-  readonly #control: ControlPlane;
-  readonly #vectors: VectorCatalog;
-  readonly #texts: TextCatalog;
-  readonly #graphs: GraphCatalog;
-  readonly #open: Set<MessagePort> = new Set();
-  #next = 1;
-
-  /** @param prefix What the names of connected threads begin with. */
-  constructor(
-    prefix: string,
-    control: ControlPlane,
-    collections: { readonly vectors: VectorCatalog; readonly texts: TextCatalog; readonly graphs: GraphCatalog },
-  ) {
-    this.#prefix = prefix;
-    this.#control = control;
-    this.#vectors = collections.vectors;
-    this.#texts = collections.texts;
-    this.#graphs = collections.graphs;
-  }
-
-  /** Makes a port: every worker serves the thread that gets it, as soon as it connects. */
-  async create(
-    fixed: Omit<ClusterPort, "name" | "owner" | "block" | "events" | "control" | "transferList">,
-  ): Promise<ClusterPort> {
-    const number = this.#next++;
-    const name = `${this.#prefix}thread-${number}`;
-    const block = new SharedArrayBuffer(DOORBELL_BYTES);
-    const events = new MessageChannel();
-    const calls = new MessageChannel();
-    const tell = (event: PortEvent): void => events.port1.postMessage(event);
-    let onDamaged: (shard: number) => void = () => undefined;
-    const client: ControlClient = {
-      name,
-      block,
-      attach: (shard, bridge, worker) => tell({ kind: "attach", shard, bridge, block: worker }),
-      lose: (shard, error) => tell({ kind: "lose", shard, error: encodeError(error) }),
-      watch: (listener) => (onDamaged = listener),
-    };
-    const leave = async (): Promise<void> => {
-      if (!this.#open.delete(events.port1)) return;
-      events.port1.close();
-      calls.port1.close();
-      await this.#control.removeClient(name);
-    };
-    serveControl<PortControl>(calls.port1, {
-      damaged: (shard) => onDamaged(shard),
-      openVectors: (collection, options) => this.#vectors.describe(collection, options),
-      dropVectors: (collection) => this.#vectors.drop(collection),
-      openText: (collection, options) => this.#texts.describe(collection, options),
-      dropText: (collection) => this.#texts.drop(collection),
-      openGraph: (graph, options) => this.#graphs.describe(graph, options),
-      dropGraph: (graph) => this.#graphs.drop(graph),
-      disconnect: async () => {
-        await this.#control.removeClient(name);
-        systemRuntime.scheduler.turn(() => void leave().catch(() => undefined)); // after this answer has gone
-      },
-    });
-    this.#open.add(events.port1);
-    // The other end closes with its thread, however that ends.
-    events.port1.on("close", () => void leave().catch(() => undefined));
-    events.port1.unref();
-    calls.port1.unref();
-    await this.#control.addClient(client);
-    const transferList = [events.port2, calls.port2];
-    return {
-      ...fixed,
-      name,
-      owner: FIRST_OWNER + number,
-      block,
-      events: events.port2,
-      control: calls.port2,
-      transferList,
-    };
-  }
-
-  recovered(shard: number, recovered: ShardReady["recovered"]): void {
-    this.#tellAll({ kind: "recovered", shard, recovered });
-  }
-
-  dropped(collectionId: number): void {
-    this.#tellAll({ kind: "dropped", collectionId });
-  }
-
-  close(): void {
-    this.#tellAll({ kind: "closed" });
-    for (const port of this.#open) port.close();
-    this.#open.clear();
-  }
-
-  #tellAll(event: PortEvent): void {
-    for (const port of this.#open) port.postMessage(event);
-  }
-}
 
 /** Events of a connected thread. */
 export interface ClusterClientEvents {
@@ -200,7 +49,7 @@ export interface ClusterClientEvents {
 export class ClusterClient extends EventEmitter<ClusterClientEvents> implements AsyncDisposable {
   readonly #topology: SharedTopology;
   readonly #port: ClusterPort;
-  readonly #arena: Arena;
+  readonly #arena: OwnedArena;
   readonly #kernels: Kernels;
   readonly #client: ClientThread;
   readonly #control: ControlConnection<PortControl>;
@@ -214,11 +63,11 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
   /** @internal Use {@link connect}. */
   constructor(port: ClusterPort) {
     super();
-    const { topology, memory, kernels, spinLimitUs, defaults, block, name } = port;
+    const { topology, memory, ledger, kernels, spinLimitUs, defaults, block, name } = port;
     this.#port = port;
     this.#topology = new SharedTopology(topology);
-    this.#arena = new Arena(memory);
-    this.#kernels = new Kernels(kernels, this.#arena, undefined, port.owner);
+    this.#arena = new OwnedArena(memory, ledger);
+    this.#kernels = new Kernels(kernels, this.#arena);
     this.#client = new ClientThread({
       runtime: systemRuntime,
       name,
@@ -371,14 +220,17 @@ export class ClusterClient extends EventEmitter<ClusterClientEvents> implements 
     }
   }
 
+  /** Gives all memory back: from then on the main thread may free what stands in the ledger. */
   #end(): void {
     this.#closed = true;
     this.#client.close();
+    this.#vectors.close();
+    this.#kernels.close();
+    this.#arena.close();
   }
 
   #release(): void {
     this.#control.end(new ShardloomError("ERR_CLOSED", "Cannot use cluster as it is closed"));
-    this.#kernels.close();
     this.#port.events.close();
   }
 

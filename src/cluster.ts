@@ -23,7 +23,6 @@ import type { OpenBarrierOptions, TickBarrier } from "./actor/tick-barrier.ts";
 import { ClientThread } from "./client-thread.ts";
 import { type AuditOptions, type AuditReport, auditCopies } from "./cluster-audit.ts";
 import { type BackupOptions, type BackupReport, snapshotCluster } from "./cluster-backup.ts";
-import { type ClusterPort, ClusterPorts } from "./cluster-client.ts";
 import { ClusterCollections } from "./cluster-collections.ts";
 import { startReal } from "./cluster-environment.ts";
 import { createMapKeeper, handOver, keepMap } from "./cluster-leases.ts";
@@ -37,6 +36,7 @@ import {
   type ResolvedClusterOptions,
   resolveClusterOptions,
 } from "./cluster-options.ts";
+import { type ClusterPort, ClusterPorts } from "./cluster-ports.ts";
 import { type RestoreOptions, type RestoreReport, restoreBackup } from "./cluster-restore.ts";
 import { type ClusterStats, gatherInfo, gatherStats } from "./cluster-stats.ts";
 import { ClusterStorage, environmentOf, releasing, storedPlace } from "./cluster-storage.ts";

@@ -126,11 +126,12 @@ export {
   mergeAudits,
 } from "./cluster-audit.ts";
 export type { BackupOptions, BackupProgress, BackupReport } from "./cluster-backup.ts";
-export { ClusterClient, type ClusterPort, connect } from "./cluster-client.ts";
+export { ClusterClient, connect } from "./cluster-client.ts";
 export type { RemovalReport, RemoveOptions } from "./cluster-members.ts";
 export type { NatsStorage } from "./cluster-nats-options.ts";
 export type { NodeRemovalReport, RemoveNodeOptions } from "./cluster-node-removal.ts";
 export type { ClusterOptions } from "./cluster-options.ts";
+export type { ClusterPort } from "./cluster-ports.ts";
 export type { RestoreOptions, RestoreReport } from "./cluster-restore.ts";
 export type { ClusterHealth, ClusterStats } from "./cluster-stats.ts";
 export type { CloseOptions, ClusterEvents, ClusterInfo } from "./cluster-types.ts";

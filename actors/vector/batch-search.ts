@@ -1,22 +1,20 @@
 /**
  * One-sided searches for many queries that advance in rounds: what all of them need next is read once, by one posted list to each shard.
  *
- * The steps: `begin` looks at the roots of the shards and reads the rows that wait to be linked; `advance` searches the graph in copies of its
+ * The steps: `begin` looks at the roots of the shards and reads the rows that wait to be linked; `search` searches the graph in copies of its
  * vertices (graph-mirror.ts) and fetches those that are missing, until no search misses any; `finish` reads the rows of what was found, each once
- * for all queries that found it. Other work of this thread may come between two calls.
+ * for all queries that found it (batch-rows.ts). All are done in slices, between which other work of this thread may come.
  * Invariant: a hit is from its row in one version under a good key, read after the batch began. Where a query met anything but what a search by
  * itself meets when nobody writes (a row that had gone, too few hits, memory that cannot be read), it has no result here: it is searched alone.
  * One thread only.
  */
-import { INCARNATION, USER0 } from "../../native-bridge/cell-layout.ts";
-import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
+import type { Kernels } from "../../native-bridge/kernels.ts";
+import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import { OPCODE } from "../../native-bridge/verbs.ts";
 import { ShardloomError } from "../../src/errors.ts";
 import { compareIds } from "../../src/routing/merge.ts";
-import { RECORD_HEADER_BYTES, RECORD_ID_WORD } from "../../src/store/collection-layout.ts";
-import { idLengthOf, isIdWord, readId } from "../../src/store/id-codec.ts";
-import { hashId } from "../../src/topology/stable-hash.ts";
+import { BatchRows, type FoundRows, type WantedRow } from "./batch-rows.ts";
 import type { ScanOptions } from "./exact-scan.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
 import { GraphMirror, type VertexDocument } from "./graph/graph-mirror.ts";
@@ -28,6 +26,7 @@ import { type ListCounts, PostedLists } from "./posted-lists.ts";
 import type { Compass } from "./routing/compass.ts";
 import type { RowReader } from "./row-reader.ts";
 import type { MutableRef } from "./shard-view.ts";
+import type { Slices } from "./slices.ts";
 import type { LeafView } from "./strategy/leaf-view.ts";
 import type { ResolvedVectorOptions } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
@@ -56,14 +55,6 @@ interface BatchQuery {
   isAlone: boolean;
 }
 
-/** A row to be read, and who wants it. */
-interface WantedRow {
-  readonly shard: number;
-  /** Undefined: whichever document is there, for all queries. */
-  readonly incarnation: number | undefined;
-  readonly queries: readonly BatchQuery[];
-}
-
 /** What looks at all shards saw. */
 interface ShardLooks {
   status: number;
@@ -72,9 +63,11 @@ interface ShardLooks {
   readonly live: number[];
 }
 
-const NO_HITS: Map<number, SearchHit[]> = new Map();
-/** Searches between two pauses. */
-const SLICE = 128;
+/** Looks for rows that wait when a batch begins: after a pause others may have come, which leave again before the graph is copied. */
+const MOST_LOOKS = 3;
+/** Searches of a slice, and queries of one whose part is small. */
+const SLICE = 8;
+const SLICE_QUERIES = 256;
 /** Rows that wait to be linked, more of which are better searched for one query after the other. */
 const MOST_WAITING = 256;
 /** The same times queries: each is scored for every query, and kept. */
@@ -94,6 +87,7 @@ export class BatchSearch {
   readonly #k: number;
   readonly #options: BatchOptions;
   readonly #lists: PostedLists;
+  readonly #rows: BatchRows;
   readonly #view: GraphView;
   readonly #ref: MutableRef = { address: 0, rkey: 0, length: 0 };
   /** Rows that have been read as waiting, by address. */
@@ -102,7 +96,6 @@ export class BatchSearch {
   #mirror: GraphMirror | undefined;
   #landmarks: ReadonlyMap<number, readonly number[]> = new Map();
   #live = 0;
-  #next = 0;
 
   /** @param queries Checked. */
   constructor(parts: BatchParts, queries: readonly Float32Array[], k: number, options: BatchOptions) {
@@ -110,6 +103,7 @@ export class BatchSearch {
     this.#k = k;
     this.#options = options;
     this.#lists = new PostedLists(parts.rows.arena);
+    this.#rows = new BatchRows(parts.rows, parts.kernels, this.#lists, options);
     this.#view = new GraphView(parts.rows.arena, parts.rows.verbs);
     this.#source = parts.source();
     this.#queries = queries.map((vector) => ({
@@ -122,64 +116,55 @@ export class BatchSearch {
   }
 
   /** @returns a status; when it is not SUCCESS there is no more to be done here */
-  begin(): number {
+  *begin(): Slices<number> {
     const { graph } = this.#source;
     if (graph === undefined) return STATUS.INVALID_RKEY;
     let viewed: number = STATUS.INVALID_RKEY;
-    let compass: Compass | undefined;
     const visit = (): void => {
       viewed = this.#view.refresh(graph);
-      compass = this.#parts.leaves.router(graph);
+      this.#parts.leaves.router(graph);
       this.#view.readEntries();
       this.#landmarks = this.#parts.leaves.landmarks();
     };
     this.#lists.add(HOLDER, HOLDER, { opcode: OPCODE.VISIT, ref: graph, visit });
-    const looks = this.#look();
-    this.#post(looks, NO_HITS);
-    if (looks.status !== STATUS.SUCCESS || viewed !== STATUS.SUCCESS) return looks.status || viewed;
-    if (!this.#readWaiting(looks)) return STATUS.RETRY_EXCEEDED;
-    const entered = this.#enter(compass);
+    for (let look = 0, read = 1; read > 0 && look < MOST_LOOKS; look++) {
+      const looks = this.#look();
+      yield* this.#post(looks);
+      if (looks.status !== STATUS.SUCCESS || viewed !== STATUS.SUCCESS) return looks.status || viewed;
+      read = yield* this.#readWaiting(looks);
+      if (read < 0) return STATUS.RETRY_EXCEEDED;
+    }
+    const entered = yield* this.#enter(graph);
     if (entered !== STATUS.SUCCESS) return entered;
-    return this.#guard(() => {
-      const { rows: reader, kernels } = this.#parts;
-      this.#mirror = new GraphMirror(reader.arena, kernels.module, this.#view, this.#lists);
+    try {
+      const { rows, kernels } = this.#parts;
+      this.#mirror = new GraphMirror(rows.arena, kernels.module, this.#view, this.#lists);
       return STATUS.SUCCESS;
-    });
+    } catch (error) {
+      return fullArena(error);
+    }
   }
 
-  /** A slice of the work. @returns whether all of the graph's part is done */
-  advance(): boolean {
-    const mirror = this.#mirror as GraphMirror;
-    const k = rankedAgain(this.#parts.options, this.#k);
-    const ef = Math.max(this.#k, this.#options.ef || this.#parts.options.expansionSearch, k);
-    const status = this.#guard(() => {
-      for (let done = 0; this.#next < this.#queries.length && done < SLICE; this.#next++) {
-        const query = this.#queries[this.#next] as BatchQuery;
-        if (query.documents !== undefined || query.isAlone) continue;
-        done++;
-        const found = mirror.search(query.code, query.entries, ef);
-        this.distances += mirror.distances;
-        if (found >= 0 && mirror.isTorn) query.isAlone = true;
-        else if (found >= 0) this.#take(query, found, Math.min(k + SPARE, ef));
+  /** Does all of the graph's part. */
+  *search(): Slices<void> {
+    while (this.#queries.some(isOpen)) {
+      let status: number;
+      try {
+        status = yield* this.#round();
+      } catch (error) {
+        status = fullArena(error);
       }
-      if (this.#next < this.#queries.length) return STATUS.SUCCESS;
-      this.#next = 0;
-      if (this.#open === 0) return STATUS.SUCCESS;
-      this.rounds++;
-      return mirror.fetch();
-    });
-    if (status !== STATUS.SUCCESS) {
+      if (status === STATUS.SUCCESS) continue;
       this.failure = "memory";
       for (const query of this.#queries) query.isAlone ||= query.documents === undefined;
     }
-    return this.#open === 0;
   }
 
   /** @returns for each query its hits, ascending by (score, id); undefined: it has to be searched alone */
-  finish(): (readonly SearchHit[] | undefined)[] {
+  *finish(): Slices<(readonly SearchHit[] | undefined)[]> {
     this.#source = this.#parts.source();
     const rows = new Map<number, WantedRow>();
-    for (const query of this.#queries) {
+    for (const [at, query] of this.#queries.entries()) {
       for (const { address, incarnation, shard } of query.isAlone ? [] : (query.documents ?? [])) {
         const row = rows.get(address);
         if (row === undefined) rows.set(address, { shard, incarnation, queries: [query] });
@@ -188,15 +173,21 @@ export class BatchSearch {
           this.#lists.counts.deduplicated++;
         } else query.isAlone = true;
       }
+      if (at % SLICE_QUERIES === 0) yield;
     }
-    const found = this.#addRows(rows);
+    const found = yield* this.#rows.add(rows, this.#source);
     // Behind them in the same lists: rows that were written meanwhile, as what the graph led to before may be among them.
     const looks = this.#look();
-    this.#post(looks, found);
-    this.#takeRows(rows, found);
-    const isWhole = looks.status === STATUS.SUCCESS && this.#readWaiting(looks);
+    yield* this.#post(looks, found);
+    yield* this.#rows.take(rows, found);
+    const isWhole = looks.status === STATUS.SUCCESS && (yield* this.#readWaiting(looks)) >= 0;
     if (!isWhole) this.failure ??= "memory";
-    return this.#queries.map((query) => (isWhole ? this.#result(query) : undefined));
+    const results: (readonly SearchHit[] | undefined)[] = [];
+    for (const query of this.#queries) {
+      results.push(isWhole ? this.#result(query) : undefined);
+      if (results.length % SLICE_QUERIES === 0) yield;
+    }
+    return results;
   }
 
   /** Gives memory back. */
@@ -205,21 +196,23 @@ export class BatchSearch {
     this.#mirror = undefined;
   }
 
-  get #open(): number {
-    return this.#queries.reduce(
-      (sum, { documents, isAlone }) => sum + (documents === undefined && !isAlone ? 1 : 0),
-      0,
-    );
-  }
-
-  /** A full arena ends a batch, not its searches. */
-  #guard(act: () => number): number {
-    try {
-      return act();
-    } catch (error) {
-      if (ShardloomError.is(error) && error.code === "ERR_OUT_OF_MEMORY") return STATUS.LOCAL_LENGTH_ERROR;
-      throw error;
+  /** Searches what is not found yet in the copies that are there, and fetches those that are missing. @returns a status */
+  *#round(): Slices<number> {
+    const mirror = this.#mirror as GraphMirror;
+    const k = rankedAgain(this.#parts.options, this.#k);
+    const ef = Math.max(this.#k, this.#options.ef || this.#parts.options.expansionSearch, k);
+    let searched = 0;
+    for (const query of this.#queries) {
+      if (!isOpen(query)) continue;
+      const found = mirror.search(query.code, query.entries, ef);
+      this.distances += mirror.distances;
+      if (found >= 0 && mirror.isTorn) query.isAlone = true;
+      else if (found >= 0) this.#take(query, found, Math.min(k + SPARE, ef));
+      if (++searched % SLICE === 0) yield;
     }
+    if (!this.#queries.some(isOpen)) return STATUS.SUCCESS;
+    this.rounds++;
+    return yield* mirror.fetch();
   }
 
   /** Adds a look at each shard to the lists: it makes its view current, and finds the rows that wait to be linked. */
@@ -243,16 +236,16 @@ export class BatchSearch {
   }
 
   /** Posts looks and rows; what was not read is not found. */
-  #post(looks: ShardLooks, found: Map<number, SearchHit[]>): void {
-    this.#lists.post((id, status) => {
+  *#post(looks: ShardLooks, found?: FoundRows): Slices<void> {
+    yield* this.#lists.post((id, status) => {
       if (status === STATUS.SUCCESS) return;
       if (id < 0) looks.status = status;
-      else found.delete(id);
+      else found?.delete(id);
     });
   }
 
-  /** Reads the rows that wait, but for those that were read. @returns whether it could be done */
-  #readWaiting({ waiting, live }: ShardLooks): boolean {
+  /** Reads the rows that wait, but for those that were read. @returns how many those are; −1 when it could not be done */
+  *#readWaiting({ waiting, live }: ShardLooks): Slices<number> {
     this.#live = live.reduce((sum, count) => sum + count, 0);
     const rows = new Map<number, WantedRow>();
     for (const [shard, numbers] of waiting.entries()) {
@@ -265,13 +258,12 @@ export class BatchSearch {
     }
     if (rows.size > MOST_WAITING || rows.size * this.#queries.length > MOST_SCORES) {
       this.failure = "waiting";
-      return false;
+      return -1;
     }
-    const found = this.#addRows(rows);
-    const looks: ShardLooks = { status: STATUS.SUCCESS, waiting: [], live: [] };
-    this.#post(looks, found);
-    this.#takeRows(rows, found);
-    return true;
+    const found = yield* this.#rows.add(rows, this.#source);
+    yield* this.#post({ status: STATUS.SUCCESS, waiting: [], live: [] }, found);
+    yield* this.#rows.take(rows, found);
+    return rows.size;
   }
 
   #bitsAt(address: number, count: number): number[] {
@@ -287,36 +279,53 @@ export class BatchSearch {
   }
 
   /** Codes of the queries, and where each begins. */
-  #enter(compass: Compass | undefined): number {
+  *#enter(graph: RegionRef): Slices<number> {
+    const { leaves } = this.#parts;
+    const begins = yield* this.#nearestLeaves(graph);
+    if (begins === undefined) return STATUS.INVALID_RKEY;
+    const medoids = new Map<number, Int32Array>();
+    for (const leaf of begins.flatMap((ids) => [...ids])) {
+      const ref = this.#lists.wants(leaf) ? leaves.medoidRef(leaf) : undefined;
+      if (ref === undefined) continue;
+      const local = new Int32Array(1);
+      medoids.set(leaf, local);
+      this.#lists.add(HOLDER, leaf, { opcode: OPCODE.READ, ref, local: new Uint8Array(local.buffer) });
+    }
+    yield* this.#lists.post(() => undefined); // what was not read is zero, and no medoid
+    for (const [at, query] of this.#queries.entries()) {
+      const ids = [...(begins[at] ?? [])];
+      const own = ids.map((leaf) => (medoids.get(leaf)?.[0] ?? 0) - 1).filter((vertex) => vertex >= 0);
+      const landmarks = ids.flatMap((leaf) => this.#landmarks.get(leaf) ?? []);
+      query.entries = own.length === 0 ? this.#view.entries : [...own, ...landmarks];
+      if (at % SLICE_QUERIES === 0) yield;
+    }
+    return STATUS.SUCCESS;
+  }
+
+  /** @returns the leaves nearest to each query, none where they are not known; undefined: a query has no code */
+  *#nearestLeaves(graph: RegionRef): Slices<Int32Array[] | undefined> {
     const { options, leaves } = this.#parts;
     const code = new GraphCode(options);
     const spent = { distances: 0 };
     const begins: Int32Array[] = [];
-    const medoids = new Map<number, Int32Array>();
-    for (const query of this.#queries) {
-      if (!code.encode(query.vector)) return STATUS.INVALID_RKEY;
+    let compass: Compass | undefined;
+    for (let at = 0; at < this.#queries.length; at++) {
+      if (at % SLICE === 0) {
+        if (at > 0) yield;
+        // After a pause another search may have taken another table, which ends this router.
+        const router = leaves.router(graph);
+        if (router !== compass) at = begins.length = 0;
+        compass = router;
+      }
+      const query = this.#queries[at] as BatchQuery;
+      if (!code.encode(query.vector)) return undefined;
       query.code = code.bytes.slice();
       if (compass === undefined) continue;
       const { ids, count } = leaves.nearest(compass, code.components, spent);
       begins.push(ids.slice(0, count));
-      for (const leaf of ids.subarray(0, count)) {
-        const ref = this.#lists.wants(leaf) ? leaves.medoidRef(leaf) : undefined;
-        if (ref === undefined) continue;
-        const local = new Int32Array(1);
-        medoids.set(leaf, local);
-        this.#lists.add(HOLDER, leaf, { opcode: OPCODE.READ, ref, local: new Uint8Array(local.buffer) });
-      }
     }
     this.distances += spent.distances;
-    this.#lists.post(() => undefined); // what was not read is zero, and no medoid
-    for (const [at, query] of this.#queries.entries()) {
-      const own = [...(begins[at] ?? [])]
-        .map((leaf) => (medoids.get(leaf)?.[0] ?? 0) - 1)
-        .filter((vertex) => vertex >= 0);
-      const landmarks = [...(begins[at] ?? [])].flatMap((leaf) => this.#landmarks.get(leaf) ?? []);
-      query.entries = own.length === 0 ? this.#view.entries : [...own, ...landmarks];
-    }
-    return STATUS.SUCCESS;
+    return begins;
   }
 
   /** The documents that a search would read: so many of the nearest, each row once. */
@@ -329,55 +338,19 @@ export class BatchSearch {
     query.documents = [...documents.values()];
   }
 
-  /** Adds rows to the lists, each once, to be scored for those who want them. @returns hits by address, in the order of the queries */
-  #addRows(rows: ReadonlyMap<number, WantedRow>): Map<number, SearchHit[]> {
-    const found = new Map<number, SearchHit[]>();
-    for (const [address, wanted] of rows) {
-      const view = this.#source.views[wanted.shard];
-      if (view?.cellRef(view.rowAt(address), this.#ref) !== true) continue;
-      const visit = (): void => {
-        found.delete(address);
-        const hits = this.#hitsAt(address, wanted);
-        if (hits !== undefined) found.set(address, hits);
-      };
-      this.#lists.add(wanted.shard, address, { opcode: OPCODE.VISIT, ref: { ...this.#ref }, visit });
-    }
-    return found;
-  }
-
-  #takeRows(rows: ReadonlyMap<number, WantedRow>, found: ReadonlyMap<number, SearchHit[]>): void {
-    for (const [address, { incarnation, queries }] of rows) {
-      const hits = found.get(address);
-      for (const [at, query] of queries.entries()) {
-        if (hits !== undefined) query.hits.push(hits[at] as SearchHit);
-        else if (incarnation !== undefined) query.isAlone = true; // it has gone, or cannot be read now
-      }
-    }
-  }
-
-  /** What a row holds, as a hit of each query; under the checks of its visit. Undefined: not the document that was meant. */
-  #hitsAt(cell: number, { shard, incarnation, queries }: WantedRow): SearchHit[] | undefined {
-    const { rows, kernels } = this.#parts;
-    const { includeVector = false, includePayload = false } = this.#options;
-    const { i32, u32, bytes } = rows.arena;
-    const view = this.#source.views[shard];
-    const record = u32[(cell >>> 2) + USER0] as number;
-    if (view === undefined || record === 0 || !rows.inside(record, RECORD_HEADER_BYTES)) return undefined;
-    if (incarnation !== undefined && i32[(cell >>> 2) + INCARNATION] !== incarnation) return undefined;
-    const idWord = i32[(record >>> 2) + RECORD_ID_WORD] as number;
-    if (!isIdWord(idWord) || !rows.inside(record, RECORD_HEADER_BYTES + idLengthOf(idWord))) return undefined;
-    const id = readId(bytes, record + RECORD_HEADER_BYTES, idWord);
-    if (this.#source.shardOf(hashId(id)) !== shard) return undefined;
-    return queries.map(({ vector }) => {
-      kernels.beginScan(view.metric, ELEMENT.F32, vector, 1);
-      const score = kernels.scoreCell(cell);
-      return { score, id, ...rows.copyStored(cell, record, view.dimensions, includeVector, includePayload) };
-    });
-  }
-
   #result({ hits, isAlone, documents }: BatchQuery): readonly SearchHit[] | undefined {
     if (isAlone || documents === undefined) return undefined;
     const nearest = withoutTwins(hits.sort((a, b) => a.score - b.score || compareIds(a.id, b.id))).slice(0, this.#k);
     return nearest.length === this.#k || nearest.length >= this.#live ? nearest : undefined;
   }
+}
+
+/** A full arena ends a batch, not its searches. */
+function fullArena(error: unknown): number {
+  if (ShardloomError.is(error) && error.code === "ERR_OUT_OF_MEMORY") return STATUS.LOCAL_LENGTH_ERROR;
+  throw error;
+}
+
+function isOpen({ documents, isAlone }: BatchQuery): boolean {
+  return documents === undefined && !isAlone;
 }

@@ -15,6 +15,7 @@ import type { SearchOptions, SearchResult, VectorCollectionParts } from "./clien
 import { obstacle, oneSidedAnswer, searchOneSided, withTimeLeft } from "./client-one-sided.ts";
 import { checkSearch, DEFAULT_K } from "./client-search.ts";
 import { payloadFilter } from "./payload-filter.ts";
+import { inSlices, Pauses, type Slices } from "./slices.ts";
 import { checkedQuery, MAX_HITS } from "./vector-checks.ts";
 import { usesGraph } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
@@ -79,10 +80,11 @@ export async function searchBatch(
   let reason: BatchStats["reason"] = reasons.findLast((each) => each !== undefined);
   let counts = NONE;
   let found: readonly (readonly SearchHit[] | undefined)[] = [];
+  const pauses = new Pauses(parts.coordinator, () => check(parts, options, deadlineAtMs));
   if (fit.length > 0) {
     const batch = parts.reader().batch(fit, k, { includePayload, includeVector, ef });
     try {
-      found = await run(parts, batch, options, deadlineAtMs);
+      found = await inSlices(searchTogether(batch), pauses);
       if (found.length === 0) reason = batch.failure ?? "memory";
       else if (found.includes(undefined)) reason = batch.failure ?? "changed";
       counts = { ...batch.counts, rounds: batch.rounds, distances: batch.distances };
@@ -94,6 +96,8 @@ export async function searchBatch(
   let alone = 0;
   let next = 0;
   for (const [at, query] of queries.entries()) {
+    // A search that is answered one-sidedly settles without the event loop, which would not turn before the last of them.
+    if (pauses.areDue()) await pauses.take();
     const hits = reasons[at] === undefined ? found[next++] : undefined;
     if (hits !== undefined) {
       results.push(oneSidedAnswer(parts, hits));
@@ -107,18 +111,10 @@ export async function searchBatch(
 }
 
 /** @returns hits by query; none at all when the memory of the shards cannot be read */
-async function run(
-  parts: VectorCollectionParts,
-  batch: BatchSearch,
-  options: BatchSearchOptions,
-  deadlineAtMs: number,
-): Promise<readonly (readonly SearchHit[] | undefined)[]> {
-  if (batch.begin() !== STATUS.SUCCESS) return [];
-  while (!batch.advance()) {
-    await parts.coordinator.pause(0);
-    check(parts, options, deadlineAtMs);
-  }
-  return batch.finish();
+function* searchTogether(batch: BatchSearch): Slices<readonly (readonly SearchHit[] | undefined)[]> {
+  if ((yield* batch.begin()) !== STATUS.SUCCESS) return [];
+  yield* batch.search();
+  return yield* batch.finish();
 }
 
 function check(

@@ -77,8 +77,15 @@ export class ConnectedVectors {
 
   dropped(collectionId: number): void {
     const known = this.#known.get(collectionId);
-    if (known !== undefined) known.dropped = true;
+    if (known === undefined) return;
+    known.dropped = true;
+    known.reader.close();
     this.#known.delete(collectionId);
+  }
+
+  /** Gives back the memory that searches work in. */
+  close(): void {
+    for (const { reader } of this.#known.values()) reader.close();
   }
 
   #learn({ roots: told, graph, options, elsewhere }: CollectionDescription): Known {

@@ -3,9 +3,11 @@
  *
  * Invariant: a peer gets one list for each `post` (more only where a list is longer than the queue of its completions), and a request that is
  * asked for twice under one key is in it once. What was posted is what is counted. One thread only.
+ * As no other processor could do it in the background, this thread executes a list, in slices between which it may do something else.
  */
 import type { Arena } from "../../native-bridge/arena.ts";
 import { type Completion, Verbs, type WorkRequest } from "../../native-bridge/verbs.ts";
+import type { Slices } from "./slices.ts";
 
 /** What a batch of searches cost. */
 export interface ListCounts {
@@ -23,6 +25,8 @@ export interface ListCounts {
 export type Request = Omit<WorkRequest, "id">;
 
 const LONGEST_LIST = 65_536;
+/** Requests of a slice. */
+const SLICE_REQUESTS = 16;
 
 export class PostedLists {
   readonly counts: ListCounts = { lists: 0, requests: 0, deduplicated: 0, bytes: 0 };
@@ -32,7 +36,7 @@ export class PostedLists {
   readonly #out: Completion[] = [];
 
   constructor(arena: Arena) {
-    this.#verbs = new Verbs(arena, { completionCapacity: LONGEST_LIST });
+    this.#verbs = new Verbs(arena, { completionCapacity: SLICE_REQUESTS });
   }
 
   /**
@@ -62,12 +66,11 @@ export class PostedLists {
   }
 
   /** Posts what was gathered: one list to each peer. @param ended Is told how each request ended */
-  post(ended: (id: number, status: number) => void): void {
+  *post(ended: (id: number, status: number) => void): Slices<void> {
     for (const list of this.#lists.values()) {
-      for (let first = 0; first < list.length; ) {
-        const posted = this.#verbs.post(first === 0 ? list : list.slice(first));
-        first += posted;
-        this.counts.lists++;
+      for (let first = 0; first < list.length; first += SLICE_REQUESTS) {
+        const posted = this.#verbs.post(list.slice(first, first + SLICE_REQUESTS));
+        if (first % LONGEST_LIST === 0) this.counts.lists++;
         this.counts.requests += posted;
         const count = this.#verbs.poll(this.#out, posted);
         for (let at = 0; at < count; at++) {
@@ -75,6 +78,7 @@ export class PostedLists {
           this.counts.bytes += byteLength;
           ended(id, status);
         }
+        yield;
       }
     }
     this.#lists.clear();

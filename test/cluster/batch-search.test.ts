@@ -1,6 +1,7 @@
 /** Searches for many vectors at once: rounds of posted lists, each to one of three workers, that give what single searches give. */
 import { once } from "node:events";
-import { afterEach, expect, it } from "vitest";
+import { afterEach, expect, it, vi } from "vitest";
+import type { Slices } from "../../actors/vector/slices.ts";
 import { STATUS } from "../../native-bridge/status.ts";
 import type {
   BatchSearchOptions,
@@ -44,6 +45,17 @@ async function fill(docs: VectorCollection): Promise<Float32Array[]> {
   await docs.upsert(vectors.map((vector, id) => ({ id, vector, payload: { even: id % 2 === 0 } })));
   await docs.indexed({ timeoutMs: 60_000 });
   return vectors;
+}
+
+/** Does work at once. @returns what comes of it, in how many slices, and the largest share that one of them had of what is counted */
+function inOneGo<T>(work: Slices<T>, count: () => number = () => 0): { value: T; slices: number; share: number } {
+  const first = count();
+  for (let slices = 1, before = first, most = 0; ; slices++) {
+    const slice = work.next();
+    most = Math.max(most, count() - before);
+    before = count();
+    if (slice.done === true) return { value: slice.value, slices, share: most / (before - first) };
+  }
 }
 
 const told = (hits: readonly VectorHit[]): unknown[] =>
@@ -144,14 +156,21 @@ it("answers whole while documents are inserted", async () => {
     for (const { hits } of results) expect(hits[0]?.score).toBe(0);
   }
   await inserting;
+  // What waits to be linked, for more queries than one request scores.
+  const last = clustered(200, createSeededRandom(seed + 6));
+  await docs.upsert(last.map((vector, at) => ({ id: DOCUMENTS + 300 + at, vector })));
+  const { results } = await docs.searchMany([...last, ...vectors.slice(0, 400)], { k: 1, ef: 100 });
+  for (const [at, { hits }] of results.entries())
+    expect(hits[0]).toMatchObject({ id: at < 200 ? DOCUMENTS + 300 + at : at - 200, score: 0 });
 });
 
 it("answers every query when an owner is killed in the middle", async () => {
   const docs = await open();
   const vectors = await fill(docs);
   const batch = docs.reader().batch(vectors.slice(0, 300), 1, { ef: 100 });
-  expect(batch.begin()).toBe(STATUS.SUCCESS);
-  expect(batch.advance()).toBe(false); // a part of the first round
+  expect(inOneGo(batch.begin()).value).toBe(STATUS.SUCCESS);
+  const searching = batch.search();
+  while (batch.rounds === 0) expect(searching.next().done).toBe(false); // until it fetches for the first time
   const restarted = once(cluster, "worker-restarted");
   const asked = docs.searchMany(vectors.slice(0, 300), { k: 1, ef: 100 });
   await cluster
@@ -162,9 +181,9 @@ it("answers every query when an owner is killed in the middle", async () => {
   for (const { hits, completeness } of results) expect([hits[0]?.score, completeness.complete]).toEqual([0, true]);
   expect(stats.alone > 0).toBe(stats.reason !== undefined);
   await restarted;
-  while (!batch.advance());
+  inOneGo(searching);
   expect(batch.failure, "keys of the dead worker open nothing").toBe("memory");
-  expect(batch.finish().every((hits) => hits === undefined)).toBe(true);
+  expect(inOneGo(batch.finish()).value.every((hits) => hits === undefined)).toBe(true);
   batch.close();
   await eventually(
     "memory can be read again",
@@ -181,6 +200,30 @@ it("searches alone for what a batch cannot answer, and says why", async () => {
   });
   expect(await expectSame(docs, queries, { exact: true })).toMatchObject({ alone: 20, lists: 0, reason: "exact" });
   expect(await docs.searchMany([])).toMatchObject({ results: [], batch: { alone: 0, lists: 0 } });
+});
+
+it("lets other work come in between, also where queries are searched alone", async () => {
+  const docs = await open();
+  const vectors = await fill(docs);
+  const filter = { even: true };
+  await eventually(
+    "what passes is known",
+    async () => (await docs.search(vectors[0] as Float32Array, { filter })).by === "one-sided",
+  );
+  const searches = vi.spyOn(docs.reader(), "search");
+  const many = Array.from({ length: 20_000 }, (_, at) => vectors[at % DOCUMENTS] as Float32Array);
+  const stopped = docs.searchMany(many, { filter, signal: AbortSignal.timeout(50) });
+  await expect(stopped).rejects.toMatchObject({ code: "ERR_ABORTED" });
+  expect(searches.mock.calls.length).toBeLessThan(many.length);
+  searches.mockRestore();
+  const batch = docs.reader().batch(many.slice(0, DOCUMENTS), 10, { ef: 100 });
+  const begun = inOneGo(batch.begin());
+  const searched = inOneGo(batch.search(), () => batch.distances + batch.counts.requests);
+  const finished = inOneGo(batch.finish(), () => batch.counts.requests);
+  batch.close();
+  expect([begun.value, batch.failure, finished.value.length]).toEqual([STATUS.SUCCESS, undefined, DOCUMENTS]);
+  expect(begun.slices).toBeGreaterThan(DOCUMENTS / 20);
+  expect(Math.max(searched.share, finished.share), "of no part much is done in one slice").toBeLessThan(0.1);
 });
 
 it("refuses what no search takes, before anything is read", async () => {

@@ -38,6 +38,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   "src/cluster-restore.ts": 10,
   "src/cluster-storage.ts": 10,
   "src/cluster-client.ts": 10,
+  "src/cluster-ports.ts": 10,
   "src/cluster-documents.ts": 10,
   "src/cluster-stats.ts": 10,
   "src/cluster-types.ts": 10,

@@ -14,6 +14,7 @@ import { OPCODE } from "../../../native-bridge/verbs.ts";
 import { type GraphGeometry, VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
 import type { PostedLists } from "../posted-lists.ts";
 import type { MutableRef } from "../shard-view.ts";
+import type { Slices } from "../slices.ts";
 import type { GraphView } from "./graph-view.ts";
 
 /** What a vertex stands for. */
@@ -118,7 +119,7 @@ export class GraphMirror {
    * @returns SUCCESS; or why a page cannot be read from here, after which nothing more can be.
    * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`
    */
-  fetch(): number {
+  *fetch(): Slices<number> {
     this.#widen();
     const size = 1 << this.#shift;
     const copies: number[] = [];
@@ -133,10 +134,11 @@ export class GraphMirror {
         const request = { opcode: OPCODE.READ, ref: { ...this.#ref }, local: this.#arena.bytes, localOffset };
         this.#lists.add(this.#view.partitionOf(vertex), vertex, request);
       }
+      yield;
     }
     let failed: number = STATUS.SUCCESS;
     const torn = new Set<number>();
-    this.#lists.post((vertex, status) => {
+    yield* this.#lists.post((vertex, status) => {
       if (status === STATUS.RETRY_EXCEEDED) torn.add(vertex >>> this.#shift);
       else if (status !== STATUS.SUCCESS) failed = status;
     });
