@@ -7,7 +7,7 @@
  * way. What cannot be read ends in a status, with no hits: the caller asks the shards.
  * One thread only: it shares its verbs and kernels.
  */
-import { CELL_HEADER_BYTES, INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, INCARNATION, USER0, USER1 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
@@ -233,6 +233,7 @@ export class OneSidedSearch implements DocumentReader {
     for (let next = 0; next < order.length && good < k + SPARE; ) {
       const end = Math.min(order.length, next + k + SPARE - good);
       for (let at = next; at < end; at++) this.expect((order[at] as Candidate).address, (order[at] as Candidate).shard);
+      for (let at = next; at < end; at++) this.expectRecord((order[at] as Candidate).address);
       for (; next < end; next++) {
         const { address, incarnation, shard } = order[next] as Candidate;
         const status = this.score(address, incarnation, shard);
@@ -300,6 +301,13 @@ export class OneSidedSearch implements DocumentReader {
     const end = (address + (this.#known.areOn ? CELL_HEADER_BYTES : view.geometry.stride)) >>> 2;
     for (let word = address >>> 2; word < end; word += LINE_WORDS)
       this.touched = (this.touched + (i32[word] as number)) | 0;
+  }
+
+  /** Whatever the words hold: beyond the memory nothing is loaded. */
+  expectRecord(address: number): void {
+    const { i32, u32 } = this.#rows.arena;
+    const record = u32[(address >>> 2) + USER0] as number;
+    this.touched = (this.touched + (i32[record >>> 2] as number)) | 0;
   }
 
   score(address: number, incarnation: number, shard: number, vertex = -1, version = 0, distance = 0): number {

@@ -182,6 +182,7 @@ function touch(c: usize, from: usize, to: usize): void {
   let sum: i32 = 0;
   for (let at = from; at < to; at += 8) {
     const record = <usize>load<u32>(at);
+    sum += load<i32>(record);
     for (let line = record + first, end = record + last; line < end; line += LINE) sum += load<i32>(line);
   }
   store<i32>(c, sum, FENCE); // or the loads could be left out

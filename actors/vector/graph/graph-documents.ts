@@ -23,6 +23,8 @@ export interface DocumentReader {
   begin(query: Float32Array): void;
   /** Says that a document is about to be read, so that its memory may be fetched while others are. */
   expect?(address: number, shard: number): void;
+  /** The same of what its row leads to, as soon as the rows of all that are expected may have come. */
+  expectRecord?(address: number): void;
   /**
    * Reads one document.
    *

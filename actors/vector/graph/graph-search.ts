@@ -272,6 +272,7 @@ export class GraphSearch {
         this.#documents.expect?.(document.address, document.shard);
         batch.push(document);
       }
+      for (const { address } of batch) this.#documents.expectRecord?.(address);
       for (const { vertex, address, incarnation, shard, version, distance } of batch) {
         // Two vertices may stand for one row: its last document and this one, or this one while it moves to another partition.
         const status = seen.has(address)
