@@ -4,8 +4,7 @@
  *
  * Invariant: every hit was read from its row in one version under a good key: what is deleted is never among them, what was updated has its
  * new score. Waiting rows are looked at before the graph is searched, and a row leaves them only after it was linked, so none is missed on its
- * way. What cannot be read ends in a status, with no hits: the caller asks the shards.
- * One thread only: it shares its verbs and kernels.
+ * way. What cannot be read ends in a status, with no hits: the caller asks the shards. One thread only: it shares its verbs and kernels.
  */
 import { CELL_HEADER_BYTES, INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
@@ -15,9 +14,9 @@ import { compareIds } from "../../src/routing/merge.ts";
 import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
 import { idLengthOf, isIdWord, readId } from "../../src/store/id-codec.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { passesAt, searchPassing, withTies } from "./filtered-search.ts";
+import { failureOf, passesAt, searchPassing, withTies } from "./filtered-search.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
-import type { DocumentReader } from "./graph/graph-documents.ts";
+import { type DocumentReader, MOVED } from "./graph/graph-documents.ts";
 import { GraphSearch, type GraphSearchResult } from "./graph/graph-search.ts";
 import type { Candidate } from "./graph/label-search.ts";
 import { type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
@@ -61,6 +60,8 @@ export class OneSidedSearch implements DocumentReader {
   readonly #passing: PassingSets;
   readonly #known: KnownDistances;
   #bytes = 0;
+  /** Whether the row that was read last is of the version that its vertex tells. */
+  #isSame = false;
   #source: OneSidedSource | undefined;
   #wanted: OneSidedOptions = {};
   /** Which documents passed the filter when they were looked at. */
@@ -111,9 +112,8 @@ export class OneSidedSearch implements DocumentReader {
     }
     const found = this.#searchGraph(query, k, ef, source);
     distances += found.distances;
-    if (found.status !== STATUS.SUCCESS) return none(found.status, distances);
-    if (found.unread > 0) return none(STATUS.RETRY_EXCEEDED, distances);
-    return this.#result(k, distances);
+    const failed = failureOf(found);
+    return failed === STATUS.SUCCESS ? this.#result(k, distances) : none(failed, distances);
   }
 
   /** @param among Only these are results. @default all */
@@ -183,8 +183,7 @@ export class OneSidedSearch implements DocumentReader {
     const score = (): number => {
       const isSame = this.#graph.refresh(source.graph) === STATUS.SUCCESS;
       const known = isSame && this.#graph.view.generation === waiting.generation ? distances : undefined;
-      const { status, unread } = this.#graph.rank(source.graph, query, vertices, most, known);
-      return status === STATUS.SUCCESS && unread > 0 ? STATUS.RETRY_EXCEEDED : status;
+      return failureOf(this.#graph.rank(source.graph, query, vertices, most, known));
     };
     const end = (): OneSidedResult => this.#end(query, k, options, source, waiting, false, score);
     return this.#known.whileGood(waiting.atMs, end);
@@ -237,7 +236,7 @@ export class OneSidedSearch implements DocumentReader {
       for (let at = next; at < end; at++) this.expect((order[at] as Candidate).address, (order[at] as Candidate).shard);
       for (; next < end; next++) {
         const { address, incarnation, shard } = order[next] as Candidate;
-        const status = this.score(address, incarnation, shard);
+        const status = this.score(address, incarnation, shard, -1, 0, Number.NaN);
         if (status === STATUS.SUCCESS) good++;
         else if (status !== NOT_FOUND && status !== STATUS.STALE_CELL) return status;
       }
@@ -304,12 +303,13 @@ export class OneSidedSearch implements DocumentReader {
       this.touched = (this.touched + (i32[word] as number)) | 0;
   }
 
-  score(address: number, incarnation: number, shard: number, vertex = -1, version = 0, distance = 0): number {
+  score(...[address, incarnation, shard, vertex, version, distance]: Parameters<DocumentReader["score"]>): number {
     const view = this.#source?.views[shard];
     const row = view === undefined ? -1 : view.rowAt(address);
     if (view === undefined || row < 0) return NOT_FOUND;
     this.#bytes += CELL_HEADER_BYTES;
-    return this.#read(view, shard, row, { incarnation, vertex, version, distance });
+    const status = this.#read(view, shard, row, { incarnation, vertex, version, distance });
+    return status === STATUS.SUCCESS && this.#known.hasMoved(this.#isSame, this.distance, distance) ? MOVED : status;
   }
 
   /** Gives the scratch range back. */
@@ -378,6 +378,7 @@ export class OneSidedSearch implements DocumentReader {
       const id = readId(arena.bytes, record + RECORD_HEADER_BYTES, idWord);
       const word = arena.i32[(cell >>> 2) + USER1] as number;
       isAsked = filter !== undefined && this.#among?.passed(behind?.vertex ?? -1, versionBits(word)) !== true;
+      this.#isSame = behind?.version === word;
       const isKnown = behind?.version === word && this.#known.has(behind.version, behind.distance);
       const score = isKnown ? behind.distance : this.#kernels.scoreCell(cell);
       const vectorBytes = isKnown && !includeVector ? 0 : 4 * view.dimensions;

@@ -57,9 +57,8 @@ export function leastOf({ total, reach }: RowIndex, found: number, limit: number
  * @param reach The least of the shards.
  */
 export function isWithin(last: number | undefined, reach: number): boolean {
-  return (
-    reach === EVERYWHERE || (last !== undefined && last <= reach + ROUNDING.part * Math.abs(reach) + ROUNDING.least)
-  );
+  const slack = ROUNDING.part * Math.abs(reach) + ROUNDING.least;
+  return reach === EVERYWHERE || (last !== undefined && last <= reach + slack);
 }
 
 export class GraphRows implements RowIndex {
