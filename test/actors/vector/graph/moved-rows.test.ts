@@ -70,7 +70,18 @@ it.each([
         expect(hits.filter(({ id }) => nearest.has(id)).length).toBeGreaterThanOrEqual(K - 1);
       }
     };
+    /** As many as are the nearest of what a batch gives; undefined: the query is to be searched alone. */
+    const batched = (): number | undefined => {
+      const batch = reader.batch([query], K, {});
+      expect(batch.begin()).toBe(STATUS.SUCCESS);
+      while (!batch.advance());
+      const nearest = new Set(truth(K));
+      const [hits] = batch.finish();
+      batch.close();
+      return hits?.filter(({ id }) => nearest.has(id)).length;
+    };
     expectNearest();
+    expect(batched()).toBeGreaterThanOrEqual(K - 1);
     const far = Float32Array.from({ length: DIMENSIONS }, (_, at) => (at % 2 === 0 ? 255 : 0));
     bed.upsert(
       DIMENSIONS,
@@ -78,7 +89,9 @@ it.each([
     );
     expect(bed.status().unindexed).toBe(MOVED);
     expectNearest();
+    expect(batched()).toBeUndefined();
     bed.settle();
     expectNearest();
+    expect(batched()).toBeGreaterThanOrEqual(K - 1);
   },
 );
