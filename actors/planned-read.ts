@@ -87,6 +87,13 @@ export interface Reading {
   readonly bytes: number;
 }
 
+/** How a shard found its part of an answer, and how many vectors it compared with the query by themselves. */
+export interface ShardWay {
+  readonly shard: number;
+  readonly plan: "scan" | "index" | "filtered-scan" | "filtered-index";
+  readonly scored: number;
+}
+
 /** What became of a read: its plan, each part's outcome, and where the time went. */
 export interface Explanation {
   readonly plan: ExplainedPlan;
@@ -110,6 +117,8 @@ export interface Explanation {
   readonly collaboration?: Collaboration;
   /** Of a search that was sent to some of the shards. */
   readonly reading?: Reading;
+  /** Of a search for vectors by `scatter`: how each shard that answered found its own. */
+  readonly ways?: readonly ShardWay[];
 }
 
 /** Answers in the order of the plan's targets. */

@@ -57,7 +57,7 @@ export {
   type VertexProgram,
 } from "../actors/graph/vertex-program.ts";
 export type { PropertyColumns, PropertyValue } from "../actors/graph/vertex-properties.ts";
-export type { Collaboration, ExplainedPlan, Explanation, Reading } from "../actors/planned-read.ts";
+export type { Collaboration, ExplainedPlan, Explanation, Reading, ShardWay } from "../actors/planned-read.ts";
 export type { RouterStats, ShardLoad } from "../actors/router-stats.ts";
 export type { SearchFallback } from "../actors/search-fallback.ts";
 export type { AskedShard } from "../actors/shard-account.ts";

@@ -18,6 +18,7 @@ import { BatchRows, type FoundRows, type WantedRow } from "./batch-rows.ts";
 import type { ScanOptions } from "./exact-scan.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
 import { GraphMirror, type VertexDocument } from "./graph/graph-mirror.ts";
+import { EVERYWHERE, isWithin } from "./graph/graph-rows.ts";
 import { GraphView } from "./graph/graph-view.ts";
 import type { OneSidedSource } from "./one-sided-result.ts";
 import { withoutTwins } from "./one-sided-result.ts";
@@ -28,7 +29,7 @@ import type { RowReader } from "./row-reader.ts";
 import type { MutableRef } from "./shard-view.ts";
 import type { Slices } from "./slices.ts";
 import type { LeafView } from "./strategy/leaf-view.ts";
-import type { ResolvedVectorOptions } from "./vector-options.ts";
+import { isExactCode, type ResolvedVectorOptions } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
 /** What a thread searches a batch with. */
@@ -51,6 +52,8 @@ interface BatchQuery {
   entries: readonly number[];
   /** What the graph led to, nearest first; undefined while it is searched. */
   documents: readonly VertexDocument[] | undefined;
+  /** How far away what the graph led to was looked for. */
+  reach: number;
   readonly hits: SearchHit[];
   isAlone: boolean;
 }
@@ -107,7 +110,15 @@ export class BatchSearch {
     this.#view = new GraphView(parts.rows.arena, parts.rows.verbs);
     this.#source = parts.source();
     this.#queries = queries.map((vector) => ({
-      ...{ vector, code: new Uint8Array(0), entries: [], documents: undefined, hits: [], isAlone: false },
+      ...{
+        vector,
+        code: new Uint8Array(0),
+        entries: [],
+        documents: undefined,
+        reach: EVERYWHERE,
+        hits: [],
+        isAlone: false,
+      },
     }));
   }
 
@@ -207,7 +218,7 @@ export class BatchSearch {
       const found = mirror.search(query.code, query.entries, ef);
       this.distances += mirror.distances;
       if (found >= 0 && mirror.isTorn) query.isAlone = true;
-      else if (found >= 0) this.#take(query, found, Math.min(k + SPARE, ef));
+      else if (found >= 0) this.#take(query, found, ef, Math.min(k + SPARE, ef));
       if (++searched % SLICE === 0) yield;
     }
     if (!this.#queries.some(isOpen)) return STATUS.SUCCESS;
@@ -329,8 +340,9 @@ export class BatchSearch {
   }
 
   /** The documents that a search would read: so many of the nearest, each row once. */
-  #take(query: BatchQuery, found: number, most: number): void {
+  #take(query: BatchQuery, found: number, ef: number, most: number): void {
     const documents = new Map<number, VertexDocument>();
+    if (found === ef) query.reach = this.#mirror?.distanceOf(most - 1) ?? 0;
     for (let at = 0; at < found && documents.size < most; at++) {
       const document = this.#mirror?.documentOf(at);
       if (document !== undefined && !documents.has(document.address)) documents.set(document.address, document);
@@ -338,10 +350,12 @@ export class BatchSearch {
     query.documents = [...documents.values()];
   }
 
-  #result({ hits, isAlone, documents }: BatchQuery): readonly SearchHit[] | undefined {
+  #result({ hits, isAlone, documents, reach }: BatchQuery): readonly SearchHit[] | undefined {
     if (isAlone || documents === undefined) return undefined;
     const nearest = withoutTwins(hits.sort((a, b) => a.score - b.score || compareIds(a.id, b.id))).slice(0, this.#k);
-    return nearest.length === this.#k || nearest.length >= this.#live ? nearest : undefined;
+    const last = nearest[this.#k - 1];
+    if (last === undefined) return nearest.length >= this.#live ? nearest : undefined;
+    return !isExactCode(this.#parts.options) || isWithin(last.score, reach) ? nearest : undefined; // else some have moved away
   }
 }
 

@@ -57,7 +57,8 @@ export async function searchOneSided(
 }
 
 /**
- * The answer of the shards where memory has none: exact, but on several nodes, where each shard searches its node's graph for what is its own.
+ * The answer of the shards where memory has none: exact, but on several nodes, and where it may lack nothing that a primary has; there each shard
+ * searches its node's graph for what is its own and asked of it.
  *
  * @param told What the answer says. @default the reason
  */
@@ -68,7 +69,7 @@ export function searchInstead(
   reason: SearchFallback,
   told: SearchFallback = reason,
 ): Promise<SearchResult> {
-  const asked = reason === "nodes" ? { ...options, viaGraph: true } : options;
+  const asked = reason === "nodes" || reason === "consistency" ? { ...options, viaGraph: true } : options;
   return searchVectors(parts, query, asked, told);
 }
 

@@ -2,7 +2,9 @@
  * A search from a client: one request to every shard, answers merged in the total order (score, id).
  *
  * Invariant: everything is checked before anything is sent, here and in searches that go other ways, by the one check that is here. A shard whose
- * answer does not fit one reply is asked for the rest, page by page; pages of one answer come from one state of the shard, or the answer is begun again.
+ * answer does not fit one reply is asked for the rest, page by page; pages of one answer come from one state of the shard, or the answer is begun again. Where shards
+ * search the graph of their node, and the last hit that is wanted lies farther away than one of them has looked, all are asked again and scan: what a
+ * shard leaves out then ranks behind all hits, as far as the graph leads to it.
  */
 import { invalidArgument, ShardloomError } from "../../src/errors.ts";
 import { mergeRanked } from "../../src/routing/merge.ts";
@@ -17,10 +19,11 @@ import type { SearchFallback } from "../search-fallback.ts";
 import type { ShardAccount } from "../shard-account.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts, VectorHit } from "./client-collection.ts";
 import { encodeFilter } from "./filter.ts";
+import { EVERYWHERE, isWithin } from "./graph/graph-rows.ts";
 import { cursorOf, firstWanted, hitsOf, nextWanted, pageOf } from "./search-pages.ts";
 import { SCATTER } from "./strategy/vector-strategy.ts";
 import { assertEf, assertK } from "./vector-checks.ts";
-import { type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
+import { PLAN_NAMES, type QueryHits, readSearchReply, type SearchHit } from "./vector-replies.ts";
 import {
   INCLUDE,
   SEARCH_EXACT,
@@ -50,6 +53,9 @@ export type ShardSearchOptions = Omit<SearchOptions, "by" | "strategy" | "recall
     /** In a collection with a graph: whether each shard searches that of its node for its own documents. @default they scan */
     readonly viaGraph?: boolean;
   };
+
+/** What a shard has found, and how far it has looked. */
+type WholeAnswer = Pick<QueryHits, "hits" | "reach">;
 
 /** One shard's first reply, and what it was asked for. */
 interface ShardAnswer {
@@ -89,7 +95,7 @@ export async function searchVectors(
 ): Promise<SearchResult> {
   const { explain, after, ...unexplained } = options;
   const { coordinator } = parts;
-  const request = toRequest(parts, query, options);
+  let request = toRequest(parts, query, options);
   const page = pageOf(parts.name, request, after);
   const deadlineAtMs = coordinator.deadlineAtMs(options);
   const account = ReadAccount.of(coordinator, options);
@@ -98,14 +104,20 @@ export async function searchVectors(
     const nearest: SearchRequest = { ...request, k: wanted };
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
     const result = await readFirst(parts, { kind: "scatter" }, nearest, { ...reads, timeoutMs });
-    const lists = await readWhole(parts, result.answers, nearest, deadlineAtMs, reads, 0, account?.pages);
+    const whole = await readWhole(parts, result.answers, nearest, deadlineAtMs, reads, 0, account?.pages);
+    const lists = whole.map(({ hits }) => hits);
     const merged = mergeRanked(lists, wanted, { disjoint: true });
+    const reach = whole.reduce((least, each) => Math.min(least, each.reach), EVERYWHERE);
+    if (!isWithin(merged[wanted - 1]?.score, reach)) {
+      request = withoutGraph(request);
+      continue;
+    }
     const found = hitsOf(page, merged);
     wanted = nextWanted(page, found.length, merged.length, wanted);
     if (wanted !== undefined) continue;
     const { completeness, stalenessMs } = result;
     const fallback = instead === undefined ? {} : { fallback: instead };
-    const told = account === undefined ? undefined : ofScatter(account.finish(), fallback);
+    const told = account === undefined ? undefined : ofScatter(account.finish(), fallback, result.answers);
     if (typeof explain === "function" && told !== undefined) explain(told);
     const answer = { hits: found.map(toHit), completeness, stalenessMs, by: SCATTER.name, ...fallback };
     const explained: SearchResult = told === undefined ? answer : { ...answer, explain: told };
@@ -122,8 +134,21 @@ export async function searchVectors(
   }
 }
 
-function ofScatter(account: Explanation, fallback: { readonly fallback?: SearchFallback }): Explanation {
-  return { ...account, plan: { ...account.plan, strategy: SCATTER.name }, ...fallback };
+function ofScatter(
+  account: Explanation,
+  fallback: { readonly fallback?: SearchFallback },
+  answers: readonly ShardAnswer[],
+): Explanation {
+  const ways = answers.map(({ target: { shard }, page }) => ({
+    shard,
+    plan: PLAN_NAMES[page.plan] ?? "scan",
+    scored: page.scored,
+  }));
+  return { ...account, plan: { ...account.plan, strategy: SCATTER.name }, ...fallback, ways };
+}
+
+function withoutGraph(request: SearchRequest): SearchRequest {
+  return { ...request, flags: request.flags & ~SEARCH_GRAPH };
 }
 
 /** The first reply of every shard that a plan asks. */
@@ -155,12 +180,12 @@ async function readWhole(
   options: ReadOptions,
   replans: number,
   pages: ShardAccount | undefined,
-): Promise<(readonly SearchHit[])[]> {
-  const lists: (readonly SearchHit[])[] = [];
+): Promise<WholeAnswer[]> {
+  const lists: WholeAnswer[] = [];
   for (const { target, page } of answers) {
     try {
       const isWhole = page.left === 0;
-      lists.push(isWhole ? page.hits : await readPages(parts, target, request, page, deadlineAtMs, options, pages));
+      lists.push(isWhole ? page : await readPages(parts, target, request, page, deadlineAtMs, options, pages));
     } catch (error) {
       const timeoutMs = deadlineAtMs - parts.coordinator.nowMs();
       const lost = ShardloomError.is(error) && LOST.has(error.code);
@@ -220,17 +245,18 @@ async function readPages(
   deadlineAtMs: number,
   options: ReadOptions,
   pages: ShardAccount | undefined,
-): Promise<readonly SearchHit[]> {
+): Promise<WholeAnswer> {
   const { coordinator } = parts;
   let hits: SearchHit[] = [...first.hits];
-  let { left, lastVersion } = first;
+  let { left, lastVersion, reach } = first;
+  let asked = request;
   for (let attempt = 0; attempt < PAGING_ATTEMPTS; ) {
-    if (left === 0) return hits;
+    if (left === 0) return { hits, reach };
     const timeoutMs = Math.max(0.001, deadlineAtMs - coordinator.nowMs());
-    const body = toPayload(request, hits.length);
+    const body = toPayload(asked, hits.length);
     const decode = pages?.counting(target.shard, body.byteLength, readPage) ?? readPage;
     const page = await coordinator.readOn(target, VECTOR_SEARCH, body, decode, { ...options, timeoutMs });
-    if (page.lastVersion === lastVersion) {
+    if (page.lastVersion === lastVersion && page.reach === reach) {
       for (const hit of page.hits) hits.push(hit);
       left = page.left;
     } else {
@@ -238,6 +264,8 @@ async function readPages(
       hits = [];
       left = 1;
       lastVersion = page.lastVersion;
+      reach = EVERYWHERE;
+      asked = withoutGraph(request); // a graph is written to by other shards too
     }
   }
   throw new ShardloomError(

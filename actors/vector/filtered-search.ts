@@ -8,6 +8,7 @@ import { INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
 import type { Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
+import { EVERYWHERE, isWithin } from "./graph/graph-rows.ts";
 import type { GraphSearch, GraphSearchResult } from "./graph/graph-search.ts";
 import { FAILS, type PassesAt, type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
 import { NOT_KNOWN, none, type OneSidedResult, TOO_FEW } from "./one-sided-result.ts";
@@ -24,7 +25,7 @@ const CANDIDATE_DISTANCES = 6;
  * queries, MNIST's first 20,000 as u8, ef 10 to 64, filters that pass 3 % to 50 %: both took the same time at 4 to 5.5 for copies.
  */
 const SCANNED = { copies: 4.5, inPlace: 2.5 } as const;
-/** Scans of what passes, each for more of it, as documents had gone. */
+/** Scans of what passes, each for more of it, as documents had gone or moved. */
 const PASSING_ATTEMPTS = 4;
 
 /** What a thread searches with. */
@@ -87,11 +88,15 @@ export function searchPassing(
     distances += among.count;
     if (nearest === undefined) return none(STATUS.REGION_REVOKED, distances);
     const { vertices } = nearest;
-    const failed = failureOf(graph.rank(root, query, vertices, isExact ? withTies(nearest.distances, k) : ranked));
+    // Again all of them, as documents had gone, or had moved away from the vertices that are the nearest.
+    const read = !isExact ? ranked : attempt === 0 ? withTies(nearest.distances, k) : vertices.length;
+    const failed = failureOf(graph.rank(root, query, vertices, read));
     if (failed !== STATUS.SUCCESS) return none(failed, distances);
     const { hits, bytes } = result();
     const isWhole = vertices.length === among.count && among.isCurrent(graph.view);
-    if (hits.length === k || isWhole) return { hits, status, distances, bytes };
+    const reach = isWhole && read >= vertices.length ? EVERYWHERE : (nearest.distances[read - 1] ?? 0);
+    const isNearest = hits.length === k && (!isExact || isWithin(hits[k - 1]?.score, reach));
+    if (isNearest || (isWhole && hits.length < k)) return { hits, status, distances, bytes };
   }
   return none(TOO_FEW, distances);
 }
@@ -127,6 +132,7 @@ export function withTies(distances: ArrayLike<number>, k: number): number {
   return count;
 }
 
-function failureOf({ status, unread }: GraphSearchResult): number {
+/** Why a search is no answer; SUCCESS: it is one. */
+export function failureOf({ status, unread }: GraphSearchResult): number {
   return status === STATUS.SUCCESS && unread > 0 ? STATUS.RETRY_EXCEEDED : status;
 }

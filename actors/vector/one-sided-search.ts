@@ -4,10 +4,9 @@
  *
  * Invariant: every hit was read from its row in one version under a good key: what is deleted is never among them, what was updated has its
  * new score. Waiting rows are looked at before the graph is searched, and a row leaves them only after it was linked, so none is missed on its
- * way. What cannot be read ends in a status, with no hits: the caller asks the shards.
- * One thread only: it shares its verbs and kernels.
+ * way. What cannot be read ends in a status, with no hits: the caller asks the shards. One thread only: it shares its verbs and kernels.
  */
-import { CELL_HEADER_BYTES, INCARNATION, USER0, USER1 } from "../../native-bridge/cell-layout.ts";
+import { CELL_HEADER_BYTES, INCARNATION, USER1 } from "../../native-bridge/cell-layout.ts";
 import { ELEMENT, type Kernels } from "../../native-bridge/kernels.ts";
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
 import { STATUS } from "../../native-bridge/status.ts";
@@ -15,9 +14,9 @@ import { compareIds } from "../../src/routing/merge.ts";
 import { firstRowOf, RECORD_HEADER_BYTES, RECORD_ID_WORD, rowsInChunk } from "../../src/store/collection-layout.ts";
 import { idLengthOf, isIdWord, readId } from "../../src/store/id-codec.ts";
 import { hashId } from "../../src/topology/stable-hash.ts";
-import { passesAt, searchPassing, withTies } from "./filtered-search.ts";
+import { failureOf, passesAt, searchPassing, withTies } from "./filtered-search.ts";
 import { GraphCode, rankedAgain } from "./graph/graph-code.ts";
-import type { DocumentReader } from "./graph/graph-documents.ts";
+import { type DocumentReader, MOVED } from "./graph/graph-documents.ts";
 import { GraphSearch, type GraphSearchResult } from "./graph/graph-search.ts";
 import type { Candidate } from "./graph/label-search.ts";
 import { type PassingVertices, versionBits } from "./graph/passing-vertices.ts";
@@ -35,14 +34,13 @@ import {
   withoutTwins,
 } from "./one-sided-result.ts";
 import { PassingSets } from "./passing-sets.ts";
+import { Prefetch } from "./prefetch.ts";
 import { NOT_FOUND, type RowReader } from "./row-reader.ts";
 import type { ShardView } from "./shard-view.ts";
 import { LeafView } from "./strategy/leaf-view.ts";
 import { isExactCode, type ResolvedVectorOptions } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
 
-/** Words of a cache line. */
-const LINE_WORDS = 16;
 /** Scans of a shard's waiting rows while its tables change. */
 const SCAN_ATTEMPTS = 5;
 /** Documents that are read beyond k, as some are gone then, and some are as near as the last. */
@@ -50,10 +48,9 @@ export const SPARE = 8;
 
 export class OneSidedSearch implements DocumentReader {
   distance = 0;
-  /** What {@link expect} loaded: of no use but that the loads have one. */
-  touched = 0;
   readonly #rows: RowReader;
   readonly #kernels: Kernels;
+  readonly #prefetch: Prefetch;
   readonly #options: ResolvedVectorOptions;
   readonly #graph: GraphSearch;
   readonly #code: GraphCode;
@@ -61,6 +58,8 @@ export class OneSidedSearch implements DocumentReader {
   readonly #passing: PassingSets;
   readonly #known: KnownDistances;
   #bytes = 0;
+  /** Whether the row that was read last is of the version that its vertex tells. */
+  #isSame = false;
   #source: OneSidedSource | undefined;
   #wanted: OneSidedOptions = {};
   /** Which documents passed the filter when they were looked at. */
@@ -73,6 +72,7 @@ export class OneSidedSearch implements DocumentReader {
   constructor(rows: RowReader, kernels: Kernels, options: ResolvedVectorOptions, nowMs?: () => number) {
     this.#rows = rows;
     this.#kernels = kernels;
+    this.#prefetch = new Prefetch(rows.arena);
     this.#options = options;
     this.#code = new GraphCode(options);
     this.#graph = new GraphSearch(rows.arena, rows.verbs, kernels.module, this);
@@ -111,9 +111,8 @@ export class OneSidedSearch implements DocumentReader {
     }
     const found = this.#searchGraph(query, k, ef, source);
     distances += found.distances;
-    if (found.status !== STATUS.SUCCESS) return none(found.status, distances);
-    if (found.unread > 0) return none(STATUS.RETRY_EXCEEDED, distances);
-    return this.#result(k, distances);
+    const failed = failureOf(found);
+    return failed === STATUS.SUCCESS ? this.#result(k, distances) : none(failed, distances);
   }
 
   /** @param among Only these are results. @default all */
@@ -181,8 +180,7 @@ export class OneSidedSearch implements DocumentReader {
     const score = (): number => {
       const isSame = this.#graph.refresh(source.graph) === STATUS.SUCCESS;
       const known = isSame && this.#graph.view.generation === waiting.generation ? distances : undefined;
-      const { status, unread } = this.#graph.rank(source.graph, query, vertices, most, known);
-      return status === STATUS.SUCCESS && unread > 0 ? STATUS.RETRY_EXCEEDED : status;
+      return failureOf(this.#graph.rank(source.graph, query, vertices, most, known));
     };
     const end = (): OneSidedResult => this.#end(query, k, options, source, waiting, false, score);
     return this.#known.whileGood(waiting.atMs, end);
@@ -236,7 +234,7 @@ export class OneSidedSearch implements DocumentReader {
       for (let at = next; at < end; at++) this.expectRecord((order[at] as Candidate).address);
       for (; next < end; next++) {
         const { address, incarnation, shard } = order[next] as Candidate;
-        const status = this.score(address, incarnation, shard);
+        const status = this.score(address, incarnation, shard, -1, 0, Number.NaN);
         if (status === STATUS.SUCCESS) good++;
         else if (status !== NOT_FOUND && status !== STATUS.STALE_CELL) return status;
       }
@@ -293,29 +291,23 @@ export class OneSidedSearch implements DocumentReader {
     this.#kernels.beginScan(this.#source?.views[0]?.metric ?? 0, ELEMENT.F32, query, 1);
   }
 
-  /** Loads a word of every line of a row: such loads miss the cache side by side, those of a sum one after the other. */
   expect(address: number, shard: number): void {
     const view = this.#source?.views[shard];
     if (view === undefined || view.rowAt(address) < 0) return;
-    const { i32 } = this.#rows.arena;
-    const end = (address + (this.#known.areOn ? CELL_HEADER_BYTES : view.geometry.stride)) >>> 2;
-    for (let word = address >>> 2; word < end; word += LINE_WORDS)
-      this.touched = (this.touched + (i32[word] as number)) | 0;
+    this.#prefetch.range(address, this.#known.areOn ? CELL_HEADER_BYTES : view.geometry.stride);
   }
 
-  /** Whatever the words hold: beyond the memory nothing is loaded. */
   expectRecord(address: number): void {
-    const { i32, u32 } = this.#rows.arena;
-    const record = u32[(address >>> 2) + USER0] as number;
-    this.touched = (this.touched + (i32[record >>> 2] as number)) | 0;
+    this.#prefetch.recordOf(address);
   }
 
-  score(address: number, incarnation: number, shard: number, vertex = -1, version = 0, distance = 0): number {
+  score(...[address, incarnation, shard, vertex, version, distance]: Parameters<DocumentReader["score"]>): number {
     const view = this.#source?.views[shard];
     const row = view === undefined ? -1 : view.rowAt(address);
     if (view === undefined || row < 0) return NOT_FOUND;
     this.#bytes += CELL_HEADER_BYTES;
-    return this.#read(view, shard, row, { incarnation, vertex, version, distance });
+    const status = this.#read(view, shard, row, { incarnation, vertex, version, distance });
+    return status === STATUS.SUCCESS && this.#known.hasMoved(this.#isSame, this.distance, distance) ? MOVED : status;
   }
 
   /** Gives the scratch range back. */
@@ -384,6 +376,7 @@ export class OneSidedSearch implements DocumentReader {
       const id = readId(arena.bytes, record + RECORD_HEADER_BYTES, idWord);
       const word = arena.i32[(cell >>> 2) + USER1] as number;
       isAsked = filter !== undefined && this.#among?.passed(behind?.vertex ?? -1, versionBits(word)) !== true;
+      this.#isSame = behind?.version === word;
       const isKnown = behind?.version === word && this.#known.has(behind.version, behind.distance);
       const score = isKnown ? behind.distance : this.#kernels.scoreCell(cell);
       const vectorBytes = isKnown && !includeVector ? 0 : 4 * view.dimensions;

@@ -4,7 +4,8 @@
  * Invariant: every row is either in the index or in `pending`; a search answers from both, so a row is found from the
  * moment it is acknowledged. Scores are computed by the kernel from the stored vector on every path, so a hit has the same
  * score whichever way it was found. With a filter, never fewer than k hits come back when k rows match: what the index
- * does not give, the exact scan of the matching rows does.
+ * does not give, the exact scan of the matching rows does. In the graph of the node a shard gives its own of what is nearest, which may be none; how
+ * far it looked is told with that (`graph/graph-rows.ts`), and who asked all shards asks again where that was not far enough.
  */
 
 import { CELL_HEADER_BYTES } from "../../native-bridge/cell-layout.ts";
@@ -14,12 +15,12 @@ import { ROOT_PENDING } from "../../src/store/collection-layout.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
 import type { GraphIndex } from "./graph/graph-index.ts";
-import { GraphRows, type RowIndex } from "./graph/graph-rows.ts";
+import { EVERYWHERE, GraphRows, leastOf, type RowIndex } from "./graph/graph-rows.ts";
 import { rankHits } from "./rank-hits.ts";
 import { RowBitmap } from "./row-bitmap.ts";
 import type { SearchResult } from "./search-result.ts";
 import { INDEX_BATCH_ROWS, VectorIndex } from "./vector-index.ts";
-import { componentLimit, firstBeyond, type ResolvedVectorOptions, usesGraph } from "./vector-options.ts";
+import { componentLimit, firstBeyond, type ResolvedVectorOptions, tailRowsOf, usesGraph } from "./vector-options.ts";
 import { PLAN } from "./vector-replies.ts";
 import type { VectorStore } from "./vector-store.ts";
 
@@ -27,10 +28,6 @@ import type { VectorStore } from "./vector-store.ts";
 const SCAN_PER_CANDIDATE = 20;
 /** Pending rows up to which a filtered search through the index looks at them one by one. */
 const MAX_PENDING_PROBES = 4096;
-/** Bytes of vectors that may wait for the index: every search scans them, which takes about a millisecond. */
-const TAIL_BYTES: number = 8 * 1024 * 1024;
-const MIN_TAIL_ROWS = 1_024;
-const MAX_TAIL_ROWS = 16_384;
 /** Longest that one write indexes: with an index so slow that this is not enough, what waits is bounded by the pace of writes alone. */
 const MAX_PAY_MS = 250;
 /** Weight of the last batch in what a row is taken to cost the index. */
@@ -48,6 +45,7 @@ export class ShardCollection {
   /** Set by `search`. */
   lastPlan: number = PLAN.SCAN;
   lastScored = 0;
+  lastReach: number = EVERYWHERE;
   readonly #context: EngineContext;
   /** Beyond it the index would take a component of a query for an infinity. */
   readonly #componentLimit: number;
@@ -117,18 +115,12 @@ export class ShardCollection {
     for (const row of index.entries().rows) this.#pending.delete(row);
   }
 
-  /** Rows that may wait for the index before writes are slowed. */
-  get tailRows(): number {
-    const rows = Math.floor(TAIL_BYTES / (4 * this.options.dimensions));
-    return Math.min(MAX_TAIL_ROWS, Math.max(MIN_TAIL_ROWS, rows));
-  }
-
   /**
    * Before a write of so many rows: while too many wait, its writer indexes as many as it adds. So writes go at the pace of the index, and a
    * tail that had grown for other reasons (the index is built anew) grows no further.
    */
   payFor(rows: number): void {
-    if (this.unindexed + rows <= this.tailRows) return;
+    if (this.unindexed + rows <= tailRowsOf(this.options)) return;
     const deadline = this.#context.nowMs() + MAX_PAY_MS;
     for (let left = rows; left > 0 && this.#pending.count > 0; left -= INDEX_BATCH_ROWS) {
       this.#indexBatch(left);
@@ -196,6 +188,7 @@ export class ShardCollection {
     const before = out.count;
     const limit = Math.min(k, this.store.count);
     this.lastScored = 0;
+    this.lastReach = EVERYWHERE;
     if (limit === 0) this.lastPlan = PLAN.SCAN;
     else if (filter === undefined && vshards === undefined) this.#searchAll(query, limit, ef, exact, out);
     else this.#searchFiltered(query, limit, ef, exact, this.filters.get(filter, vshards), out);
@@ -269,11 +262,11 @@ export class ShardCollection {
       return;
     }
     const found = index.search(query, Math.max(limit, ef));
-    if (found + this.#pending.count < limit) {
-      // the graph did not reach enough rows
-      this.#scanRows(query, limit, undefined, out);
+    if (found + this.#pending.count < leastOf(index, found, limit, 0)) {
+      this.#scanRows(query, limit, undefined, out); // the graph did not lead to enough
       return;
     }
+    this.lastReach = index.reach ?? EVERYWHERE;
     this.#rank(query, limit, 0, this.#pending.address, PLAN.INDEX, out, () => {
       for (let i = 0; i < found; i++) this.#offer(index.rows[i] as number);
       if (this.#pending.count > 0) this.store.scan();
@@ -303,7 +296,7 @@ export class ShardCollection {
     this.#scanRows(query, limit, this.filters.rowsOf(filter), out);
   }
 
-  /** Filters `wanted` candidates of the index and all pending rows. False when fewer than `limit` match. */
+  /** Filters `wanted` candidates of the index and all pending rows. False when fewer match than have to. */
   #tryIndex(
     index: RowIndex,
     query: Float32Array,
@@ -313,11 +306,16 @@ export class ShardCollection {
     out: SearchResult,
   ): boolean {
     const found = index.search(query, wanted);
-    return this.#rank(query, limit, limit, 0, PLAN.FILTERED_INDEX, out, () => {
+    const least = leastOf(index, found, limit, OVER_FETCH);
+    const offer = (): void => {
       for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
       for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1))
         this.#offerMatching(row, filter);
-    });
+    };
+    if (found + this.#pending.count < least || !this.#rank(query, limit, least, 0, PLAN.FILTERED_INDEX, out, offer))
+      return false;
+    this.lastReach = index.reach ?? EVERYWHERE;
+    return true;
   }
 
   #offerMatching(row: number, filter: CachedFilter): void {

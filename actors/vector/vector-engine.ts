@@ -376,12 +376,14 @@ function runSearch(
   const counts = new Int32Array(queryCount);
   const plans = new Int32Array(queryCount);
   const scored = new Int32Array(queryCount);
+  const reaches = new Float64Array(queryCount);
   const exact = (flags & SEARCH_EXACT) !== 0 || (usesGraph(collection.options) && (flags & SEARCH_GRAPH) === 0);
   for (let query = 0; query < queryCount; query++) {
     const vector = search.queries.subarray(query * dimensions, (query + 1) * dimensions);
     counts[query] = collection.search(vector, k, ef, exact, filter, result, vshards);
     plans[query] = collection.lastPlan;
     scored[query] = collection.lastScored;
+    reaches[query] = collection.lastReach;
   }
-  writeSearchReply(collection.store, result, { counts, plans, scored, flags, skip }, reply);
+  writeSearchReply(collection.store, result, { counts, plans, scored, reaches, flags, skip }, reply);
 }

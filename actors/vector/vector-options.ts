@@ -58,6 +58,11 @@ export function isExactCode({ metric, quantization }: Pick<ResolvedVectorOptions
 
 const DEFAULT_RECALL = 0.95;
 
+/** Bytes of vectors that may wait for the index: every search scans them, which takes about a millisecond. */
+const TAIL_BYTES: number = 8 * 1024 * 1024;
+const MIN_TAIL_ROWS = 1_024;
+const MAX_TAIL_ROWS = 16_384;
+
 /** Largest finite float16. */
 const MAX_F16 = 65_504;
 
@@ -203,6 +208,11 @@ export function firstUncoded(
   const at = quantization === "u8" ? firstBeyondByte(components) : firstBeyondSignedByte(components);
   const range = quantization === "u8" ? "0 to 255" : "-128 to 127";
   return at < 0 ? undefined : { at, rule: `a whole number from ${range} with ${quantization}` };
+}
+
+/** Rows that may wait for the index of a shard before writes are slowed. */
+export function tailRowsOf({ dimensions }: Pick<ResolvedVectorOptions, "dimensions">): number {
+  return Math.min(MAX_TAIL_ROWS, Math.max(MIN_TAIL_ROWS, Math.floor(TAIL_BYTES / (4 * dimensions))));
 }
 
 /** Kernel code of a metric. */

@@ -10,7 +10,7 @@
  *  status  f64[17], see VectorShardStatus
  *  get     i32 count | flags | dimensions | 0, then per id: f64 version | i32 found | payloadBytes,
  *          [f32[dimensions]], payload, padding to 8
- *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, then hits:
+ *  search  i32 queries | flags | dimensions | 0, f64 last version, then per query: i32 hits | plan | scored | hits left out, f64 reach, then hits:
  *          f64 score | f64 version | i32 idWord | payloadBytes, [f32[dimensions]], id, payload, padding to 8
  * ```
  * Vector and payload are there only as the flags say. Readers copy everything out: reply memory is valid in the drain only.
@@ -29,11 +29,13 @@ export const STATUS_REPLY_BYTES = 136;
 export const GET_HEADER = 16;
 export const GET_ENTRY_HEADER = 16;
 export const SEARCH_REPLY_HEADER = 24;
-export const SEARCH_QUERY_HEADER = 16;
+export const SEARCH_QUERY_HEADER = 24;
 export const SEARCH_HIT_HEADER = 24;
 
 /** How a shard answered a query. */
 export const PLAN = { SCAN: 0, INDEX: 1, FILTERED_SCAN: 2, FILTERED_INDEX: 3 } as const;
+/** The same by name. */
+export const PLAN_NAMES = ["scan", "index", "filtered-scan", "filtered-index"] as const;
 
 /** @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` for a reply that there is no room for. */
 export function assertReplyFits(byteLength: number, { limitBytes }: Pick<EngineReply, "limitBytes">): void {
@@ -102,6 +104,8 @@ export interface QueryHits {
   readonly plan: number;
   /** Exact distances that the shard computed. */
   readonly scored: number;
+  /** Every document of the shard that is left out ranks behind this distance, as far as the index finds them; infinite: of those that were asked for. */
+  readonly reach: number;
   /** Hits for which the reply had no room: ask again with `skip`. */
   readonly left: number;
   /** Last version of the shard when it answered: pages of one answer must agree in it. */
@@ -247,6 +251,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
     const plan = m.i32[(at >>> 2) + 1] as number;
     const scored = m.i32[(at >>> 2) + 2] as number;
     const left = m.i32[(at >>> 2) + 3] as number;
+    const reach = m.f64[(at >>> 3) + 2] as number;
     const hits: SearchHit[] = [];
     at += SEARCH_QUERY_HEADER;
     for (let hit = 0; hit < count; hit++) {
@@ -267,7 +272,7 @@ export function readSearchReply(m: WireMemory, offset: number, length: number): 
       );
       at = (payloadAt + payloadBytes + 7) & ~7;
     }
-    results.push({ hits, plan, scored, left, lastVersion });
+    results.push({ hits, plan, scored, reach, left, lastVersion });
   }
   return results;
 }

@@ -46,6 +46,7 @@ export interface SearchReplyParts {
   readonly counts: Int32Array;
   readonly plans: Int32Array;
   readonly scored: Int32Array;
+  readonly reaches: Float64Array;
   readonly flags: number;
   /** Hits of the only query that an earlier reply had. */
   readonly skip: number;
@@ -58,7 +59,7 @@ export function writeSearchReply(
   parts: SearchReplyParts,
   reply: EngineReply,
 ): void {
-  const { counts, plans, scored, flags } = parts;
+  const { counts, plans, scored, reaches, flags } = parts;
   const vectorBytes = flags & INCLUDE.VECTOR ? store.dimensions * 4 : 0;
   let length = SEARCH_REPLY_HEADER + counts.length * SEARCH_QUERY_HEADER;
   let hit = Math.min(parts.skip, result.count);
@@ -83,6 +84,7 @@ export function writeSearchReply(
     i32[(at >>> 2) + 1] = plans[query] as number;
     i32[(at >>> 2) + 2] = scored[query] as number;
     i32[(at >>> 2) + 3] = left;
+    f64[(at >>> 3) + 2] = reaches[query] as number;
     at += SEARCH_QUERY_HEADER;
     for (const end = hit + (counts[query] as number); hit < end; hit++) {
       const row = result.rows[hit] as number;

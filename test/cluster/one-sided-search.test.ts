@@ -12,6 +12,7 @@ import { graphGeometry, VERTEX_DEGREE } from "../../src/store/graph-layout.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
 import { hold } from "../support/holds.ts";
+import { OwnAnswers } from "../support/own-answers.ts";
 
 const DIMENSIONS = 16;
 const seed = Number(process.env["SEED"] ?? 1);
@@ -112,6 +113,7 @@ describe("a one-sided search", () => {
     const docs = await cluster.vectors("docs", ONE_SIDED);
     const random = createSeededRandom(seed);
     const live = new Map<number, Float32Array>();
+    const own = new OwnAnswers(docs);
     for (let round = 0; round < 40; round++) {
       const batch = new Map(
         clustered(40, 1, random).map((vector) => [Math.floor(random.float() * 600), vector] as const),
@@ -122,16 +124,18 @@ describe("a one-sided search", () => {
       if (gone.length > 0) await docs.delete(gone);
       for (const id of gone) live.delete(id);
       for (const [id, vector] of [...batch].filter(([id]) => live.has(id)).slice(0, 8))
-        expect((await docs.search(vector, { k: 1, ef: 100 })).hits[0]).toMatchObject({ id, score: 0 });
-      const { hits } = await docs.search(clustered(1, 1, random)[0] as Float32Array, { k: 20 });
+        expect((await own.search(vector)).hits[0]).toMatchObject({ id, score: 0 });
+      const { hits } = await own.search(clustered(1, 1, random)[0] as Float32Array, { k: 20 });
       for (const { id } of hits) expect(live.has(id as number)).toBe(true);
       expect(new Set(idsOf(hits)).size).toBe(Math.min(20, live.size));
     }
+    own.expectSome("while it is written to");
     await docs.indexed({ timeoutMs: 60_000 });
     expect((await docs.status()).reduce((sum, { indexed }) => sum + indexed, 0)).toBe(live.size);
     let missed = 0;
-    for (const [id, vector] of live) if ((await docs.search(vector, { k: 1, ef: 100 })).hits[0]?.id !== id) missed++;
+    for (const [id, vector] of live) if ((await own.search(vector)).hits[0]?.id !== id) missed++;
     expect(missed / live.size).toBeLessThan(0.01);
+    own.expectSome("of what is there in the end");
   });
 
   it("keeps a filter exactly, while documents come to pass it, cease to, and go", async () => {
@@ -325,9 +329,10 @@ describe("a one-sided search", () => {
     }
     await docs.indexed({ timeoutMs: 60_000 });
     let missed = 0;
-    for (const [id, vector] of vectors.entries())
-      if ((await docs.search(vector, { k: 1, ef: 100 })).hits[0]?.id !== id) missed++;
+    const own = new OwnAnswers(docs);
+    for (const [id, vector] of vectors.entries()) if ((await own.search(vector)).hits[0]?.id !== id) missed++;
     expect(missed / vectors.length).toBeLessThan(0.01);
+    own.expectSome("after the deaths");
   });
 
   it("is there again with the collections of a directory", async () => {

@@ -18,6 +18,7 @@ import {
 } from "../../src/store/graph-layout.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
+import { OwnAnswers } from "../support/own-answers.ts";
 
 const DIMENSIONS = 16;
 const seed = Number(process.env["SEED"] ?? 1);
@@ -120,9 +121,11 @@ describe("vertices", () => {
     const { root, table } = graphOf(docs);
     expect(root.get(GRAPH_LEAVES_READY)).toBe(table?.version);
     let missed = 0;
+    const own = new OwnAnswers(docs);
     for (const [id, vector] of vectors.slice(0, 300).entries())
-      if ((await docs.search(vector, { k: 1, ef: 100 })).hits[0]?.id !== id) missed++;
+      if ((await own.search(vector)).hits[0]?.id !== id) missed++;
     expect(missed).toBeLessThanOrEqual(3);
+    own.expectSome("once they are placed");
   });
 
   it("are where they are to be after inserts, updates and deletes too, searches going on meanwhile, and after a worker's death", async () => {
@@ -131,6 +134,7 @@ describe("vertices", () => {
     const random = createSeededRandom(seed + 1);
     const live = new Map(clustered(1_500, random).map((vector, id) => [id, vector] as const));
     await docs.upsert([...live].map(([id, vector]) => ({ id, vector })));
+    const own = new OwnAnswers(docs);
     for (let round = 0; round < 30; round++) {
       const batch = new Map(
         clustered(60, random).map((vector) => [Math.floor(random.float() * 4_000), vector] as const),
@@ -141,10 +145,11 @@ describe("vertices", () => {
       await docs.delete(gone);
       for (const id of gone) live.delete(id);
       for (const [id, vector] of [...batch].filter(([id]) => live.has(id)).slice(0, 8))
-        expect((await docs.search(vector, { k: 1, ef: 100 })).hits[0]).toMatchObject({ id, score: 0 });
-      const { hits } = await docs.search(clustered(1, random)[0] as Float32Array, { k: 20 });
+        expect((await own.search(vector)).hits[0]).toMatchObject({ id, score: 0 });
+      const { hits } = await own.search(clustered(1, random)[0] as Float32Array, { k: 20 });
       for (const { id } of hits) expect(live.has(id as number)).toBe(true);
     }
+    own.expectSome("while they are placed");
     await docs.indexed({ timeoutMs: 60_000 });
     expectPlaced(docs, live.size);
     for (const shard of [0, 1]) {

@@ -24,7 +24,7 @@ import { transportOf } from "../transport/under-test.ts";
 import { ACTOR_URLS, MEMORY_NODES, MEMORY_OPTIONS, type MemoryCommand, patternAt } from "./memory-nodes.ts";
 
 const CHILD = fileURLToPath(new URL("./memory.child.js", import.meta.url));
-const OPTIONS = { dimensions: 6, metric: "l2", strategy: "one-sided", connectivity: 4 } as const;
+const OPTIONS = { dimensions: 6, metric: "l2", strategy: "one-sided", connectivity: 4, scanRows: 20 } as const;
 const COUNT = 300;
 /** Shards of the other process. */
 const THERE = [1, 2];
@@ -176,8 +176,9 @@ describe("a graph in another process", () => {
 
   it("is searched by its own workers, and the nearest of both processes are merged", async () => {
     for (const id of [...owned([0]).slice(0, 3), ...owned(THERE).slice(0, 3)]) {
-      const { hits, by, fallback, completeness } = await docs.search(vectorOf(id), { k: 3 });
+      const { hits, by, fallback, completeness, explain } = await docs.search(vectorOf(id), { k: 3, explain: true });
       expect(hits[0]).toMatchObject({ id, score: 0 });
+      expect(explain?.ways?.map(({ plan }) => plan)).toEqual(["index", "index", "index"]);
       expect({ by, fallback, complete: completeness.complete }).toEqual({
         by: "scatter",
         fallback: "nodes",

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import type { Cluster, ClusterOptions, Explanation, SearchOptions, VectorCollectionOptions } from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
-import { eventually, startTestCluster } from "../support/cluster.ts";
+import { eventually, randomVector, startTestCluster } from "../support/cluster.ts";
 
 const DIMENSIONS = 16;
 const GRAPH: VectorCollectionOptions = { dimensions: DIMENSIONS, metric: "l2", strategy: "one-sided" };
@@ -153,6 +153,42 @@ describe("a search that names its strategy", () => {
       if ((await nearest({})) !== exact) missed++;
     }
     expect(missed, "else this says nothing").toBeGreaterThan(0);
+  });
+
+  it("that leaves it open sees at once what was written, replaced and deleted, whoever answers", async () => {
+    await start();
+    const docs = await cluster.vectors("docs", { ...GRAPH, strategy: "auto" });
+    const random = createSeededRandom(2);
+    const next = (): Float32Array => randomVector(random, DIMENSIONS);
+    const write = (id: number, vector: Float32Array): Promise<unknown> =>
+      docs.upsert({ id, vector, payload: { kept: true } });
+    const vectors = Array.from({ length: 600 }, next);
+    await docs.upsert(vectors.map((vector, id) => ({ id, vector, payload: { kept: true } })));
+    await docs.indexed({ timeoutMs: 60_000 });
+    // With a filter or a recall others answer than without.
+    const all: readonly SearchOptions[] = [{}, { filter: { kept: true } }, { recall: 0.99 }, { exact: true }];
+    const ways = new Set<string>();
+    const nearest = async (vector: Float32Array, options: SearchOptions): Promise<unknown> => {
+      const { by, hits } = await docs.search(vector, { ...options, k: 1 });
+      ways.add(by);
+      return hits[0]?.id;
+    };
+    for (let id = 0; id < 40; id++) {
+      const [old, moved, added] = [vectors[id] as Float32Array, next(), next()];
+      await write(id, moved);
+      await write(1_000 + id, added);
+      for (const options of all) {
+        expect(await nearest(moved, options)).toBe(id);
+        expect(await nearest(added, options)).toBe(1_000 + id);
+        expect(await nearest(old, options), Object.keys(options).join()).not.toBe(id);
+      }
+      await docs.delete([id, 1_000 + id]);
+      for (const options of all) {
+        expect(await nearest(moved, options)).not.toBe(id);
+        expect(await nearest(added, options)).not.toBe(1_000 + id);
+      }
+    }
+    expect([...ways]).toEqual(expect.arrayContaining(["one-sided", "scatter"]));
   });
 
   it.each(["compass", "spire", "cotra", "auto"] as const)(

@@ -3,6 +3,7 @@ import { afterEach, expect, it, vi } from "vitest";
 import type { Cluster, StrategyName, VectorCollection } from "../../src/index.ts";
 import { createSeededRandom, type Random } from "../../src/runtime/random.ts";
 import { eventually, startTestCluster } from "../support/cluster.ts";
+import { OwnAnswers } from "../support/own-answers.ts";
 
 const WORKERS = 3;
 const DIMENSIONS = 16;
@@ -69,17 +70,19 @@ class Clusters {
   /** Mean recall at 10, as many queries in each cluster. */
   async recall(by: StrategyName): Promise<number> {
     let found = 0;
+    const own = new OwnAnswers(this.docs, by);
     const queries = this.#centres.length * Math.ceil(LEAST_QUERIES / this.#centres.length);
     for (let at = 0; at < queries; at++) {
       const query = this.#near(at % this.#centres.length);
       const nearest = [...this.#vectors.values()].map((vector) => distance(vector, query)).sort((a, b) => a - b);
       const worst = (nearest[9] as number) * (1 + 1e-5) + 1e-9; // scores are float32
-      const { hits } = await this.docs.search(query, { by });
+      const { hits } = await own.search(query, { by });
       expect(hits).toHaveLength(10);
       found += hits.filter(
         ({ id }) => distance(this.#vectors.get(id as number) as Float32Array, query) <= worst,
       ).length;
     }
+    own.expectSome("in clusters");
     return found / (10 * queries);
   }
 

@@ -11,7 +11,7 @@ import type { NodeTransport } from "../../src/transport/transport.ts";
 import { ACTORS_URL, eventually, PATIENT_DETECTOR } from "./cluster.ts";
 import { MemoryNetwork } from "./memory-network.ts";
 
-/** Nodes of one worker each: node `n0` has shard 0, and so on. */
+/** Nodes of one worker each, unless the options say of how many: node `n0` has the first shards, and so on. */
 export class TestNodes implements AsyncDisposable {
   readonly network: MemoryNetwork = new MemoryNetwork(systemScheduler, 1);
   readonly nodes: Cluster[] = [];
@@ -30,7 +30,9 @@ export class TestNodes implements AsyncDisposable {
       ...PATIENT_DETECTOR,
       ...options,
     };
-    this.#members = Array.from({ length: count }, (_, at) => ({ name: `n${at}`, shards: [at] }));
+    const { workers = 1 } = options;
+    const shardsOf = (at: number): number[] => Array.from({ length: workers }, (_, shard) => at * workers + shard);
+    this.#members = Array.from({ length: count }, (_, at) => ({ name: `n${at}`, shards: shardsOf(at) }));
   }
 
   /** Starts all nodes and waits until each sees all shards serve. */

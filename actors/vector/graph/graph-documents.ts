@@ -17,6 +17,9 @@ import type { ShardView } from "../shard-view.ts";
 /** Words of a cache line. */
 const LINE_WORDS = 16;
 
+/** Status of a document that was read, and lies farther away now than the vertex that led to it: it is no reason to look at fewer others. */
+export const MOVED = -4;
+
 /** Where a search finds the documents behind its hits. */
 export interface DocumentReader {
   /** Begins the hits of one query. */
@@ -28,12 +31,12 @@ export interface DocumentReader {
   /**
    * Reads one document.
    *
-   * @returns SUCCESS with its exact distance in `distance`; NOT_FOUND when it is not there any more; another status of
+   * @returns SUCCESS with its exact distance in `distance`; NOT_FOUND when it is not there any more; MOVED; another status of
    * the verbs when it cannot be read now.
    *
    * @param vertex Which stands for it.
    * @param version Low word of the document's version whose vector is the vertex's code; 0: it is not known, or the distance is not.
-   * @param distance Of that code.
+   * @param distance Of that code; NaN: it is not known.
    */
   score(address: number, incarnation: number, shard: number, vertex: number, version: number, distance: number): number;
   /** Of the last document that was read with SUCCESS. */

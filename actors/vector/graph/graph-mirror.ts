@@ -113,6 +113,11 @@ export class GraphMirror {
     return { address, incarnation: i32[word + USER1] as number, shard: i32[word + USER2] as number };
   }
 
+  /** Distance of a vertex that was found. */
+  distanceOf(index: number): number {
+    return this.#kernels.resultDistance(index);
+  }
+
   /**
    * Copies the pages that searches need: one list to each peer.
    *

@@ -15,7 +15,7 @@ import type { Verbs } from "../../../native-bridge/verbs.ts";
 import { invalidArgument } from "../../../src/errors.ts";
 import { VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
 import { NOT_FOUND } from "../row-reader.ts";
-import type { DocumentReader } from "./graph-documents.ts";
+import { type DocumentReader, MOVED } from "./graph-documents.ts";
 import { GraphView } from "./graph-view.ts";
 
 /** A query in both its forms. */
@@ -64,7 +64,7 @@ export interface GraphSearchResult {
   /** Ids that led nowhere and codes that gave no number. */
   readonly damaged: number;
   readonly dangling: number;
-  /** Vertices whose document was not there any more. */
+  /** Vertices whose document was not there any more, or lies farther away now: its vertex for that waits to be linked. */
   readonly stale: number;
   /** Documents that could not be read now: they may belong among the hits. */
   readonly unread: number;
@@ -281,7 +281,7 @@ export class GraphSearch {
         if (status === STATUS.SUCCESS) {
           seen.add(address);
           hits.push({ vertex, address, incarnation, shard, distance: this.#documents.distance });
-        } else if (status === NOT_FOUND || status === STATUS.STALE_CELL) tally.stale++;
+        } else if (status === NOT_FOUND || status === STATUS.STALE_CELL || status === MOVED) tally.stale++;
         else tally.unread++;
       }
     }

@@ -231,6 +231,7 @@ export class LeafTrainer {
     return labels;
   }
 
+  // Others' chunks are read without their keys: they are freed only with the collection, and who takes them over keeps their addresses and contents.
   /** Copies of random vertices' codes. */
   *#sample(wanted: number): Steps<Sample> {
     const { arena, geometry, chunkCount } = this.#root;

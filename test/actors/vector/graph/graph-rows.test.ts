@@ -2,18 +2,22 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { graphShapeOf } from "../../../../actors/vector/graph/graph-code.ts";
 import { GraphRoot } from "../../../../actors/vector/graph/graph-root.ts";
-import { resolveVectorOptions } from "../../../../actors/vector/vector-options.ts";
-import { PLAN } from "../../../../actors/vector/vector-replies.ts";
+import { isWithin } from "../../../../actors/vector/graph/graph-rows.ts";
+import { resolveVectorOptions, type VectorCollectionOptions } from "../../../../actors/vector/vector-options.ts";
+import { PLAN, type QueryHits } from "../../../../actors/vector/vector-replies.ts";
 import { RegionTable } from "../../../../native-bridge/region-table.ts";
 import { graphGeometry } from "../../../../src/store/graph-layout.ts";
 import { decodeGraphTables, decodeVertex, vertexRefOf } from "../../../../src/store/graph-vertex.ts";
 import { Bed, randomFrom } from "../support.ts";
 
 const COUNT = 1_500;
+/** Shards of a large node, and its documents. */
+const MANY = 8;
+const MOST = 2_400;
 const K = 10;
 const OPTIONS = { dimensions: 8, metric: "l2", strategy: "one-sided", scanRows: 50, quantization: "f32" } as const;
 const random = randomFrom(3);
-const vectors = Array.from({ length: COUNT }, () => Float32Array.from({ length: 8 }, () => Math.floor(random() * 250)));
+const vectors = Array.from({ length: MOST }, () => Float32Array.from({ length: 8 }, () => Math.floor(random() * 250)));
 
 let beds: Bed[] = [];
 afterEach(() => {
@@ -23,23 +27,29 @@ afterEach(() => {
   }
 });
 
-/** Two shards of a node, with a graph over the documents of both. */
-function node(quantization: "f32" | "u8" | "f16" = "f32"): {
+/** Shards of a node, with a graph over the documents of all. */
+function node(
+  quantization: "f32" | "u8" | "f16" = "f32",
+  count = 2,
+  documents = COUNT,
+  others: Partial<VectorCollectionOptions> = {},
+): {
   readonly root: GraphRoot;
   readonly shards: readonly Bed[];
 } {
-  const options = { ...OPTIONS, quantization };
+  const options = { ...OPTIONS, quantization, ...others };
   const first = new Bed({ workerIndex: 0 });
-  const second = new Bed({ workerIndex: 1, memory: first.memory, seed: 2 });
-  beds = [first, second];
+  beds = [first];
+  for (let shard = 1; shard < count; shard++)
+    beds.push(new Bed({ workerIndex: shard, memory: first.memory, seed: shard + 1 }));
   const { arena } = first.context;
   const regions = new RegionTable(arena, 9, () => Math.floor(random() * 2 ** 32));
   const root = GraphRoot.create(arena, regions, 1, graphShapeOf(resolveVectorOptions(options)));
   for (const [shard, bed] of beds.entries()) {
     bed.open(options, 1, root.ref);
-    const own = vectors.flatMap((vector, id) =>
-      id % 2 === shard ? [{ id, vector, payload: { fifth: id % 5 === 0 } }] : [],
-    );
+    const own = vectors
+      .slice(0, documents)
+      .flatMap((vector, id) => (id % count === shard ? [{ id, vector, payload: { fifth: id % 5 === 0 } }] : []));
     bed.upsert(8, own);
   }
   for (const bed of beds) bed.settle();
@@ -95,6 +105,81 @@ describe("shards that search their node's graph", () => {
     shard.upsert(8, [{ id: 2, vector: query }]);
     expect(shard.search(query, 3, { viaGraph: true }).hits.filter(({ id }) => id === 2)).toMatchObject([{ score: 0 }]);
     expect(shard.search(vectors[2] as Float32Array, 3, { viaGraph: true }).hits.map(({ id }) => id)).not.toContain(2);
+  });
+});
+
+/** The nearest of several answers, and whether they are all, as far as the graph leads to them. */
+function joined(answers: readonly QueryHits[], k: number): { readonly ids: unknown[]; readonly isWhole: boolean } {
+  const hits = answers.flatMap((answer) => answer.hits).sort((a, b) => a.score - b.score);
+  const reach = Math.min(...answers.map((answer) => answer.reach));
+  return { ids: hits.slice(0, k).map(({ id }) => id), isWhole: isWithin(hits[k - 1]?.score, reach) };
+}
+
+describe("many shards of a node that search its graph", () => {
+  const filters = [
+    { filter: undefined, plan: PLAN.INDEX },
+    { filter: { fifth: false }, plan: PLAN.FILTERED_INDEX },
+  ] as const;
+
+  it.each(["f32", "f16"] as const)("give each its own of what is nearest, be it none, and scan nothing: %s", (code) => {
+    const k = 5;
+    const { shards } = node(code, MANY, MOST, { expansionSearch: k });
+    for (const { filter, plan } of filters) {
+      const wanted = { viaGraph: true, ...(filter === undefined ? {} : { filter }) };
+      const counts = new Set<number>();
+      let found = 0;
+      for (const query of queries) {
+        const answers = shards.map((shard) => shard.search(query, k, wanted));
+        for (const { hits, plan: done, scored } of answers) {
+          counts.add(hits.length);
+          expect(done).toBe(plan);
+          expect(scored).toBeLessThan(MOST / MANY / 5);
+        }
+        const { ids, isWhole } = joined(answers, k);
+        expect([ids.length, isWhole]).toEqual([k, true]);
+        const exact = shards.map((shard) => shard.search(query, k, { ...wanted, exact: true }));
+        const truth = new Set(joined(exact, k).ids);
+        found += ids.filter((id) => truth.has(id)).length;
+      }
+      expect(found / queries.length / k).toBeGreaterThanOrEqual(0.95);
+      expect(counts).toContain(0);
+    }
+  });
+
+  it("tell how far they have looked, so that one sees what others' waiting, deleted and unasked rows took the place of", () => {
+    const { shards } = node("f32", 3, COUNT, { expansionSearch: K });
+    const [first] = shards as [Bed];
+    const query = new Float32Array(8).fill(500);
+    const search = (wanted = {}): QueryHits[] =>
+      shards.map((shard) => shard.search(query, K, { viaGraph: true, ...wanted }));
+    const truth = (wanted = {}): unknown[] =>
+      joined(
+        shards.map((shard) => shard.search(query, K, { exact: true, ...wanted })),
+        K,
+      ).ids;
+    const near = Array.from({ length: 60 }, (_, at) => ({
+      id: 9_000 + at,
+      vector: query.map((x) => x + at / 9),
+      payload: { fifth: true },
+    }));
+    first.upsert(8, near);
+    first.settle();
+    expect(joined(search(), K)).toEqual({ ids: truth(), isWhole: true });
+    // They pass no filter: the others have looked no farther than them.
+    const filter = { fifth: false };
+    expect(joined(search({ filter }), K).isWhole).toBe(false);
+    expect(truth({ filter }).some((id) => (id as number) % 3 !== 0)).toBe(true);
+    // They lie elsewhere now, and wait to be linked there.
+    first.upsert(
+      8,
+      near.map(({ id, vector }) => ({ id, vector: vector.map((x) => x + 1e6) })),
+    );
+    expect(joined(search(), K).isWhole).toBe(false);
+    first.settle();
+    expect(joined(search(), K)).toEqual({ ids: truth(), isWhole: true });
+    // What is deleted is no candidate.
+    first.delete(near.map(({ id }) => id));
+    expect(joined(search(), K)).toEqual({ ids: truth(), isWhole: true });
   });
 });
 
