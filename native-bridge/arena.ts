@@ -241,7 +241,13 @@ export class Arena {
       this.bytes.fill(0, old.byteOffset, old.byteOffset + byteLength);
       return old.byteOffset;
     }
-    const byteOffset = this.allocate(byteLength);
+    let byteOffset: number;
+    try {
+      byteOffset = this.allocate(byteLength);
+    } catch (error) {
+      if (old.byteLength === 0) Atomics.store(this.i32, word, 0); // publishes an entry without a range as free
+      throw error;
+    }
     Atomics.store(
       this.#longs,
       (word >>> 1) + SCRATCH_RANGE,
