@@ -13,6 +13,7 @@ import { ShardloomError } from "../../src/errors.ts";
 import { ROOT_PENDING } from "../../src/store/collection-layout.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
+import { unlessFull } from "./graph/graph-errors.ts";
 import type { GraphIndex } from "./graph/graph-index.ts";
 import { GraphRows, type RowIndex } from "./graph/graph-rows.ts";
 import { rankHits } from "./rank-hits.ts";
@@ -101,7 +102,7 @@ export class ShardCollection {
     this.#graph = graph;
     this.#graphRows = new GraphRows(graph, this.store, this.options, this.#context.workerIndex, this.#pending);
     for (const row of rows) this.#pending.delete(row);
-    this.#tellPending();
+    this.#pending.tell(ROOT_PENDING);
   }
 
   /** Frees the shard's part of the graph: the collection is gone. */
@@ -140,7 +141,7 @@ export class ShardCollection {
   reserve(newRows: number): void {
     const { address } = this.#pending;
     this.#pending.ensure(this.store.rowsUsed + newRows);
-    if (this.#graph !== undefined && this.#pending.address !== address) this.#tellPending();
+    if (this.#graph !== undefined && this.#pending.address !== address) this.#pending.tell(ROOT_PENDING);
     this.filters.reserve(this.store.rowsUsed + newRows);
   }
 
@@ -160,11 +161,19 @@ export class ShardCollection {
     this.filters.onWrite(row);
   }
 
-  /** One slice of indexing, then of compaction; true when more is left. A batch has no more rows than the budget is good for, or one. */
+  /** One slice of indexing, then of repair and compaction, which may make the room that the index lacks; true when more is left. */
   background(budgetMs: number): boolean {
+    const deadline = this.#context.nowMs() + budgetMs;
+    const graph = this.#graph;
+    if (graph !== undefined && unlessFull(() => graph.arrange(deadline, this.#pending.count === 0), false)) return true;
+    if (unlessFull(() => this.#indexUntil(deadline), false)) return true;
+    const repairs = graph !== undefined && unlessFull(() => graph.background(deadline), false);
+    return this.store.compact(deadline) || repairs;
+  }
+
+  /** A batch has no more rows than there is time for, or one. @returns whether the time is over */
+  #indexUntil(deadline: number): boolean {
     let nowMs = this.#context.nowMs();
-    const deadline = nowMs + budgetMs;
-    if (this.#graph?.arrange(deadline, this.#pending.count === 0) === true) return true;
     while (this.#wantsIndex() && this.#pending.count > 0) {
       const beganMs = nowMs;
       const rows = this.#indexBatch((deadline - nowMs) / this.#rowMs);
@@ -173,8 +182,7 @@ export class ShardCollection {
       if (nowMs >= deadline) return true;
       if (rows === 0 && this.#graph !== undefined) break; // it waits for another shard's part: next time
     }
-    const repairs = this.#graph?.background(deadline) ?? false;
-    return this.store.compact(deadline) || repairs;
+    return false;
   }
 
   /** Rows that match a filter, of a set of vshards. */
@@ -269,8 +277,8 @@ export class ShardCollection {
       return;
     }
     const found = index.search(query, Math.max(limit, ef));
-    if (found + this.#pending.count < limit) {
-      // the graph did not reach enough rows
+    if (found < 0 || found + this.#pending.count < limit) {
+      // the graph cannot be searched now, or did not reach enough rows
       this.#scanRows(query, limit, undefined, out);
       return;
     }
@@ -313,6 +321,7 @@ export class ShardCollection {
     out: SearchResult,
   ): boolean {
     const found = index.search(query, wanted);
+    if (found < 0) return false;
     return this.#rank(query, limit, limit, 0, PLAN.FILTERED_INDEX, out, () => {
       for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
       for (let row = this.#pending.next(0); row >= 0; row = this.#pending.next(row + 1))
@@ -385,15 +394,5 @@ export class ShardCollection {
     }
     this.#cursor = Math.max(0, row);
     return count;
-  }
-
-  /** Writes into the root where the bitmap of waiting rows is. */
-  #tellPending(): void {
-    const { root } = this.store;
-    const word = root.word(ROOT_PENDING);
-    root.change((u32) => {
-      u32[word] = this.#pending.address;
-      u32[word + 1] = this.#pending.byteLength;
-    });
   }
 }

@@ -11,14 +11,16 @@ import type { RowBitmap } from "../row-bitmap.ts";
 import type { ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode, rankedAgain } from "./graph-code.ts";
+import { unlessFull } from "./graph-errors.ts";
 import type { GraphIndex } from "./graph-index.ts";
+import type { Candidate } from "./label-search.ts";
 
 /** What finds rows near a query. */
 export interface RowIndex {
   /** Candidates of the last search, best first. */
   readonly rows: Int32Array;
   readonly size: number;
-  /** @returns how many rows were found: `wanted`, or less */
+  /** @returns how many rows were found: `wanted`, or less; −1: it cannot be searched now */
   search(query: Float32Array, wanted: number): number;
 }
 
@@ -52,9 +54,11 @@ export class GraphRows implements RowIndex {
   }
 
   search(query: Float32Array, wanted: number): number {
-    if (!this.#code.encode(query)) return 0;
+    if (!this.#code.encode(query)) return -1;
     const kept = Math.max(this.#options.expansionSearch, rankedAgain(this.#options, wanted));
-    const candidates = this.#graph.search().run(this.#code.bytes, undefined, [], kept, kept) ?? [];
+    const run = (): Candidate[] | undefined => this.#graph.search().run(this.#code.bytes, undefined, [], kept, kept);
+    const candidates = unlessFull(run, undefined); // the rows can be scanned without any more memory
+    if (candidates === undefined) return -1;
     if (this.rows.length < candidates.length) this.rows = new Int32Array(2 * candidates.length);
     const { i32 } = this.#store.root.arena;
     let found = 0;
