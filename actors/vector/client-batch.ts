@@ -14,6 +14,7 @@ import type { BatchSearch } from "./batch-search.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { checkedSearch, obstacle, oneSidedAnswer, searchOneSided } from "./client-one-sided.ts";
 import { DEFAULT_K } from "./client-search.ts";
+import { unlessFull } from "./graph/graph-errors.ts";
 import { assertEf, assertK, MAX_HITS } from "./vector-checks.ts";
 import { usesGraph } from "./vector-options.ts";
 import type { SearchHit } from "./vector-replies.ts";
@@ -105,19 +106,19 @@ export async function searchBatch(
   return { results, batch: { ...counts, alone, ...(reason === undefined ? {} : { reason }) } };
 }
 
-/** @returns hits by query; none at all when the memory of the shards cannot be read */
+/** @returns hits by query; none at all when the memory of the shards cannot be read, or there is none left to search in */
 async function run(
   parts: VectorCollectionParts,
   batch: BatchSearch,
   options: BatchSearchOptions,
   deadlineAtMs: number,
 ): Promise<readonly (readonly SearchHit[] | undefined)[]> {
-  if (batch.begin() !== STATUS.SUCCESS) return [];
+  if (unlessFull(() => batch.begin(), STATUS.LOCAL_LENGTH_ERROR) !== STATUS.SUCCESS) return [];
   while (!batch.advance()) {
     await parts.coordinator.pause(0);
     check(parts, options, deadlineAtMs);
   }
-  return batch.finish();
+  return unlessFull(() => batch.finish(), []);
 }
 
 function check(

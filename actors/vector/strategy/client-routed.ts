@@ -18,7 +18,8 @@ import type { SearchResult, VectorCollectionParts } from "../client-collection.t
 import { explainedSearch } from "../client-explain.ts";
 import { checkedSearch, obstacle, searchInstead, searchOneSided, staleness } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
-import { TOO_FEW } from "../one-sided-result.ts";
+import { unlessFull } from "../graph/graph-errors.ts";
+import { NO_ROOM, TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves } from "../vector-options.ts";
 import { type NearReply, readNearReply } from "./near-messages.ts";
@@ -34,7 +35,10 @@ const MOST_WANTED = 4_096;
 const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
   ERR_VERSION_MISMATCH: "version",
   ERR_REGION_ACCESS: "memory",
+  ERR_OUT_OF_MEMORY: "memory",
 };
+/** Seen of the memory where there is none left to look at it with. */
+const NOTHING = { waiting: undefined, router: undefined };
 /** Part of the time left that shards get: what remains is for doing without them. */
 const SHARE_OF_TIME = 0.75;
 
@@ -58,9 +62,9 @@ export async function searchRouted(
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
   const { name: by } = strategy;
   const halves = parts.reader().halves(query, k, wants, strategy);
-  const waiting = halves.scanWaiting();
-  const router = halves.leaves.router(halves.graph);
-  if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
+  const look = () => ({ waiting: halves.scanWaiting(), router: halves.leaves.router(halves.graph) });
+  const { waiting, router } = unlessFull(look, NOTHING);
+  if (waiting?.status !== STATUS.SUCCESS || waiting.code === undefined)
     return searchVectors(parts, vector, options, "memory");
   if (router === undefined || halves.graph === undefined) return searchOneSided(parts, vector, options, "training");
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
@@ -91,7 +95,7 @@ export async function searchRouted(
   parts.assertOpen();
   const { answers, completeness } = gathered;
   const candidates = answers.flatMap((answer) => answer.candidates);
-  const { hits, status } = halves.finish(waiting, candidates, !completeness.complete);
+  const { hits, status } = unlessFull(() => halves.finish(waiting, candidates, !completeness.complete), NO_ROOM);
   if (status !== STATUS.SUCCESS) return searchVectors(parts, vector, options, status === TOO_FEW ? "reach" : "memory");
   const { vshards } = parts.coordinator.snapshot;
   const reading = readingOf(asked, selected.length, answers);
