@@ -227,9 +227,8 @@ export class Arena {
     const block = byteOffset / UNIT_BYTES;
     const sizeClass = classOf(units);
     const given = classUnits(sizeClass);
-    if (!Number.isInteger(block) || block < this.#heapStartUnits || block + given > Atomics.load(this.i32, BUMP_WORD)) {
+    if (!Number.isInteger(block) || block < this.#heapStartUnits || block + given > Atomics.load(this.i32, BUMP_WORD))
       throw invalidArgument("free block", "byteOffset", "the start of an allocated block", byteOffset);
-    }
     const word = block << 4;
     if (this.i32[word + BLOCK_MARK_A] === FREE_MARK_A && this.i32[word + BLOCK_MARK_B] === (FREE_MARK_B ^ block)) {
       throw invalidArgument("free block", "byteOffset", "a block that is not free already", byteOffset);
@@ -240,9 +239,8 @@ export class Arena {
   }
 
   /**
-   * Takes the scratch range of one thread, and remembers it under `owner`, so that whoever replaces a dead thread under
-   * the same number gets its range back instead of leaking it. A range that is large enough is reused, zeroed; a smaller one
-   * is freed once its successor is there, so that on failure the caller still has what it had.
+   * Takes the scratch range of one thread, and remembers it under `owner`, so that whoever replaces a dead thread under the same number gets its
+   * range back. One that is large enough is reused, zeroed; a smaller one is freed once its successor is there: on failure the caller has what it had.
    *
    * @param owner Number of the thread, a non-negative int32. Only one live thread may use it.
    * @returns Byte offset of at least `byteLength` bytes.
@@ -258,7 +256,13 @@ export class Arena {
       this.bytes.fill(0, old.byteOffset, old.byteOffset + byteLength);
       return old.byteOffset;
     }
-    const byteOffset = this.take(byteLength);
+    let byteOffset: number;
+    try {
+      byteOffset = this.take(byteLength);
+    } catch (error) {
+      if (old.byteLength === 0) Atomics.store(this.i32, word, 0); // publishes an entry without a range as free
+      throw error;
+    }
     Atomics.store(
       this.#longs,
       (word >>> 1) + SCRATCH_RANGE,

@@ -3,6 +3,7 @@
  *
  * Invariant: an instance writes inside its own scratch, and through `insert`, `move` and `repair` lists, tree words and the root's name. The
  * table of chunks that all addresses are formed from is the thread's own copy, so damaged shared memory cannot lead the kernels elsewhere.
+ * The scratch has room for what is asked of it, or the call throws and everything is as it was: chunks, entries, and the range they are in.
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
@@ -54,12 +55,12 @@ const CONTROL_BYTES = 256;
 /** Owners of scratch are int32: a thread that searches graphs, or collaborates, has another range under its number plus one of these. */
 export const SCRATCH_OF = { SEARCH: 0x2000_0000, COLLABORATE: 0x6000_0000 } as const;
 
-/** Sizes that the scratch range was laid out for. */
+/** Sizes that a scratch range is laid out for. */
 interface Room {
-  ef: number;
-  entries: number;
-  chunks: number;
-  partitions: number;
+  readonly ef: number;
+  readonly entries: number;
+  readonly chunks: number;
+  readonly partitions: number;
 }
 
 export class GraphKernels {
@@ -71,7 +72,8 @@ export class GraphKernels {
   readonly #f32: Float32Array;
   readonly #f64: Float64Array;
   readonly #bytes: Uint8Array;
-  readonly #room: Room = { ef: 256, entries: 64, chunks: 0, partitions: 1 };
+  /** What the range has room for: set by who laid it out, never before. */
+  #room: Room = { ef: 256, entries: 64, chunks: 0, partitions: 1 };
   #chunks: readonly KernelChunk[] = [];
   #entries: readonly number[] = [];
   #scratch = 0;
@@ -92,30 +94,38 @@ export class GraphKernels {
     this.#bytes = new Uint8Array(buffer);
     const instance = new WebAssembly.Instance(module, { env: { memory: arena.memory } });
     this.#exports = instance.exports as unknown as GraphExports;
-    this.#layOut();
+    this.#layOut(this.#room);
   }
 
-  /** Sets what vertex ids lead to. Numbers without a chunk have address 0. */
+  /**
+   * Sets what vertex ids lead to. Numbers without a chunk have address 0.
+   *
+   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`: it is what was set before.
+   */
   setChunks(chunks: readonly KernelChunk[], partitions: number): void {
-    this.#chunks = [...chunks];
     const { chunks: room } = this.#room;
-    if (chunks.length > room || partitions > this.#room.partitions) {
-      this.#room.chunks = Math.max(chunks.length, chunks.length > room ? Math.ceil(room * 1.5) : room);
-      this.#room.partitions = Math.max(partitions, this.#room.partitions);
-      this.#layOut();
-    } else this.#writeChunks();
+    if (chunks.length > room || partitions > this.#room.partitions)
+      this.#layOut({
+        ...this.#room,
+        chunks: Math.max(chunks.length, chunks.length > room ? Math.ceil(room * 1.5) : room),
+        partitions: Math.max(partitions, this.#room.partitions),
+      });
+    this.#chunks = [...chunks];
+    this.#writeChunks();
   }
 
-  /** Sets where searches begin; the array must not change afterwards. Ids that lead nowhere are skipped and counted as damage. */
+  /**
+   * Sets where searches begin; the array must not change afterwards. Ids that lead nowhere are skipped and counted as damage.
+   *
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_MEMORY`: it is what was set before.
+   */
   setEntries(entries: readonly number[]): void {
     if (entries === this.#entries) return;
     if (entries.length > MAX_ENTRIES)
       throw invalidArgument("search graph", "entries.length", `at most ${MAX_ENTRIES}`, entries.length);
+    if (entries.length > this.#room.entries) this.#layOut({ ...this.#room, entries: entries.length });
     this.#entries = entries;
-    if (entries.length > this.#room.entries) {
-      this.#room.entries = entries.length;
-      this.#layOut();
-    } else this.#writeEntries();
+    this.#writeEntries();
   }
 
   /**
@@ -151,6 +161,7 @@ export class GraphKernels {
    * Links a vertex whose record is written. Any number of threads at once.
    *
    * @returns Its degree; −1 when its lock could not be had, or none of a parent's, or the id leads nowhere.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_OUT_OF_MEMORY`.
    */
   insert(vertex: number, options: GraphInsertOptions): number {
     const record = this.addressOf(vertex);
@@ -283,10 +294,7 @@ export class GraphKernels {
   #prepare(ef: number, searchElement: number): void {
     if (!Number.isInteger(ef) || ef < 1 || ef > MAX_EF)
       throw invalidArgument("search graph", "ef", `an integer in [1, ${MAX_EF}]`, ef);
-    if (ef > this.#room.ef) {
-      this.#room.ef = Math.max(ef, this.#room.ef * 2);
-      this.#layOut();
-    }
+    if (ef > this.#room.ef) this.#layOut({ ...this.#room, ef: Math.min(MAX_EF, Math.max(ef, this.#room.ef * 2)) });
     this.#i32[this.#word + WORD.EF] = ef;
     this.#i32[this.#word + WORD.QUERY_ELEMENT] = searchElement;
   }
@@ -304,10 +312,10 @@ export class GraphKernels {
     return this.#queryOffset() + this.#queryBytes * 3;
   }
 
-  /** Takes a range for everything that `#room` asks for, and writes the control block anew. */
-  #layOut(): void {
+  /** Takes a range with this room, and writes the control block anew. When there is none, everything is as it was. */
+  #layOut(room: Room): void {
     const { degree, chunkShift } = this.geometry;
-    const { ef, entries, chunks, partitions } = this.#room;
+    const { ef, entries, chunks, partitions } = room;
     let end = CONTROL_BYTES + this.#queryBytes * 3; // the query, then the query widened
     const take = (bytes: number): number => {
       const at = end;
@@ -327,6 +335,7 @@ export class GraphKernels {
       [WORD.WIDE, CONTROL_BYTES + this.#queryBytes],
     ];
     this.#reserve(end);
+    this.#room = room;
     const i32 = this.#i32;
     const word = this.#word;
     for (const [index, offset] of at) i32[word + index] = this.#scratch + offset;

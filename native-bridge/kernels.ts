@@ -168,6 +168,11 @@ export class Kernels {
     return this.#scratchBytes;
   }
 
+  /** Byte offset of the query of the scan that was begun. */
+  get queryOffset(): number {
+    return this.#scratchOffset + QUERY_OFFSET;
+  }
+
   /** Distance of two vectors in the arena. f32 vectors must be 4-aligned only by convention; the kernel takes any offset. */
   distance(metric: number, element: number, a: number, b: number, dimensions: number): number {
     return this.#exports.distance(metric, element, a, b, dimensions);

@@ -72,11 +72,10 @@ export class MirroredRows {
   #reserve(edges: number): void {
     if (edges <= this.#rows.length) return;
     const size = Math.max(edges, 2 * this.#rows.length);
-    const rows = new Uint32Array(size);
+    const [rows, ends] = [new Uint32Array(size), new Float64Array(size)]; // both, or none
     rows.set(this.#rows);
-    this.#rows = rows;
-    const ends = new Float64Array(size);
     ends.set(this.#ends);
+    this.#rows = rows;
     this.#ends = ends;
   }
 }

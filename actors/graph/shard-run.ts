@@ -124,8 +124,13 @@ export class ShardRun {
     this.series = new SuperstepSeries({ ...parts, run: this });
     this.#mirrors = rowsOf.map(() => new MirroredRows());
     this.#requesters = rowsOf.map((_, shard) => parts.outlet.requester(shard));
-    if (request.after >= 0) restoreState(root, this.id, this.state, request.after);
-    else algorithm.check?.(this.#view);
+    try {
+      if (request.after >= 0) restoreState(root, this.id, this.state, request.after);
+      else algorithm.check?.(this.#view);
+    } catch (error) {
+      root.release(this.state);
+      throw error;
+    }
   }
 
   /** Lays out what will be pulled, where that is worth it. */

@@ -192,7 +192,6 @@ export class VertexTable {
       strings = true;
       heapBytes += 4 + ((key.length * 3 + 3) & ~3);
     }
-    if (strings) root.set(ROOT_WORD.strings, 1);
     const sizes: [word: number, byteLength: number][] = [];
     if (wanted > this.#keys.length) {
       const numbers = grownTo(this.#keys.length, wanted);
@@ -203,8 +202,9 @@ export class VertexTable {
       sizes.push([ROOT_WORD.heap, grownTo(Math.max(this.#heap.length, FIRST_HEAP_BYTES), heapBytes)]);
     const indexGrows = wanted * 2 > this.#index.length;
     if (indexGrows) sizes.push([ROOT_WORD.index, grownTo(this.#index.length, wanted * 2) * 4]);
-    if (sizes.length === 0) return;
     const blocks = this.#allocateAll(sizes.map(([, byteLength]) => byteLength));
+    if (strings) root.set(ROOT_WORD.strings, 1); // before the first of them is there
+    if (sizes.length === 0) return;
     this.#move(() => {
       for (const [at, [word]] of sizes.entries()) this.#replace(word, blocks[at] as Block);
       this.#view();

@@ -98,9 +98,9 @@ export class WordLists {
   ensure(keys: number): void {
     if (keys <= this.counts.length) return;
     const length = Math.max(keys, this.counts.length * 2);
-    this.counts = grown(this.counts, new Uint32Array(length));
     this.#starts = grown(this.#starts, new Uint32Array(length));
     this.#classes = grown(this.#classes, new Uint8Array(length));
+    this.counts = grown(this.counts, new Uint32Array(length)); // last: its length says what there is room for
   }
 
   /** Lengthens a list by `words` undefined words. @returns index of the first of them in {@link pageOf} */

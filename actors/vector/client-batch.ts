@@ -14,6 +14,7 @@ import type { BatchSearch } from "./batch-search.ts";
 import type { SearchOptions, SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { obstacle, oneSidedAnswer, searchOneSided, withTimeLeft } from "./client-one-sided.ts";
 import { checkSearch, DEFAULT_K } from "./client-search.ts";
+import { isFull } from "./graph/graph-errors.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { inSlices, Pauses, type Slices } from "./slices.ts";
 import { checkedQuery, MAX_HITS } from "./vector-checks.ts";
@@ -110,11 +111,16 @@ export async function searchBatch(
   return { results, batch: { ...counts, alone, ...(reason === undefined ? {} : { reason }) } };
 }
 
-/** @returns hits by query; none at all when the memory of the shards cannot be read */
+/** @returns hits by query; none at all when the memory of the shards cannot be read, or there is none left to search in */
 function* searchTogether(batch: BatchSearch): Slices<readonly (readonly SearchHit[] | undefined)[]> {
-  if ((yield* batch.begin()) !== STATUS.SUCCESS) return [];
-  yield* batch.search();
-  return yield* batch.finish();
+  try {
+    if ((yield* batch.begin()) !== STATUS.SUCCESS) return [];
+    yield* batch.search();
+    return yield* batch.finish();
+  } catch (error) {
+    if (!isFull(error)) throw error;
+    return [];
+  }
 }
 
 function check(

@@ -22,8 +22,9 @@ import { readOutcome } from "./cotra/collaborate-codec.ts";
 import type { CotraOutcome } from "./cotra/cotra-origin.ts";
 import { createTally, sumOf } from "./cotra/cotra-tally.ts";
 import { rankedAgain } from "./graph/graph-code.ts";
+import { unlessFull } from "./graph/graph-errors.ts";
 import type { OneSidedOptions } from "./one-sided-result.ts";
-import { TOO_FEW } from "./one-sided-result.ts";
+import { NO_ROOM, TOO_FEW } from "./one-sided-result.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { COTRA } from "./strategy/cotra-strategy.ts";
 import type { StrategyQuery } from "./strategy/vector-strategy.ts";
@@ -107,9 +108,9 @@ async function searchTogether(
   for (let attempt = 0; attempt < ATTEMPTS; attempt++, ef *= 2) {
     if (ef > MAX_EF) return { fallback: "size" };
     const halves = reader.halves(query, k, wanted, COTRA);
-    const waiting = halves.scanWaiting();
+    const waiting = unlessFull(() => halves.scanWaiting(), undefined);
     const intact = halves.watch();
-    if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined || intact === undefined)
+    if (waiting?.status !== STATUS.SUCCESS || waiting.code === undefined || intact === undefined)
       return { fallback: "memory" };
     if (wanted.filter !== undefined && attempt === 0) {
       selectivity = halves.selectivity(wanted.filter.accepts);
@@ -134,7 +135,7 @@ async function searchTogether(
     tally.computations += waiting.distances;
     // Shards read what they compute for wherever it lies: what led them counts only if all of it could be read all the time.
     if (!intact()) return { fallback: "memory" };
-    const { hits, status, bytes } = halves.rank(waiting, outcome.hits);
+    const { hits, status, bytes } = unlessFull(() => halves.rank(waiting, outcome.hits), NO_ROOM);
     tally.bytes += bytes;
     if (status === STATUS.SUCCESS) {
       const { primaries } = outcome;

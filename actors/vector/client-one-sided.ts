@@ -12,7 +12,8 @@ import type { SearchFallback } from "../search-fallback.ts";
 import type { SearchResult, VectorCollectionParts } from "./client-collection.ts";
 import { explainedSearch } from "./client-explain.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "./client-search.ts";
-import { NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
+import { unlessFull } from "./graph/graph-errors.ts";
+import { NO_ROOM, NOT_KNOWN, TOO_FEW } from "./one-sided-result.ts";
 import { payloadFilter } from "./payload-filter.ts";
 import { ONE_SIDED } from "./strategy/vector-strategy.ts";
 import { componentLimit, firstBeyond, firstUncoded } from "./vector-options.ts";
@@ -40,7 +41,7 @@ export async function searchOneSided(
   const accepted = filter === undefined ? {} : { filter: payloadFilter(filter) };
   if (reason !== undefined) return searchInstead(parts, query, options, reason, instead);
   const wanted = { includePayload, includeVector, ...accepted, ...(ef === 0 ? {} : { ef }) };
-  const { hits, status } = parts.reader().search(query, k, wanted);
+  const { hits, status } = unlessFull(() => parts.reader().search(query, k, wanted), NO_ROOM);
   if (status !== STATUS.SUCCESS) {
     const fallback = instead ?? (status === TOO_FEW ? "reach" : status === NOT_KNOWN ? "filter" : "memory");
     return searchVectors(parts, query, options, fallback);

@@ -4,6 +4,7 @@
  * Invariant: a status other than SUCCESS comes without hits.
  */
 import type { RegionRef } from "../../native-bridge/region-layout.ts";
+import { STATUS } from "../../native-bridge/status.ts";
 import type { VectorId } from "../../src/store/id-codec.ts";
 import type { ScanOptions } from "./exact-scan.ts";
 import type { PayloadFilter } from "./payload-filter.ts";
@@ -90,3 +91,6 @@ export function withoutPayload({ payload: _, ...hit }: SearchHit): SearchHit {
 export function none(status: number, distances: number): OneSidedResult {
   return { hits: [], status, distances, bytes: 0 };
 }
+
+/** Of a search that this thread has no memory left for, while the shards may have theirs. */
+export const NO_ROOM: OneSidedResult = none(STATUS.LOCAL_LENGTH_ERROR, 0);

@@ -52,6 +52,15 @@ export class RowBitmap {
     this.#root.freeAuxiliary(old.index);
   }
 
+  /** Writes into two words of the root where the bitmap is. @param index Of the first */
+  tell(index: number): void {
+    const word = this.#root.word(index);
+    this.#root.change((u32) => {
+      u32[word] = this.address;
+      u32[word + 1] = this.byteLength;
+    });
+  }
+
   has(row: number): boolean {
     return (((this.#root.arena.u32[this.#word(row)] as number) >>> (row & 31)) & 1) === 1;
   }

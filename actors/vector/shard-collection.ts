@@ -14,6 +14,7 @@ import { ShardloomError } from "../../src/errors.ts";
 import { ROOT_PENDING } from "../../src/store/collection-layout.ts";
 import type { EngineContext } from "../engine.ts";
 import { type CachedFilter, FilterCache } from "./filter-cache.ts";
+import { unlessFull } from "./graph/graph-errors.ts";
 import type { GraphIndex } from "./graph/graph-index.ts";
 import { EVERYWHERE, GraphRows, leastOf, type RowIndex } from "./graph/graph-rows.ts";
 import { rankHits } from "./rank-hits.ts";
@@ -99,7 +100,7 @@ export class ShardCollection {
     this.#graph = graph;
     this.#graphRows = new GraphRows(graph, this.store, this.options, this.#context.workerIndex, this.#pending);
     for (const row of rows) this.#pending.delete(row);
-    this.#tellPending();
+    this.#pending.tell(ROOT_PENDING);
   }
 
   /** Frees the shard's part of the graph: the collection is gone. */
@@ -132,7 +133,7 @@ export class ShardCollection {
   reserve(newRows: number): void {
     const { address } = this.#pending;
     this.#pending.ensure(this.store.rowsUsed + newRows);
-    if (this.#graph !== undefined && this.#pending.address !== address) this.#tellPending();
+    if (this.#graph !== undefined && this.#pending.address !== address) this.#pending.tell(ROOT_PENDING);
     this.filters.reserve(this.store.rowsUsed + newRows);
   }
 
@@ -152,11 +153,19 @@ export class ShardCollection {
     this.filters.onWrite(row);
   }
 
-  /** One slice of indexing, then of compaction; true when more is left. A batch has no more rows than the budget is good for, or one. */
+  /** One slice of indexing, then of repair and compaction, which may make the room that the index lacks; true when more is left. */
   background(budgetMs: number): boolean {
+    const deadline = this.#context.nowMs() + budgetMs;
+    const graph = this.#graph;
+    if (graph !== undefined && unlessFull(() => graph.arrange(deadline, this.#pending.count === 0), false)) return true;
+    if (unlessFull(() => this.#indexUntil(deadline), false)) return true;
+    const repairs = graph !== undefined && unlessFull(() => graph.background(deadline), false);
+    return this.store.compact(deadline) || repairs;
+  }
+
+  /** A batch has no more rows than there is time for, or one. @returns whether the time is over */
+  #indexUntil(deadline: number): boolean {
     let nowMs = this.#context.nowMs();
-    const deadline = nowMs + budgetMs;
-    if (this.#graph?.arrange(deadline, this.#pending.count === 0) === true) return true;
     while (this.#wantsIndex() && this.#pending.count > 0) {
       const beganMs = nowMs;
       const rows = this.#indexBatch((deadline - nowMs) / this.#rowMs);
@@ -165,8 +174,7 @@ export class ShardCollection {
       if (nowMs >= deadline) return true;
       if (rows === 0 && this.#graph !== undefined) break; // it waits for another shard's part: next time
     }
-    const repairs = this.#graph?.background(deadline) ?? false;
-    return this.store.compact(deadline) || repairs;
+    return false;
   }
 
   /** Rows that match a filter, of a set of vshards. */
@@ -262,8 +270,8 @@ export class ShardCollection {
       return;
     }
     const found = index.search(query, Math.max(limit, ef));
-    if (found + this.#pending.count < leastOf(index, found, limit, 0)) {
-      this.#scanRows(query, limit, undefined, out); // the graph did not lead to enough
+    if (found < 0 || found + this.#pending.count < leastOf(index, found, limit, 0)) {
+      this.#scanRows(query, limit, undefined, out); // the graph cannot be searched now, or did not lead to enough
       return;
     }
     this.lastReach = index.reach ?? EVERYWHERE;
@@ -306,6 +314,7 @@ export class ShardCollection {
     out: SearchResult,
   ): boolean {
     const found = index.search(query, wanted);
+    if (found < 0) return false;
     const least = leastOf(index, found, limit, OVER_FETCH);
     const offer = (): void => {
       for (let i = 0; i < found; i++) this.#offerMatching(index.rows[i] as number, filter);
@@ -383,15 +392,5 @@ export class ShardCollection {
     }
     this.#cursor = Math.max(0, row);
     return count;
-  }
-
-  /** Writes into the root where the bitmap of waiting rows is. */
-  #tellPending(): void {
-    const { root } = this.store;
-    const word = root.word(ROOT_PENDING);
-    root.change((u32) => {
-      u32[word] = this.#pending.address;
-      u32[word + 1] = this.#pending.byteLength;
-    });
   }
 }

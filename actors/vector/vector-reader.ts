@@ -163,7 +163,7 @@ export class VectorReader {
   /**
    * Exact nearest neighbours over all shards, computed on this thread in place.
    *
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`; `ERR_OUT_OF_MEMORY` as {@link search}.
    */
   scanExact(query: Float32Array, k: number, options: ScanOptions = {}): ScanResult {
     if (this.#kernels === undefined) throw invalidArgument("scan", "kernels", "given to the reader", undefined);
@@ -178,7 +178,8 @@ export class VectorReader {
    *
    * Cost: about as much as in an index of one thread; the caller does all of it.
    *
-   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`.
+   * @throws {ShardloomError} `ERR_INVALID_ARGUMENT`, `ERR_DIMENSION_MISMATCH`, `ERR_NOT_FINITE`; `ERR_OUT_OF_MEMORY` when the arena has no room for
+   *   what this thread searches in: a reader does not ask shards, a search of the collection does then.
    */
   search(query: Float32Array, k: number, options: OneSidedOptions = {}): OneSidedResult {
     const { search, options: resolved } = this.#graphSearch();

@@ -84,10 +84,15 @@ export class RecordHeap {
     return at;
   }
 
-  /** A row stopped pointing at this record. */
+  /** A row stopped pointing at this record. A victim that none points into any more is freed. */
   release(address: number): void {
-    const chunk = this.#find(this.#chunks, address) ?? this.#find(this.#victims, address);
-    if (chunk !== undefined) chunk.live -= this.#root.arena.u32[(address >>> 2) + RECORD_TOTAL] as number;
+    const victim = this.#find(this.#victims, address);
+    const chunk = victim ?? this.#find(this.#chunks, address);
+    if (chunk === undefined) return;
+    chunk.live -= this.#root.arena.u32[(address >>> 2) + RECORD_TOTAL] as number;
+    if (victim?.live !== 0) return;
+    this.#victims = this.#victims.filter((other) => other !== victim);
+    this.#free(victim);
   }
 
   /** Whether rewriting the live records would give back more than half of a heap worth the work. */
@@ -98,9 +103,10 @@ export class RecordHeap {
     return total > 4 * FIRST_CHUNK_BYTES && total > 2 * this.liveBytes;
   }
 
-  /** Declares all chunks victims; records go to new ones from here. */
+  /** Declares all chunks victims, and frees those that no row points into; records go to new ones from here. */
   startCompaction(): void {
-    this.#victims = this.#chunks;
+    for (const chunk of this.#chunks) if (chunk.live === 0) this.#free(chunk);
+    this.#victims = this.#chunks.filter(({ live }) => live > 0);
     this.#chunks = [];
     this.#current = undefined;
   }
@@ -116,7 +122,7 @@ export class RecordHeap {
   /** Copies a record out of a victim. The caller points its row at the copy, then releases the original. */
   copy(address: number): number {
     const total = this.#root.arena.u32[(address >>> 2) + RECORD_TOTAL] as number;
-    this.reserve(total);
+    this.#makeRoom(total);
     const at = this.#take(total);
     this.#root.arena.bytes.copyWithin(at, address, address + total);
     return at;
@@ -156,6 +162,16 @@ export class RecordHeap {
   endAdopt(): void {
     for (const chunk of this.#chunks) if (chunk.live === 0) this.#free(chunk);
     this.#chunks = this.#chunks.filter((chunk) => chunk.live > 0);
+  }
+
+  /** As {@link reserve}; where there is no room for what would be worth it, with less: what is moved makes room. */
+  #makeRoom(byteLength: number): void {
+    try {
+      this.reserve(byteLength);
+    } catch (error) {
+      if (!ShardloomError.is(error) || error.code !== "ERR_OUT_OF_MEMORY") throw error;
+      this.#open(Math.max(FIRST_CHUNK_BYTES, byteLength));
+    }
   }
 
   #open(byteLength: number): void {

@@ -8,7 +8,7 @@ import {
   referencePageRank,
   type WeightedEdge,
 } from "../../src/sim/workloads/graph-reference.ts";
-import { startTestCluster } from "../support/cluster.ts";
+import { eventually, startTestCluster } from "../support/cluster.ts";
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -317,6 +317,18 @@ describe("bad input", () => {
       details: { vertex: 3, loaded: { vertices: 2, edges: 1 } },
     });
     expect((await graph.wcc()).vertices).toBe(2);
+  });
+
+  it("frees the memory of runs that could not begin", async () => {
+    const graph = await freshGraph();
+    await graph.load([{ vertices: [1, 2], edges: [edge(1, 2)] }]);
+    const search = (): Promise<void> =>
+      expect(graph.bfs({ source: 3 })).rejects.toMatchObject({ code: "ERR_UNKNOWN_VERTEX" });
+    await search();
+    await graph.bfs({ source: 1 });
+    const { usedBytes } = cluster.arena.stats();
+    for (let run = 0; run < 4; run++) await search();
+    await eventually("all is free again", () => cluster.arena.stats().usedBytes <= usedBytes);
   });
 
   it("knows nothing of a graph that was dropped, and frees its memory", async () => {

@@ -172,6 +172,13 @@ describe("Arena", () => {
     expect(arena.stats().usedBytes).toBe(0);
   });
 
+  it("keeps no place for threads that it has no scratch for", () => {
+    const arena = new Arena(createArena({ capacityBytes: MIB }));
+    for (let owner = 0; owner < 100; owner++)
+      expect(() => arena.allocateScratch(owner, MIB)).toThrow(expect.objectContaining({ code: "ERR_OUT_OF_MEMORY" }));
+    expect(arena.allocateScratch(100, 1000)).toBeGreaterThanOrEqual(arena.heapByteOffset);
+  });
+
   it("loses at most the block in hand, wherever in growing its scratch a thread dies", () => {
     for (let n = 0, died = true; died; n++) {
       const arena = new Arena(createArena({ capacityBytes: MIB }));

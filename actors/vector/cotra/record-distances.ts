@@ -1,13 +1,15 @@
 /**
- * Distances of vertex records to a query by the thread's kernels, in a scratch range of its own.
+ * Distances of vertex records to a query by the thread's kernels, in a scratch range of its own; while there is no room for one, one by one in the
+ * scratch of the kernels, which is there: a worker that computes for others must not fail at it.
  *
- * Invariant: only the scratch is written. Records are read as they stand in memory, unvalidated: their distances lead a search, whose
+ * Invariant: only the scratch is written. No scan of the thread's is under way. Records are read as they stand in memory, unvalidated: their distances lead a search, whose
  * hits are read again. One thread only.
  */
 import type { Arena } from "../../../native-bridge/arena.ts";
 import { SCRATCH_OF } from "../../../native-bridge/graph-kernels.ts";
 import { type Kernels, METRIC } from "../../../native-bridge/kernels.ts";
 import type { GraphGeometry } from "../../../src/store/graph-layout.ts";
+import { unlessFull } from "../graph/graph-errors.ts";
 
 /** What is needed of a graph's shape. */
 export type RecordShape = Pick<GraphGeometry, "metric" | "element" | "dimensions" | "codeOffset" | "codeBytes">;
@@ -39,10 +41,13 @@ export class RecordDistances {
    *
    * @param query `codeBytes` bytes, which must not change while it is asked for.
    * @param records Byte offsets.
-   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY` when there is no room for a query that is longer than those before.
+   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY` when there is no room for a query that is longer than all that the kernels have seen.
    */
   compute(geometry: RecordShape, query: Uint8Array, records: Uint32Array, count: number, out: Float64Array): void {
-    this.#load(geometry, query);
+    if (!unlessFull(() => this.#load(geometry, query), false)) {
+      this.#computeSingly(geometry, query, records, count, out);
+      return;
+    }
     const { metric, element, dimensions, codeOffset } = geometry;
     const { u32, f64 } = this.#arena;
     u32.set(count === records.length ? records : records.subarray(0, count), this.#records >>> 2);
@@ -68,14 +73,34 @@ export class RecordDistances {
     this.#loaded = undefined;
   }
 
-  #load(geometry: RecordShape, query: Uint8Array): void {
-    if (query === this.#loaded) return;
+  #computeSingly(
+    { metric, element, dimensions, codeOffset }: RecordShape,
+    query: Uint8Array,
+    records: Uint32Array,
+    count: number,
+    out: Float64Array,
+  ): void {
+    const kernels = this.#kernels;
+    kernels.beginScan(metric, element, query, 1, { dimensions });
+    for (let at = 0; at < count; at++)
+      out[at] = kernels.distance(
+        metric,
+        element,
+        kernels.queryOffset,
+        (records[at] as number) + codeOffset,
+        dimensions,
+      );
+  }
+
+  #load(geometry: RecordShape, query: Uint8Array): true {
+    if (query === this.#loaded) return true;
     this.#loaded = undefined;
     if (geometry.codeBytes > this.#queryBytes) this.#reserve(geometry.codeBytes);
     const { metric, element, dimensions } = geometry;
     this.#arena.bytes.set(query, this.#query);
     this.#inverseNorm = metric === METRIC.COSINE ? this.#kernels.inverseNorm(element, this.#query, dimensions) : 0;
     this.#loaded = query;
+    return true;
   }
 
   #reserve(queryBytes: number): void {

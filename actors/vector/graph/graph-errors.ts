@@ -20,11 +20,28 @@ export function isFull(error: unknown): boolean {
   return ShardloomError.is(error) && (error.code === "ERR_OUT_OF_MEMORY" || error.code === "ERR_REGION_TABLE_FULL");
 }
 
-/** Does what may be left out while there is no room. */
-export function unlessFull(act: () => void): void {
+/** What `act` gives; `otherwise` while there is no room for it. */
+export function unlessFull<T, U>(act: () => T, otherwise: U): T | U {
   try {
-    act();
+    return act();
   } catch (error) {
     if (!isFull(error)) throw error;
+    return otherwise;
+  }
+}
+
+/**
+ * Whether `link` has linked what was taken for it; if it has to be tried again, or there is no room, what was taken is let go.
+ *
+ * @throws {ShardloomError} As `link`, but for what {@link unlessPassing} keeps.
+ */
+export function linkOrLetGo(link: () => boolean, letGo: () => void): boolean {
+  try {
+    const isLinked = unlessPassing(link, false);
+    if (!isLinked) letGo();
+    return isLinked;
+  } catch (error) {
+    if (isFull(error)) letGo(); // after any other error the graph may be gone, with what was taken
+    throw error;
   }
 }

@@ -19,7 +19,7 @@ import { LeafExchange, type TableRouter } from "../strategy/leaf-exchange.ts";
 import { isExactCode, learnsLeaves, type ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode } from "./graph-code.ts";
-import { isFull, unlessFull, unlessPassing } from "./graph-errors.ts";
+import { isFull, linkOrLetGo, unlessFull, unlessPassing } from "./graph-errors.ts";
 import { GraphPartition, type VertexPlace } from "./graph-partition.ts";
 import { GraphRoot } from "./graph-root.ts";
 import { GraphWriter } from "./graph-writer.ts";
@@ -209,7 +209,7 @@ export class GraphIndex {
     if (this.placer.prepare(deadlineMs, nowMs)) return true;
     const { table } = this.placer;
     const { placedVersion } = this;
-    if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion)); // else it is told later
+    if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion), undefined); // else it is told later
     if (!idle || table === undefined || this.#isSettled(table.version)) return false;
     try {
       return this.#placeRows(table.version, deadlineMs);
@@ -234,7 +234,7 @@ export class GraphIndex {
    * Links the vector that a row has now.
    *
    * @returns Whether it is in the graph now; false when it has to be tried again.
-   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`, `ERR_REGION_TABLE_FULL`.
+   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`, `ERR_REGION_TABLE_FULL`: it has what it had.
    */
   add(row: number): boolean {
     this.#code.encode(this.#store.vectorOf(row)); // it has one: others are refused
@@ -247,7 +247,8 @@ export class GraphIndex {
     if (vertex < 0) return;
     this.#vertexOf[row] = -1;
     this.placer.leaves(vertex, this.#partition.placeOf(vertex));
-    unlessPassing(() => this.#writer.retire(vertex), undefined);
+    // A document goes also while there is no room to look for who is a landmark in its place.
+    unlessFull(() => unlessPassing(() => this.#writer.retire(vertex), undefined), undefined);
     this.#partition.delete(vertex);
   }
 
@@ -329,10 +330,8 @@ export class GraphIndex {
     const [incarnation, version] = [i32[(cell >>> 2) + INCARNATION] as number, i32[(cell >>> 2) + USER1] as number];
     const document = { address: cell, incarnation, shard: this.#context.workerIndex, version };
     const vertex = this.#partition.take(document, this.#code.bytes, this.#norm(row), place);
-    if (!unlessPassing(() => link(vertex), false)) {
-      this.#partition.delete(vertex);
-      return false;
-    }
+    const letGo = (): boolean => this.#partition.delete(vertex);
+    if (!linkOrLetGo(() => link(vertex), letGo)) return false;
     this.#partition.markLinked(vertex);
     if (place !== undefined) this.placer.arrived(vertex, place);
     this.remove(row);

@@ -15,7 +15,9 @@ import type { RowBitmap } from "../row-bitmap.ts";
 import { isExactCode, type ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode, rankedAgain } from "./graph-code.ts";
+import { unlessFull } from "./graph-errors.ts";
 import type { GraphIndex } from "./graph-index.ts";
+import type { Candidate } from "./label-search.ts";
 
 /** How far a search has looked that gave all rows of its shard, and one of which only that is known that there are more. */
 export const EVERYWHERE: number = Number.POSITIVE_INFINITY;
@@ -34,7 +36,7 @@ export interface RowIndex {
   readonly total?: number;
   /** Distance up to which the last search gave all rows that wait for nothing, as far as the graph leads to them. @default {@link EVERYWHERE} */
   readonly reach?: number;
-  /** @returns how many rows were found: `wanted`, or less */
+  /** @returns how many rows were found: `wanted`, or less; −1: it cannot be searched now */
   search(query: Float32Array, wanted: number): number;
 }
 
@@ -95,9 +97,11 @@ export class GraphRows implements RowIndex {
   search(query: Float32Array, wanted: number): number {
     this.total = 0;
     this.reach = -EVERYWHERE;
-    if (wanted > MAX_EF || !this.#code.encode(query)) return 0;
+    if (wanted > MAX_EF || !this.#code.encode(query)) return -1;
     const kept = Math.min(MAX_EF, Math.max(this.#options.expansionSearch, rankedAgain(this.#options, wanted) + SPARE));
-    const candidates = this.#graph.search().run(this.#code.bytes, undefined, [], kept, kept) ?? [];
+    const run = (): Candidate[] | undefined => this.#graph.search().run(this.#code.bytes, undefined, [], kept, kept);
+    const candidates = unlessFull(run, undefined); // the rows can be scanned without any more memory
+    if (candidates === undefined) return -1;
     if (this.rows.length < candidates.length) this.rows = new Int32Array(2 * candidates.length);
     const { i32 } = this.#store.root.arena;
     let found = 0;

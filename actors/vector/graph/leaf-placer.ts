@@ -23,6 +23,8 @@ import type { VertexPlace } from "./graph-partition.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { LeafTable } from "./leaf-table.ts";
 
+type Grouping = Steps<CentroidGroups | undefined>;
+
 export class LeafPlacer {
   readonly #root: GraphRoot;
   readonly #host: CodeHost;
@@ -31,7 +33,7 @@ export class LeafPlacer {
   #table: LeafTable | undefined;
   #router: CentroidRouter | undefined;
   /** While the table's centroids are grouped, so that they can be looked up. */
-  #grouping: Steps<CentroidGroups | undefined> | undefined;
+  #grouping: Grouping | undefined;
 
   constructor(root: GraphRoot, host: CodeHost) {
     this.#root = root;
@@ -49,14 +51,19 @@ export class LeafPlacer {
     return version === 0 ? undefined : this.#table;
   }
 
-  /** One slice of what has to be done before places of the table that there is now are known. @returns Whether more is left. */
+  /**
+   * One slice of what has to be done before places of the table that there is now are known.
+   *
+   * @returns Whether more is left.
+   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`: it is begun anew by the next call.
+   */
   prepare(untilMs: number, nowMs: () => number): boolean {
     const { table } = this;
     while (table !== undefined && this.#grouping !== undefined) {
-      const { done, value } = this.#grouping.next();
+      const { done, value } = this.#step(this.#grouping, table);
       if (done === true) {
-        this.#grouping = undefined;
         this.#router = new CentroidRouter(this.#host, table.centroids, value);
+        this.#grouping = undefined;
       } else if (nowMs() >= untilMs) return true;
     }
     return false;
@@ -112,6 +119,16 @@ export class LeafPlacer {
     this.#router?.close();
     this.#router = undefined;
     this.#table = undefined;
+  }
+
+  /** Steps that failed have ended: they are begun anew the next time, when there may be room. */
+  #step(grouping: Grouping, { centroids }: LeafTable): ReturnType<Grouping["next"]> {
+    try {
+      return grouping.next();
+    } catch (error) {
+      this.#grouping = groupCentroids(this.#host, centroids);
+      throw error;
+    }
   }
 
   /** A live neighbour of a vertex in the same leaf, or −1. */

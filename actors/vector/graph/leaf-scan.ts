@@ -33,7 +33,10 @@ export class LeafScan {
     this.#scratch = scratch;
   }
 
-  /** @returns at most `wanted` candidates, nearest first; undefined when a chunk of the label cannot be read now */
+  /**
+   * @returns at most `wanted` candidates, nearest first; undefined when a chunk of the label cannot be read now
+   * @throws {ShardloomError} `ERR_OUT_OF_MEMORY`.
+   */
   run(code: Uint8Array, leaves: ArrayLike<number>, version: number, wanted: number): Candidate[] | undefined {
     this.distances = 0;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -92,8 +95,9 @@ export class LeafScan {
   #reserve(codeBytes: number, count: number): number {
     const bytes = padded(codeBytes) + padded(4 * count) + 8 * count;
     if (bytes > this.#room) {
-      this.#room = Math.max(bytes, 2 * this.#room);
-      this.#at = this.#scratch.allocateScratch?.(OWNER, this.#room) as number;
+      const room = Math.max(bytes, 2 * this.#room);
+      this.#at = this.#scratch.allocateScratch?.(OWNER, room) as number; // when this throws, the old range stays
+      this.#room = room;
     }
     return this.#at;
   }

@@ -124,7 +124,12 @@ export class Compass implements CalibratedRouter {
     this.#ranked = new TopList(Math.min(leaves, candidates));
     this.#leaves = new Int32Array(this.#ranked.limit);
     this.#centroids = options.centroids ?? ownCentroids(host, table);
-    this.#router = new CentroidRouter(host, this.#centroids, options.groups);
+    try {
+      this.#router = new CentroidRouter(host, this.#centroids, options.groups);
+    } catch (error) {
+      if (options.centroids === undefined) this.#centroids.close();
+      throw error;
+    }
   }
 
   /** In slices. @throws {ShardloomError} As the constructor does. */

@@ -25,7 +25,8 @@ import type { SearchResult, VectorCollectionParts } from "../client-collection.t
 import { explainedSearch } from "../client-explain.ts";
 import { obstacle, searchInstead, searchOneSided, staleness, withTimeLeft } from "../client-one-sided.ts";
 import { DEFAULT_K, type ShardSearchOptions, searchVectors, toHit } from "../client-search.ts";
-import { TOO_FEW } from "../one-sided-result.ts";
+import { unlessFull } from "../graph/graph-errors.ts";
+import { NO_ROOM, TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves, type StrategyName } from "../vector-options.ts";
 import type { SearchHit } from "../vector-replies.ts";
@@ -43,10 +44,13 @@ const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
   ERR_VERSION_MISMATCH: "version",
   ERR_REGION_ACCESS: "memory",
   ERR_RECORD_TOO_LARGE: "size",
+  ERR_OUT_OF_MEMORY: "memory",
 };
 /** Where the time of an answer went, and its length. */
 type Took = Pick<ShardOutcome, "queueUs" | "serviceUs" | "bytes">;
 
+/** Seen of the memory where there is none left to look at it with. */
+const NOTHING = { waiting: undefined, router: undefined };
 /** Part of the time left that shards get: what remains is for doing without them. */
 const SHARE_OF_TIME = 0.75;
 
@@ -71,9 +75,9 @@ export async function searchRouted(
   if (k + SPARE > MOST_WANTED) return searchOneSided(parts, query, options, "size");
   const wants = { includePayload, includeVector, ...(accepted === undefined ? {} : { filter: accepted }) };
   const halves = parts.reader().halves(query, k, wants, strategy);
-  const waiting = halves.scanWaiting();
-  const router = halves.leaves.router(halves.graph);
-  if (waiting.status !== STATUS.SUCCESS || waiting.code === undefined)
+  const look = () => ({ waiting: halves.scanWaiting(), router: halves.leaves.router(halves.graph) });
+  const { waiting, router } = unlessFull(look, NOTHING);
+  if (waiting?.status !== STATUS.SUCCESS || waiting.code === undefined)
     return searchVectors(parts, query, options, "memory");
   if (router === undefined || halves.graph === undefined) return searchOneSided(parts, query, options, "training");
   const selectivity = accepted === undefined ? 1 : halves.selectivity(accepted.accepts);
@@ -105,7 +109,10 @@ export async function searchRouted(
   }
   parts.assertOpen();
   const candidates = gathered.answers.flatMap((answer) => answer.candidates);
-  const { hits, status } = halves.finish(waiting, candidates, !gathered.completeness.complete);
+  const { hits, status } = unlessFull(
+    () => halves.finish(waiting, candidates, !gathered.completeness.complete),
+    NO_ROOM,
+  );
   if (status !== STATUS.SUCCESS) return searchVectors(parts, query, left(), status === TOO_FEW ? "reach" : "memory");
   return resultOf(parts, options, hits, { by: strategy.name, startedMs, asked, selected, gathered });
 }

@@ -95,7 +95,7 @@ export class LeafExchange implements HeldTables {
     const table = this.tables();
     if (table === undefined || table.counts.length === 0) return undefined;
     if (this.#router?.table === table && this.#router.version === version) return this.#router;
-    this.#router?.compass.close();
+    this.close();
     const compass = new Compass(this.#options.host, table, { calibration: calibration() });
     this.#router = { table, compass, version };
     return this.#router;

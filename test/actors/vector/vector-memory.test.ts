@@ -82,6 +82,29 @@ describe("a full arena", () => {
     }
   });
 
+  test("gives back what deleted documents held, although there is little room to move the others to", () => {
+    const bed = new Bed({ capacityBytes: 8 * MIB });
+    const { arena } = bed.context;
+    bed.open({ dimensions: 4, metric: "l2", scanRows: 1e6 });
+    const payload = { pad: "p".repeat(400) };
+    for (let batch = 0; batch < 4; batch++)
+      bed.upsert(
+        4,
+        rows(500, 4, 500 * batch).map((row) => ({ ...row, payload })),
+      );
+    const room = arena.allocate(64 * 1024);
+    exhaust(arena);
+    arena.free(room, 64 * 1024);
+    const { usedBytes } = arena.stats();
+    const gone = Array.from({ length: 2000 }, (_, id) => id).filter((id) => id % 4 !== 0);
+    expect(bed.delete(gone).deleted).toBe(1500);
+    bed.settle();
+    expect(arena.stats().usedBytes).toBeLessThan(usedBytes - 400 * 1024);
+    expect(bed.count()).toBe(500);
+    expect(bed.get([0, 4, 1000, 1996]).map((found) => found?.vector?.[3])).toEqual([0, 4, 1000, 1996]);
+    expect(bed.upsert(4, rows(1000, 4, 5000)).inserted).toBe(1000);
+  });
+
   test("and a full region table does not keep shards from coming back either", () => {
     const options: VectorCollectionOptions = { dimensions: 4, metric: "l2" };
     const bed = new Bed({ capacityBytes: 64 * MIB });

@@ -7,6 +7,7 @@ import { LeafMembers } from "../../../../actors/vector/graph/leaf-members.ts";
 import { LeafScan } from "../../../../actors/vector/graph/leaf-scan.ts";
 import { Arena, createArena } from "../../../../native-bridge/arena.ts";
 import { compileKernels, ELEMENT, Kernels, METRIC } from "../../../../native-bridge/kernels.ts";
+import { FailingArena } from "./failing-arena.ts";
 import { clusters, Site } from "./graph-support.ts";
 
 const DOCUMENTS = 600;
@@ -100,6 +101,29 @@ describe("leaves read whole", () => {
     expect(scan.run(code, [0, 1], VERSION, 12), "of other labels").toEqual([]);
     expect(members.open()).toBe(true);
     expect(members.all(VERSION).get(5)).toContain(vertex);
+  });
+
+  test("are not read while there is no room to do it in, nothing is written then, and all are once there is", () => {
+    const { site, query, scan, members, kernels } = labelled();
+    const { arena, root } = site;
+    const code = site.codeOf(query);
+    const [two, both] = [scan.run(code, [2], VERSION, 12), scan.run(code, [2, 5], VERSION, 12)];
+    const memory = new FailingArena(arena, 1024 * 1024);
+    const other = new LeafScan(root, kernels, members, memory);
+    const outOfMemory = expect.objectContaining({ code: "ERR_OUT_OF_MEMORY" }) as unknown;
+    const head = arena.bytes.slice(0, arena.heapByteOffset);
+    memory.fails = (allocation) => allocation !== 3;
+    for (let attempt = 0; attempt < 2; attempt++) expect(() => other.run(code, [2], VERSION, 12)).toThrow(outOfMemory);
+    expect(other.run(code, [2], VERSION, 12)).toEqual(two);
+    for (let attempt = 0; attempt < 2; attempt++)
+      expect(() => other.run(code, [2, 5], VERSION, 12)).toThrow(outOfMemory);
+    expect(other.run(code, [2], VERSION, 12), "in what it had").toEqual(two);
+    memory.fails = () => false;
+    expect(other.run(code, [2, 5], VERSION, 12)).toEqual(both);
+    expect(memory.strayByte()).toBeUndefined();
+    expect(Buffer.compare(arena.bytes.subarray(0, arena.heapByteOffset), head), "what is the arena's own").toBe(0);
+    other.close();
+    expect(memory.taken).toBe(0);
   });
 
   test("give nothing where a chunk of the label cannot be read before, or any more after, and all again once it can", () => {

@@ -16,7 +16,7 @@ import { placeVectors } from "../../../../actors/vector/routing/placement.ts";
 import { runSteps } from "../../../../actors/vector/routing/steps.ts";
 import { TopList } from "../../../../actors/vector/routing/top-list.ts";
 import { ELEMENT, METRIC } from "../../../../native-bridge/kernels.ts";
-import { makeHost, nearest, nearTarget, SEED, seeded, synthetic } from "./support.ts";
+import { FailingHost, makeHost, nearest, nearTarget, SEED, seeded, synthetic } from "./support.ts";
 
 const host = makeHost(192 * 1024 * 1024);
 
@@ -104,6 +104,28 @@ describe("clustered vectors", () => {
     const most = measure(placed, queries, truth, 0.95);
     expect(most.shards).toBeLessThan(6);
     expect(most.read).toBeLessThan(3000);
+  });
+
+  test("what cannot be made for want of memory leaves nothing behind", () => {
+    const makers = [
+      (on: FailingHost) => new Compass(on, placed.merged),
+      (on: FailingHost) => runSteps(Compass.create(on, placed.merged)),
+    ];
+    for (const make of makers) {
+      for (let n = 1, failed = true; failed; n++) {
+        const failing = new FailingHost(host);
+        failing.fails = (allocation) => allocation === n;
+        failed = false;
+        try {
+          make(failing).close();
+          expect(n, "allocations").toBeGreaterThan(3);
+        } catch (error) {
+          expect(error).toMatchObject({ code: "ERR_OUT_OF_MEMORY" });
+          failed = true;
+        }
+        expect(failing.held, `allocation ${n}`).toBe(0);
+      }
+    }
   });
 
   test("a filter that passes little widens the choice, and finds what it promises", () => {

@@ -3,6 +3,7 @@
 import { emptyColumns, type LeafColumns } from "../../../../actors/vector/routing/centroid-table.ts";
 import {
   type Code,
+  type CodeArena,
   type CodeHost,
   type CodeSpace,
   packedSource,
@@ -17,6 +18,7 @@ import {
   METRIC,
   type MetricCode,
 } from "../../../../native-bridge/kernels.ts";
+import { ShardloomError } from "../../../../src/errors.ts";
 import { createSeededRandom, type Random } from "../../../../src/runtime/random.ts";
 import { plainDistance } from "../../../native-bridge/kernels-support.ts";
 
@@ -49,6 +51,35 @@ export function countingHost(host: CodeHost): CodeHost & { readonly computed: nu
       return computed;
     },
   };
+}
+
+/** A host whose allocations fail as a test likes, and which knows what was not given back. */
+export class FailingHost implements CodeHost {
+  readonly arena: CodeArena;
+  readonly kernels: Kernels;
+  /** Which allocations fail, counted from 1. */
+  fails: (allocation: number) => boolean = () => false;
+  /** Blocks that are taken. */
+  held = 0;
+  #asked = 0;
+
+  constructor({ arena, kernels }: CodeHost) {
+    const { bytes, f32, i32 } = arena;
+    this.kernels = kernels;
+    this.arena = {
+      ...{ bytes, f32, i32 },
+      allocate: (byteLength) => {
+        if (this.fails(++this.#asked))
+          throw new ShardloomError("ERR_OUT_OF_MEMORY", `Cannot allocate ${byteLength} bytes as a test lets it fail`);
+        this.held++;
+        return arena.allocate(byteLength);
+      },
+      free: (byteOffset, byteLength) => {
+        this.held--;
+        arena.free(byteOffset, byteLength);
+      },
+    };
+  }
 }
 
 export interface SyntheticOptions {
