@@ -230,9 +230,8 @@ export class Arena {
     if (!Number.isInteger(block) || block < this.#heapStartUnits || block + given > Atomics.load(this.i32, BUMP_WORD))
       throw invalidArgument("free block", "byteOffset", "the start of an allocated block", byteOffset);
     const word = block << 4;
-    if (this.i32[word + BLOCK_MARK_A] === FREE_MARK_A && this.i32[word + BLOCK_MARK_B] === (FREE_MARK_B ^ block)) {
+    if (this.i32[word + BLOCK_MARK_A] === FREE_MARK_A && this.i32[word + BLOCK_MARK_B] === (FREE_MARK_B ^ block))
       throw invalidArgument("free block", "byteOffset", "a block that is not free already", byteOffset);
-    }
     this.#push(sizeClass, block, entry);
     Atomics.sub(this.i32, USED_UNITS_WORD, given);
     Atomics.add(this.i32, FREES_WORD, 1);

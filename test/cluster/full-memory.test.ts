@@ -107,7 +107,8 @@ async function answersOf(
 ): Promise<Map<string, string>> {
   const answers = new Map<string, string>();
   for (const by of STRATEGIES) {
-    const found = await docs.search(vector, { k: 10, ef, by }).catch((error: unknown) => {
+    const width = by === "spire" ? {} : { ef };
+    const found = await docs.search(vector, { k: 10, ...width, by }).catch((error: unknown) => {
       expect(error, by).toMatchObject(OUT_OF_MEMORY);
       return undefined;
     });
