@@ -20,6 +20,9 @@ export class KnownDistances {
   readonly #slack: number;
   readonly #nowMs: (() => number) | undefined;
   #isOn = false;
+  /** Documents that were read, and those among them that have moved away. */
+  #read = 0;
+  #moved = 0;
 
   /** @param nowMs @default nothing is known */
   constructor(options: ResolvedVectorOptions, nowMs: (() => number) | undefined) {
@@ -58,8 +61,21 @@ export class KnownDistances {
     return this.#isOn && version !== 0 && distance < MOST_EXACT;
   }
 
+  /** From here on documents are counted. */
+  begin(): void {
+    this.#read = this.#moved = 0;
+  }
+
   /** Whether a row lies farther away than its vertex, as it has another vector by now. @param isSame Whether it is of the version that the vertex tells */
   hasMoved(isSame: boolean, score: number, distance: number): boolean {
-    return !isSame && score > distance + this.#slack;
+    const hasMoved = !isSame && score > distance + this.#slack;
+    this.#read++;
+    if (hasMoved) this.#moved++;
+    return hasMoved;
+  }
+
+  /** Whether so many of the nearest vertices' documents have moved away that others, which were not read, may be nearer than those are now. */
+  hideOthers(wanted: number): boolean {
+    return this.#moved > 0 && this.#read - this.#moved < wanted;
   }
 }

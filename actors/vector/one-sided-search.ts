@@ -182,8 +182,7 @@ export class OneSidedSearch implements DocumentReader {
       const known = isSame && this.#graph.view.generation === waiting.generation ? distances : undefined;
       return failureOf(this.#graph.rank(source.graph, query, vertices, most, known));
     };
-    const end = (): OneSidedResult => this.#end(query, k, options, source, waiting, false, score);
-    return this.#known.whileGood(waiting.atMs, end);
+    return this.#known.whileGood(waiting.atMs, () => this.#end(query, k, options, source, waiting, false, score));
   }
 
   /**
@@ -210,6 +209,8 @@ export class OneSidedSearch implements DocumentReader {
     const found = score();
     if (found !== STATUS.SUCCESS) return none(found, waiting.distances);
     const result = this.#result(k, waiting.distances, partial);
+    if (!partial && this.#known.hideOthers(k) && result.hits.length < this.#live())
+      return none(TOO_FEW, waiting.distances);
     if (partial || result.hits.length === k) return result;
     const { status, distances } = this.#beginWith(query, k, options, source);
     if (status !== STATUS.SUCCESS) return none(status, distances);
@@ -233,10 +234,10 @@ export class OneSidedSearch implements DocumentReader {
       for (let at = next; at < end; at++) this.expect((order[at] as Candidate).address, (order[at] as Candidate).shard);
       for (let at = next; at < end; at++) this.expectRecord((order[at] as Candidate).address);
       for (; next < end; next++) {
-        const { address, incarnation, shard } = order[next] as Candidate;
-        const status = this.score(address, incarnation, shard, -1, 0, Number.NaN);
+        const { address, incarnation, shard, distance } = order[next] as Candidate;
+        const status = this.score(address, incarnation, shard, -1, 0, distance);
         if (status === STATUS.SUCCESS) good++;
-        else if (status !== NOT_FOUND && status !== STATUS.STALE_CELL) return status;
+        else if (status !== NOT_FOUND && status !== STATUS.STALE_CELL && status !== MOVED) return status;
       }
     }
     return STATUS.SUCCESS;
@@ -288,6 +289,7 @@ export class OneSidedSearch implements DocumentReader {
   }
 
   begin(query: Float32Array): void {
+    this.#known.begin();
     this.#kernels.beginScan(this.#source?.views[0]?.metric ?? 0, ELEMENT.F32, query, 1);
   }
 

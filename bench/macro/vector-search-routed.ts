@@ -65,11 +65,7 @@ export async function measureRouted(context: BenchContext, set: VectorSet): Prom
   const routed = await searchEach(site, asked, compass(target));
   log("vector-search: searched by Compass");
   const spire = await searchEach(site, asked, spireSettings(context.mode));
-  const scatter = await searchEach(
-    site,
-    asked,
-    efs.map((ef): Setting => ({ by: "scatter", ef })),
-  );
+  const scatter = await searchEach(site, asked, [{ by: "scatter" }]); // exact, so there are no settings
   const single = searchAlone(site, asked, sized(mode, [10, 32], [10, 14, 20, 30, 44], [10, 14, 20, 28, 40, 56]));
   log("vector-search: searched by SPIRE, by scatter and alone");
   return {

@@ -28,6 +28,8 @@ const WRITERS = 6;
 /** Share of the lives that are killed before they serve. */
 const EARLY = 0.3;
 const MOST_ACKNOWLEDGED = LONG ? 400 : 60;
+const LEAST_SNAPSHOT_BYTES = 64 * 1024;
+const LOOK_MS = 20;
 const TIMEOUT_MS = LONG ? 1_800_000 : 300_000;
 
 let root = "";
@@ -36,8 +38,11 @@ beforeEach(async () => {
 });
 afterEach(() => rm(root, { recursive: true }));
 
-/** How a life ends: so long after its start, or after so many acknowledgements and a moment. */
-type End = { readonly afterMs: number } | { readonly acknowledged: number; readonly thenMs: number };
+/** How a life ends: so long after its start, after so many acknowledgements and a moment, or when a snapshot is whole. */
+type End =
+  | { readonly afterMs: number }
+  | { readonly acknowledged: number; readonly thenMs: number }
+  | { readonly snapshotIn: string };
 
 interface LifeReport {
   readonly found: Found | undefined;
@@ -55,6 +60,10 @@ async function live(life: Life, end: End | undefined, ledger: Ledger): Promise<L
   const wrong: string[] = [];
   const kill = (): unknown => child.kill("SIGKILL");
   const timer = end !== undefined && "afterMs" in end ? setTimeout(kill, end.afterMs) : undefined;
+  const looks =
+    end !== undefined && "snapshotIn" in end
+      ? setInterval(() => void snapshotsIn(end.snapshotIn).then(({ whole }) => whole > 0 && kill(), ignore), LOOK_MS)
+      : undefined;
   child.stderr.on("data", (text: Buffer) => (complaint += text.toString()));
   const lines = createInterface({ input: child.stdout });
   lines.on("line", (text) => {
@@ -79,6 +88,7 @@ async function live(life: Life, end: End | undefined, ledger: Ledger): Promise<L
     child.once("close", (...how) => resolve(how));
   });
   clearTimeout(timer);
+  clearInterval(looks);
   expect(wrong, `in the life that began with batch ${life.firstBatch}`).toEqual([]);
   expect([code, signal, complaint]).toEqual([null, "SIGKILL", ""]);
   return { found, startedMs };
@@ -111,13 +121,15 @@ describe.each([1, 2])("%i copies of everything, killed", (replicationFactor) => 
       seed: random.u32(),
       replicationFactor,
       durability: DURABILITIES[number % 2] as Life["durability"],
-      snapshotBytes: 64 * 1024 * 4 ** (random.u32() % 3),
+      snapshotBytes: LEAST_SNAPSHOT_BYTES * 4 ** (random.u32() % 3),
       firstBatch: 1 + number * 1_000_000,
     });
     for (let number = 0; number < KILLS; number++) {
       // The first of each durability must have written something before there is anything to lose.
-      const end: End = number < 2 ? { acknowledged: MOST_ACKNOWLEDGED, thenMs: 0 } : endOf(random, startMs);
-      const life = lifeOf(number);
+      // The third goes on until there is a snapshot.
+      const written: End = number < 2 ? { acknowledged: MOST_ACKNOWLEDGED, thenMs: 0 } : { snapshotIn: directory };
+      const end: End = number < 3 ? written : endOf(random, startMs);
+      const life = number === 2 ? { ...lifeOf(number), snapshotBytes: LEAST_SNAPSHOT_BYTES } : lifeOf(number);
       const before = ledger.counts.acknowledged;
       const { found, startedMs } = await live(life, end, ledger);
       acknowledged[life.durability] += ledger.counts.acknowledged - before;
@@ -156,7 +168,7 @@ describe("in NATS, with nothing on this machine", () => {
       seed: random.u32(),
       replicationFactor: 1,
       durability: "fsync",
-      snapshotBytes: 64 * 1024 * 4 ** (random.u32() % 3),
+      snapshotBytes: LEAST_SNAPSHOT_BYTES * 4 ** (random.u32() % 3),
       firstBatch: 1 + lives++ * 1_000_000,
     });
     for (let number = 0; number < KILLS_IN_NATS; number++) {
@@ -218,6 +230,9 @@ async function usurp(life: Life, next: Life, ledger: Ledger): Promise<void> {
     former.kill("SIGKILL");
   }
 }
+
+/** Files come and go while they are listed. */
+function ignore(): void {}
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

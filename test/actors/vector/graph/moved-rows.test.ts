@@ -2,11 +2,16 @@
 import { afterEach, expect, it } from "vitest";
 import { graphShapeOf } from "../../../../actors/vector/graph/graph-code.ts";
 import { GraphRoot } from "../../../../actors/vector/graph/graph-root.ts";
-import { NOT_KNOWN } from "../../../../actors/vector/one-sided-result.ts";
+import { type Candidate, LabelSearch } from "../../../../actors/vector/graph/label-search.ts";
+import { NOT_KNOWN, TOO_FEW } from "../../../../actors/vector/one-sided-result.ts";
+import { SPARE } from "../../../../actors/vector/one-sided-search.ts";
 import { payloadFilter } from "../../../../actors/vector/payload-filter.ts";
 import type { Slices } from "../../../../actors/vector/slices.ts";
+import { COTRA } from "../../../../actors/vector/strategy/cotra-strategy.ts";
 import { resolveVectorOptions } from "../../../../actors/vector/vector-options.ts";
 import { VectorReader } from "../../../../actors/vector/vector-reader.ts";
+import { GraphKernels } from "../../../../native-bridge/graph-kernels.ts";
+import { compileKernels } from "../../../../native-bridge/kernels.ts";
 import { RegionTable } from "../../../../native-bridge/region-table.ts";
 import { STATUS } from "../../../../native-bridge/status.ts";
 import { Verbs } from "../../../../native-bridge/verbs.ts";
@@ -90,8 +95,28 @@ it.each([
       batch.close();
       return hits?.filter(({ id }) => nearest.has(id)).length;
     };
+    /** The same of what shards find for this thread to read: as candidates, and as vertices. */
+    const byShards = (): (number | undefined)[] => {
+      const kernels = new GraphKernels(compileKernels(), arena, root.geometry);
+      const search = new LabelSearch(root, new Verbs(arena), kernels);
+      const nearest = new Set(truth(K));
+      const counts = (["finish", "rank"] as const).map((way) => {
+        const halves = reader.halves(query, K, {}, COTRA);
+        const waiting = halves.scanWaiting();
+        const found = search.run(waiting.bytes, undefined, [], 64, K + SPARE) as Candidate[];
+        const vertices = Int32Array.from(found, ({ vertex }) => vertex);
+        const distances = Float32Array.from(found, ({ distance }) => distance);
+        const result =
+          way === "finish" ? halves.finish(waiting, found, false) : halves.rank(waiting, { vertices, distances });
+        expect([STATUS.SUCCESS, TOO_FEW]).toContain(result.status);
+        return result.status === TOO_FEW ? undefined : result.hits.filter(({ id }) => nearest.has(id)).length;
+      });
+      kernels.close();
+      return counts;
+    };
     expectNearest();
     expect(batched()).toBeGreaterThanOrEqual(K - 1);
+    for (const count of byShards()) expect(count).toBeGreaterThanOrEqual(K - 1);
     const far = Float32Array.from({ length: DIMENSIONS }, (_, at) => (at % 2 === 0 ? 255 : 0));
     bed.upsert(
       DIMENSIONS,
@@ -100,8 +125,10 @@ it.each([
     expect(bed.status().unindexed).toBe(MOVED);
     expectNearest();
     expect(batched()).toBeUndefined();
+    expect(byShards()).toEqual([undefined, undefined]);
     bed.settle();
     expectNearest();
     expect(batched()).toBeGreaterThanOrEqual(K - 1);
+    for (const count of byShards()) expect(count).toBeGreaterThanOrEqual(K - 1);
   },
 );
