@@ -1,7 +1,7 @@
 /**
  * Where the distances of a shard's own vertices are computed: here, or by workers that have nothing else to do.
  *
- * Invariant: each task is completed once, whoever computes it. Few tasks are computed at once; of more, the surplus is put up on this worker's
+ * Invariant: each task is completed once, whoever computes it. What is soon done is computed here; of more, the surplus is put up on this worker's
  * board, from where it takes back what nobody takes. One that was taken is waited for until the next tick, or the loss of its thief, and
  * is computed here then. Thieves need nothing but the node's memory: a task says where the records lie.
  * Source: the local queue with work stealing of CoTra. Divergence: across workers, since each has one thread.
@@ -15,8 +15,9 @@ import type { ArenaView } from "./arena-view.ts";
 import type { ComputePool, ComputeTask } from "./compute-task.ts";
 import type { RecordDistances } from "./record-distances.ts";
 
-/** Tasks that a worker keeps for itself, and the surplus from which on it wakes others. */
-const KEPT = 4;
+/** Distances that a worker keeps for itself, some ten microseconds of them: who takes over less reads codes for nothing. */
+const KEPT_DISTANCES = 128;
+/** Tasks that are put up from which on others are woken. */
 const WAKE_AT = 4;
 
 /** Words of a slot's head. */
@@ -82,7 +83,7 @@ export class StealingPool {
     if (this.#queue.length === 0 && this.#posted.length === 0) return false;
     const own = this.#queue;
     this.#queue = [];
-    const surplus = own.length > KEPT && this.#peers.size > 0 ? this.#post(own) : 0;
+    const surplus = this.#peers.size > 0 ? this.#post(own) : 0;
     if (surplus >= WAKE_AT) for (const { bell } of this.#peers.values()) bell.ring();
     let worked = own.length > 0;
     for (const pending of own) this.#compute(pending);
@@ -140,11 +141,13 @@ export class StealingPool {
   /** Puts up what can be. `own` keeps the rest. @returns How many */
   #post(own: Pending[]): number {
     let posted = 0;
-    while (own.length > KEPT) {
+    let distances = own.reduce((sum, { task }) => sum + task.vertices.length, 0);
+    while (distances > KEPT_DISTANCES && own.length > 1) {
       const slot = this.#board.free();
       const geometry = own.at(-1)?.view.geometry;
       if (slot === undefined || geometry === undefined) break;
       const pending = own.pop() as Pending;
+      distances -= pending.task.vertices.length;
       this.#fill(slot, geometry, pending);
       this.#board.put(slot);
       this.#posted.push({ ...pending, slot });

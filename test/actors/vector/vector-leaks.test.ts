@@ -10,8 +10,8 @@ import { dieAt, LONG } from "../../native-bridge/memory-support.ts";
 import { Bed, type Document, randomFrom } from "./support.ts";
 
 const OPTIONS: VectorCollectionOptions = { dimensions: 4, metric: "cosine", scanRows: 20 };
-/** Largest block that a death can lose: a directory, a record chunk, a row chunk. */
-const BLOCK_BYTES = 72 * 1024;
+/** Largest block that a death can lose: a directory, a row chunk, a record chunk. */
+const BLOCK_BYTES = 128 * 1024;
 
 /** What is stored, and what the operation in hand may or may not have stored: `undefined` = deleted. */
 interface Model {
