@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const LOOK_MS = 3;
+const REACHED = ".reached";
 /** A word that nobody wakes. */
 const STILL = new Int32Array(new SharedArrayBuffer(4));
 
@@ -21,6 +22,11 @@ export class Gate {
     writeFileSync(this.path, "");
   }
 
+  /** Whether somebody waits, or has waited. */
+  get isReached(): boolean {
+    return existsSync(this.path + REACHED);
+  }
+
   /** Lets everybody go; again, it does nothing. */
   open(): void {
     rmSync(this.#folder, { recursive: true, force: true });
@@ -30,6 +36,9 @@ export class Gate {
 /** Holds this thread until a gate is open, for so long at most. @param isSpinning Whether it uses its core meanwhile. */
 export function waitAt(path: string, milliseconds: number, isSpinning = false): void {
   const until = performance.now() + milliseconds;
+  try {
+    writeFileSync(path + REACHED, "");
+  } catch {} // it is open, and its folder gone
   while (performance.now() < until && existsSync(path)) {
     if (!isSpinning) Atomics.wait(STILL, 0, 0, LOOK_MS);
     for (const look = performance.now() + LOOK_MS; isSpinning && performance.now() < look; );

@@ -62,7 +62,9 @@ async function begun(
   end.then(release, () => undefined).then(over, over);
   await eventually(`shard ${shard} is held`, () => {
     const beat = cluster.heartbeats()[shard];
-    return beat?.activity === "js" && performance.timeOrigin + performance.now() - beat.sinceMs > HELD_MS;
+    return (
+      gate.isReached && beat?.activity === "js" && performance.timeOrigin + performance.now() - beat.sinceMs > HELD_MS
+    );
   });
   return held;
 }
