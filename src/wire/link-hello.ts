@@ -8,8 +8,8 @@ import { ShardloomError } from "../errors.ts";
 import { crc32 } from "../runtime/checksum.ts";
 import { createValueCodec } from "./value-codec.ts";
 
-/** Version of frames and greetings. */
-export const LINK_PROTOCOL = 2;
+/** Version of frames, greetings, and the layouts of what nodes ask each other: 3 since answers of searches tell how far they reach. */
+export const LINK_PROTOCOL = 3;
 
 /** What must be the same on both nodes. */
 export interface ClusterShape {

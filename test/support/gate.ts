@@ -38,7 +38,9 @@ export function waitAt(path: string, milliseconds: number, isSpinning = false): 
   const until = performance.now() + milliseconds;
   try {
     writeFileSync(path + REACHED, "");
-  } catch {} // it is open, and its folder gone
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error; // it is open, and its folder gone
+  }
   while (performance.now() < until && existsSync(path)) {
     if (!isSpinning) Atomics.wait(STILL, 0, 0, LOOK_MS);
     for (const look = performance.now() + LOOK_MS; isSpinning && performance.now() < look; );
