@@ -17,7 +17,7 @@ import { ReplicaLoads } from "../src/routing/replica-loads.ts";
 import type { Payload, ReplyFrame, ReplySink, Requester, RequestHeader } from "../src/routing/requester.ts";
 import type { Clock } from "../src/runtime/clock.ts";
 import type { Random } from "../src/runtime/random.ts";
-import { nextTurn, type Scheduler, sleep } from "../src/runtime/scheduler.ts";
+import { type Cancel, nextTurn, type Scheduler, sleep } from "../src/runtime/scheduler.ts";
 import { MAX_KEY_ENTRY_BYTES } from "../src/store/idempotent-effect.ts";
 import { isRemoved, shardsOf, type TopologySnapshot } from "../src/topology/snapshot.ts";
 import type { TopologySource } from "../src/topology/topology-source.ts";
@@ -112,6 +112,11 @@ export class Coordinator {
   /** Resolves after a while; after none, when the event loop has turned once. */
   pause(delayMs: number): Promise<void> {
     return delayMs === 0 ? nextTurn(this.#options.scheduler) : sleep(this.#options.scheduler, delayMs);
+  }
+
+  /** Calls back once after a while, unless it is taken back. */
+  after(delayMs: number, callback: () => void): Cancel {
+    return this.#options.scheduler.after(delayMs, callback);
   }
 
   /** The absolute deadline of a call that begins now. */

@@ -80,7 +80,7 @@ export interface Collaboration {
 export interface Reading {
   /** Vectors and centroids that were compared with the query, by whomever. */
   readonly codes: number;
-  /** Exchanges between shards that had to follow one another, and messages of all, the searching thread's included. */
+  /** Exchanges with shards that had to follow one another, the searching thread's first not counted; and messages of all, this thread's included. */
   readonly rounds: number;
   readonly messages: number;
   /** Of requests and answers between shards. */

@@ -1,5 +1,5 @@
 /**
- * What the graph kernels are told: the sizes of a graph, and the words of the control block at the start of a thread's scratch.
+ * What the graph kernels are told: the sizes of a graph, how to search and to link, and the words of the control block at the start of a thread's scratch.
  *
  * Invariant: offsets equal those in kernels/graph-memory.as.ts; words that are named there and not here are the kernels' own.
  */
@@ -18,6 +18,33 @@ export interface GraphGeometry {
   readonly codeOffset: number;
   readonly codeBytes: number;
   readonly maxChunks: number;
+}
+
+/** A vertex whose distance from a query is known. */
+export interface KnownVertex {
+  readonly vertex: number;
+  readonly distance: number;
+}
+
+/** What a search may be told besides its query. */
+export interface GraphSearchOptions {
+  /** Results to keep while searching, in [1, 65536]: more find more. */
+  readonly ef: number;
+  /**
+   * Byte offset of a bitmap of u32 words over vertex ids; others are passed through but are no results. 0 admits all. Few
+   * that are admitted make a search go far: give it a budget. @default 0
+   */
+  readonly filter?: number;
+  /** Bits of the bitmap; ids at or above are not admitted. @default 0 */
+  readonly filterBits?: number;
+  /** No vertex is expanded once so many distances were computed; 0 = no limit. @default 0 */
+  readonly limitDistances?: number;
+  /** What the kernels take a vertex' code and the query's for, when the query is of another type. @default the graph's element */
+  readonly searchElement?: number;
+  /** Whether vertex reads are counted by partition. @default false */
+  readonly countReads?: boolean;
+  /** Results that another search has found and looked on from, nearest first; of more than `ef` the nearest. They need not lead anywhere here. @default none */
+  readonly known?: readonly KnownVertex[];
 }
 
 /** How vertices are linked. */
@@ -90,6 +117,7 @@ export const WORD = {
   QUERY_ELEMENT: 44,
   TREE_ROOT: 45,
   TOUCHED: 46,
+  KNOWN: 47,
 } as const;
 
 /** Codes are loaded in groups of about so many bytes before they are scored: what the first cache holds beside the rest. */

@@ -7,10 +7,18 @@
  * One thread only. Results stay valid until the next call that begins a search.
  */
 import { invalidArgument } from "../src/errors.ts";
-import { type GraphExports, type GraphGeometry, type GraphInsertOptions, WORD, writeLoads } from "./graph-control.ts";
+import {
+  type GraphExports,
+  type GraphGeometry,
+  type GraphInsertOptions,
+  type GraphSearchOptions,
+  type KnownVertex,
+  WORD,
+  writeLoads,
+} from "./graph-control.ts";
 import type { KernelArena, METRIC } from "./kernels.ts";
 
-export type { GraphInsertOptions } from "./graph-control.ts";
+export type { GraphInsertOptions, GraphSearchOptions, KnownVertex } from "./graph-control.ts";
 
 /** A chunk as the kernels see it. */
 export interface KernelChunk {
@@ -20,25 +28,6 @@ export interface KernelChunk {
   /** Byte offset of the stamp of its region's table entry, and the value that stands for the region; 0 = not to be checked. */
   readonly stampAddress: number;
   readonly stamp: number;
-}
-
-/** What a search may be told besides its query. */
-export interface GraphSearchOptions {
-  /** Results to keep while searching, in [1, 65536]: more find more. */
-  readonly ef: number;
-  /**
-   * Byte offset of a bitmap of u32 words over vertex ids; others are passed through but are no results. 0 admits all. Few
-   * that are admitted make a search go far: give it a budget. @default 0
-   */
-  readonly filter?: number;
-  /** Bits of the bitmap; ids at or above are not admitted. @default 0 */
-  readonly filterBits?: number;
-  /** No vertex is expanded once so many distances were computed; 0 = no limit. @default 0 */
-  readonly limitDistances?: number;
-  /** What the kernels take a vertex' code and the query's for, when the query is of another type. @default the graph's element */
-  readonly searchElement?: number;
-  /** Whether vertex reads are counted by partition. @default false */
-  readonly countReads?: boolean;
 }
 
 /** Why a search ended before it was done, as bits. */
@@ -153,6 +142,7 @@ export class GraphKernels {
     const reads = this.#readsOffset();
     if (options.countReads === true) this.#i32.fill(0, reads >>> 2, (reads >>> 2) + this.#room.partitions);
     this.#i32[word + WORD.READS] = options.countReads === true ? reads : 0;
+    this.#writeKnown(options.known ?? [], options.ef);
     this.#resultCount = this.#exports.graphSearch(this.#scratch);
     return this.#resultCount;
   }
@@ -369,6 +359,16 @@ export class GraphKernels {
       row += 4;
     }
     u32[this.#word + WORD.CHUNKS] = this.#chunks.length;
+  }
+
+  #writeKnown(known: readonly KnownVertex[], ef: number): void {
+    const count = Math.min(known.length, ef);
+    for (let index = 0; index < count; index++) {
+      const { vertex, distance } = known[index] as KnownVertex;
+      this.#f64[(this.#results >>> 3) + index * 2] = distance;
+      this.#i32.set([vertex, 1], (this.#results >>> 2) + index * 4 + 2); // 1: expanded
+    }
+    this.#i32[this.#word + WORD.KNOWN] = count;
   }
 
   #writeEntries(): void {

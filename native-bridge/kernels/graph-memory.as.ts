@@ -73,6 +73,7 @@ export const GROUP: usize = 172;
 const QUERY_ELEMENT: usize = 176;
 export const TREE_ROOT: usize = 180;
 export const TOUCHED: usize = 184;
+export const KNOWN: usize = 188;
 
 export const LINE: usize = 64;
 

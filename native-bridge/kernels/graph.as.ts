@@ -46,6 +46,7 @@ import {
   GROUP,
   INFINITY_F64,
   insertSorted,
+  KNOWN,
   LIMIT_DISTANCES,
   LINE,
   modeOf,
@@ -293,11 +294,25 @@ export function run(c: usize, mode: i32): void {
   }
 }
 
-/** Searches for the query of the control block. Results lie sorted by (distance, vertex). Returns how many. */
+/** Begins with the results that are there already, expanded by whoever found them. */
+function takeKnown(c: usize): void {
+  const count = load<i32>(c, KNOWN);
+  const visited = <usize>load<u32>(c, VISITED);
+  const epoch = load<u8>(c, EPOCH);
+  let at = <usize>load<u32>(c, RESULTS);
+  for (let i = 0; i < count; i++, at += ENTRY) {
+    const vertex = load<i32>(at, ENTRY_VERTEX);
+    if (recordOf(c, vertex) != 0) store<u8>(visited + <usize>vertex, epoch);
+  }
+  store<i32>(c, count, RESULT_COUNT);
+}
+
+/** Searches for the query of the control block. Results lie sorted by (distance, vertex), with those that were known. Returns how many. */
 export function graphSearch(c: usize): i32 {
   const mode = modeOf(c);
   widen(c, mode);
   begin(c);
+  takeKnown(c);
   run(c, mode);
   return load<i32>(c, RESULT_COUNT);
 }

@@ -85,6 +85,32 @@ describe("a search by compass", () => {
     expect(tight.shards, "of 4").toBeLessThan(3);
   });
 
+  it("asks one shard first, and the others from where that one's candidates lead", async () => {
+    await start();
+    const docs = await fill();
+    let [found, wanted, followed] = [0, 0, 0];
+    for (const query of queriesOf(30)) {
+      for (const k of [10, 100]) {
+        const { by, reading, completeness, hits } = await docs.search(query, { k, recall: 0.97, ef: 200 });
+        if (by !== "compass") continue; // a chunk has gone to another place meanwhile
+        const { planned } = completeness;
+        if (planned < WORKERS) expect(reading?.rounds).toBe(planned > 1 ? 1 : 0); // of all it may have wanted everything
+        if (reading?.rounds === 1) followed++;
+        const exact = await docs.search(query, { k, by: "scatter", exact: true });
+        const truth = new Set(exact.hits.map(({ id }) => id));
+        found += hits.filter(({ id }) => truth.has(id)).length;
+        wanted += k;
+      }
+    }
+    expect(followed, "more neighbours than a cluster has").toBeGreaterThan(10);
+    expect(found / wanted).toBeGreaterThan(0.93);
+    // Who wants everything has all of them search by themselves.
+    expect(await docs.search(queriesOf(1)[0] as Float32Array, { recall: 1 })).toMatchObject({
+      reading: { rounds: 0 },
+      completeness: { planned: WORKERS },
+    });
+  });
+
   it("has no leaves by inner product: this thread searches, and the answer says so", async () => {
     await start();
     const docs = await cluster.vectors("products", { ...COMPASS, metric: "inner-product" });

@@ -2,13 +2,14 @@
  * Search of the graph on a shard's thread, of all of it or of what the shard computes for alone: candidates, by their codes.
  *
  * Invariant: candidates are not hits: who asked for them reads the documents' rows before he believes in them. A search of one label is led
- * to no vertex of another, so its cost is that of a graph of so many vertices. One thread only; it shares its verbs.
+ * to no vertex of another, so its cost is that of a graph of so many vertices, less where it goes on from what another label's found.
+ * One thread only; it shares its verbs.
  */
 import { USER0, USER1, USER2, USER3 } from "../../../native-bridge/cell-layout.ts";
-import type { GraphKernels, KernelChunk } from "../../../native-bridge/graph-kernels.ts";
+import type { GraphKernels, KernelChunk, KnownVertex } from "../../../native-bridge/graph-kernels.ts";
 import { STATUS } from "../../../native-bridge/status.ts";
 import type { Verbs } from "../../../native-bridge/verbs.ts";
-import { VERTEX_FLAG } from "../../../src/store/graph-layout.ts";
+import { VERTEX_DEGREE, VERTEX_FLAG, VERTEX_NEIGHBOURS } from "../../../src/store/graph-layout.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { GraphView, MAX_LANDMARK_ENTRIES } from "./graph-view.ts";
 
@@ -21,16 +22,35 @@ export interface Candidate {
   readonly distance: number;
 }
 
+/** A vertex of another label that a candidate's list leads to. */
+export interface Crossing {
+  /** The shard that computes for it. */
+  readonly shard: number;
+  readonly vertex: number;
+}
+
+/** What searches of several labels tell each other. */
+export interface Neighbourhood {
+  /** Candidates of other labels, nearest first: what is farther than as many of them as are kept is left out. @default none */
+  readonly known?: readonly KnownVertex[];
+  /** Other labels whose vertices are told that candidates lead to. @default none */
+  readonly others?: ArrayLike<number>;
+}
+
 const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
 /** Searches while chunks change hands. */
 const ATTEMPTS = 4;
 /** Vertices where a search of one label begins that is told of none. */
 const DEFAULT_ENTRIES = 16;
+/** Crossings that are told of one search. */
+const MOST_CROSSINGS = 512;
 const ALL = -1;
 
 export class LabelSearch {
   /** Distances that the last search computed. */
   distances = 0;
+  /** Where the last search's candidates lead to in the labels that it was told. */
+  crossings: readonly Crossing[] = [];
   readonly #root: GraphRoot;
   readonly #view: GraphView;
   readonly #kernels: GraphKernels;
@@ -54,17 +74,23 @@ export class LabelSearch {
     entries: readonly number[],
     ef: number,
     wanted: number,
+    { known = [], others = [] }: Neighbourhood = {},
   ): Candidate[] | undefined {
     const kernels = this.#kernels;
     this.distances = 0;
+    this.crossings = [];
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (this.#view.refresh(this.#root.ref) !== STATUS.SUCCESS) return undefined;
       this.#setChunks(label ?? ALL);
       const own = label === undefined ? entries : entries.filter((vertex) => this.#view.partitionOf(vertex) === label);
       kernels.setEntries(own.length > 0 ? own : this.#defaultEntries(label));
-      const found = kernels.search(code, { ef: Math.max(ef, wanted) });
+      const found = kernels.search(code, { ef: Math.max(ef, wanted), known });
       this.distances += kernels.distances;
-      if (kernels.changedChunk() < 0) return this.#candidates(Math.min(found, wanted));
+      const crossings = this.#crossings(Math.min(found, wanted), others);
+      if (kernels.changedChunk() < 0) {
+        this.crossings = crossings;
+        return this.#candidates(found, wanted);
+      }
       this.#view.forget();
     }
     return undefined;
@@ -106,11 +132,29 @@ export class LabelSearch {
     return [...new Set([...entries, ...landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
   }
 
-  #candidates(count: number): Candidate[] {
+  #crossings(count: number, others: ArrayLike<number>): Crossing[] {
+    const labels = new Set(Array.from(others));
+    const crossings = new Map<number, Crossing>();
+    const { i32 } = this.#root.arena;
+    for (let index = 0; index < count && labels.size > 0; index++) {
+      const address = this.#kernels.addressOf(this.#kernels.resultVertex(index));
+      const degree =
+        address === 0 ? 0 : Math.min(i32[(address + VERTEX_DEGREE) >>> 2] as number, this.#root.geometry.degree);
+      for (let at = 0; at < degree && crossings.size < MOST_CROSSINGS; at++) {
+        const vertex = i32[((address + VERTEX_NEIGHBOURS) >>> 2) + at] as number;
+        const shard = this.#view.partitionOf(vertex);
+        if (labels.has(shard)) crossings.set(vertex, { shard, vertex });
+      }
+    }
+    return [...crossings.values()];
+  }
+
+  /** The nearest results that are neither another label's nor gone by now. */
+  #candidates(count: number, wanted: number): Candidate[] {
     const kernels = this.#kernels;
     const { i32, u32 } = this.#root.arena;
     const candidates: Candidate[] = [];
-    for (let index = 0; index < count; index++) {
+    for (let index = 0; index < count && candidates.length < wanted; index++) {
       const vertex = kernels.resultVertex(index);
       const word = kernels.addressOf(vertex) >>> 2;
       const address = u32[word + USER0] as number;

@@ -8,17 +8,8 @@
  */
 import { STATUS } from "../../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
-import { GIVEN_UP, notNeeded } from "../../../src/routing/execution-errors.ts";
-import {
-  Gather,
-  type Gathered,
-  type GatherPolicy,
-  plainOutcome,
-  type ShardOutcome,
-} from "../../../src/routing/gather.ts";
-import type { ReplyFrame } from "../../../src/routing/requester.ts";
-import { VSHARD_LISTED } from "../../../src/wire/envelope-layout.ts";
-import { abortError, onAbort } from "../../call-options.ts";
+import { Gather, type Gathered, type GatherPolicy } from "../../../src/routing/gather.ts";
+import { abortError } from "../../call-options.ts";
 import type { Reading } from "../../planned-read.ts";
 import type { SearchFallback } from "../../search-fallback.ts";
 import type { SearchResult, VectorCollectionParts } from "../client-collection.ts";
@@ -30,7 +21,8 @@ import { NO_ROOM, TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves, type StrategyName } from "../vector-options.ts";
 import type { SearchHit } from "../vector-replies.ts";
-import { type NearReply, readNearReply } from "./near-messages.ts";
+import { askSelected } from "./ask-selected.ts";
+import type { NearReply } from "./near-messages.ts";
 import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
 
 /** Documents that are asked for beyond k, as some are gone then, and more where a filter lets few pass. */
@@ -46,9 +38,6 @@ const REASONS: Partial<Record<ErrorCode, SearchFallback>> = {
   ERR_RECORD_TOO_LARGE: "size",
   ERR_OUT_OF_MEMORY: "memory",
 };
-/** Where the time of an answer went, and its length. */
-type Took = Pick<ShardOutcome, "queueUs" | "serviceUs" | "bytes">;
-
 /** Seen of the memory where there is none left to look at it with. */
 const NOTHING = { waiting: undefined, router: undefined };
 /** Part of the time left that shards get: what remains is for doing without them. */
@@ -102,7 +91,7 @@ export async function searchRouted(
   const gather = new Gather<NearReply>(selected.length, within(selected.length, options.gather));
   let gathered: Gathered<NearReply>;
   try {
-    gathered = await ask(parts, strategy, asked, selected, gather, options);
+    gathered = await askSelected(parts.coordinator, { strategy, query: asked, selected, options }, gather);
   } catch (error) {
     if (options.signal?.aborted === true) throw abortError(options.signal);
     return instead(parts, query, left(), ShardloomError.from(error));
@@ -132,7 +121,7 @@ function resultOf(
   hits: readonly SearchHit[],
   { by, startedMs, asked, selected, gathered: { answers, completeness } }: Course,
 ): SearchResult {
-  const reading = readingOf(asked, selected.length, answers);
+  const reading = readingOf(asked, selected, answers);
   return {
     hits: hits.map(toHit),
     completeness,
@@ -153,11 +142,12 @@ function shardsOf({ coordinator, reader }: VectorCollectionParts): ShardDescript
   return [...first, ...coordinator.shards.filter((shard) => !there.has(shard)).map((shard) => ({ shard }))];
 }
 
-function readingOf({ spent }: RoutedQuery, asked: number, answers: readonly NearReply[]): Reading {
+function readingOf({ spent }: RoutedQuery, selected: readonly SelectedShard[], answers: readonly NearReply[]): Reading {
+  const followed = selected.some(({ followers }) => followers !== undefined) ? 1 : 0;
   return {
     codes: answers.reduce((sum, { distances }) => sum + distances, spent.distances),
-    rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), 0),
-    messages: answers.reduce((sum, { messages }) => sum + messages, asked),
+    rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), followed),
+    messages: answers.reduce((sum, { messages }) => sum + messages, selected.length),
     bytes: answers.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }
@@ -176,69 +166,4 @@ function instead(
 /** As many as are to answer, of the shards that were chosen: where fewer were, those are enough. */
 function within(chosen: number, policy: GatherPolicy = "all"): GatherPolicy {
   return typeof policy === "object" ? { quorum: Math.min(policy.quorum, chosen) } : policy;
-}
-
-/**
- * Sends each chosen shard its message. Each reads what it computes for, of every vshard: in the outcomes the vshards are shared out among the shards.
- *
- * @throws {ShardloomError} when fewer answer than the caller's policy asks for, or an answer is too long.
- */
-async function ask(
-  { coordinator }: VectorCollectionParts,
-  strategy: AskingStrategy<RoutedQuery>,
-  query: RoutedQuery,
-  selected: readonly SelectedShard[],
-  gather: Gather<NearReply>,
-  { signal, priority, tenant }: ShardSearchOptions,
-): Promise<Gathered<NearReply>> {
-  const messages = selected.map((shard) => strategy.directMessage(shard, query));
-  const rest = new AbortController();
-  const unlisten = signal === undefined ? undefined : onAbort(signal, (error) => gather.abort(error));
-  const limits = {
-    ...{ timeoutMs: query.timeoutMs, signal: rest.signal },
-    ...(priority === undefined ? {} : { priority }),
-    ...(tenant === undefined ? {} : { tenant }),
-  };
-  const { vshards } = coordinator.snapshot;
-  const share = (index: number): number => Math.floor((vshards * index) / selected.length);
-  const startedMs = coordinator.nowMs();
-  let open = selected.length;
-  const end = (index: number, answers: readonly NearReply[], error?: ShardloomError, took?: Took): void => {
-    const count = answers.reduce((sum, { candidates }) => sum + candidates.length, 0);
-    const outcome = plainOutcome(
-      (selected[index] as SelectedShard).shard,
-      count,
-      error,
-      share(index + 1) - share(index),
-    );
-    gather.end(index, { ...outcome, ...took, latencyUs: (coordinator.nowMs() - startedMs) * 1000 }, answers);
-  };
-  for (const [index, { type, payload }] of messages.entries()) {
-    const { shard } = selected[index] as SelectedShard;
-    let took: Took | undefined;
-    const read = (frame: ReplyFrame): NearReply => {
-      took = { queueUs: frame.queueUs, serviceUs: frame.serviceUs, bytes: frame.length };
-      return readNearReply(frame, frame.offset);
-    };
-    coordinator.ask(shard, type, VSHARD_LISTED, payload, read, limits).then(
-      (reply) => {
-        open--;
-        end(index, [reply], undefined, took);
-        if (gather.enough) for (const other of selected.keys()) end(other, [], notNeeded()); // those that have ended stay so
-      },
-      (cause: unknown) => {
-        open--;
-        const error = ShardloomError.from(cause);
-        // The shard is there, and who allows that one is missing does not ask for less of the others.
-        if (error.code === "ERR_RECORD_TOO_LARGE") gather.abort(error);
-        else end(index, [], error);
-      },
-    );
-  }
-  try {
-    return await gather.promise;
-  } finally {
-    unlisten?.();
-    if (open > 0) rest.abort(GIVEN_UP);
-  }
 }

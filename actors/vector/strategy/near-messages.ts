@@ -4,25 +4,32 @@
  * ```
  *  request  i32 collection | wanted | ef | leaf table's version (0 = search the graph, else read the leaves) | entries | leaves | code bytes |
  *           recall in millionths (of a search that goes on to other shards, whose `ef` is the number of neighbours; else 0) |
- *           level (0 = leaves; else `leaves` are clusters of that level above them, and candidates the clusters or leaves below) | 0,
- *           i32[entries] vertices, i32[leaves], padding to 8, code, padding to 8
- *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards | f64 their bytes, then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex
+ *           level (0 = leaves; else `leaves` are clusters of that level above them, and candidates the clusters or leaves below) |
+ *           others | known | 0,
+ *           f64[known] distances, i32[known] vertices, i32[entries] vertices, i32[leaves], i32[others] shards, padding to 8, code, padding to 8
+ *  reply    i32 candidates | distances computed | dependent rounds | messages to other shards | f64 their bytes | i32 crossings | 0,
+ *           then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex, then per crossing: i32 shard | i32 vertex
  * ```
  * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`). A reply has all candidates
  * that were found of those wanted: where it has no room for them there is none (`ERR_RECORD_TOO_LARGE`).
  */
+
+import type { KnownVertex } from "../../../native-bridge/graph-kernels.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { EngineReply, EngineRequest, WireMemory } from "../../engine.ts";
-import type { Candidate } from "../graph/label-search.ts";
+import type { Candidate, Crossing, Neighbourhood } from "../graph/label-search.ts";
 import { assertReplyFits } from "../vector-replies.ts";
 import { corrupt, need } from "../vector-requests.ts";
 import type { DirectMessage } from "./vector-strategy.ts";
 
-const REQUEST_HEADER = 40;
-const REPLY_HEADER = 24;
+const REQUEST_HEADER = 48;
+const REPLY_HEADER = 32;
 const CANDIDATE_BYTES = 24;
+const CROSSING_BYTES = 8;
+const KNOWN_BYTES = 12;
 
-export interface NearRequest {
+/** In a search of the graph also what another shard has found, and whom candidates may lead to. */
+export interface NearRequest extends Neighbourhood {
   readonly collectionId: number;
   /** Candidates wanted. */
   readonly wanted: number;
@@ -45,23 +52,48 @@ export interface NearReply {
   readonly rounds: number;
   readonly messages: number;
   readonly bytes: number;
+  /** Where candidates lead to in shards that the request names. @default none */
+  readonly crossings?: readonly Crossing[];
 }
 
 function padded(bytes: number): number {
   return (bytes + 7) & ~7;
 }
 
-export function nearRequestBytes({ entries, leaves, code }: NearRequest): number {
-  return REQUEST_HEADER + padded(4 * (entries.length + leaves.length)) + padded(code.length);
+export function nearRequestBytes(request: NearRequest): number {
+  return codeOffset(request) + padded(request.code.length);
+}
+
+function codeOffset({ entries, leaves, known = [], others = [] }: NearRequest): number {
+  return REQUEST_HEADER + padded(KNOWN_BYTES * known.length + 4 * (entries.length + leaves.length + others.length));
 }
 
 export function writeNearRequest(m: WireMemory, offset: number, request: NearRequest): void {
-  const { collectionId, wanted, ef, version, entries, leaves, code, recallPpm, level } = request;
-  const w = offset >>> 2;
-  m.i32.set([collectionId, wanted, ef, version, entries.length, leaves.length, code.length, recallPpm, level, 0], w);
-  m.i32.set(entries, w + REQUEST_HEADER / 4);
-  m.i32.set(leaves, w + REQUEST_HEADER / 4 + entries.length);
-  m.bytes.set(code, offset + REQUEST_HEADER + padded(4 * (entries.length + leaves.length)));
+  const {
+    collectionId,
+    wanted,
+    ef,
+    version,
+    entries,
+    leaves,
+    code,
+    recallPpm,
+    level,
+    known = [],
+    others = [],
+  } = request;
+  const counts = [entries.length, leaves.length, code.length];
+  const head = [collectionId, wanted, ef, version, ...counts, recallPpm, level, others.length, known.length, 0];
+  m.i32.set(head, offset >>> 2);
+  const first = offset + REQUEST_HEADER;
+  for (const [index, { distance }] of known.entries()) m.f64[(first >>> 3) + index] = distance;
+  let word = (first + 8 * known.length) >>> 2;
+  for (const { vertex } of known) m.i32[word++] = vertex;
+  for (const list of [entries, leaves, others]) {
+    m.i32.set(list, word);
+    word += list.length;
+  }
+  m.bytes.set(code, offset + codeOffset(request));
 }
 
 /** A request of a near-data search as a message of its type. */
@@ -74,27 +106,35 @@ export function nearMessage(type: number, request: NearRequest): DirectMessage {
 export function readNearRequest(m: EngineRequest): NearRequest {
   need(m, REQUEST_HEADER, "near");
   const word = (index: number): number => m.i32[(m.offset >>> 2) + index] as number;
-  const [entries, leaves, codeBytes] = [word(4), word(5), word(6)];
+  const [entries, leaves, codeBytes, others, known] = [word(4), word(5), word(6), word(9), word(10)];
   const most = m.length >>> 2;
-  if (entries < 0 || leaves < 0 || entries > most || leaves > most) throw corrupt("near", "entries", entries);
-  const codeAt = REQUEST_HEADER + padded(4 * (entries + leaves));
+  for (const [name, count] of Object.entries({ entries, leaves, others, known }))
+    if (count < 0 || count > most) throw corrupt("near", name, count);
+  const codeAt = REQUEST_HEADER + padded(KNOWN_BYTES * known + 4 * (entries + leaves + others));
   if (codeBytes < 0 || codeAt + codeBytes > m.length) throw corrupt("near", "code bytes", codeBytes);
-  const first = (m.offset + REQUEST_HEADER) >>> 2;
+  const begin = m.offset + REQUEST_HEADER;
+  const vertices = (begin + 8 * known) >>> 2;
+  const first = vertices + known;
   return {
     collectionId: word(0),
     wanted: word(1),
     ef: word(2),
     version: word(3),
+    known: Array.from({ length: known }, (_, index): KnownVertex => {
+      const distance = m.f64[(begin >>> 3) + index] as number;
+      return { vertex: m.i32[vertices + index] as number, distance };
+    }),
     entries: m.i32.slice(first, first + entries),
     leaves: m.i32.slice(first + entries, first + entries + leaves),
+    others: m.i32.slice(first + entries + leaves, first + entries + leaves + others),
     code: m.bytes.slice(m.offset + codeAt, m.offset + codeAt + codeBytes),
     recallPpm: word(7),
     level: word(8),
   };
 }
 
-export function nearReplyBytes(count: number): number {
-  return REPLY_HEADER + count * CANDIDATE_BYTES;
+export function nearReplyBytes(candidates: number, crossings: number = 0): number {
+  return REPLY_HEADER + candidates * CANDIDATE_BYTES + crossings * CROSSING_BYTES;
 }
 
 /**
@@ -103,7 +143,7 @@ export function nearReplyBytes(count: number): number {
  * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when the reply has no room for all of them.
  */
 export function writeNearReply(reply: EngineReply, near: NearReply): void {
-  const byteLength = nearReplyBytes(near.candidates.length);
+  const byteLength = nearReplyBytes(near.candidates.length, near.crossings?.length);
   assertReplyFits(byteLength, reply);
   reply.claim(byteLength);
   writeCandidates(reply, reply.offset, near);
@@ -112,10 +152,11 @@ export function writeNearReply(reply: EngineReply, near: NearReply): void {
 export function writeCandidates(
   { i32, f64 }: WireMemory,
   offset: number,
-  { candidates, distances, rounds, messages, bytes }: NearReply,
+  { candidates, distances, rounds, messages, bytes, crossings = [] }: NearReply,
 ): void {
   i32.set([candidates.length, distances, rounds, messages], offset >>> 2);
   f64[(offset >>> 3) + 2] = bytes;
+  i32.set([crossings.length, 0], (offset >>> 2) + 6);
   for (const [index, { distance, address, incarnation, shard, vertex }] of candidates.entries()) {
     const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
     f64[at >>> 3] = distance;
@@ -124,11 +165,19 @@ export function writeCandidates(
     i32[(at >>> 2) + 4] = shard;
     i32[(at >>> 2) + 5] = vertex;
   }
+  let word = (offset + nearReplyBytes(candidates.length)) >>> 2;
+  for (const { shard, vertex } of crossings) {
+    i32[word++] = shard;
+    i32[word++] = vertex;
+  }
 }
 
 export function readNearReply(m: WireMemory & { readonly length: number }, offset: number): NearReply {
-  const count = m.i32[offset >>> 2] as number;
-  if (count < 0 || REPLY_HEADER + count * CANDIDATE_BYTES > m.length) throw corrupt("near reply", "candidates", count);
+  if (m.length < REPLY_HEADER) throw corrupt("near reply", "length", m.length);
+  const word = (index: number): number => m.i32[(offset >>> 2) + index] as number;
+  const [count, crossed] = [word(0), word(6)];
+  if (count < 0 || nearReplyBytes(count) > m.length) throw corrupt("near reply", "candidates", count);
+  if (crossed < 0 || nearReplyBytes(count, crossed) > m.length) throw corrupt("near reply", "crossings", crossed);
   const candidates = Array.from({ length: count }, (_, index): Candidate => {
     const at = offset + REPLY_HEADER + index * CANDIDATE_BYTES;
     return {
@@ -139,7 +188,10 @@ export function readNearReply(m: WireMemory & { readonly length: number }, offse
       vertex: m.i32[(at >>> 2) + 5] as number,
     };
   });
-  const word = (index: number): number => m.i32[(offset >>> 2) + index] as number;
+  const first = nearReplyBytes(count) >>> 2;
+  const crossings = Array.from({ length: crossed }, (_, index): Crossing => {
+    return { shard: word(first + 2 * index), vertex: word(first + 2 * index + 1) };
+  });
   const bytes = m.f64[(offset >>> 3) + 2] as number;
-  return { candidates, distances: word(1), rounds: word(2), messages: word(3), bytes };
+  return { candidates, distances: word(1), rounds: word(2), messages: word(3), bytes, crossings };
 }

@@ -15,8 +15,8 @@ export function near(graph: GraphIndex, shard: number, request: NearRequest): Ne
   const { wanted, ef, code, entries, leaves, version } = request;
   if (version === 0) {
     const search = graph.search();
-    const candidates = search.run(code, shard, Array.from(entries), ef, wanted);
-    return found(candidates, search.distances, shard);
+    const candidates = search.run(code, shard, Array.from(entries), ef, wanted, request);
+    return { ...found(candidates, search.distances, shard), crossings: search.crossings };
   }
   if (version !== graph.placedVersion)
     throw new ShardloomError(

@@ -25,7 +25,7 @@ export function answerNear(
 
 /** @throws {ShardloomError} `ERR_REGION_ACCESS`, `ERR_INVALID_ARGUMENT`. */
 export function checkedGraph(graph: GraphIndex | undefined, shard: number, request: NearRequest): GraphIndex {
-  const { wanted, ef, code, recallPpm, level } = request;
+  const { wanted, ef, code, recallPpm, level, known = [] } = request;
   if (graph === undefined)
     throw new ShardloomError(
       "ERR_REGION_ACCESS",
@@ -47,5 +47,13 @@ export function checkedGraph(graph: GraphIndex | undefined, shard: number, reque
     throw invalidArgument("search near data", "recallPpm", `in [0, ${PER_MILLION}]`, recallPpm);
   if (level < 0 || level > MOST_LEVELS)
     throw invalidArgument("search near data", "level", `in [0, ${MOST_LEVELS}]`, level);
+  const odd = known.findIndex(({ distance }, index) => !(distance >= (known[index - 1]?.distance ?? -Infinity)));
+  if (odd >= 0)
+    throw invalidArgument(
+      "search near data",
+      `known[${odd}].distance`,
+      "a number, none less than the one before",
+      known[odd]?.distance,
+    );
   return graph;
 }

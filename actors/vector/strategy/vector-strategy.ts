@@ -15,6 +15,7 @@ import type { Metadata } from "../../../src/store/metadata-codec.ts";
 import type { Code } from "../routing/code-table.ts";
 import type { Compass } from "../routing/compass.ts";
 import type { IndexName, StrategyName } from "../vector-options.ts";
+import type { NearReply } from "./near-messages.ts";
 
 /** What a strategy is told of a shard. */
 export interface ShardDescriptor {
@@ -62,7 +63,12 @@ export interface SelectedShard {
   readonly shard: number;
   /** Leaves of that shard to begin at, best first; empty: wherever it likes. */
   readonly leaves: Int32Array;
+  /** Others of the selected that are asked once this one has answered, as they go on from what it found. @default none */
+  readonly followers?: readonly number[];
 }
+
+/** What the shard has found that others follow. */
+export type Lead = Pick<NearReply, "candidates" | "crossings">;
 
 /** A message to one shard. */
 export interface DirectMessage {
@@ -89,8 +95,8 @@ export interface VectorStrategy<Query extends StrategyQuery = StrategyQuery> {
   readonly selectShards?: (query: Query, shards: readonly ShardDescriptor[]) => readonly SelectedShard[];
   /** What a shard sends a peer while the collection is built, and now and then after. @default nothing */
   readonly buildTimeExchange?: (peer: number, held: HeldTables) => DirectMessage | undefined;
-  /** What a chosen shard is sent. @default the plain search */
-  readonly directMessage?: (shard: SelectedShard, query: Query) => DirectMessage;
+  /** What a chosen shard is sent; a follower with what it follows, or without where that is long in coming. @default the plain search */
+  readonly directMessage?: (shard: SelectedShard, query: Query, lead?: Lead) => DirectMessage;
   /** Memory that the thread that searches reads by itself. @default none */
   readonly exposedRegion?: (memory: SharedMemory) => RegionRef | undefined;
 }

@@ -16,7 +16,7 @@ import {
   vertexLock,
 } from "../../../../src/store/graph-layout.ts";
 import { generator } from "../../../native-bridge/memory-support.ts";
-import { type ModelVertex, modelSearch } from "./graph-model.ts";
+import { before, type ModelVertex, modelSearch, type Scored } from "./graph-model.ts";
 import { MODULE } from "./graph-support.ts";
 
 const PARTITIONS = 3;
@@ -115,6 +115,21 @@ class RandomGraph {
   }
 }
 
+/** Some vertices, and ids of none, as a search elsewhere would have found them. @param code Address of the query */
+function knownTo(graph: RandomGraph, code: number, most: number): Scored[] {
+  const { geometry, kernels, random } = graph;
+  const { metric, element, codeOffset, dimensions } = geometry;
+  const distanceOf = (vertex: number): number => {
+    const address = graph.addressOf(vertex);
+    if (address === 0) return random() % 100;
+    const distance = kernels.distance(metric, element, address + codeOffset, code, dimensions);
+    return Number.isNaN(distance) ? 1 : distance;
+  };
+  const ids = new Set(Array.from({ length: most }, () => graph.id()));
+  const known = [...ids].map((vertex): Scored => ({ vertex, distance: distanceOf(vertex) }));
+  return known.sort((a, b) => (before(a, b) ? -1 : 1));
+}
+
 function compare(seed: number, metric: number, element: number): void {
   const graph = new RandomGraph(seed, metric, element);
   const { arena, geometry, kernels, random } = graph;
@@ -125,6 +140,7 @@ function compare(seed: number, metric: number, element: number): void {
     arena.bytes.set(code, at);
     const entries = Array.from({ length: random() % 6 }, () => graph.id());
     const ef = 1 + (random() % 40);
+    const known = search % 2 === 0 ? [] : knownTo(graph, at, 1 + (random() % 50));
     const limitDistances = random() % 3 === 0 ? 1 + (random() % 40) : 0;
     const filtered = random() % 2 === 0;
     const filterBits = random() % 129;
@@ -138,6 +154,7 @@ function compare(seed: number, metric: number, element: number): void {
         ef,
         entries,
         limitDistances,
+        known: known.slice(0, ef),
         admits: (vertex) =>
           !filtered ||
           (vertex < filterBits &&
@@ -145,7 +162,7 @@ function compare(seed: number, metric: number, element: number): void {
       },
     );
     graph.graph.setEntries(entries);
-    const options = { ef, limitDistances, filter: filtered ? filter : 0, filterBits, countReads: true };
+    const options = { ef, limitDistances, filter: filtered ? filter : 0, filterBits, countReads: true, known };
     const count = graph.graph.search(code, options);
     const found = Array.from({ length: count }, (_, index) => ({
       distance: graph.graph.resultDistance(index),

@@ -15,6 +15,8 @@ export interface ModelOptions {
   readonly entries: readonly number[];
   readonly admits: (vertex: number) => boolean;
   readonly limitDistances: number;
+  /** Results of another search, nearest first, at most `ef`. */
+  readonly known: readonly Scored[];
 }
 
 export interface ModelResult {
@@ -27,9 +29,9 @@ export interface ModelResult {
   readonly reads: readonly number[];
 }
 
-type Scored = { distance: number; vertex: number };
+export type Scored = { distance: number; vertex: number };
 
-const before = (a: Scored, b: Scored): boolean =>
+export const before = (a: Scored, b: Scored): boolean =>
   a.distance < b.distance || (a.distance === b.distance && a.vertex < b.vertex);
 
 /** Algorithm 2 of Malkov & Yashunin, with ties broken by vertex. */
@@ -39,9 +41,9 @@ export function modelSearch(
   partitions: number,
   options: ModelOptions,
 ): ModelResult {
-  const visited = new Set<number>();
+  const visited = new Set<number>(options.known.map(({ vertex }) => vertex));
   const candidates: Scored[] = [];
-  const results: Scored[] = [];
+  const results: Scored[] = [...options.known];
   const reads = new Array<number>(partitions).fill(0);
   let [distances, expansions, damaged, dangling, stopped] = [0, 0, 0, 0, false];
 

@@ -30,6 +30,8 @@ const request = {
   code: Uint8Array.from({ length: 13 }, (_, at) => at),
   recallPpm: 950_000,
   level: 2,
+  known: [-1.5, 0.1, 0.1].map((distance, at) => ({ vertex: 70 - at, distance })),
+  others: [4, 0],
 };
 
 function candidateOf(at: number): Candidate {
@@ -41,22 +43,26 @@ describe("a near-data search", () => {
     const memory = wireMemory(nearRequestBytes(request));
     writeNearRequest(memory, 0, request);
     const read = readNearRequest({ ...memory, offset: 0, length: nearRequestBytes(request) });
-    expect({ ...read, entries: [...Array.from(read.entries)], leaves: [...Array.from(read.leaves)] }).toEqual(request);
+    const { entries, leaves, others = [] } = read;
+    const [at, of, to] = [entries, leaves, others].map((list) => Array.from(list));
+    expect({ ...read, entries: at, leaves: of, others: to }).toEqual(request);
     const candidates = [0, 1].map(candidateOf);
-    const reply = wireMemory(nearReplyBytes(2));
-    const found = { candidates, distances: 99, rounds: 2, messages: 5, bytes: 2 ** 40 + 1 };
+    const crossings = [3, 1, 2].map((shard) => ({ shard, vertex: 1_000 + shard }));
+    const reply = wireMemory(nearReplyBytes(2, 3));
+    const found = { candidates, distances: 99, rounds: 2, messages: 5, bytes: 2 ** 40 + 1, crossings };
     writeCandidates(reply, 0, found);
-    expect(readNearReply({ ...reply, length: nearReplyBytes(2) }, 0)).toEqual(found);
+    expect(readNearReply({ ...reply, length: nearReplyBytes(2, 3) }, 0)).toEqual(found);
   });
 
   test("is answered whole, or not at all where the reply has no room for it", () => {
-    const near = { candidates: [candidateOf(0), candidateOf(1)], distances: 9, rounds: 0, messages: 0, bytes: 0 };
-    const limitBytes = nearReplyBytes(2);
+    const counts = { distances: 9, rounds: 0, messages: 0, bytes: 0 };
+    const near = { candidates: [candidateOf(0), candidateOf(1)], ...counts, crossings: [{ shard: 1, vertex: 2 }] };
+    const limitBytes = nearReplyBytes(2, 1);
     const memory = wireMemory(limitBytes);
     const claimed: number[] = [];
     const reply = { ...memory, offset: 0, claim: (bytes: number) => claimed.push(bytes), hold: () => undefined };
     expect(() => writeNearReply({ ...reply, limitBytes: limitBytes - 1 }, near)).toThrow(
-      expect.objectContaining({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: 72, limitBytes: 71 } }),
+      expect.objectContaining({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: 88, limitBytes: 87 } }),
     );
     expect(claimed).toEqual([]);
     writeNearReply({ ...reply, limitBytes }, near);
@@ -74,8 +80,9 @@ describe("a near-data search", () => {
       memory.i32[word] = [-1, 0, 1, 0x7fff_ffff, -0x8000_0000, 1_000, random.u32() | 0][random.u32() % 7] as number;
       const length = random.float() < 0.3 ? random.u32() % bytes : bytes;
       try {
-        const { entries, leaves, code } = readNearRequest({ ...memory, offset: 0, length });
-        expect(4 * (entries.length + leaves.length) + code.length).toBeLessThanOrEqual(length);
+        const { entries, leaves, code, known = [], others = [] } = readNearRequest({ ...memory, offset: 0, length });
+        const ids = entries.length + leaves.length + others.length;
+        expect(12 * known.length + 4 * ids + code.length).toBeLessThanOrEqual(length);
       } catch (error) {
         if (!ShardloomError.is(error)) throw error;
         expect(error.code).toBe("ERR_CORRUPT");
@@ -84,10 +91,18 @@ describe("a near-data search", () => {
     }
     expect(refused).toBeGreaterThan(ROUNDS / 20);
     const reply = wireMemory(nearReplyBytes(1));
-    for (const count of [-1, 2, 0x7fff_ffff]) {
-      reply.i32[0] = count;
-      expect(() => readNearReply({ ...reply, length: nearReplyBytes(1) }, 0)).toThrow(ShardloomError);
+    const read = (length: number): unknown => readNearReply({ ...reply, length }, 0);
+    for (const [word, counts] of [
+      [0, [-1, 2, 0x7fff_ffff]],
+      [6, [-1, 4, 0x7fff_ffff]],
+    ] as const) {
+      for (const count of counts) {
+        reply.i32[word] = count;
+        expect(() => read(nearReplyBytes(1))).toThrow(expect.objectContaining({ code: "ERR_CORRUPT" }));
+      }
+      reply.i32[word] = 0;
     }
+    expect(() => read(nearReplyBytes(0) - 8)).toThrow(expect.objectContaining({ code: "ERR_CORRUPT" }));
   });
 });
 

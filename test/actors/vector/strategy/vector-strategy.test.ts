@@ -12,6 +12,7 @@ import {
   ONE_SIDED,
   type RoutedQuery,
   SCATTER,
+  type SelectedShard,
 } from "../../../../actors/vector/strategy/vector-strategy.ts";
 import { VECTOR_COLLABORATE, VECTOR_NEAR, VECTOR_SPIRE } from "../../../../src/wire/message-types.ts";
 import { wireMemory } from "../support.ts";
@@ -20,6 +21,8 @@ const GRAPH = { address: 4096, rkey: 77, length: 512 };
 const SHARDS = [0, 1, 2].map((shard) => ({ shard }));
 /** What the router was asked for. */
 const targets: number[] = [];
+/** What the router expects of shards. */
+const shares: number[] = [];
 /** Of leaves of which number l is shard l % 4's, and 6 the nearest. */
 const QUERY: RoutedQuery = {
   collectionId: 9,
@@ -37,7 +40,11 @@ const QUERY: RoutedQuery = {
     router: {
       selectShards: (_, { recallTarget }) => {
         targets.push(recallTarget);
-        const shards = [2, 3].map((shard) => ({ shard, leaves: Int32Array.of(shard, shard + 4) }));
+        const shards = [2, 3].map((shard) => ({
+          shard,
+          share: shares[shard],
+          leaves: Int32Array.of(shard, shard + 4),
+        }));
         return { shards, rule: "adaptive", unknown: [], computed: 0 } as never;
       },
       nearestLeaves: (_code, nearest: TopList) => {
@@ -72,9 +79,10 @@ test.each([ONE_SIDED, COMPASS, SPIRE, COTRA])(
 
 describe("which shards, and what they are sent", () => {
   test("compass: those that the router chose, from the medoids of their leaves, and none where one is not there", () => {
+    shares[2] = shares[3] = 0;
     expect(COMPASS.selectShards(QUERY, SHARDS)).toEqual([]);
     const selected = COMPASS.selectShards(QUERY, [...SHARDS, { shard: 3 }]);
-    expect(selected).toEqual([2, 3].map((shard) => ({ shard, leaves: Int32Array.of(shard, shard + 4) })));
+    expect(selected).toEqual([2, 3].map((shard) => ({ shard, share: 0, leaves: Int32Array.of(shard, shard + 4) })));
     expect(targets.at(-1), "half of what may be lost is for the searches").toBeCloseTo(0.95);
     const message = COMPASS.directMessage(selected[0] as never, QUERY);
     expect(message.type).toBe(VECTOR_NEAR);
@@ -88,7 +96,28 @@ describe("which shards, and what they are sent", () => {
       code: QUERY.bytes,
       recallPpm: 0,
       level: 0,
+      known: [],
+      others: new Int32Array(0),
     });
+  });
+
+  test("compass: others follow the first where something is expected of them, from where its lists lead, within what it found", () => {
+    [shares[2], shares[3]] = [0.7, 0.2];
+    const [first, other] = COMPASS.selectShards(QUERY, [...SHARDS, { shard: 3 }]) as [SelectedShard, SelectedShard];
+    expect([first.followers, other.followers]).toEqual([[3], undefined]);
+    expect(readNearRequest(received(COMPASS.directMessage(first, QUERY)))).toMatchObject({ others: Int32Array.of(3) });
+    const candidates = Array.from({ length: 200 }, (_, at) => ({
+      ...{ vertex: 500 - at, distance: at / 4, address: 8, incarnation: 1, shard: 0 },
+    }));
+    const crossings = [
+      { shard: 3, vertex: 40 },
+      { shard: 1, vertex: 41 },
+      { shard: 3, vertex: 42 },
+    ];
+    const told = readNearRequest(received(COMPASS.directMessage(other, QUERY, { candidates, crossings })));
+    expect([Array.from(told.entries), told.others]).toEqual([[40, 42, 103, 107], new Int32Array(0)]);
+    expect(told.known).toEqual(candidates.slice(0, 128).map(({ vertex, distance }) => ({ vertex, distance })));
+    expect(readNearRequest(received(COMPASS.directMessage(other, QUERY)))).toMatchObject({ known: [] });
   });
 
   test("spire: the one that has the nearest leaf, which is told the recall and how many neighbours count", () => {
@@ -104,7 +133,7 @@ describe("which shards, and what they are sent", () => {
     const { entries, leaves, ...rest } = readNearRequest(received(message));
     expect([entries.length, leaves.length]).toEqual([0, 0]);
     const told = { collectionId: 9, wanted: 18, ef: 20, version: 0, code: QUERY.bytes, recallPpm: 900_000, level: 0 };
-    expect(rest).toEqual(told);
+    expect(rest).toEqual({ ...told, known: [], others: new Int32Array(0) });
   });
 
   test("cotra: the first in turn, which has the others help it in the time that it is told", () => {
