@@ -112,7 +112,9 @@ export class GraphKernels {
     if (entries === this.#entries) return;
     if (entries.length > MAX_ENTRIES)
       throw invalidArgument("search graph", "entries.length", `at most ${MAX_ENTRIES}`, entries.length);
-    if (entries.length > this.#room.entries) this.#layOut({ ...this.#room, entries: entries.length });
+    const { entries: room } = this.#room;
+    if (entries.length > room)
+      this.#layOut({ ...this.#room, entries: Math.min(MAX_ENTRIES, Math.max(entries.length, 2 * room)) });
     this.#entries = entries;
     this.#writeEntries();
   }

@@ -91,7 +91,7 @@ describe("a search by compass", () => {
     let [found, wanted, followed] = [0, 0, 0];
     for (const query of queriesOf(30)) {
       for (const k of [10, 100]) {
-        const { by, reading, completeness, hits } = await docs.search(query, { k, recall: 0.97, ef: 200 });
+        const { by, reading, completeness, hits } = await docs.search(query, { k, recall: 0.97 });
         if (by !== "compass") continue; // a chunk has gone to another place meanwhile
         const { planned } = completeness;
         if (planned < WORKERS) expect(reading?.rounds).toBe(planned > 1 ? 1 : 0); // of all it may have wanted everything
@@ -105,10 +105,45 @@ describe("a search by compass", () => {
     expect(followed, "more neighbours than a cluster has").toBeGreaterThan(10);
     expect(found / wanted).toBeGreaterThan(0.93);
     // Who wants everything has all of them search by themselves.
-    expect(await docs.search(queriesOf(1)[0] as Float32Array, { recall: 1 })).toMatchObject({
-      reading: { rounds: 0 },
-      completeness: { planned: WORKERS },
+    await eventually("all are asked", async () => {
+      const { by, reading, completeness } = await docs.search(queriesOf(1)[0] as Float32Array, { recall: 1 });
+      if (by === "compass") expect([reading?.rounds, completeness.planned]).toEqual([0, WORKERS]);
+      return by === "compass";
     });
+  });
+
+  it("asks the others without the first where that does not answer", async () => {
+    await start();
+    const docs = await fill();
+    const options = { k: 100, recall: 0.97, ef: 200 };
+    const led = new Map<Float32Array, number>();
+    for (const query of queriesOf(60)) {
+      const { by, reading, completeness } = await docs.search(query, options);
+      if (by !== "compass" || reading?.rounds !== 1) continue;
+      const [first] = [...completeness.outcomes].sort((a, b) => a.latencyUs - b.latencyUs); // the others are asked after it
+      led.set(query, first?.shard as number);
+    }
+    const leads = [...led.values()];
+    const count = (shard: number): number => leads.filter((lead) => lead === shard).length;
+    const held = leads.reduce((most, shard) => (count(shard) > count(most) ? shard : most), leads[0] as number);
+    const queries = [...led].flatMap(([query, lead]) => (lead === held ? [query] : []));
+    expect(queries.length).toBeGreaterThan(0);
+    const still = await hold(cluster, held, 60_000);
+    const limits = { ...options, gather: "best-effort", timeoutMs: 4_000 } as const;
+    const answers = await Promise.all(queries.map((query) => docs.search(query, limits)));
+    const own = answers.filter(({ by }) => by === "compass");
+    expect(own.length).toBeGreaterThan(0);
+    for (const { hits, completeness } of own) {
+      expect([hits.length > 0, completeness.timedOut]).toEqual([true, 1]);
+      for (const { shard, status } of completeness.outcomes) expect(status === "answered").toBe(shard !== held);
+    }
+    const [query] = queries as [Float32Array];
+    await eventually("one of them is enough", async () => {
+      const { by, completeness } = await docs.search(query, { ...options, gather: { quorum: 1 } });
+      return by === "compass" && !completeness.complete && completeness.answered > 0;
+    });
+    expect(still.isOn).toBe(true);
+    await still.release();
   });
 
   it("has no leaves by inner product: this thread searches, and the answer says so", async () => {
@@ -242,10 +277,10 @@ describe("a search by compass", () => {
       expect(underWay.length).toBeGreaterThan(0);
       const restarted = once(cluster, "worker-restarted");
       const doomed = await doom(cluster, shard, 30_000);
-      const searches = underWay.map((query) => docs.search(query, { recall: 0.97 }));
+      const searches = underWay.map((query) => docs.search(query, { recall: 1 }));
       expect(doomed.isOn, "it has been asked, and has not answered").toBe(true);
+      const more = [...underWay, ...queries].map((query) => docs.search(query, { recall: 0.97 })); // it may follow, and be asked when it is back
       await doomed.release();
-      const more = queries.map((query) => docs.search(query));
       for (const { by, fallback } of await Promise.all(searches)) {
         expect(["one-sided", "scatter"], "never by the strategy").toContain(by);
         expect(["shard", "memory"], "it does not answer, or what it wrote waits for its next worker").toContain(

@@ -1,13 +1,15 @@
 /** One of sixteen shards is held: searches by leaves end in time with what the others have and say so, or give all of it another way. */
 import { afterEach, expect, it } from "vitest";
-import { type Cluster, type SearchOptions, type SearchResult, ShardloomError } from "../../src/index.ts";
+import type { Cluster, SearchOptions, SearchResult } from "../../src/index.ts";
 import { startTestCluster } from "../support/cluster.ts";
 import { clustered, DIMENSIONS, queriesOf } from "../support/clustered.ts";
 import { hold } from "../support/holds.ts";
 
 const WORKERS = 16;
 const DOCUMENTS = 1_200;
-const QUERIES = 60;
+const QUERIES = 36;
+/** Under way at once: of many more, a busy machine's shards refuse some. */
+const AT_ONCE = 12;
 /** Points of recall that the mean query may lose of this one shard: one in sixteen is 6.25; the bench judges the mean over shards (G18). */
 const MOST_LOST = 25;
 const HELD_MS = 60_000;
@@ -21,8 +23,14 @@ it("loses little, typed, and in time", async () => {
   await docs.upsert(clustered(DOCUMENTS).map((vector, id) => ({ id, vector })));
   await docs.indexed({ timeoutMs: 60_000 });
   const queries = queriesOf(QUERIES);
-  const all = (options: SearchOptions): Promise<SearchResult[]> =>
-    Promise.all(queries.map((query) => docs.search(query, { ef: 100, recall: 1, ...options })));
+  const all = async (options: SearchOptions): Promise<SearchResult[]> => {
+    const results: SearchResult[] = [];
+    for (let at = 0; at < QUERIES; at += AT_ONCE) {
+      const some = queries.slice(at, at + AT_ONCE);
+      results.push(...(await Promise.all(some.map((query) => docs.search(query, { ef: 100, recall: 1, ...options })))));
+    }
+    return results;
+  };
   const truth = (await all({ by: "scatter", exact: true })).map(({ hits }) => new Set(hits.map(({ id }) => id)));
   const recallOf = (results: readonly SearchResult[]): number =>
     results.reduce((sum, { hits }, at) => sum + hits.filter(({ id }) => truth[at]?.has(id)).length, 0) / (10 * QUERIES);
@@ -43,9 +51,10 @@ it("loses little, typed, and in time", async () => {
   let [missed, alone] = [0, 0];
   for (const { by, completeness } of best) {
     const missing = completeness.outcomes.filter(({ status }) => status !== "answered" && status !== "empty");
-    expect(missing.map(({ shard, error }) => [shard, ShardloomError.is(error)])).toEqual(
-      missing.map(() => [down, true]),
-    );
+    for (const { shard, error } of missing) {
+      expect(shard, error?.message).toBe(down);
+      expect(["ERR_TIMEOUT", "ERR_OVERLOADED"], "it is not admitted to wait for nothing").toContain(error?.code);
+    }
     expect(completeness.complete).toBe(missing.length === 0);
     if (missing.length > 0) missed++;
     if (by === "one-sided") alone++;

@@ -42,7 +42,8 @@ const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp
 const ATTEMPTS = 4;
 /** Vertices where a search of one label begins that is told of none. */
 const DEFAULT_ENTRIES = 16;
-/** Crossings that are told of one search. */
+/** Candidates whose lists are looked at for crossings, and crossings that are told of one search. */
+const MOST_LEADING = 128;
 const MOST_CROSSINGS = 512;
 const ALL = -1;
 
@@ -86,7 +87,7 @@ export class LabelSearch {
       kernels.setEntries(own.length > 0 ? own : this.#defaultEntries(label));
       const found = kernels.search(code, { ef: Math.max(ef, wanted), known });
       this.distances += kernels.distances;
-      const crossings = this.#crossings(Math.min(found, wanted), others);
+      const crossings = this.#crossings(Math.min(found, wanted, MOST_LEADING), others);
       if (kernels.changedChunk() < 0) {
         this.crossings = crossings;
         return this.#candidates(found, wanted);

@@ -17,7 +17,8 @@ import type { AskingStrategy, Lead, RoutedQuery, SelectedShard } from "./vector-
 
 /** Part of the time after which followers go without what they would follow. */
 const LEAD_SHARE = 0.25;
-const LEAST_MS = 0.001;
+/** What a shard is told at least, where no time is left. */
+export const LEAST_MS = 0.001;
 
 /** Where the time of an answer went, and its length. */
 type Took = Pick<ShardOutcome, "queueUs" | "serviceUs" | "bytes">;
@@ -30,7 +31,7 @@ export interface Asking {
   readonly options: Pick<ShardSearchOptions, "signal" | "priority" | "tenant">;
 }
 
-/** @throws {ShardloomError} when fewer answer than the caller's policy asks for, or an answer is too long. */
+/** @throws {ShardloomError} when fewer answer than the caller's policy asks for, an answer is too long, or a message cannot be made. */
 export async function askSelected(
   coordinator: Coordinator,
   { strategy, query, selected, options: { signal, priority, tenant } }: Asking,
@@ -39,18 +40,21 @@ export async function askSelected(
   const rest = new AbortController();
   const unlisten = signal === undefined ? undefined : onAbort(signal, (error) => gather.abort(error));
   const { vshards } = coordinator.snapshot;
-  const share = (index: number): number => Math.floor((vshards * index) / selected.length);
+  const upTo = (index: number): number => Math.floor((vshards * index) / selected.length);
   const startedMs = coordinator.nowMs();
   const waiting = new Set(selected.flatMap(({ followers = [] }) => followers));
+  const asked = new Set<number>();
   let open = 0;
   const end = (index: number, answers: readonly NearReply[], error?: ShardloomError, took?: Took): void => {
     const count = answers.reduce((sum, { candidates }) => sum + candidates.length, 0);
     const { shard } = selected[index] as SelectedShard;
-    const outcome = plainOutcome(shard, count, error, share(index + 1) - share(index));
-    gather.end(index, { ...outcome, ...took, latencyUs: (coordinator.nowMs() - startedMs) * 1000 }, answers);
+    const outcome = plainOutcome(shard, count, error, upTo(index + 1) - upTo(index));
+    const attempts = asked.has(index) ? 1 : 0;
+    gather.end(index, { ...outcome, ...took, attempts, latencyUs: (coordinator.nowMs() - startedMs) * 1000 }, answers);
   };
   const ask = (index: number, lead?: Lead): void => {
     const { shard, followers = [] } = selected[index] as SelectedShard;
+    const { type, payload } = strategy.directMessage(selected[index] as SelectedShard, query, lead);
     const leftMs = query.timeoutMs - (coordinator.nowMs() - startedMs);
     const limits = {
       ...{ timeoutMs: Math.max(LEAST_MS, leftMs), signal: rest.signal },
@@ -62,21 +66,24 @@ export async function askSelected(
       took = { queueUs: frame.queueUs, serviceUs: frame.serviceUs, bytes: frame.length };
       return readNearReply(frame, frame.offset);
     };
+    const answered = coordinator.ask(shard, type, VSHARD_LISTED, payload, read, limits);
+    asked.add(index);
+    open++;
     const cancel =
       followers.length === 0 ? undefined : coordinator.after(leftMs * LEAD_SHARE, () => askFollowers(followers));
-    const { type, payload } = strategy.directMessage(selected[index] as SelectedShard, query, lead);
-    open++;
-    coordinator.ask(shard, type, VSHARD_LISTED, payload, read, limits).then(
+    const onEnd = (): void => {
+      open--;
+      cancel?.();
+    };
+    answered.then(
       (reply) => {
-        open--;
-        cancel?.();
+        onEnd();
         end(index, [reply], undefined, took);
         if (gather.enough) for (const other of selected.keys()) end(other, [], notNeeded()); // those that have ended stay so
         askFollowers(followers, reply);
       },
       (cause: unknown) => {
-        open--;
-        cancel?.();
+        onEnd();
         const error = ShardloomError.from(cause);
         // The shard is there, and who allows that one is missing does not ask for less of the others.
         if (error.code === "ERR_RECORD_TOO_LARGE") gather.abort(error);
@@ -85,16 +92,19 @@ export async function askSelected(
       },
     );
   };
-  const askFollowers = (followers: readonly number[], lead?: Lead): void => {
+  /** What cannot be sent ends the search: those who call have nobody to tell. */
+  const askEach = (which: (shard: number) => boolean, lead?: Lead): void => {
     try {
-      for (const [index, { shard }] of selected.entries())
-        if (followers.includes(shard) && !gather.settled && waiting.delete(shard)) ask(index, lead);
+      for (const [index, { shard }] of selected.entries()) if (!gather.settled && which(shard)) ask(index, lead);
     } catch (error) {
-      gather.abort(ShardloomError.from(error)); // its caller has nobody to tell
+      gather.abort(ShardloomError.from(error));
     }
   };
+  const askFollowers = (followers: readonly number[], lead?: Lead): void =>
+    askEach((shard) => followers.includes(shard) && waiting.delete(shard), lead);
   try {
-    for (const [index, { shard }] of selected.entries()) if (!waiting.has(shard)) ask(index);
+    const first = new Set(selected.flatMap(({ shard }) => (waiting.has(shard) ? [] : [shard])));
+    askEach((shard) => first.has(shard));
     return await gather.promise;
   } finally {
     unlisten?.();

@@ -8,7 +8,7 @@
  */
 import { STATUS } from "../../../native-bridge/status.ts";
 import { type ErrorCode, ShardloomError } from "../../../src/errors.ts";
-import { Gather, type Gathered, type GatherPolicy } from "../../../src/routing/gather.ts";
+import { type Completeness, Gather, type Gathered, type GatherPolicy } from "../../../src/routing/gather.ts";
 import { abortError } from "../../call-options.ts";
 import type { Reading } from "../../planned-read.ts";
 import type { SearchFallback } from "../../search-fallback.ts";
@@ -21,7 +21,7 @@ import { NO_ROOM, TOO_FEW } from "../one-sided-result.ts";
 import { payloadFilter } from "../payload-filter.ts";
 import { learnsLeaves, type StrategyName } from "../vector-options.ts";
 import type { SearchHit } from "../vector-replies.ts";
-import { askSelected } from "./ask-selected.ts";
+import { askSelected, LEAST_MS } from "./ask-selected.ts";
 import type { NearReply } from "./near-messages.ts";
 import type { AskingStrategy, RoutedQuery, SelectedShard, ShardDescriptor } from "./vector-strategy.ts";
 
@@ -84,7 +84,7 @@ export async function searchRouted(
     ef: Math.max(wanted, ef || parts.options.expansionSearch),
     ...{ wanted, filter, selectivity },
     recallTarget: recall,
-    timeoutMs: Math.max(0.001, (deadlineAtMs - parts.coordinator.nowMs()) * SHARE_OF_TIME),
+    timeoutMs: Math.max(LEAST_MS, (deadlineAtMs - parts.coordinator.nowMs()) * SHARE_OF_TIME),
   };
   const selected = strategy.selectShards(asked, shardsOf(parts));
   if (selected.length === 0) return searchOneSided(parts, query, options, "shard");
@@ -121,7 +121,7 @@ function resultOf(
   hits: readonly SearchHit[],
   { by, startedMs, asked, selected, gathered: { answers, completeness } }: Course,
 ): SearchResult {
-  const reading = readingOf(asked, selected, answers);
+  const reading = readingOf(asked, selected, answers, completeness);
   return {
     hits: hits.map(toHit),
     completeness,
@@ -142,12 +142,21 @@ function shardsOf({ coordinator, reader }: VectorCollectionParts): ShardDescript
   return [...first, ...coordinator.shards.filter((shard) => !there.has(shard)).map((shard) => ({ shard }))];
 }
 
-function readingOf({ spent }: RoutedQuery, selected: readonly SelectedShard[], answers: readonly NearReply[]): Reading {
-  const followed = selected.some(({ followers }) => followers !== undefined) ? 1 : 0;
+function readingOf(
+  { spent }: RoutedQuery,
+  selected: readonly SelectedShard[],
+  answers: readonly NearReply[],
+  { outcomes }: Completeness,
+): Reading {
+  const followers = new Set(selected.flatMap((shard) => shard.followers ?? []));
+  const followed = outcomes.some(({ shard, attempts }) => attempts > 0 && followers.has(shard)) ? 1 : 0;
   return {
     codes: answers.reduce((sum, { distances }) => sum + distances, spent.distances),
     rounds: answers.reduce((most, { rounds }) => Math.max(most, rounds), followed),
-    messages: answers.reduce((sum, { messages }) => sum + messages, selected.length),
+    messages: answers.reduce(
+      (sum, { messages }) => sum + messages,
+      outcomes.reduce((sum, { attempts }) => sum + attempts, 0),
+    ),
     bytes: answers.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }

@@ -10,7 +10,7 @@ import { type AskingStrategy, wholeGraph } from "./vector-strategy.ts";
 export const COTRA: AskingStrategy = {
   name: "cotra",
   exposedRegion: wholeGraph,
-  selectShards: (_, shards) => shards.slice(0, 1).map(({ shard }) => ({ shard, leaves: new Int32Array(0) })),
+  selectShards: (_, shards) => shards.slice(0, 1).map(({ shard }) => ({ shard, entries: [] })),
   directMessage: (_, { collectionId, wanted, ef, bytes, timeoutMs }) => ({
     type: VECTOR_COLLABORATE,
     payload: collaboratePayload({ collectionId, k: wanted, ef, timeoutMs, query: bytes }),

@@ -11,9 +11,8 @@
  *           then per candidate: f64 distance | u32 address | i32 incarnation | i32 shard | i32 vertex, then per crossing: i32 shard | i32 vertex
  * ```
  * Invariant: as in vector-requests.ts: readers check every length against the record before they use it (`ERR_CORRUPT`). A reply has all candidates
- * that were found of those wanted: where it has no room for them there is none (`ERR_RECORD_TOO_LARGE`).
+ * that were found of those wanted: where it has no room for them there is none (`ERR_RECORD_TOO_LARGE`). Crossings are hints: it has those it has room for.
  */
-
 import type { KnownVertex } from "../../../native-bridge/graph-kernels.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { EngineReply, EngineRequest, WireMemory } from "../../engine.ts";
@@ -143,10 +142,11 @@ export function nearReplyBytes(candidates: number, crossings: number = 0): numbe
  * @throws {ShardloomError} `ERR_RECORD_TOO_LARGE` when the reply has no room for all of them.
  */
 export function writeNearReply(reply: EngineReply, near: NearReply): void {
-  const byteLength = nearReplyBytes(near.candidates.length, near.crossings?.length);
-  assertReplyFits(byteLength, reply);
-  reply.claim(byteLength);
-  writeCandidates(reply, reply.offset, near);
+  const least = nearReplyBytes(near.candidates.length);
+  assertReplyFits(least, reply);
+  const crossings = (near.crossings ?? []).slice(0, Math.floor((reply.limitBytes - least) / CROSSING_BYTES));
+  reply.claim(nearReplyBytes(near.candidates.length, crossings.length));
+  writeCandidates(reply, reply.offset, { ...near, crossings });
 }
 
 export function writeCandidates(

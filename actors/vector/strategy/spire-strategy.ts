@@ -17,11 +17,11 @@ export const SPIRE: AskingStrategy<RoutedQuery> & Required<Pick<VectorStrategy, 
   exposedRegion: wholeGraph,
   buildTimeExchange: (peer, held) => held.offer(peer),
   selectShards({ leaves: { router }, index, code, spent }, shards) {
-    if (index === "levels") return shards.slice(0, 1).map(({ shard }) => ({ shard, leaves: new Int32Array(0) }));
+    if (index === "levels") return shards.slice(0, 1).map(({ shard }) => ({ shard, entries: [] }));
     const nearest = new TopList(1);
     spent.distances += router.nearestLeaves(code, nearest);
     const shard = router.shardOf(nearest.ids[0] as number);
-    return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, leaves: nearest.ids }));
+    return shards.filter((known) => known.shard === shard).map((known) => ({ ...known, entries: [] }));
   },
   directMessage(_, { collectionId, bytes, k, wanted, selectivity, recallTarget }) {
     const request = {

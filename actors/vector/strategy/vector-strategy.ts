@@ -61,8 +61,8 @@ export interface RoutedQuery extends StrategyQuery {
 /** A shard that is to be asked. */
 export interface SelectedShard {
   readonly shard: number;
-  /** Leaves of that shard to begin at, best first; empty: wherever it likes. */
-  readonly leaves: Int32Array;
+  /** Vertices to begin at; none: wherever it likes. */
+  readonly entries: readonly number[];
   /** Others of the selected that are asked once this one has answered, as they go on from what it found. @default none */
   readonly followers?: readonly number[];
 }

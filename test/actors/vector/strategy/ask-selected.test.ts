@@ -99,10 +99,10 @@ function replyOf(shard: number, count: number): NearReply {
 
 /** Shard 3 leads 1 and 2, and 0 is asked by itself. */
 const SELECTED: readonly SelectedShard[] = [
-  { shard: 3, leaves: Int32Array.of(1), followers: [1, 2] },
-  { shard: 1, leaves: Int32Array.of(2) },
-  { shard: 2, leaves: Int32Array.of(3) },
-  { shard: 0, leaves: new Int32Array(0) },
+  { shard: 3, entries: [], followers: [1, 2] },
+  { shard: 1, entries: [] },
+  { shard: 2, entries: [] },
+  { shard: 0, entries: [] },
 ];
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -166,6 +166,12 @@ describe("shards that follow another", () => {
     site.asked[0]?.answer(3);
     const { answers, completeness } = await few;
     expect([answers.length, completeness.answered]).toEqual([1, 1]);
+    expect(completeness.outcomes.map(({ shard, attempts }) => [shard, attempts])).toEqual([
+      [0, 1],
+      [1, 0],
+      [2, 0],
+      [3, 1],
+    ]);
     await settled();
     expect([site.shards, site.open, site.timers]).toEqual([[3, 0], 0, 0]);
 
@@ -185,17 +191,22 @@ describe("shards that follow another", () => {
     expect([leaving.shards, leaving.open, leaving.timers]).toEqual([[3, 0], 0, 0]);
   });
 
-  test("end the search where their message cannot be made", async () => {
+  test.each([
+    [2, [3, 0, 1]],
+    [3, []],
+    [0, [3]],
+  ])("end the search where the message of one cannot be made: shard %i", async (refused, asked) => {
     const site = new Site();
-    site.refused = 2;
+    site.refused = refused;
     const unhandled = vi.fn();
     process.on("unhandledRejection", unhandled);
     const failed = expect(site.run(SELECTED)).rejects.toMatchObject({ code: "ERR_OUT_OF_MEMORY" });
     site.asked[0]?.answer(3);
     await failed;
     await settled();
+    await site.time.advance(TIMEOUT_MS);
     process.off("unhandledRejection", unhandled);
     expect(unhandled).not.toHaveBeenCalled();
-    expect([site.shards, site.open, site.timers]).toEqual([[3, 0, 1], 0, 0]);
+    expect([site.shards, site.open, site.timers]).toEqual([asked, 0, 0]);
   });
 });

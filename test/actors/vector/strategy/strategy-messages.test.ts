@@ -61,12 +61,15 @@ describe("a near-data search", () => {
     const memory = wireMemory(limitBytes);
     const claimed: number[] = [];
     const reply = { ...memory, offset: 0, claim: (bytes: number) => claimed.push(bytes), hold: () => undefined };
-    expect(() => writeNearReply({ ...reply, limitBytes: limitBytes - 1 }, near)).toThrow(
-      expect.objectContaining({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: 88, limitBytes: 87 } }),
+    expect(() => writeNearReply({ ...reply, limitBytes: nearReplyBytes(2) - 1 }, near)).toThrow(
+      expect.objectContaining({ code: "ERR_RECORD_TOO_LARGE", details: { byteLength: 80, limitBytes: 79 } }),
     );
     expect(claimed).toEqual([]);
     writeNearReply({ ...reply, limitBytes }, near);
     expect([claimed, readNearReply({ ...memory, length: limitBytes }, 0)]).toEqual([[limitBytes], near]);
+    const least = nearReplyBytes(2);
+    writeNearReply({ ...reply, limitBytes: limitBytes - 1 }, near);
+    expect([claimed[1], readNearReply({ ...memory, length: least }, 0)]).toEqual([least, { ...near, crossings: [] }]);
   });
 
   test("that was changed or cut on its way is refused typed, or is one of its length", () => {

@@ -82,7 +82,7 @@ describe("which shards, and what they are sent", () => {
     shares[2] = shares[3] = 0;
     expect(COMPASS.selectShards(QUERY, SHARDS)).toEqual([]);
     const selected = COMPASS.selectShards(QUERY, [...SHARDS, { shard: 3 }]);
-    expect(selected).toEqual([2, 3].map((shard) => ({ shard, share: 0, leaves: Int32Array.of(shard, shard + 4) })));
+    expect(selected).toEqual([2, 3].map((shard) => ({ shard, entries: [100 + shard, 104 + shard] })));
     expect(targets.at(-1), "half of what may be lost is for the searches").toBeCloseTo(0.95);
     const message = COMPASS.directMessage(selected[0] as never, QUERY);
     expect(message.type).toBe(VECTOR_NEAR);
@@ -116,8 +116,13 @@ describe("which shards, and what they are sent", () => {
     ];
     const told = readNearRequest(received(COMPASS.directMessage(other, QUERY, { candidates, crossings })));
     expect([Array.from(told.entries), told.others]).toEqual([[40, 42, 103, 107], new Int32Array(0)]);
-    expect(told.known).toEqual(candidates.slice(0, 128).map(({ vertex, distance }) => ({ vertex, distance })));
+    const known = candidates.map(({ vertex, distance }) => ({ vertex, distance }));
+    expect(told.known, "three quarters of 64").toEqual(known.slice(0, 48));
+    const wide = readNearRequest(received(COMPASS.directMessage(other, { ...QUERY, ef: 400 }, { candidates })));
+    expect([wide.known, Array.from(wide.entries)]).toEqual([known.slice(0, 128), [103, 107]]);
     expect(readNearRequest(received(COMPASS.directMessage(other, QUERY)))).toMatchObject({ known: [] });
+    const filtered = COMPASS.selectShards({ ...QUERY, filter: { third: 1 } }, [...SHARDS, { shard: 3 }]);
+    expect(filtered.every(({ followers }) => followers === undefined)).toBe(true);
   });
 
   test("spire: the one that has the nearest leaf, which is told the recall and how many neighbours count", () => {
@@ -126,9 +131,9 @@ describe("which shards, and what they are sent", () => {
     expect(QUERY.spent.distances).toBe(6);
     expect(SPIRE.selectShards(QUERY, SHARDS.slice(0, 2)), "it is not there").toEqual([]);
     const inTurn = SPIRE.selectShards({ ...QUERY, index: "levels" }, [...SHARDS].reverse());
-    expect(inTurn, "each knows the levels").toEqual([{ shard: 2, leaves: new Int32Array(0) }]);
+    expect(inTurn, "each knows the levels").toEqual([{ shard: 2, entries: [] }]);
     expect(QUERY.spent.distances).toBe(7);
-    const message = SPIRE.directMessage({ shard: 2, leaves: Int32Array.of(6) }, QUERY);
+    const message = SPIRE.directMessage({ shard: 2, entries: [] }, QUERY);
     expect(message.type).toBe(VECTOR_SPIRE);
     const { entries, leaves, ...rest } = readNearRequest(received(message));
     expect([entries.length, leaves.length]).toEqual([0, 0]);
