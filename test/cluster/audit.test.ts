@@ -142,7 +142,7 @@ describe("an audit", () => {
       if (shard === 1) return new ShardloomError("ERR_WORKER_LOST", "gone");
       return content(vshard, shard === 2 ? 3 : 9, "x", shard === 0 ? "primary" : "replica");
     });
-    const report = await auditCopies(given, { timeoutMs: 60 });
+    const report = await auditCopies(given, { timeoutMs: 1_000 });
     expect(report).toMatchObject({ equal: false, copies: 12, same: 4, behind: 4, silent: 4, differing: 0 });
     expect(report.vshards[0]?.copies[2]).toMatchObject({ shard: 2, lsn: 3, lag: 6, verdict: "behind" });
     expect(report.rounds).toBeGreaterThan(1);

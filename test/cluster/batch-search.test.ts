@@ -84,8 +84,11 @@ it.each(["l2", "cosine"] as const)("finds what single searches find, by %s, with
   // Vertices go for a while after documents were brought to their leaves, and who is led to one is searched for alone.
   await eventually("the graph rests", async () => (await docs.searchMany(queries, { ef: 100 })).batch.alone === 0);
   for (const options of [{}, { k: 3, ef: 100, includeVector: true }, { k: 30, includePayload: false }]) {
-    const batch = await expectSame(docs, queries, options);
-    expect(batch).toMatchObject({ alone: 0 });
+    let batch = await expectSame(docs, queries, options);
+    await eventually("the graph rests", async () => {
+      if (batch.alone > 0) batch = await expectSame(docs, queries, options);
+      return batch.alone === 0;
+    });
     expect(batch.reason).toBeUndefined();
     // At first the root, and the medoids of leaves; a list to each worker when it begins, in each round, and when it ends.
     expect(batch.lists).toBeLessThanOrEqual(2 + WORKERS * (batch.rounds + 2));

@@ -1,7 +1,14 @@
 /** Searches by Compass over real threads: few shards are asked, and the answer is as good as was asked for, whatever happens meanwhile. */
 import { once } from "node:events";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { Cluster, ClusterOptions, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
+import type {
+  Cluster,
+  ClusterOptions,
+  SearchOptions,
+  SearchResult,
+  VectorCollection,
+  VectorCollectionOptions,
+} from "../../src/index.ts";
 import { createSeededRandom } from "../../src/runtime/random.ts";
 import { eventually, startTestCluster } from "../support/cluster.ts";
 import { clustered, DIMENSIONS, foundOf, queriesOf } from "../support/clustered.ts";
@@ -44,14 +51,20 @@ async function plansOf(
 ): Promise<Map<Float32Array, Set<number>>> {
   const plans = new Map<Float32Array, Set<number>>();
   for (const query of queries) {
-    // A chunk that goes to another place under a search sends it another way.
-    await eventually("compass answers", async () => {
-      const { by, completeness } = await docs.search(query, { recall });
-      plans.set(query, new Set(completeness.outcomes.map(({ shard }) => shard)));
-      return by === "compass";
-    });
+    const { completeness } = await byCompass(docs, query, { recall });
+    plans.set(query, new Set(completeness.outcomes.map(({ shard }) => shard)));
   }
   return plans;
+}
+
+/** A search that Compass has answered: a chunk that goes to another place under one sends it another way. */
+async function byCompass(docs: VectorCollection, query: Float32Array, options: SearchOptions): Promise<SearchResult> {
+  let near: SearchResult | undefined;
+  await eventually("compass answers", async () => {
+    near = await docs.search(query, options);
+    return near.by === "compass";
+  });
+  return near as SearchResult;
 }
 
 /** Share of the true ten nearest that searches find, and shards asked in the mean. */
@@ -64,8 +77,8 @@ async function measure(
   let [found, shards] = [0, 0];
   for (const query of queries) {
     const options = filter === undefined ? {} : { filter };
-    const near = await docs.search(query, { ...options, recall, ef: 200 });
-    expect([near.by, near.fallback, near.completeness.complete]).toEqual(["compass", undefined, true]);
+    const near = await byCompass(docs, query, { ...options, recall, ef: 200 });
+    expect([near.fallback, near.completeness.complete]).toEqual([undefined, true]);
     shards += near.completeness.planned;
     expect(new Set(near.completeness.outcomes.map(({ shard }) => shard)).size).toBe(near.completeness.planned);
     found += await foundOf(docs, query, near.hits, filter);
@@ -134,8 +147,12 @@ describe("a search by compass", () => {
     const own = answers.filter(({ by }) => by === "compass");
     expect(own.length).toBeGreaterThan(0);
     for (const { hits, completeness } of own) {
-      expect([hits.length > 0, completeness.timedOut]).toEqual([true, 1]);
-      for (const { shard, status } of completeness.outcomes) expect(status === "answered").toBe(shard !== held);
+      expect(hits.length).toBeGreaterThan(0);
+      const lost = completeness.outcomes.filter(({ status }) => status !== "answered" && status !== "empty");
+      expect(lost.map(({ shard }) => shard)).toEqual([held]);
+      expect(["ERR_TIMEOUT", "ERR_OVERLOADED"], "it is not admitted to wait for nothing").toContain(
+        lost[0]?.error?.code,
+      );
     }
     const [query] = queries as [Float32Array];
     await eventually("one of them is enough", async () => {
@@ -182,14 +199,14 @@ describe("a search by compass", () => {
     const few = queries.filter((query) => (plans.get(query)?.size ?? WORKERS) < WORKERS - 1);
     expect(few.length).toBeGreaterThan(0);
     for (const query of few) {
-      const { by, fallback, completeness } = await docs.search(query, { recall: 0.8, gather: { quorum: WORKERS - 1 } });
-      expect([by, fallback, completeness.complete]).toEqual(["compass", undefined, true]);
+      const { completeness } = await byCompass(docs, query, { recall: 0.8, gather: { quorum: WORKERS - 1 } });
+      expect(completeness.complete).toBe(true);
       expect(completeness.vshards).toEqual({ planned: VSHARDS, answered: VSHARDS });
     }
     const still = await hold(cluster, held, 30_000);
     for (const query of queries.filter((query) => !plans.get(query)?.has(held))) {
-      const { by, hits } = await docs.search(query, { recall: 0.8 });
-      expect([by, hits.length]).toEqual(["compass", 10]);
+      const { hits } = await byCompass(docs, query, { recall: 0.8 });
+      expect(hits).toHaveLength(10);
     }
     const blocked = queries.find((query) => plans.get(query)?.has(held)) as Float32Array;
     const without = await docs.search(blocked, { recall: 0.8, timeoutMs: 2_000 });
@@ -297,6 +314,7 @@ describe("a search by compass", () => {
         return answers.every(({ by }) => by === "compass");
       });
     }
+    await docs.indexed({ timeoutMs: 60_000 });
     expect((await measure(docs, 0.95)).found).toBeGreaterThan(0.9);
   });
 

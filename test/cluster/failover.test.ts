@@ -186,7 +186,7 @@ describe.each(["all", "quorum"] as const)("every worker killed in turn under loa
 describe("a worker killed in the middle of a scatter", () => {
   it.each(SABOTAGES)("by %s: eventual reads are answered by other copies, whole, each id once", async (sabotage) => {
     const { random, seed } = seeded(13);
-    const cluster = await startCopies({ maxHandlerMs: 500 });
+    const cluster = await startCopies({ maxHandlerMs: 1_000 });
     try {
       const docs = await cluster.vectors("docs", { dimensions: DIMENSIONS, metric: "l2" });
       const fixed = await fill(docs, 13);
@@ -197,9 +197,10 @@ describe("a worker killed in the middle of a scatter", () => {
         const victim = round % 3;
         await eventually("it has its vshards again", () => cluster.topology.owners.includes(victim));
         // Held first, so that searches are with it when it dies.
-        await hold(cluster, victim, 200);
+        const held = await hold(cluster, victim, 800);
         const next = kill(cluster, victim, sabotage);
         const searches = Array.from({ length: 25 }, () => docs.search(query, options));
+        held.release().catch(() => undefined); // it dies of what follows
         for (const settled of await Promise.allSettled(searches)) {
           const place = `seed ${seed}, ${sabotage}, round ${round}`;
           if (settled.status === "rejected") {

@@ -203,6 +203,9 @@ it("whatever a searching thread has no memory for, the search goes another way, 
   await docs.indexed({ timeoutMs: 60_000 });
   const query = vectors[7] as Float32Array;
   await eventually("the leaves are known", async () => (await docs.search(query)).by === "compass");
+  await eventually("shards know each other's", async () =>
+    (await docs.status()).every(({ knownShards }) => knownShards === 2),
+  );
 
   const lacking = (): never => {
     throw new ShardloomError("ERR_OUT_OF_MEMORY", "Cannot allocate as a test lets it fail");

@@ -137,7 +137,7 @@ it("a graph that runs compute over stays where it is, and so does its shard", as
     },
   });
   await eventually("it runs", () => supersteps > 0);
-  const refused = await cluster.remove(1, { timeoutMs: 1_000 }).catch((error: unknown) => error);
+  const refused = await cluster.remove(1, { timeoutMs: 3_000 }).catch((error: unknown) => error);
   expect(refused).toMatchObject({ code: "ERR_OVERLOADED" });
   expect(stateOf(cluster, 1)).toBe("up");
   const then = supersteps;

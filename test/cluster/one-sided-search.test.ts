@@ -43,11 +43,16 @@ const unique = (id: number, at: number, ids: readonly number[]): boolean => ids.
 const idsOf = (hits: readonly VectorHit[]): unknown[] => hits.map(({ id }) => id);
 
 /** Share of the true ten nearest that one-sided searches find. */
-async function recallOf(docs: VectorCollection, queries: readonly Float32Array[]): Promise<number> {
+async function recallOf(
+  docs: VectorCollection,
+  queries: readonly Float32Array[],
+  own: OwnAnswers | undefined = undefined,
+): Promise<number> {
   let found = 0;
   for (const query of queries) {
-    const near = await docs.search(query, { ef: 100 });
-    expect([near.by, near.fallback, near.completeness.complete]).toEqual(["one-sided", undefined, true]);
+    const near = await (own ?? docs).search(query, { k: 10, ef: 100 });
+    expect(near.completeness.complete).toBe(true);
+    if (own === undefined) expect([near.by, near.fallback]).toEqual(["one-sided", undefined]);
     const truth = new Map(
       (await docs.search(query, { by: "scatter", exact: true })).hits.map((hit) => [hit.id, hit.score]),
     );
@@ -70,7 +75,9 @@ describe("a one-sided search", () => {
       const vectors = clustered(1_500);
       await docs.upsert(toDocuments(vectors));
       const queries = clustered(40, 1, createSeededRandom(seed + 1));
-      expect(await recallOf(docs, queries), "while documents wait to be linked").toBeGreaterThan(0.9);
+      const own = new OwnAnswers(docs); // while chunks come and go some searches go another way
+      expect(await recallOf(docs, queries, own), "while documents wait to be linked").toBeGreaterThan(0.9);
+      own.expectSome("while documents wait to be linked");
       await docs.indexed({ timeoutMs: 60_000 });
       expect((await docs.status()).map(({ unindexed }) => unindexed)).toEqual([0, 0]);
       expect(await recallOf(docs, queries)).toBeGreaterThan(0.9);
@@ -376,8 +383,8 @@ describe("a one-sided search", () => {
   it("leaves nothing behind when its collection is dropped", async () => {
     await start();
     const used = (): number => cluster.arena.stats().usedBytes;
-    let before = 0;
-    for (let round = 0; round < 3; round++) {
+    let before = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 4; round++) {
       const docs = await cluster.vectors("docs", ONE_SIDED);
       await docs.upsert(toDocuments(clustered(300)).map((each) => ({ ...each, payload: { even: each.id % 2 === 0 } })));
       await docs.indexed({ timeoutMs: 60_000 });
@@ -386,16 +393,15 @@ describe("a one-sided search", () => {
       const filter = { even: true };
       await eventually("what passes is known", async () => (await docs.search(zeros, { filter })).by === "one-sided");
       await docs.searchMany([zeros]);
-      expect(used()).toBeGreaterThan(before);
+      const during = used();
       const reader = docs.reader();
       await cluster.dropVectors("docs");
-      const used0 = used();
+      // What threads keep for all collections stays. Workers give back the rest in their own time.
+      await eventually("it is given back", () => used() < during && used() <= before);
+      before = used();
       expect(reader.search(new Float32Array(DIMENSIONS), 1).hits).toEqual([]);
-      expect(used(), "who still has a reader brings nothing back").toBe(used0);
+      expect(used(), "who still has a reader brings nothing back").toBeLessThanOrEqual(before);
       await expect(docs.search(new Float32Array(DIMENSIONS))).rejects.toMatchObject({ code: "ERR_UNKNOWN_COLLECTION" });
-      // What threads keep for all collections stays.
-      if (round === 0) before = used0;
-      expect(used0).toBe(before);
     }
   });
 

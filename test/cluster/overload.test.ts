@@ -56,6 +56,8 @@ describe("ten times more work than the shard can serve", () => {
     let countedSinceMs = 0;
     let countedSince = 0;
     let offered = 0;
+    let offeredAtMs = 0;
+    const secondsTo = (untilMs: number): number => (untilMs - countedSinceMs) / 1000;
     const most = { queued: 0, queuedBytes: 0 };
     const open = new Set<Promise<unknown>>();
     const count = (error?: ShardloomError): void => {
@@ -83,14 +85,14 @@ describe("ten times more work than the shard can serve", () => {
           open.add(ended);
         }
       }
+      offeredAtMs = performance.now();
       const { queued, queuedBytes } = cluster.routerStats().admission;
       most.queued = Math.max(most.queued, queued);
       most.queuedBytes = Math.max(most.queuedBytes, queuedBytes);
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
-    const seconds = (performance.now() - countedSinceMs) / 1000;
-    const perSecond = outcomes.answered / seconds;
-    const offeredPerSecond = ((offered - countedSince) * OFFERED_PER_MS) / seconds;
+    const perSecond = outcomes.answered / secondsTo(performance.now());
+    const offeredPerSecond = ((offered - countedSince) * OFFERED_PER_MS) / secondsTo(offeredAtMs);
     counting = false;
     await Promise.allSettled(open);
     return { perSecond, offeredPerSecond, most, ...outcomes };

@@ -189,7 +189,7 @@ describe("remove()", () => {
     const { owners, copies } = cluster.topology;
     const vshard = owners.findIndex((owner, at) => owner === 1 && copies[2 * at + 1] === 2);
     const id = Array.from({ length: 1_000 }, (_, at) => at).find((at) => vshardOfId(cluster.topology, at) === vshard);
-    const held = await hold(cluster, 2, 4_000);
+    const held = await hold(cluster, 2, 15_000);
     await docs.upsert({ id: id as number, vector: FOUR(7) }, { acks: 1 });
     const beganMs = performance.now();
     await eventually("the copy is behind", () => performance.now() - beganMs > 1_100);
@@ -197,7 +197,7 @@ describe("remove()", () => {
     const { code, details } = await refusal(cluster.remove(1));
     expect({ code, details }).toEqual({ code: "ERR_UNAVAILABLE", details: { shard: 1, vshards: [vshard] } });
     expect(stateOf(cluster, 1)).toBe("up");
-    await held.end;
+    await held.release();
     await whenState(cluster, 2, "up");
     await cluster.remove(1);
     expect((await docs.get(id as number))?.vector?.[0]).toBe(7);
@@ -207,13 +207,13 @@ describe("remove()", () => {
     await using cluster = await start({ maxHandlerMs: 20_000 });
     const docs = await cluster.vectors("docs", { dimensions: 4 });
     await docs.upsert(Array.from({ length: COUNT }, (_, id) => ({ id, vector: FOUR(id) })));
-    const held = await hold(cluster, 2, 800);
+    const held = await hold(cluster, 2, 10_000);
     const { code, details } = await refusal(cluster.remove(1, { timeoutMs: 100 }));
     expect(code).toBe("ERR_TIMEOUT");
     expect((details["vshards"] as number[]).length).toBeGreaterThan(0);
     expect(stateOf(cluster, 1)).toBe("up");
     expect(cluster.topology.copies).toContain(1);
-    await held.end;
+    await held.release();
     await whenState(cluster, 2, "up");
     const ids = Array.from({ length: COUNT }, (_, id) => id);
     await docs.getMany(ids); // until all primaries serve
@@ -226,10 +226,12 @@ describe("remove()", () => {
     const cluster = await start({ maxHandlerMs: 20_000 });
     const docs = await cluster.vectors("docs", { dimensions: 4 });
     await docs.upsert(Array.from({ length: COUNT }, (_, id) => ({ id, vector: FOUR(id) })));
-    await hold(cluster, 2, 400);
+    const held = await hold(cluster, 2, 10_000);
     const removed = refusal(cluster.remove(1));
     await whenState(cluster, 1, "draining");
-    await cluster.close();
+    const closing = cluster.close();
+    held.release().catch(() => undefined); // its caller has gone
+    await closing;
     expect((await removed).code).toBe("ERR_CLOSED");
   });
 

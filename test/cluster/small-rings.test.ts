@@ -30,7 +30,7 @@ it.each([1, 2])("a delete whose reply does not fit deletes everything, once, wit
 });
 
 it("copies of more vshards than one answer can tell of are followed, also after a restart", async () => {
-  const own = await started({ vshards: 2048, meshRingBytes: RING_BYTES });
+  const own = await started({ vshards: 2048, meshRingBytes: RING_BYTES, requestTimeoutMs: 20_000 });
   const docs = await own.vectors("docs", { dimensions: 2, metric: "l2" });
   const documents = range(300).map((id) => ({ id, vector: [id, 1] }));
   expect(await docs.upsert(documents, { acks: 2 })).toMatchObject({ written: 300 });

@@ -138,7 +138,7 @@ describe("a barrier of a cluster", () => {
       for (const member of orders[0].members) await barrier.join(member);
       await walkerOn(0).join(orders[1]);
       await walkerOn(1).join(orders[2]);
-      const timeoutMs = LONG ? 1_200_000 : 80_000;
+      const timeoutMs = LONG ? 1_200_000 : 170_000;
       const [here, first, second] = await Promise.all([
         walk(barrier, orders[0]),
         walkerOn(0).walk(orders[1], { timeoutMs }),
@@ -147,7 +147,7 @@ describe("a barrier of a cluster", () => {
       expect(here.results.every(({ arrived, members }) => arrived === 12 && members === 12)).toBe(true);
       expect([here.releases, first.releases, second.releases]).toEqual([8 * ticks, 8 * ticks, 8 * ticks]);
     },
-    LONG ? 1_500_000 : 90_000,
+    LONG ? 1_500_000 : 180_000,
   );
 
   it("goes on while members come and go in mid-phase on other threads", async () => {
@@ -156,7 +156,12 @@ describe("a barrier of a cluster", () => {
     const visits = LONG ? 3_000 : 300;
     const barrier = await cluster.barrier(name, { phases: ["p", "q"], members: ["stays"], phaseDeadlineMs: 30_000 });
     const left = Promise.all(
-      [0, 1].map((shard) => walkerOn(shard).visit({ barrier: name, member: `guest-${shard}`, visits })),
+      [0, 1].map((shard) =>
+        walkerOn(shard).visit(
+          { barrier: name, member: `guest-${shard}`, visits },
+          { timeoutMs: LONG ? 800_000 : 80_000 },
+        ),
+      ),
     );
     let done = false;
     void left.then(() => (done = true));
