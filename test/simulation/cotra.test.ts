@@ -21,26 +21,37 @@ const SCENES: Readonly<Record<string, FaultRates>> = {
   "workers are slow": { "worker-slow": 60, "worker-crash": 10 },
 };
 
-test.each(Object.entries(SCENES))("searches are whole while %s", { timeout: 120_000 }, async (_, faults) => {
-  const options = { nodes: 1, shardsPerNode: 4, replicationFactor: 1, vshards: 8, durationMs: 3_000, faults } as const;
-  const workload = searchWorkload({ clients: 6, documents: 90, perSecond: 25, timeoutMs: 1_500, by: "cotra" });
-  const ways = new Map<string, number>();
-  const isFaulty = Object.keys(faults).length > 0;
-  let runs = 0;
-  let hits = 0;
-  await using world = createWorld(options);
-  for (; runs < SEEDS || (isFaulty && hits === 0 && runs < SEEDS + MORE_SEEDS); runs++) {
-    const seed = SEED + runs;
-    const run = await world.run(workload, { seed });
-    expect(run.violations, repeatCommand({ ...options, seed }, workload)).toEqual([]);
-    hits += run.faults.length;
-    for (const { type, f, value } of run.history) {
-      if (type !== "ok" || f !== "search") continue;
-      const { by, fallback } = value as { readonly by: string; readonly fallback: string | null };
-      const way = fallback ?? by;
-      ways.set(way, (ways.get(way) ?? 0) + 1);
+test.each(Object.entries(SCENES))(
+  "searches are whole while %s",
+  { timeout: SEEDS > 2 ? 900_000 : 120_000 },
+  async (_, faults) => {
+    const options = {
+      nodes: 1,
+      shardsPerNode: 4,
+      replicationFactor: 1,
+      vshards: 8,
+      durationMs: 3_000,
+      faults,
+    } as const;
+    const workload = searchWorkload({ clients: 6, documents: 90, perSecond: 25, timeoutMs: 1_500, by: "cotra" });
+    const ways = new Map<string, number>();
+    const isFaulty = Object.keys(faults).length > 0;
+    let runs = 0;
+    let hits = 0;
+    await using world = createWorld(options);
+    for (; runs < SEEDS || (isFaulty && hits === 0 && runs < SEEDS + MORE_SEEDS); runs++) {
+      const seed = SEED + runs;
+      const run = await world.run(workload, { seed });
+      expect(run.violations, repeatCommand({ ...options, seed }, workload)).toEqual([]);
+      hits += run.faults.length;
+      for (const { type, f, value } of run.history) {
+        if (type !== "ok" || f !== "search") continue;
+        const { by, fallback } = value as { readonly by: string; readonly fallback: string | null };
+        const way = fallback ?? by;
+        ways.set(way, (ways.get(way) ?? 0) + 1);
+      }
     }
-  }
-  expect(ways.get("cotra")).toBeGreaterThan(runs * 10);
-  expect(hits > 0).toBe(isFaulty);
-});
+    expect(ways.get("cotra")).toBeGreaterThan(runs * 10);
+    expect(hits > 0).toBe(isFaulty);
+  },
+);
