@@ -137,7 +137,7 @@ export class LabelSearch {
     const labels = new Set(Array.from(others));
     const crossings = new Map<number, Crossing>();
     const { i32 } = this.#root.arena;
-    for (let index = 0; index < count && labels.size > 0; index++) {
+    for (let index = 0; index < count && labels.size > 0 && crossings.size < MOST_CROSSINGS; index++) {
       const address = this.#kernels.addressOf(this.#kernels.resultVertex(index));
       const degree =
         address === 0 ? 0 : Math.min(i32[(address + VERTEX_DEGREE) >>> 2] as number, this.#root.geometry.degree);

@@ -12,10 +12,10 @@
 import type { RegionRef } from "../../../native-bridge/region-layout.ts";
 import type { Payload } from "../../../src/routing/requester.ts";
 import type { Metadata } from "../../../src/store/metadata-codec.ts";
+import type { Candidate, Crossing } from "../graph/label-search.ts";
 import type { Code } from "../routing/code-table.ts";
 import type { Compass } from "../routing/compass.ts";
 import type { IndexName, StrategyName } from "../vector-options.ts";
-import type { NearReply } from "./near-messages.ts";
 
 /** What a strategy is told of a shard. */
 export interface ShardDescriptor {
@@ -68,7 +68,11 @@ export interface SelectedShard {
 }
 
 /** What the shard has found that others follow. */
-export type Lead = Pick<NearReply, "candidates" | "crossings">;
+export interface Lead {
+  readonly candidates: readonly Candidate[];
+  /** Where they lead to in shards that follow. @default none */
+  readonly crossings?: readonly Crossing[];
+}
 
 /** A message to one shard. */
 export interface DirectMessage {
