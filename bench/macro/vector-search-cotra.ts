@@ -96,8 +96,8 @@ interface Sharded {
 /** Rows and the verdicts on G1 to G4. */
 export async function measureCotra(context: BenchContext, set: VectorSet): Promise<PartReport> {
   const { mode, seed, log } = context;
-  const efs = sized(mode, [10, 24], [10, 14, 20, 30, 44], [10, 13, 17, 23, 31, 40, 56]);
-  const scatterEfs = sized(mode, [4, 10], [3, 5, 8, 12, 18], [3, 5, 7, 10, 14, 20]);
+  const efs = sized(mode, [10, 48], [10, 14, 20, 30, 44], [10, 13, 17, 23, 31, 40, 56]);
+  const scatterEfs = sized(mode, [4, 16], [3, 5, 8, 12, 18], [3, 5, 7, 10, 14, 20]);
   const place = placeVectors(set, seed);
   const everything = Int32Array.from({ length: set.base.count }, (_, row) => row);
   const graph = graphOf(place);

@@ -188,8 +188,8 @@ const wallAt = (points: readonly Timed[]): number => costAt(points, RECALL, ({ w
 /** Rows, curves and the verdicts on G15. */
 export async function measureOneSided(context: BenchContext, set: VectorSet): Promise<PartReport> {
   const { mode, goals, log } = context;
-  const efs = sized(mode, [10, 32], [10, 20, 24, 32, 40, 56], [10, 20, 24, 32, 40, 48, 64, 96]);
-  const theirs = sized(mode, [10, 32], [16, 24, 32, 48, 64], [10, 16, 24, 32, 40, 48, 64, 96]);
+  const efs = sized(mode, [10, 80], [10, 20, 24, 32, 40, 56], [10, 20, 24, 32, 40, 48, 64, 96]);
+  const theirs = sized(mode, [10, 80], [16, 24, 32, 48, 64], [10, 16, 24, 32, 40, 48, 64, 96]);
   const cluster = await startCluster(set.base);
   try {
     const { collection, perSecond } = await fillOneSided(cluster, "bench", set.base, set.bytes);

@@ -50,7 +50,7 @@ async function searchEach(site: Sharded, asked: Asked, settings: readonly Settin
 /** Rows, curves and the verdict on G10. */
 export async function measureRouted(context: BenchContext, set: VectorSet): Promise<PartReport> {
   const { mode, goals, log } = context;
-  const efs = sized(mode, [18, 40], [18, 26, 38, 56], [18, 22, 28, 40, 56, 80]);
+  const efs = sized(mode, [18, 80], [18, 26, 38, 56], [18, 22, 28, 40, 56, 80]);
   const site = await shardsOf(context, set, SHARDS);
   const training = trainingOf(set, sized(mode, 40, 200, 1_000));
   const compass = (recall: number): Setting[] => efs.map((ef) => ({ by: "compass", ef, recall }));
@@ -66,7 +66,7 @@ export async function measureRouted(context: BenchContext, set: VectorSet): Prom
   log("vector-search: searched by Compass");
   const spire = await searchEach(site, asked, spireSettings(context.mode));
   const scatter = await searchEach(site, asked, [{ by: "scatter" }]); // exact, so there are no settings
-  const single = searchAlone(site, asked, sized(mode, [10, 32], [10, 14, 20, 30, 44], [10, 14, 20, 28, 40, 56]));
+  const single = searchAlone(site, asked, sized(mode, [10, 80], [10, 14, 20, 30, 44], [10, 14, 20, 28, 40, 56]));
   log("vector-search: searched by SPIRE, by scatter and alone");
   return {
     rows: [routed, spire, scatter, single].flatMap((taken) => rowsOf(site.shards, taken)),

@@ -61,7 +61,7 @@ export const GRAPH_LEAVES_HOLDER = 20; // * shard that registered it
 export const GRAPH_LEAVES_VERSION = 21; // * in [1, 255], of the table that is there; 0 = none
 export const GRAPH_LEAVES_TAKEN = 22; // * versions given out so far
 export const GRAPH_LEAVES_OLD = 23; // * address of the newest table that was replaced, 0 = none; its memory is freed with the graph
-export const GRAPH_LEAVES_READY = 24; // * the version by which the vertices of all partitions are placed
+export const GRAPH_LEAVES_READY = 24; // * the version by which the vertices of all partitions are placed, and led to where they are
 export const GRAPH_TREE_ROOT = 25; // * the root of the tree: vertex + 1, 0 = none
 export const GRAPH_LANDMARK_CHANGES = 26; // * grows with every change of a landmark
 export const GRAPH_USUAL = 27; // * f32: how far from its nearest a vertex was linked lately, in the middle
@@ -74,7 +74,8 @@ export const PASSES_ENDED = 1;
 export const PARTITION_LIVE = 2;
 export const PARTITION_DELETED = 3;
 export const PARTITION_ENTRIES = 4;
-export const PARTITION_PLACED = 16;
+export const PARTITION_PLACED = 16; // the version by which its vertices are placed; minus that: some could not be
+export const PARTITION_MENDED = 17; // the version by which all were placed when its lists were mended
 /** Vertices of a partition where searches may begin that have no better place. */
 export const ENTRIES_PER_PARTITION = 12;
 export const GRAPH_WRITERS: number = GRAPH_PARTITIONS + MAX_PARTITIONS * PARTITION_WORDS;

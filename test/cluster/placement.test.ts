@@ -13,7 +13,9 @@ import {
   graphGeometry,
   graphRootBytes,
   leafOfFlags,
+  VERTEX_DEGREE,
   VERTEX_FLAG,
+  VERTEX_NEIGHBOURS,
   versionOfFlags,
 } from "../../src/store/graph-layout.ts";
 import { saboteur } from "../support/actors.ts";
@@ -69,6 +71,8 @@ interface Placed {
   /** Medoids that are no live vertex of their leaf. */
   readonly badMedoids: number;
   readonly counts: number;
+  /** Neighbours of vertices that are none any more: lists that name them where they were. */
+  readonly stale: number;
 }
 
 /** Looks at every vertex of the graph. */
@@ -79,6 +83,7 @@ function inspect(docs: VectorCollection): Placed {
   const { chunkShift, stride } = root.geometry;
   const loads = new Map<number, number>();
   const leafOf = new Map<number, number>();
+  const named: number[] = [];
   let misplaced = 0;
   for (let number = 0; number < root.chunkCount; number++) {
     const chunk = root.chunk(number);
@@ -89,6 +94,8 @@ function inspect(docs: VectorCollection): Placed {
       const leaf = leafOfFlags(flags);
       leafOf.set((number << chunkShift) | slot, leaf);
       loads.set(chunk.label, (loads.get(chunk.label) ?? 0) + 1);
+      const first = word + VERTEX_NEIGHBOURS / 4;
+      named.push(...i32.subarray(first, first + (i32[word + VERTEX_DEGREE / 4] as number)));
       if (versionOfFlags(flags) !== table.version || table.label(leaf) !== chunk.label) misplaced++;
     }
   }
@@ -99,7 +106,8 @@ function inspect(docs: VectorCollection): Placed {
     if (medoid >= 0 && leafOf.get(medoid) !== leaf) badMedoids++;
     counts += table.vertices(leaf);
   }
-  return { live: leafOf.size, misplaced, loads, badMedoids, counts };
+  const stale = named.filter((vertex) => !leafOf.has(vertex)).length;
+  return { live: leafOf.size, misplaced, loads, badMedoids, counts, stale };
 }
 
 function expectPlaced(docs: VectorCollection, live: number): void {
@@ -118,6 +126,7 @@ describe("vertices", () => {
     await docs.upsert(toDocuments(vectors));
     await docs.indexed({ timeoutMs: 60_000 });
     expectPlaced(docs, 3_000);
+    expect(inspect(docs).stale).toBe(0);
     const { root, table } = graphOf(docs);
     expect(root.get(GRAPH_LEAVES_READY)).toBe(table?.version);
     let missed = 0;
@@ -179,6 +188,7 @@ describe("vertices", () => {
     const before = graphOf(docs).table;
     await docs.upsert(toDocuments(clustered(2_800, createSeededRandom(seed + 2)), 1_200));
     await docs.indexed({ timeoutMs: 60_000 });
+    expect(inspect(docs).stale).toBe(0);
     const after = graphOf(docs).table;
     expect(after?.version).toBeGreaterThan(before?.version as number);
     expect(after?.count).toBeGreaterThan(before?.count as number);

@@ -19,22 +19,22 @@ import { LeafExchange, type TableRouter } from "../strategy/leaf-exchange.ts";
 import { isExactCode, learnsLeaves, type ResolvedVectorOptions } from "../vector-options.ts";
 import type { VectorStore } from "../vector-store.ts";
 import { GraphCode } from "./graph-code.ts";
-import { isFull, linkOrLetGo, unlessFull, unlessPassing } from "./graph-errors.ts";
+import { linkOrLetGo, unlessFull, unlessPassing } from "./graph-errors.ts";
 import { GraphPartition, type VertexPlace } from "./graph-partition.ts";
 import { GraphRoot } from "./graph-root.ts";
 import { GraphWriter } from "./graph-writer.ts";
 import { LabelSearch } from "./label-search.ts";
 import { LeafMembers } from "./leaf-members.ts";
+import { LeafPlacement } from "./leaf-placement.ts";
 import { LeafPlacer } from "./leaf-placer.ts";
 import { LeafScan } from "./leaf-scan.ts";
-import { adoptLeaves, dropLeaves, notePlaced } from "./leaf-table.ts";
+import { adoptLeaves, dropLeaves } from "./leaf-table.ts";
 import { LeafTrainer } from "./leaf-trainer.ts";
 import { LevelView } from "./level-view.ts";
 
 /** Deleted vertices, as a share of the others, that are worth a pass over all lists; and how many, where there are few others. */
 const DELETED_SHARE = 0.1;
 const LEAST_DELETED = 64;
-const PLACE_SLICE = 8; // rows between two looks at the clock
 const EXCHANGE_TIMEOUT_MS = 2_000;
 
 export class GraphIndex {
@@ -59,12 +59,7 @@ export class GraphIndex {
   #search: LabelSearch | undefined;
   #searchKernels: GraphKernels | undefined;
   #sweeping = false;
-  /** Version of the leaf table by which all vertices are placed, and the row that is looked at next while they are not. */
-  #placed = 0;
-  #placeCursor = 0;
-  #placing = 0;
-  /** Version for which there was no room. */
-  #givenUp = 0;
+  readonly #placement: LeafPlacement;
 
   private constructor(
     context: EngineContext,
@@ -87,6 +82,13 @@ export class GraphIndex {
     this.#members = new LeafMembers(root, workerIndex);
     this.levels = new LevelView(host, () => this.placer.table);
     this.#trainer = new LeafTrainer(root, host, () => this.search(), workerIndex, options.index);
+    this.#placement = new LeafPlacement(root, workerIndex, {
+      rowsUsed: () => store.rowsUsed,
+      place: (row, version) => this.#placeRow(row, version),
+      restartPass: () => partition.restartPass(),
+      sweep: (deadlineMs) => this.#sweep(deadlineMs),
+      nowMs: context.nowMs,
+    });
   }
 
   /** The part of a shard that has none yet. */
@@ -191,7 +193,7 @@ export class GraphIndex {
   unplaced(idle: boolean): number {
     const { table } = this.placer;
     const due = this.#isTrainingDue(idle) ? 1 : 0;
-    return table === undefined || this.#isSettled(table.version) ? due : Math.max(1, this.size);
+    return table === undefined || this.#placement.isSettled(table.version) ? due : Math.max(1, this.size);
   }
 
   /**
@@ -210,14 +212,7 @@ export class GraphIndex {
     const { table } = this.placer;
     const { placedVersion } = this;
     if (placedVersion !== 0) unlessFull(() => this.exchange?.tick(placedVersion), undefined); // else it is told later
-    if (!idle || table === undefined || this.#isSettled(table.version)) return false;
-    try {
-      return this.#placeRows(table.version, deadlineMs);
-    } catch (error) {
-      if (!isFull(error)) throw error;
-      this.#givenUp = table.version; // they stay where they are: searches that need no places find them
-      return false;
-    }
+    return idle && table !== undefined && this.#placement.run(table.version, deadlineMs);
   }
 
   /** Root of the graph that this is a part of. */
@@ -259,8 +254,7 @@ export class GraphIndex {
       const { live, deleted } = root.counts();
       if (deleted <= Math.max(LEAST_DELETED, DELETED_SHARE * live)) return false;
     }
-    this.#sweeping = !this.#partition.sweep((vertex) => this.#repair(vertex), deadlineMs);
-    return this.#sweeping;
+    return !this.#sweep(deadlineMs);
   }
 
   /** Frees the partition: the collection is gone. */
@@ -281,31 +275,10 @@ export class GraphIndex {
     this.#writer.close();
   }
 
-  #isSettled(version: number): boolean {
-    return version === this.#placed || version === this.#givenUp;
-  }
-
   #isTrainingDue(idle: boolean): boolean {
     if (!this.#learnsLeaves) return false;
     const { table } = this.placer;
     return this.#trainer.isDue(table?.trained ?? 0, table?.labels ?? [], idle);
-  }
-
-  /** Goes over all rows once for a version; what is in a chunk of the right label stays there. */
-  #placeRows(version: number, deadlineMs: number): boolean {
-    if (this.#placing !== version) {
-      this.#placing = version;
-      this.#placeCursor = 0;
-    }
-    for (let count = 1; this.#placeCursor < this.#store.rowsUsed; count++) {
-      if (!this.#placeRow(this.#placeCursor, version)) return false; // another shard's part is on its way: next time
-      this.#placeCursor++;
-      if (count % PLACE_SLICE === 0 && this.#context.nowMs() >= deadlineMs) return true;
-    }
-    this.#placed = version;
-    this.#partition.setPlaced(version);
-    notePlaced(this.#writer.root, version);
-    return false;
   }
 
   #placeRow(row: number, version: number): boolean {
@@ -346,8 +319,12 @@ export class GraphIndex {
     return this.#code.bytes.every((byte, index) => byte === root.arena.bytes[at + index]);
   }
 
-  #repair(vertex: number): number {
-    return unlessPassing(() => this.#writer.repair(vertex), -1);
+  /** One slice of a pass of repair. @returns whether it has ended */
+  #sweep(deadlineMs: number): boolean {
+    const repair = (vertex: number): number => unlessPassing(() => this.#writer.repair(vertex), -1);
+    const ended = this.#partition.sweep(repair, deadlineMs);
+    this.#sweeping = !ended;
+    return ended;
   }
 
   /** Gives rows the vertices that a dead worker linked for them, as far as their vectors are still those. */

@@ -24,7 +24,6 @@ import {
   PARTITION_DELETED,
   PARTITION_ENTRIES,
   PARTITION_LIVE,
-  PARTITION_PLACED,
   PASSES_BEGUN,
   PASSES_ENDED,
   placeFlags,
@@ -39,6 +38,7 @@ import { GRACE_MS, GraphDeletions } from "./graph-deletions.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { GraphSlots } from "./graph-slots.ts";
 import { dropLandmarks, replaceLandmark } from "./landmarks.ts";
+import { forgetPlaced } from "./leaf-table.ts";
 
 /** The document that a vertex stands for. */
 export interface GraphDocument {
@@ -205,11 +205,6 @@ export class GraphPartition {
     return { label: this.#slots.labelOf(vertex), leaf: leafOfFlags(flags), version: versionOfFlags(flags) };
   }
 
-  /** By which leaf table all vertices of the partition are placed; 0: by none. */
-  setPlaced(version: number): void {
-    this.root.set(this.#words + PARTITION_PLACED, version);
-  }
-
   /** Whether a vertex of this partition is taken and not deleted. */
   isLive(vertex: number): boolean {
     return this.#isUsed(vertex) && (this.#flags(vertex) & VERTEX_FLAG.TOMBSTONE) === 0;
@@ -256,6 +251,11 @@ export class GraphPartition {
     return true;
   }
 
+  /** Has a pass that is under way look at all vertices again. */
+  restartPass(): void {
+    if (this.#pass !== undefined) this.#pass.next = 0;
+  }
+
   /** Frees what was deleted long enough ago. Returns how many. Other partitions' passes count: call it now and then. */
   freeDeleted(): number {
     let freed = 0;
@@ -281,7 +281,7 @@ export class GraphPartition {
     if (root !== 0 && this.addressOf(root - 1) !== 0) this.#leaveRoot(root - 1);
     dropLandmarks(this.root, (vertex) => this.addressOf(vertex) !== 0);
     const chunks = this.#slots.clear();
-    this.setPlaced(0);
+    forgetPlaced(this.root, this.number);
     this.#countLive(-this.#live);
     this.root.set(this.#words + PARTITION_DELETED, 0);
     this.#deletions.clear();
@@ -373,7 +373,7 @@ export class GraphPartition {
     this.root.set(this.#words + PARTITION_DELETED, deleted.length);
     this.#deletions.add(deleted);
     this.#deletions.rest(resting.reverse());
-    this.setPlaced(0); // until somebody has looked at every vertex
+    forgetPlaced(this.root, this.number);
     // Whoever died in a pass will not end it: the next one, which begins later, takes its number.
     this.root.set(this.#words + PASSES_BEGUN, this.root.get(this.#words + PASSES_ENDED));
     return unlinked;

@@ -84,9 +84,14 @@ export class LabelSearch {
       if (this.#view.refresh(this.#root.ref) !== STATUS.SUCCESS) return undefined;
       this.#setChunks(label ?? ALL);
       const own = label === undefined ? entries : entries.filter((vertex) => this.#view.partitionOf(vertex) === label);
-      kernels.setEntries(own.length > 0 ? own : this.#defaultEntries(label));
-      const found = kernels.search(code, { ef: Math.max(ef, wanted), known });
-      this.distances += kernels.distances;
+      const isAnywhere = own.length === 0;
+      kernels.setEntries(isAnywhere ? this.#defaultEntries(label) : own);
+      let found = this.#search(code, ef, wanted, known);
+      // What the entries lead to has ended before there was enough: the label's other vertices are led to from elsewhere.
+      if (found < wanted && !isAnywhere) {
+        kernels.setEntries([...own, ...this.#defaultEntries(label)]);
+        found = this.#search(code, ef, wanted, known);
+      }
       const crossings = this.#crossings(Math.min(found, wanted, MOST_LEADING), others);
       if (kernels.changedChunk() < 0) {
         this.crossings = crossings;
@@ -95,6 +100,13 @@ export class LabelSearch {
       this.#view.forget();
     }
     return undefined;
+  }
+
+  /** @returns how many results there are, with those that were known */
+  #search(code: Uint8Array, ef: number, wanted: number, known: readonly KnownVertex[]): number {
+    const found = this.#kernels.search(code, { ef: Math.max(ef, wanted), known });
+    this.distances += this.#kernels.distances;
+    return found;
   }
 
   /** Chunks of one label, or all; by number. */

@@ -18,6 +18,7 @@ import {
   GRAPH_LEAVES_TAKEN,
   GRAPH_LEAVES_VERSION,
   type GraphGeometry,
+  PARTITION_MENDED,
   PARTITION_PLACED,
 } from "../../../src/store/graph-layout.ts";
 import {
@@ -143,10 +144,31 @@ export function dropLeaves(root: GraphRoot): void {
   setAside(root, current);
 }
 
-/** After a shard has placed its vertices by a table: when it was the last one, says so to everybody. */
-export function notePlaced(root: GraphRoot, version: number): void {
-  const placed = root.partitionsWithChunks().map((shard) => root.get(root.partition(shard) + PARTITION_PLACED));
-  if (placed.every((by) => by === version)) root.set(GRAPH_LEAVES_READY, version); // publishes
+/** After a shard has placed its vertices by a table. @param version Minus that: not all of them, and no more will be. */
+export function notePlaced(root: GraphRoot, shard: number, version: number): void {
+  root.set(root.partition(shard) + PARTITION_PLACED, version);
+}
+
+/** Whether all shards have placed their vertices by a table; undefined: they will not, as one could not. */
+export function allPlaced(root: GraphRoot, version: number): boolean | undefined {
+  const placed = wordsOfPartitions(root, PARTITION_PLACED);
+  return placed.includes(-version) ? undefined : placed.every((by) => by === version);
+}
+
+/** After a shard has mended its lists since all had placed their vertices: when it was the last one, says so to everybody. */
+export function noteMended(root: GraphRoot, shard: number, version: number): void {
+  root.set(root.partition(shard) + PARTITION_MENDED, version);
+  if (wordsOfPartitions(root, PARTITION_MENDED).every((by) => by === version)) root.set(GRAPH_LEAVES_READY, version); // publishes
+}
+
+/** Until somebody has looked at every vertex of a shard. */
+export function forgetPlaced(root: GraphRoot, shard: number): void {
+  root.set(root.partition(shard) + PARTITION_PLACED, 0);
+  root.set(root.partition(shard) + PARTITION_MENDED, 0);
+}
+
+function wordsOfPartitions(root: GraphRoot, word: number): number[] {
+  return root.partitionsWithChunks().map((shard) => root.get(root.partition(shard) + word));
 }
 
 function setAside(root: GraphRoot, table: RegionRef): void {

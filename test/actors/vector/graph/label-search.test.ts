@@ -71,6 +71,33 @@ describe("a search of one label", () => {
     const all = search.run(code, undefined, [], 200, 50) ?? [];
     expect(new Set(all.map(({ vertex }) => labelOf.get(vertex)))).toEqual(new Set([0, 1, 2]));
   });
+
+  test("whose entries lead to few vertices, or to none, looks further", () => {
+    const made = labelled();
+    const { site, partition, rows, search, query } = made;
+    const own = rows.filter(({ leaf }) => leaf % 3 === 1).map(({ vertex }) => vertex);
+    const [island, other] = own as [number, number];
+    const { i32 } = site.root.arena;
+    for (const [vertex, list] of [
+      [island, [other]],
+      [other, []],
+    ] as const) {
+      const word = partition.addressOf(vertex) >>> 2;
+      i32.set(list, word + VERTEX_NEIGHBOURS / 4);
+      i32[word + VERTEX_DEGREE / 4] = list.length;
+    }
+    expect(search.run(site.codeOf(query), 1, [island], 200, 2)).toHaveLength(2);
+    const computed = search.distances;
+    expect(computed, "they are enough").toBe(2);
+    const nearest = [...rows]
+      .filter(({ leaf }) => leaf % 3 === 1)
+      .sort((a, b) => site.rows.squaredDistance(a.row, query) - site.rows.squaredDistance(b.row, query))
+      .slice(0, 50)
+      .map(({ vertex }) => vertex);
+    const found = search.run(site.codeOf(query), 1, [island], 200, 50)?.map(({ vertex }) => vertex) ?? [];
+    expect(found.length).toBe(50);
+    expect(nearest.filter((vertex) => found.includes(vertex)).length).toBeGreaterThanOrEqual(45);
+  });
 });
 
 /** Ids in the list of a vertex. */
