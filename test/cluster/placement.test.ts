@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { graphShapeOf } from "../../actors/vector/graph/graph-code.ts";
 import { GraphRoot } from "../../actors/vector/graph/graph-root.ts";
 import { LeafTable } from "../../actors/vector/graph/leaf-table.ts";
+import { hasMoved, isLiveRecord } from "../../actors/vector/graph/vertex-record.ts";
 import { compileKernels, Kernels } from "../../native-bridge/kernels.ts";
 import type { Cluster, ClusterOptions, VectorCollection, VectorCollectionOptions } from "../../src/index.ts";
 import { RegionTable } from "../../src/index.ts";
@@ -17,6 +18,7 @@ import {
   VERTEX_FLAG,
   VERTEX_NEIGHBOURS,
   versionOfFlags,
+  vertexTreeWord,
 } from "../../src/store/graph-layout.ts";
 import { saboteur } from "../support/actors.ts";
 import { eventually, keyOnShard, startTestCluster } from "../support/cluster.ts";
@@ -71,6 +73,8 @@ interface Placed {
   /** Medoids that are no live vertex of their leaf. */
   readonly badMedoids: number;
   readonly counts: number;
+  /** Vertices that are said to be elsewhere. */
+  readonly moved: number;
   /** Neighbours of vertices that are none any more: lists that name them where they were. */
   readonly stale: number;
 }
@@ -85,6 +89,7 @@ function inspect(docs: VectorCollection): Placed {
   const leafOf = new Map<number, number>();
   const named: number[] = [];
   let misplaced = 0;
+  let moved = 0;
   for (let number = 0; number < root.chunkCount; number++) {
     const chunk = root.chunk(number);
     for (let slot = 0; chunk !== undefined && slot < 1 << chunkShift; slot++) {
@@ -94,6 +99,7 @@ function inspect(docs: VectorCollection): Placed {
       const leaf = leafOfFlags(flags);
       leafOf.set((number << chunkShift) | slot, leaf);
       loads.set(chunk.label, (loads.get(chunk.label) ?? 0) + 1);
+      if (hasMoved(cluster.arena, root.geometry, chunk.address + slot * stride)) moved++;
       const first = word + VERTEX_NEIGHBOURS / 4;
       named.push(...i32.subarray(first, first + (i32[word + VERTEX_DEGREE / 4] as number)));
       if (versionOfFlags(flags) !== table.version || table.label(leaf) !== chunk.label) misplaced++;
@@ -107,7 +113,26 @@ function inspect(docs: VectorCollection): Placed {
     counts += table.vertices(leaf);
   }
   const stale = named.filter((vertex) => !leafOf.has(vertex)).length;
-  return { live: leafOf.size, misplaced, loads, badMedoids, counts, stale };
+  return { live: leafOf.size, misplaced, loads, badMedoids, counts, stale, moved };
+}
+
+/** Has a vertex of a shard say that it has moved to another one. @returns its vector */
+function forgeMove(docs: VectorCollection, shard: number): Float32Array {
+  const { root } = graphOf(docs);
+  const { i32, f32 } = cluster.arena;
+  const { geometry } = root;
+  for (let number = 0; number < root.chunkCount; number++) {
+    const chunk = root.chunk(number);
+    for (let slot = 0; chunk?.partition === shard && slot < 1 << geometry.chunkShift; slot++) {
+      const record = chunk.address + slot * geometry.stride;
+      const neighbour = i32[(record + VERTEX_NEIGHBOURS) >>> 2] as number;
+      if (!isLiveRecord(cluster.arena, record) || i32[(record + VERTEX_DEGREE) >>> 2] === 0) continue;
+      i32[(record + vertexTreeWord(geometry)) >>> 2] = -neighbour - 1;
+      const code = (record + geometry.codeOffset) >>> 2;
+      return f32.slice(code, code + DIMENSIONS);
+    }
+  }
+  throw new Error(`shard ${shard} has no vertices`);
 }
 
 function expectPlaced(docs: VectorCollection, live: number): void {
@@ -163,6 +188,8 @@ describe("vertices", () => {
     expectPlaced(docs, live.size);
     for (const shard of [0, 1]) {
       const restarted = once(cluster, "worker-restarted");
+      // As if it had died between moving a vertex and linking its copy.
+      const torn = forgeMove(docs, shard);
       await cluster
         .actor(saboteur, keyOnShard(cluster, saboteur, shard))
         .exit(1)
@@ -177,6 +204,8 @@ describe("vertices", () => {
       live.set(5_000 + shard, vector);
       await docs.indexed({ timeoutMs: 60_000 });
       expectPlaced(docs, live.size);
+      expect(inspect(docs).moved).toBe(0);
+      expect((await docs.search(torn, { k: 1 })).hits[0]?.score, "it is linked anew").toBe(0);
     }
   });
 
@@ -186,12 +215,12 @@ describe("vertices", () => {
     await docs.upsert(toDocuments(clustered(1_200)));
     await docs.indexed({ timeoutMs: 60_000 });
     const before = graphOf(docs).table;
-    await docs.upsert(toDocuments(clustered(2_800, createSeededRandom(seed + 2)), 1_200));
+    await docs.upsert(toDocuments(clustered(4_800, createSeededRandom(seed + 2)), 1_200));
     await docs.indexed({ timeoutMs: 60_000 });
     expect(inspect(docs).stale).toBe(0);
     const after = graphOf(docs).table;
     expect(after?.version).toBeGreaterThan(before?.version as number);
     expect(after?.count).toBeGreaterThan(before?.count as number);
-    expectPlaced(docs, 4_000);
+    expectPlaced(docs, 6_000);
   });
 });

@@ -31,6 +31,7 @@ import { LeafScan } from "./leaf-scan.ts";
 import { adoptLeaves, dropLeaves } from "./leaf-table.ts";
 import { LeafTrainer } from "./leaf-trainer.ts";
 import { LevelView } from "./level-view.ts";
+import { hasMoved } from "./vertex-record.ts";
 
 /** Deleted vertices, as a share of the others, that are worth a pass over all lists; and how many, where there are few others. */
 const DELETED_SHARE = 0.1;
@@ -85,7 +86,7 @@ export class GraphIndex {
     this.#placement = new LeafPlacement(root, workerIndex, {
       rowsUsed: () => store.rowsUsed,
       place: (row, version) => this.#placeRow(row, version),
-      restartPass: () => partition.restartPass(),
+      freshPass: () => partition.freshPass(),
       sweep: (deadlineMs) => this.#sweep(deadlineMs),
       nowMs: context.nowMs,
     });
@@ -143,7 +144,7 @@ export class GraphIndex {
     return this.#exchange;
   }
 
-  /** Version of the leaf table by which the vertices of all shards are placed; 0: of none. */
+  /** Version of the leaf table by which the vertices of all shards are placed, and lists mended; 0: of none. */
   get placedVersion(): number {
     const { root } = this.#writer;
     const ready = root.get(GRAPH_LEAVES_READY);
@@ -189,15 +190,20 @@ export class GraphIndex {
     return this.#search;
   }
 
-  /** Documents that are to be placed, about; 1 at least while leaves are learnt here, or are to be. @param idle Whether none wait to be linked. */
+  /**
+   * Documents that are to be placed, about; 1 at least while leaves are learnt here, or are to be, and until all lists are mended since.
+   *
+   * @param idle Whether none wait to be linked.
+   */
   unplaced(idle: boolean): number {
     const { table } = this.placer;
     const due = this.#isTrainingDue(idle) ? 1 : 0;
-    return table === undefined || this.#placement.isSettled(table.version) ? due : Math.max(1, this.size);
+    if (table === undefined || this.#placement.isSettled(table.version)) return due;
+    return this.#placement.isPlaced(table.version) ? 1 : Math.max(1, this.size);
   }
 
   /**
-   * One slice of learning the leaves, or of bringing vertices to where they are to be.
+   * One slice of learning the leaves, or of bringing vertices to where they are to be and mending lists after that.
    *
    * @param idle Whether no document waits to be linked.
    * @returns Whether more is left.
@@ -251,10 +257,12 @@ export class GraphIndex {
   background(deadlineMs: number): boolean {
     const { root } = this.#writer;
     if (!this.#sweeping) {
+      this.#partition.freeDeleted();
       const { live, deleted } = root.counts();
       if (deleted <= Math.max(LEAST_DELETED, DELETED_SHARE * live)) return false;
     }
-    return !this.#sweep(deadlineMs);
+    this.#sweep(deadlineMs);
+    return this.#sweeping && this.#context.nowMs() >= deadlineMs; // it waits for another shard's part otherwise
   }
 
   /** Frees the partition: the collection is gone. */
@@ -288,7 +296,9 @@ export class GraphIndex {
     if (before.version === version || !this.#code.encode(this.#store.vectorOf(row))) return true;
     const place = this.placer.placeOf(this.#code.components);
     if (!this.#hasCode(vertex)) return this.add(row);
-    // With its neighbours, so that the graph stays what it was: linked anew it would only know those that are near.
+    // With its neighbours, so that the graph stays what it was: linked anew it would only know those that are near. But once others have mended their
+    // lists they would lead to where it was for good.
+    if (place?.label !== before.label && this.placedVersion === version) return this.add(row);
     if (place?.label !== before.label) return this.#take(row, place, (copy) => this.#writer.move(vertex, copy));
     this.placer.leaves(vertex, before);
     this.#partition.restamp(vertex, place);
@@ -319,17 +329,15 @@ export class GraphIndex {
     return this.#code.bytes.every((byte, index) => byte === root.arena.bytes[at + index]);
   }
 
-  /** One slice of a pass of repair. @returns whether it has ended */
-  #sweep(deadlineMs: number): boolean {
+  #sweep(deadlineMs: number): void {
     const repair = (vertex: number): number => unlessPassing(() => this.#writer.repair(vertex), -1);
-    const ended = this.#partition.sweep(repair, deadlineMs);
-    this.#sweeping = !ended;
-    return ended;
+    this.#sweeping = !this.#partition.sweep(repair, deadlineMs);
   }
 
   /** Gives rows the vertices that a dead worker linked for them, as far as their vectors are still those. */
   #claim(unlinked: ReadonlySet<number>): number[] {
     const { arena } = this.#context;
+    const { root } = this.#writer;
     const rowAt = new Map<number, number>();
     for (let row = 0; row < this.#store.rowsUsed; row++)
       if (this.#store.recordOf(row) !== 0) rowAt.set(this.#store.cellOf(row), row);
@@ -347,9 +355,11 @@ export class GraphIndex {
       if (
         !same ||
         unlinked.has(vertex) ||
+        hasMoved(arena, root.geometry, this.#partition.addressOf(vertex)) || // its copy was not linked
         (this.#vertexOf[row] ?? -1) >= 0 ||
         !this.#code.encode(this.#store.vectorOf(row))
       ) {
+        if (!unlinked.has(vertex)) this.placer.leaves(vertex, this.#partition.placeOf(vertex));
         this.#partition.delete(vertex);
         continue;
       }

@@ -225,8 +225,7 @@ export class GraphPartition {
   }
 
   /**
-   * One slice of a pass of repair over the partition's vertices; a pass is begun when none is under way. What no list leads to
-   * any more is freed when it ends.
+   * One slice of a pass of repair over the partition's vertices, begun when none is under way; what no list leads to any more is freed when it ends.
    *
    * @param repair Mends a list: `GraphWriter.repair`.
    * @returns Whether the pass has ended.
@@ -251,9 +250,10 @@ export class GraphPartition {
     return true;
   }
 
-  /** Has a pass that is under way look at all vertices again. */
-  restartPass(): void {
+  /** Has a pass that is under way look at all vertices again. @returns the number of the first that ends having looked at all from now on */
+  freshPass(): number {
     if (this.#pass !== undefined) this.#pass.next = 0;
+    return (this.root.get(this.#words + PASSES_BEGUN) + (this.#pass === undefined ? 1 : 0)) | 0;
   }
 
   /** Frees what was deleted long enough ago. Returns how many. Other partitions' passes count: call it now and then. */

@@ -12,6 +12,7 @@ import type { Verbs } from "../../../native-bridge/verbs.ts";
 import { VERTEX_DEGREE, VERTEX_FLAG, VERTEX_NEIGHBOURS } from "../../../src/store/graph-layout.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { GraphView, MAX_LANDMARK_ENTRIES } from "./graph-view.ts";
+import { isLiveRecord } from "./vertex-record.ts";
 
 /** A vertex that was found, and the document it stands for. */
 export interface Candidate {
@@ -40,8 +41,9 @@ export interface Neighbourhood {
 const NO_CHUNK: KernelChunk = { address: 0, partition: 0, stampAddress: 0, stamp: 0 };
 /** Searches while chunks change hands. */
 const ATTEMPTS = 4;
-/** Vertices where a search of one label begins that is told of none. */
+/** Vertices where a search of one label begins that is told of none, or that was led to too little; and how often it begins again. */
 const DEFAULT_ENTRIES = 16;
+const MOST_ROUNDS = 4;
 /** Candidates whose lists are looked at for crossings, and crossings that are told of one search. */
 const MOST_LEADING = 128;
 const MOST_CROSSINGS = 512;
@@ -84,29 +86,28 @@ export class LabelSearch {
       if (this.#view.refresh(this.#root.ref) !== STATUS.SUCCESS) return undefined;
       this.#setChunks(label ?? ALL);
       const own = label === undefined ? entries : entries.filter((vertex) => this.#view.partitionOf(vertex) === label);
-      const isAnywhere = own.length === 0;
-      kernels.setEntries(isAnywhere ? this.#defaultEntries(label) : own);
-      let found = this.#search(code, ef, wanted, known);
-      // What the entries lead to has ended before there was enough: the label's other vertices are led to from elsewhere.
-      if (found < wanted && !isAnywhere) {
-        kernels.setEntries([...own, ...this.#defaultEntries(label)]);
-        found = this.#search(code, ef, wanted, known);
+      let from = own.length > 0 ? own : this.#defaultEntries(label);
+      let candidates: Candidate[] = [];
+      let found = 0;
+      for (let round = 1; ; round++) {
+        kernels.setEntries(from);
+        found = kernels.search(code, { ef: Math.max(ef, wanted), known });
+        this.distances += kernels.distances;
+        candidates = this.#candidates(found, wanted);
+        // Where all that entries lead to is too little, and none was left out, the label's other vertices are led to from elsewhere.
+        const isEnough = candidates.length >= wanted || found >= Math.max(ef, wanted);
+        const more = isEnough || label === undefined || round === MOST_ROUNDS ? [] : this.#unreached(label, found);
+        if (more.length === 0) break;
+        from = [...from, ...more];
       }
       const crossings = this.#crossings(Math.min(found, wanted, MOST_LEADING), others);
       if (kernels.changedChunk() < 0) {
         this.crossings = crossings;
-        return this.#candidates(found, wanted);
+        return candidates;
       }
       this.#view.forget();
     }
     return undefined;
-  }
-
-  /** @returns how many results there are, with those that were known */
-  #search(code: Uint8Array, ef: number, wanted: number, known: readonly KnownVertex[]): number {
-    const found = this.#kernels.search(code, { ef: Math.max(ef, wanted), known });
-    this.distances += this.#kernels.distances;
-    return found;
   }
 
   /** Chunks of one label, or all; by number. */
@@ -132,17 +133,34 @@ export class LabelSearch {
     if (label === undefined) return this.#view.readEntries();
     const entries: number[] = [];
     const { chunkShift, stride } = this.#root.geometry;
-    const { i32 } = this.#root.arena;
     for (const [number, { address, partition }] of this.#view.chunks.entries()) {
       if (address === 0 || partition !== label) continue;
       for (let slot = 0; slot < 1 << chunkShift && entries.length < DEFAULT_ENTRIES; slot++) {
-        const word = (address + slot * stride) >>> 2;
-        if (i32[word + USER0] !== 0) entries.push((number << chunkShift) | slot);
+        if (isLiveRecord(this.#root.arena, address + slot * stride)) entries.push((number << chunkShift) | slot);
       }
     }
     this.#view.readEntries();
     const landmarks = this.#view.landmarks.filter((vertex) => this.#view.partitionOf(vertex) === label);
     return [...new Set([...entries, ...landmarks.slice(0, MAX_LANDMARK_ENTRIES)])];
+  }
+
+  /** Some vertices of a label, all over it, that are none of the results. */
+  #unreached(label: number, found: number): readonly number[] {
+    const reached = new Set(Array.from({ length: found }, (_, index) => this.#kernels.resultVertex(index)));
+    const { chunkShift, stride } = this.#root.geometry;
+    const vertices: number[] = [];
+    for (const [number, { address, partition }] of this.#view.chunks.entries()) {
+      if (address === 0 || partition !== label) continue;
+      for (let slot = 0; slot < 1 << chunkShift; slot++) {
+        const vertex = (number << chunkShift) | slot;
+        if (isLiveRecord(this.#root.arena, address + slot * stride) && !reached.has(vertex)) vertices.push(vertex);
+      }
+    }
+    const step = Math.max(1, vertices.length / DEFAULT_ENTRIES);
+    return Array.from(
+      { length: Math.min(DEFAULT_ENTRIES, vertices.length) },
+      (_, at) => vertices[Math.floor(at * step)] as number,
+    );
   }
 
   #crossings(count: number, others: ArrayLike<number>): Crossing[] {

@@ -4,13 +4,11 @@
  * Invariant: a place always names the version of the table that it is from; hints may be wrong for a moment, and lead to a vertex of the leaf's
  * neighbourhood, never to where there is none. One thread only, that of the shard whose vertices are placed.
  */
-import { USER0, USER3 } from "../../../native-bridge/cell-layout.ts";
+import { USER3 } from "../../../native-bridge/cell-layout.ts";
 import {
   GRAPH_LEAVES_VERSION,
   leafOfFlags,
   VERTEX_DEGREE,
-  VERTEX_FLAG,
-  VERTEX_FLAG_BITS,
   VERTEX_NEIGHBOURS,
   versionOfFlags,
 } from "../../../src/store/graph-layout.ts";
@@ -22,6 +20,7 @@ import { ENTRY_COST, ENTRY_LEAVES } from "../strategy/leaf-view.ts";
 import type { VertexPlace } from "./graph-partition.ts";
 import type { GraphRoot } from "./graph-root.ts";
 import { LeafTable } from "./leaf-table.ts";
+import { isLiveRecord } from "./vertex-record.ts";
 
 type Grouping = Steps<CentroidGroups | undefined>;
 
@@ -106,7 +105,7 @@ export class LeafPlacer {
 
   /** Before a vertex is deleted. */
   leaves(vertex: number, { leaf, version }: VertexPlace): void {
-    const table = this.#table;
+    const { table } = this;
     if (version === 0 || table?.version !== version) return;
     table.tally(leaf, -1);
     if (table.medoid(leaf) === vertex) table.replaceMedoid(leaf, vertex, this.#neighbourIn(vertex, leaf, version));
@@ -139,10 +138,9 @@ export class LeafPlacer {
     for (let at = 0; at < degree; at++) {
       const neighbour = i32[((record + VERTEX_NEIGHBOURS) >>> 2) + at] as number;
       const other = this.#recordOf(neighbour);
-      if (other === 0 || i32[(other >>> 2) + USER0] === 0) continue;
+      if (other === 0 || !isLiveRecord(this.#root.arena, other)) continue;
       const flags = i32[(other >>> 2) + USER3] as number;
-      const isLive = (flags & VERTEX_FLAG_BITS) === VERTEX_FLAG.LINKED;
-      if (isLive && leafOfFlags(flags) === leaf && versionOfFlags(flags) === version) return neighbour;
+      if (leafOfFlags(flags) === leaf && versionOfFlags(flags) === version) return neighbour;
     }
     return -1;
   }

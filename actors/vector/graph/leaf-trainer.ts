@@ -7,15 +7,9 @@
  * Invariant: a training that is given up leaves nothing behind; what is published is whole, and of this graph's own vectors. Training queries for the
  * calibration are vectors of the sample that k-means did not look at; their neighbours are those that the graph leads to.
  */
-import { USER0, USER3 } from "../../../native-bridge/cell-layout.ts";
 import { ELEMENT } from "../../../native-bridge/kernels.ts";
 import { createSeededRandom } from "../../../src/runtime/random.ts";
-import {
-  GRAPH_LEAVES_HOLDER,
-  GRAPH_LEAVES_VERSION,
-  graphChunkBytes,
-  VERTEX_FLAG,
-} from "../../../src/store/graph-layout.ts";
+import { GRAPH_LEAVES_HOLDER, GRAPH_LEAVES_VERSION, graphChunkBytes } from "../../../src/store/graph-layout.ts";
 import { centroidStride, LEAF_WORDS, MAX_LEAVES } from "../../../src/store/leaf-layout.ts";
 import { encodeCalibration } from "../routing/calibration-codec.ts";
 import type { MergedCentroids } from "../routing/centroid-table.ts";
@@ -34,6 +28,7 @@ import type { GraphRoot } from "./graph-root.ts";
 import type { LabelSearch } from "./label-search.ts";
 import { publishLeaves, spaceOfGraph } from "./leaf-table.ts";
 import { LEVEL_DENSITY, trainLevels } from "./level-trainer.ts";
+import { isLiveRecord } from "./vertex-record.ts";
 
 /** Fewer vectors than this need no leaves. */
 const LEAST_VECTORS = 1_000;
@@ -241,7 +236,7 @@ export class LeafTrainer {
       yield 0;
       const chunk = this.#root.chunk(number);
       for (let slot = 0; chunk !== undefined && slot < 1 << chunkShift; slot++)
-        if (this.#isLive(chunk.address + slot * stride)) all.push((number << chunkShift) | slot);
+        if (isLiveRecord(this.#root.arena, chunk.address + slot * stride)) all.push((number << chunkShift) | slot);
     }
     const order = Int32Array.from(all);
     const most = Math.min(order.length, wanted, Math.floor(MOST_SAMPLE_BYTES / codeBytes));
@@ -254,19 +249,11 @@ export class LeafTrainer {
       if (at % SLICE_MEANS === 0) yield 0;
       const vertex = order[at] as number;
       const record = this.#recordOf(vertex);
-      if (record === 0 || !this.#isLive(record)) continue; // it is gone meanwhile, maybe with its chunk
+      if (record === 0 || !isLiveRecord(this.#root.arena, record)) continue; // it is gone meanwhile, maybe with its chunk
       bytes.set(arena.bytes.subarray(record + codeOffset, record + codeOffset + codeBytes), count * codeBytes);
       order[count++] = vertex;
     }
     return { codes: codes.subarray(0, count * space.dimensions), vertices: order.slice(0, count), total: order.length };
-  }
-
-  #isLive(record: number): boolean {
-    const { i32 } = this.#root.arena;
-    const flags = i32[(record >>> 2) + USER3] as number;
-    return (
-      i32[(record >>> 2) + USER0] !== 0 && (flags & VERTEX_FLAG.LINKED) !== 0 && (flags & VERTEX_FLAG.TOMBSTONE) === 0
-    );
   }
 
   /** 0: its chunk is gone. */

@@ -97,6 +97,24 @@ describe("a search of one label", () => {
     const found = search.run(site.codeOf(query), 1, [island], 200, 50)?.map(({ vertex }) => vertex) ?? [];
     expect(found.length).toBe(50);
     expect(nearest.filter((vertex) => found.includes(vertex)).length).toBeGreaterThanOrEqual(45);
+    // Also where what another label's search found fills the list, and where more is wanted than there is.
+    const known = search.run(site.codeOf(query), 0, [], 60, 60) ?? [];
+    const led = search.run(site.codeOf(query), 1, [island], 64, 20, { known: known.slice(0, 40) }) ?? [];
+    expect(led.length).toBeGreaterThan(10);
+    expect(led.every(({ vertex }) => own.includes(vertex))).toBe(true);
+    expect(search.run(site.codeOf(query), 1, [island], 250, 250)).toHaveLength(own.length);
+  });
+
+  test("that is told of no entries begins at none that is deleted", () => {
+    const { site, partition, rows, search, query } = labelled();
+    const own = rows.filter(({ leaf }) => leaf % 3 === 2).map(({ vertex }) => vertex);
+    const gone = own.slice(0, own.length - 40);
+    for (const vertex of gone) {
+      partition.delete(vertex);
+      site.root.arena.i32[(partition.addressOf(vertex) + VERTEX_DEGREE) >>> 2] = 0; // it leads to nothing, as one that has moved
+    }
+    const found = search.run(site.codeOf(query), 2, [], 60, 40)?.map(({ vertex }) => vertex) ?? [];
+    expect(new Set(found)).toEqual(new Set(own.slice(-40)));
   });
 });
 

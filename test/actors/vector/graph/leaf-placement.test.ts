@@ -5,7 +5,7 @@ import { forgetPlaced } from "../../../../actors/vector/graph/leaf-table.ts";
 import { Arena, createArena } from "../../../../native-bridge/arena.ts";
 import { ELEMENT, METRIC } from "../../../../native-bridge/kernels.ts";
 import { ShardloomError } from "../../../../src/errors.ts";
-import { GRAPH_LEAVES_READY } from "../../../../src/store/graph-layout.ts";
+import { GRAPH_LEAVES_READY, PASSES_ENDED } from "../../../../src/store/graph-layout.ts";
 import { Site } from "./graph-support.ts";
 
 const ROWS = 20;
@@ -17,13 +17,15 @@ class Shard {
   readonly placement: LeafPlacement;
   readonly placed: number[] = [];
   sweeps = 0;
-  restarts = 0;
+  /** Fresh passes that were asked for. */
+  fresh = 0;
   place: (row: number) => boolean = () => true;
-  /** Ends a pass of repair. */
+  /** Whether a slice ends a pass of repair. */
   sweep: () => boolean = () => true;
   nowMs = 0;
 
   constructor(site: Site, shard: number) {
+    const ended = site.root.partition(shard) + PASSES_ENDED;
     this.placement = new LeafPlacement(site.root, shard, {
       rowsUsed: () => ROWS,
       place: (row) => {
@@ -31,12 +33,13 @@ class Shard {
         if (done) this.placed.push(row);
         return done;
       },
-      restartPass: () => {
-        this.restarts++;
+      freshPass: () => {
+        this.fresh++;
+        return site.root.get(ended) + 1;
       },
       sweep: () => {
         this.sweeps++;
-        return this.sweep();
+        if (this.sweep()) site.root.add(ended, 1);
       },
       nowMs: () => this.nowMs,
     });
@@ -68,10 +71,10 @@ describe("the places of a table", () => {
     expect([first.placed.length, first.sweeps, first.placement.isSettled(VERSION)]).toEqual([ROWS, 0, false]);
     second.run();
     // It is the last one to place, so it mends at once, and the other when it is asked again.
-    expect([second.sweeps, second.restarts, second.placement.isSettled(VERSION)]).toEqual([1, 1, true]);
+    expect([second.sweeps, second.fresh, second.placement.isSettled(VERSION)]).toEqual([1, 1, true]);
     expect(ready()).toBe(0);
     first.run();
-    expect([first.sweeps, first.restarts, first.placement.isSettled(VERSION), ready()]).toEqual([1, 1, true, VERSION]);
+    expect([first.sweeps, first.fresh, first.placement.isSettled(VERSION), ready()]).toEqual([1, 1, true, VERSION]);
     for (const shard of shards) shard.run();
     expect([first.sweeps, first.placed.length], "nothing is left").toEqual([1, ROWS]);
     for (const shard of [...shards, first]) shard.run(VERSION + 1);
@@ -92,7 +95,7 @@ describe("the places of a table", () => {
     first.sweep = () => ++slices === 3;
     first.run();
     expect(first.placed).toEqual(Array.from({ length: ROWS }, (_, row) => row));
-    expect([slices, first.restarts]).toEqual([3, 1]);
+    expect([slices, first.fresh]).toEqual([3, 1]);
     first.run();
     second.run();
     expect(ready()).toBe(VERSION);
@@ -109,7 +112,30 @@ describe("the places of a table", () => {
     expect(ready()).toBe(0);
     second.sweep = () => true;
     second.run();
-    expect([second.restarts, ready()]).toEqual([1, VERSION]);
+    expect([second.fresh, ready()]).toEqual([1, VERSION]);
+  });
+
+  test("count after a pass that another part of the shard has ended, and once there is room where there was none", () => {
+    const { site, shards, ready } = start();
+    const [first, second] = shards;
+    first.run();
+    second.sweep = () => {
+      throw new ShardloomError("ERR_OUT_OF_MEMORY", "full");
+    };
+    second.run();
+    expect([second.sweeps, second.placement.isSettled(VERSION), first.placement.isSettled(VERSION)]).toEqual([
+      1,
+      false,
+      false,
+    ]);
+    site.root.add(site.root.partition(SHARDS[1] as number) + PASSES_ENDED, 1);
+    second.run();
+    expect([second.sweeps, second.placement.isSettled(VERSION)]).toEqual([1, true]);
+    first.sweep = second.sweep;
+    first.run();
+    first.sweep = () => true;
+    first.run();
+    expect([first.fresh, ready()]).toEqual([1, VERSION]);
   });
 
   test("never count where one shard has no room, and nobody waits for it; they may by the next table", () => {
