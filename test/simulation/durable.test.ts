@@ -23,7 +23,7 @@ const DURATION_MS = 4_000;
 const SEEDS: number = LONG ? 10_000 : 40;
 /** Of the long run. */
 const TWENTY_MINUTES = 1_200_000;
-const SHORT_WALL_MS = 300_000;
+const SHORT_WALL_MS = 600_000;
 
 /** What becomes of what was not synced when power fails. */
 const UNSYNCED: FaultRates = { "disk-lost-write": 0.5, "disk-torn": 0.3 };
