@@ -147,7 +147,7 @@ it("keeps the promises of connections", () => {
     { seed, numRuns: 300 },
   );
   // The run must have met what it is about.
-  for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(20);
+  for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(5);
 });
 
 it("gives the same run for the same seed, and for the faults that a run recorded", () => {
