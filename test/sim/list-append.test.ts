@@ -306,7 +306,7 @@ describe("executors", () => {
     ["keeps what failed", ["G1a"], 0.9],
     ["steps interleave", ["G0", "G1b", "G1c", "G-single"], 0.9],
     ["reads a snapshot", ["lost update", "G-single", "G2-item"], 0.9],
-    ["reads late", ["G-single-realtime"], 0.75],
+    ["reads late", ["G-single-realtime"], 0.5],
     ["forgets appends", ["G-single", "internal", "torn transaction"], 0.9],
   ])("%s: anomalies %j", (flaw, expected, share) => {
     const runs = 150;

@@ -142,8 +142,8 @@ describe("nodes that lose their memory", () => {
         for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += world.seen[key];
         acknowledged += world.writes.filter(({ state }) => state === "acknowledged").length;
       }
-      for (const count of Object.values(sum)) expect(count).toBeGreaterThan(runs);
-      expect(acknowledged).toBeGreaterThan(20 * runs);
+      for (const count of Object.values(sum)) expect(count).toBeGreaterThan(runs / 4);
+      expect(acknowledged).toBeGreaterThan(10 * runs);
     },
   );
 });
