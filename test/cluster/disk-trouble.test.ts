@@ -409,8 +409,9 @@ describe("a log that can have no new segment while it serves", () => {
       await docs.upsert(doc(other, generation));
       held.set(other, generation);
     }
-    expect([...codes].filter((code) => code !== "ERR_IO")).toEqual([]);
-    expect((await (cluster as Cluster).info()).workers[1]?.stats?.storage?.log?.code).toBe("ERR_IO");
+    // For a moment there was neither a directory nor a file.
+    expect([...codes].filter((code) => code !== "ERR_IO" && code !== "ERR_NO_FILE")).toEqual([]);
+    expect([...codes]).toContain((await (cluster as Cluster).info()).workers[1]?.stats?.storage?.log?.code);
     expect((await generations(docs, [...bad, ...good], true)).size).toBe(40);
     expect(await generations(docs, good)).toEqual(new Map(good.map((id) => [id, held.get(id)])));
     await stop();

@@ -14,8 +14,10 @@ export interface RevokingData {
   readonly control: SharedArrayBuffer;
 }
 
-/** Longest pauses, with the keys and without them; every few have none. */
+/** Longest pauses, with the keys and without them; every few have none, and some with them are long enough for a search on a busy machine. */
 const WITH_MS = 12;
+const LONG_MS = 300;
+const LONG_SHARE = 0.1;
 const WITHOUT_MS = 4;
 
 const data = workerData as RevokingData;
@@ -35,6 +37,6 @@ while (Atomics.load(control, 0) === 0) {
   Atomics.add(control, 1, 1);
   pause(WITHOUT_MS);
   regions.restore();
-  pause(WITH_MS);
+  pause(random.float() < LONG_SHARE ? LONG_MS : WITH_MS);
 }
 parentPort?.postMessage("over");
